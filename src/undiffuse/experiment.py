@@ -1,0 +1,245 @@
+"""What a run is: the data, the process, the network and the optimiser, as plain values that fit in one JSON file.
+
+Two runs of equal experiments give the same weights bit for bit (on one machine); so an experiment is both the recipe
+of a run and its identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from undiffuse.errors import InputError
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the outcome of a training.
+
+    `data`          where the data come from: a built-in name or a path, as `open_data` takes it.
+    `size`          side in pixels that images are brought to; None: as they are.
+    `label`         the column (tables) that holds the class; None: the source's own labels, if any.
+    `held_out`      number of rows kept away from the training, to measure with.
+    `sde`, `sde_args`  the diffusion process by name, and its arguments.
+    `net`, `net_args`  the network by name, and its arguments.
+    `predict`       what the network's output stands for: edm, data, noise, score, v or velocity.
+    `sigma_data`    standard deviation of the data in model units; None: measured on the training rows.
+    `weighting`     weight of the loss at each level: edm, simple, likelihood or min_snr.
+    `levels`        law of the noise levels in training. For lognormal: log(σ̂) ~ N(level_mean, level_std²), where
+                    σ̂ = sigma/alpha in units in which the data have standard deviation 0.5.
+    `level_mean`, `level_std`  see `levels`.
+    `steps`         number of updates.       `batch`  rows per update.
+    `lr`            highest learning rate.   `warmup`  updates in which it rises linearly from 0.
+    `schedule`      what it does afterwards: constant, linear (to 0) or cosine (to 0).
+    `optimizer`     adam or adamw, with `betas` and `weight_decay`.
+    `clip`          largest norm of the gradient; None: no clipping.
+    `ema`           decay per update of the moving average of the weights, which is what is sampled.
+    `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x).
+    `seed`          the seed of everything random.
+    `save_every`    updates between checkpoints.
+    `block`         rows per evaluation of the network outside training; fixed, so that results do not depend on
+                    how many are asked for.
+    `device`        auto, cpu, cuda, cuda:N or mps.   `dtype`  float32 or float64.
+
+    Raises InputError, in one sentence, for a value outside its domain.
+    """
+
+    data: str
+    size: int | None = None
+    label: str | None = None
+    held_out: int = 0
+    sde: str = "vp"
+    sde_args: Mapping[str, Any] = field(default_factory=dict)
+    net: str = "mlp"
+    net_args: Mapping[str, Any] = field(default_factory=dict)
+    predict: str = "edm"
+    sigma_data: float | None = None
+    weighting: str = "edm"
+    levels: str = "lognormal"
+    level_mean: float = -1.2
+    level_std: float = 1.2
+    steps: int = 2000
+    batch: int = 256
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100
+    optimizer: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    ema: float = 0.999
+    label_dropout: float = 0.1
+    seed: int = 0
+    save_every: int = 500
+    block: int = 64
+    device: str = "auto"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, domain in _DOMAINS.items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, domain.clean(value))
+            except (ValueError, TypeError, RecursionError):
+                raise InputError(f"got {name}={_short(value)}, expected {domain.words}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The experiment as JSON types; `from_dict` is the inverse."""
+        return {**dataclasses.asdict(self), "betas": list(self.betas)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """The experiment that `to_dict` gave; InputError names a key that is unknown or missing."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"got {_short(values)}, expected the fields of an experiment as a JSON object")
+        known = {f.name for f in dataclasses.fields(cls)}
+        _no_other_keys(values, known)
+        missing = sorted(known - set(values))
+        if missing:
+            raise InputError(f"the experiment lacks {', '.join(missing)}; every field has to be given")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Experiment:
+        """The same experiment with some fields changed; InputError names a field that does not exist."""
+        _no_other_keys(changes, _DOMAINS)
+        return dataclasses.replace(self, **changes)
+
+    def digest(self) -> str:
+        """The identity of the experiment: SHA-256, in hex, of its canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: Experiment) -> list[str]:
+        """The names of the fields whose values differ, in the order of the fields."""
+        return [name for name in _DOMAINS if getattr(self, name) != getattr(other, name)]
+
+
+def read(path: Path | str) -> Experiment:
+    """The experiment in a JSON file, or in the `experiment.json` of a run's folder; InputError if there is none."""
+    path = Path(path)
+    file = path / "experiment.json" if path.is_dir() else path
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError("it is larger than 1 MiB")
+        values = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read an experiment from {file}: {reason}; expected a run's experiment.json") from None
+    return Experiment.from_dict(values)
+
+
+class _Domain(NamedTuple):
+    """The values that a field may have: in words, and a function to the canonical value that raises for the rest."""
+
+    words: str
+    clean: Callable[[Any], Any]
+
+
+def _whole(low: int) -> _Domain:
+    def clean(value: Any) -> int:
+        number = operator.index(value)
+        return _check(number, number >= low and not isinstance(value, bool))
+
+    return _Domain(f"a whole number of at least {low}", clean)
+
+
+def _real(words: str, holds: Callable[[float], bool] = lambda x: True) -> _Domain:
+    def clean(value: Any) -> float:
+        _check(value, isinstance(value, numbers.Real) and not isinstance(value, bool))
+        return _check(float(value), math.isfinite(value) and holds(float(value)))
+
+    return _Domain(words, clean)
+
+
+def _text(words: str, pattern: str = r"[^\0]+") -> _Domain:
+    return _Domain(words, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
+
+
+def _choice(*options: str) -> _Domain:
+    return _text("one of " + ", ".join(options), "|".join(options))
+
+
+def _or_none(domain: _Domain) -> _Domain:
+    return _Domain(domain.words + ", or none", lambda value: None if value is None else domain.clean(value))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    clean: dict[str, Any] = json.loads(json.dumps(_check(value, isinstance(value, Mapping)), allow_nan=False))
+    return clean
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    first, second = (_real("", lambda x: 0 <= x < 1).clean(item) for item in value)
+    return first, second
+
+
+def _check(value: Any, holds: bool) -> Any:
+    if not holds:
+        raise ValueError
+    return value
+
+
+def _no_other_keys(given: Iterable[str], known: Iterable[str]) -> None:
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]}?" if near else "the fields are " + ", ".join(_DOMAINS)
+            raise InputError(f"an experiment has no field {_short(key)}; {hint}")
+
+
+def _short(value: Any) -> str:
+    """The value in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_NAME = _text("a name")
+_ARGS = _Domain("a set of named JSON values", _object)
+_POSITIVE = _real("a number above 0", lambda x: x > 0)
+
+_DOMAINS: dict[str, _Domain] = {
+    "data": _text("a built-in name or a path"),
+    "size": _or_none(_whole(1)),
+    "label": _or_none(_NAME),
+    "held_out": _whole(0),
+    "sde": _NAME,
+    "sde_args": _ARGS,
+    "net": _NAME,
+    "net_args": _ARGS,
+    "predict": _NAME,
+    "sigma_data": _or_none(_POSITIVE),
+    "weighting": _NAME,
+    "levels": _NAME,
+    "level_mean": _real("a number"),
+    "level_std": _POSITIVE,
+    "steps": _whole(1),
+    "batch": _whole(1),
+    "lr": _POSITIVE,
+    "schedule": _choice("constant", "cosine", "linear"),
+    "warmup": _whole(0),
+    "optimizer": _choice("adam", "adamw"),
+    "betas": _Domain("two numbers, each at least 0 and below 1", _pair),
+    "weight_decay": _real("a number of at least 0", lambda x: x >= 0),
+    "clip": _or_none(_POSITIVE),
+    "ema": _real("a number above 0 and below 1", lambda x: 0 < x < 1),
+    "label_dropout": _real("a number from 0 to 1", lambda x: 0 <= x <= 1),
+    "seed": _Domain("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
+    "save_every": _whole(1),
+    "block": _whole(1),
+    "device": _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"),
+    "dtype": _choice("float32", "float64"),
+}

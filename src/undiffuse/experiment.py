@@ -92,7 +92,7 @@ class Experiment:
             value = getattr(self, name)
             try:
                 object.__setattr__(self, name, domain.clean(value))
-            except (ValueError, TypeError, RecursionError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 raise InputError(f"got {name}={_short(value)}, expected {domain.words}") from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,7 +152,8 @@ class _Domain(NamedTuple):
 def _whole(low: int) -> _Domain:
     def clean(value: Any) -> int:
         number = operator.index(value)
-        return _check(number, number >= low and not isinstance(value, bool))
+        _check(value, number >= low and not isinstance(value, bool))
+        return number
 
     return _Domain(f"a whole number of at least {low}", clean)
 
@@ -160,12 +161,14 @@ def _whole(low: int) -> _Domain:
 def _real(words: str, holds: Callable[[float], bool] = lambda x: True) -> _Domain:
     def clean(value: Any) -> float:
         _check(value, isinstance(value, numbers.Real) and not isinstance(value, bool))
-        return _check(float(value), math.isfinite(value) and holds(float(value)))
+        number = float(value)
+        _check(value, math.isfinite(number) and holds(number))
+        return number
 
     return _Domain(words, clean)
 
 
-def _text(words: str, pattern: str = r"[^\0]+") -> _Domain:
+def _text(words: str, pattern: str = r"[^\0\ud800-\udfff]+") -> _Domain:
     return _Domain(words, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
 
 

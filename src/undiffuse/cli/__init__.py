@@ -1,0 +1,85 @@
+"""The command `undiffuse`: every command is one public function with the same words.
+
+Nothing here imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 done, 1 the machine
+lacks something (or `verify` found a fault), 2 the input is wrong, 70 a bug, 130 interrupted, 141 the reader went away.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from undiffuse.cli.evaluate import evaluate
+from undiffuse.cli.report import report
+from undiffuse.cli.sample import sample
+from undiffuse.cli.show import show
+from undiffuse.cli.train import train
+from undiffuse.cli.verify import verify
+from undiffuse.errors import InputError, MachineError
+
+COMMANDS = (train, sample, report, show, evaluate, verify)
+
+app = App(
+    name="undiffuse",
+    help="Learn p(x) once; then sample it, measure it, condition it, invert it.",
+    version=lambda: version("undiffuse"),
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+for _place, _command in enumerate(COMMANDS):
+    app.command(_command, sort_key=_place)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: runs `argv` (without the program's name) and returns the exit code."""
+    return guarded(lambda: app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False))
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """The exit code of `work`: every failure becomes one line on stderr."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        code = work()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except CycloptsError as error:
+        command = " ".join(("undiffuse", *(error.command_chain or ())))
+        return _complain(f"{error} ({command} --help lists what there is)", 2)
+    except InputError as error:
+        return _complain(error, 2)
+    except (MachineError, OSError, MemoryError) as error:
+        return _complain(str(error) or "the machine has not enough memory", 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except Exception as error:
+        return _complain(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
+
+
+def _complain(message: object, code: int) -> int:
+    print("undiffuse:", " ".join(str(message).split()), file=sys.stderr)
+    return code
+
+
+def _traceback_place() -> str:
+    """Where the traceback of the current exception has been written: a new file, or stderr if there can be none."""
+    text = traceback.format_exc()
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="undiffuse-", suffix=".txt", delete=False, encoding="utf-8",
+                                         errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return "the details are above"
+    return f"the details are in {file.name}"

@@ -1,0 +1,17 @@
+"""`undiffuse evaluate RUN`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def evaluate(run: Path, /) -> None:
+    """Print the figures of a run's report as JSON.
+
+    Args:
+        run: Folder of the run.
+    """
+    from undiffuse.report import evaluate
+
+    print(json.dumps(evaluate(run), indent=2))

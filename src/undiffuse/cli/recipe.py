@@ -1,0 +1,79 @@
+"""From words on the command line to an Experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from undiffuse.experiment import Experiment, read
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Changes:
+    """What the user wants otherwise than the recipe; None leaves the recipe's choice.
+
+    Args:
+        steps: Number of updates.
+        batch: Rows per update.
+        lr: Highest learning rate.
+        net: Network: mlp or unet.
+        sde: Process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.
+        sde_args: Arguments of the process, as in --sde-args.sigma-max 80.
+        predict: What the network predicts: edm, data, noise, score, v or velocity.
+        weighting: Weight of the loss: edm, simple, likelihood or min_snr.
+        ema: Decay per update of the average of the weights.
+        held_out: Rows kept away from training, to measure with.
+        size: Side in pixels that images are brought to.
+        label: Column of a table that holds the class.
+        seed: The seed of everything random.
+        save_every: Updates between checkpoints.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    steps: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    net: str | None = None
+    sde: str | None = None
+    sde_args: dict[str, float] | None = None
+    predict: str | None = None
+    weighting: str | None = None
+    ema: float | None = None
+    held_out: int | None = None
+    size: int | None = None
+    label: str | None = None
+    seed: int | None = None
+    save_every: int | None = None
+    device: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The changes that the user asked for."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+OptionalChanges = Annotated[Changes | None, Parameter(name="*")]
+
+
+def resolve(source: str, changes: Changes | None) -> tuple[Experiment, list[str]]:
+    """The experiment for `source` and why it was chosen: a run or its experiment.json as it is, data by a recipe."""
+    given = (changes or Changes()).given()
+    if is_run(source) or source.endswith(".json"):
+        return read(source).replace(**given), [f"as in {source}"]
+    from undiffuse.recipes import for_data
+
+    return for_data(source, **given)
+
+
+def is_run(source: str) -> bool:
+    """Whether `source` is the folder of a run."""
+    return (Path(source) / "experiment.json").is_file()
+
+
+def folder_for(source: str, experiment: Experiment) -> Path:
+    """Where a run goes unless the user says otherwise: where it was, or runs/NAME with the name of the data."""
+    return Path(source) if is_run(source) else Path("runs") / Path(experiment.data).resolve().stem

@@ -1,0 +1,16 @@
+"""`undiffuse report RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def report(run: Path, /) -> None:
+    """Write the report of a run, one page of HTML that needs no other file, and print its path.
+
+    Args:
+        run: Folder of the run.
+    """
+    from undiffuse.report import write_report
+
+    print(write_report(run))

@@ -1,0 +1,26 @@
+"""`undiffuse show RUN|RECIPE`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from undiffuse.cli.recipe import OptionalChanges, resolve
+
+
+def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative="")] = False,
+         changes: OptionalChanges = None) -> None:
+    """Print the experiment of a run, or the recipe that `train` would choose for data.
+
+    Args:
+        what: A run, an experiment.json, or DATA as for train.
+        as_json: Print the JSON that `undiffuse train FILE.json` takes.
+    """
+    experiment, reasons = resolve(what, changes)
+    fields = experiment.to_dict()
+    if as_json:
+        print(json.dumps(fields, indent=2))
+    else:
+        print(*(f"{name:<14}{value}" for name, value in fields.items()), *reasons, sep="\n")

@@ -1,0 +1,95 @@
+"""Time grids: where the steps of a sampler stand, from t_start down to t_end.
+
+Reference: Karras et al. (2022), eq. 5 (arXiv:2206.00364); Lu et al. (2022), section 3.4 (arXiv:2206.00927).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.sde import SDE, GaussianSDE
+
+_RHO = 7.0
+
+
+def _time(a: float, b: float, u: Tensor) -> Tensor:
+    return a + (b - a) * u
+
+
+def _time_quadratic(a: float, b: float, u: Tensor) -> Tensor:
+    return (math.sqrt(a) + (math.sqrt(b) - math.sqrt(a)) * u) ** 2
+
+
+def _log_snr(a: float, b: float, u: Tensor) -> Tensor:
+    return a + (b - a) * u
+
+
+def _karras(a: float, b: float, u: Tensor) -> Tensor:
+    """σ̂^{1/ρ} evenly spaced, as a function of λ = −log σ̂."""
+    high, low = math.exp(-a / _RHO), math.exp(-b / _RHO)
+    return -_RHO * torch.log(high + (low - high) * u)
+
+
+def _cosine_log_snr(a: float, b: float, u: Tensor) -> Tensor:
+    """arctan(σ̂) evenly spaced: the angle of a variance-preserving process."""
+    high, low = math.atan(math.exp(-a)), math.atan(math.exp(-b))
+    return -torch.log(torch.tan(high + (low - high) * u))
+
+
+_IN_TIME: dict[str, Callable[[float, float, Tensor], Tensor]] = {"time": _time, "time_quadratic": _time_quadratic}
+_IN_LOG_SNR: dict[str, Callable[[float, float, Tensor], Tensor]] = {
+    "log_snr": _log_snr, "karras": _karras, "cosine_log_snr": _cosine_log_snr,
+}
+GRIDS = (*_IN_TIME, *_IN_LOG_SNR)
+"""The grids by name: even in t, in √t, in λ = log(α/σ), in σ̂^{1/7}, in arctan σ̂."""
+
+
+def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: float | None = None,
+              t_end: float = 0.0, sigma_data: float = 0.5) -> Tensor:
+    """The steps + 1 times (float64, strictly decreasing) from t_start (default T) to t_end.
+
+    Where α(t_start) = 0, a grid in λ has t_start as its first node and begins at σ̂ = 160 sigma_data.
+    A tensor is taken as the user's own grid. Raises InputError for an unknown name or a range that is empty.
+    """
+    start = sde.T if t_start is None else t_start
+    if isinstance(grid, Tensor):
+        return _own(grid, sde.T)
+    if steps < 1 or not 0 <= t_end < start <= sde.T:
+        raise InputError(f"got steps={steps} from t={start:g} to t={t_end:g}; expected at least 1 step and "
+                         f"0 ≤ t_end < t_start ≤ T = {sde.T:g}")
+    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if grid in _IN_TIME:
+        times = _IN_TIME[grid](start, t_end, u)
+    elif grid in _IN_LOG_SNR and isinstance(sde, GaussianSDE):
+        times = _in_log_snr(sde, steps, grid, start, t_end, sigma_data)
+    else:
+        raise InputError(f"got grid={grid!r} for {type(sde).__name__}; expected one of "
+                         f"{', '.join(GRIDS if isinstance(sde, GaussianSDE) else _IN_TIME)} or a tensor of times")
+    times[0], times[-1] = start, t_end
+    return times
+
+
+def _in_log_snr(sde: GaussianSDE, steps: int, grid: str, start: float, end: float, sigma_data: float) -> Tensor:
+    """The times of a grid in λ, with one step in front where λ(start) = −∞."""
+    high, low = float(sde.log_snr(start)), float(sde.log_snr(end))
+    if math.isinf(low):
+        raise InputError(f"got t_end={end:g}, where log-SNR is infinite; choose t_end > 0 or a grid in time")
+    if not math.isinf(high):
+        return sde.time_of(_IN_LOG_SNR[grid](high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64)))
+    first = min(-math.log(160 * sigma_data), low - 1e-3)
+    rest = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    times = sde.time_of(_IN_LOG_SNR[grid](first, low, rest))
+    return torch.cat([torch.tensor([start], dtype=torch.float64), times])
+
+
+def _own(grid: Tensor, T: float) -> Tensor:
+    times = grid.detach().double().cpu()
+    if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()) or times[0] > T or times[-1] < 0:
+        raise InputError(f"got a grid of shape {tuple(grid.shape)}; expected at least 2 strictly decreasing times "
+                         f"within [0, {T:g}]")
+    return times

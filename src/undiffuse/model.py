@@ -1,0 +1,281 @@
+"""What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
+
+A network F becomes a denoiser by three numbers, D = c_skip x + c_out F(c_in x, ¼ log(σ/α)). Guidance, conditions and
+foreign checkpoints wrap a `Model` and therefore work with every sampler, the ODE and the likelihood.
+
+Reference: Karras et al. (2022), eq. 7 and table 1. arXiv:2206.00364. Efron (2011), Tweedie's formula.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from undiffuse.data.transforms import Identity, Transform
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, normal
+from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast
+
+
+class ReverseModel(nn.Module, ABC):
+    """Anything whose SDE can be run backwards: it knows a process, a prior at T and the drift of the reverse SDE."""
+
+    shape: tuple[int, ...]
+    transform: Transform = Identity()
+    classes: int = 0
+    block: int = 256
+    dtype: torch.dtype = torch.float32
+
+    @abstractmethod
+    def process(self) -> SDE:
+        """The forward process."""
+
+    @abstractmethod
+    def reverse_drift(self, x: Tensor, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
+        """f − ½ (1 + η²) g² ∇log p_t, the drift of the reverse SDE that has noise η g; η = 0 is the ODE's velocity.
+
+        Reference: Song et al. (2021), eqs. 6 and 13; Anderson (1982) for η = 1.
+        """
+
+    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """E[x_0 | x_t]; only a model of a Gaussian process has one."""
+        raise InputError("got a model that has a score but no denoiser; use a method that needs the drift only")
+
+    @abstractmethod
+    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
+        """Draws (n, *shape) of the prior at T, by sample index."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU for a model without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+
+class Model(ReverseModel):
+    """A denoiser D(x, t) = E[x_0 | x_t] of a Gaussian process; x is (B, *shape) in model units, t is () or (B,)."""
+
+    sde: GaussianSDE
+    sigma_data: float = 0.5
+
+    @abstractmethod
+    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """E[x_0 | x_t = x], shaped like x."""
+
+    def forward(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """`denoise`."""
+        return self.denoise(x, t, **cond)
+
+    def given(self, **cond: Any) -> Model:
+        """The same model with conditions fixed: `model.given(label=4)`."""
+        return Given(self, cond)
+
+    def process(self) -> GaussianSDE:
+        """The Gaussian process."""
+        return self.sde
+
+    def score(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """∇log p_t(x) = (α D − x)/σ² (Tweedie's formula)."""
+        alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
+        return (bcast(alpha, x) * self.denoise(x, t, **cond) - x) / bcast(variance, x)
+
+    def noise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """E[ε | x_t] = (x − α D)/σ = −σ ∇log p_t(x)."""
+        return self._noise(x, t, self.denoise(x, t, **cond))
+
+    def velocity(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """The probability-flow velocity E[α' x_0 + σ' ε | x_t], finite also where α(T) = 0."""
+        return self.reverse_drift(x, t, 0.0, **cond)
+
+    def reverse_drift(self, x: Tensor, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
+        """α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, from one evaluation; decreasing t."""
+        D = self.denoise(x, t, **cond)
+        eps = self._noise(x, t, D)
+        dalpha, dsigma = self.sde.rates(t)
+        rate = dsigma + 0.5 * eta**2 * self.sde.g2(t) / self.sde.sigma(t) if eta else dsigma
+        return bcast(dalpha, x) * D + bcast(rate, x) * eps
+
+    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
+        """Draws of N(0, σ(T)² I)."""
+        return self.sde.prior_std() * normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
+
+    def t_end(self) -> float:
+        """Where sampling stops by default: the time at which σ/α is 0.004 of the data's deviation (EDM's .002/.5)."""
+        return float(self.sde.time_of(-torch.log(torch.tensor(0.004 * self.sigma_data, dtype=torch.float64))))
+
+    def _noise(self, x: Tensor, t: Time, D: Tensor) -> Tensor:
+        t = as_time(t)
+        return (x - bcast(self.sde.alpha(t), x) * D) / bcast(self.sde.sigma(t), x)
+
+
+class Wrapper(Model):
+    """A model made of another one; everything but `denoise` is the inner model's."""
+
+    def __init__(self, inner: Model) -> None:
+        super().__init__()
+        self.inner = inner
+        self.sde, self.shape, self.sigma_data = inner.sde, inner.shape, inner.sigma_data
+        self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
+
+
+class Given(Wrapper):
+    """A model with conditions fixed; a condition given at the call wins."""
+
+    def __init__(self, inner: Model, cond: dict[str, Any]) -> None:
+        super().__init__(inner)
+        self.cond = cond
+
+    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """D(x, t | the fixed conditions)."""
+        return self.inner.denoise(x, t, **{**self.cond, **cond})
+
+
+Coefficients = tuple[Tensor, Tensor]
+
+
+def _data(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    return torch.zeros_like(alpha), torch.ones_like(alpha)
+
+
+def _noise(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    return 1 / alpha, -sigma / alpha
+
+
+def _score(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    return 1 / alpha, sigma / alpha
+
+
+def _v(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    norm2 = alpha**2 + sigma**2
+    return alpha / norm2, -sigma / norm2.sqrt()
+
+
+def _velocity(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    dalpha, dsigma = sde.rates(t)
+    wronskian = alpha * dsigma - dalpha * sigma
+    return dsigma / wronskian, -sigma / wronskian
+
+
+def _edm(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
+    total2 = alpha**2 * sd**2 + sigma**2
+    return alpha * sd**2 / total2, sigma * sd / total2.sqrt()
+
+
+PREDICTIONS: dict[str, Callable[[GaussianSDE, Tensor, Tensor, Tensor, float], Coefficients]] = {
+    "data": _data, "noise": _noise, "score": _score, "v": _v, "velocity": _velocity, "edm": _edm,
+}
+"""(c_skip, c_out) of each parameterisation: the network predicts x_0, ε, σ·score, v = (α ε − σ x_0)/√(α² + σ²), the
+flow's α' x_0 + σ' ε, or EDM's target of unit variance."""
+
+
+class Denoiser(Model):
+    """A network as a denoiser: D = c_skip x + c_out F(c_in x, ¼ log(½ σ̂/σ_data), label), c_in = (α² σ_d² + σ²)^{−½}.
+
+    `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
+    the label `classes` is the null label, used where none is given. `predict` is one of data, noise, score, v,
+    velocity, edm. Raises InputError for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
+    """
+
+    def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
+                 sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
+                 block: int = 256) -> None:
+        super().__init__()
+        if predict not in PREDICTIONS:
+            raise InputError(f"got predict={predict!r}; expected one of {', '.join(PREDICTIONS)}")
+        if predict in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
+            raise InputError(f"got predict={predict!r} with a process whose alpha(T) is 0; use v, velocity or edm")
+        self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
+        self.shape, self.transform, self.classes, self.block = shape, transform or Identity(), classes, block
+
+    def denoise(self, x: Tensor, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
+        """E[x_0 | x_t = x, label]."""
+        if cond:
+            raise InputError(f"got the condition {', '.join(cond)}; this model knows only label")
+        t = as_time(t)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        c_skip, c_out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sigma_data)
+        c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
+        c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
+        F: Tensor = self.net(bcast(c_in, x) * x, c_noise.to(x.device, x.dtype).expand(len(x)), self._labels(label, x))
+        return bcast(c_skip, x) * x + bcast(c_out, x) * F
+
+    def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:
+        if self.classes == 0:
+            if label is not None:
+                raise InputError("got a label for a model that was trained without classes; leave it out")
+            return None
+        label = torch.as_tensor(self.classes if label is None else label, device=x.device)
+        return label.expand(len(x)) if label.ndim == 0 else label
+
+
+class ScoreModel(ReverseModel):
+    """A score s(x, t) ≈ ∇log p_t(x) of any process, non-linear ones too, with the prior N(mean, std²) at T.
+
+    `score_fn(x, t)` is a function or a network. The reverse drift includes ∇(g²) where the diffusion depends on x.
+    """
+
+    def __init__(self, score_fn: Callable[[Tensor, Time], Tensor], sde: SDE, *, shape: tuple[int, ...],
+                 prior_mean: Tensor | float = 0.0, prior_std: Tensor | float = 1.0) -> None:
+        super().__init__()
+        self.score_fn, self.sde, self.shape = score_fn, sde, shape
+        self.prior_mean, self.prior_std = torch.as_tensor(prior_mean), torch.as_tensor(prior_std)
+
+    def process(self) -> SDE:
+        """The process."""
+        return self.sde
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """s(x, t)."""
+        return self.score_fn(x, t)
+
+    def reverse_drift(self, x: Tensor, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
+        """f − ½ (1 + η²) (∇(g²) + g² s)."""
+        g2, slope = self._spread(x, t)
+        return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (slope + g2 * self.score(x, t))
+
+    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
+        """Draws of N(mean, std²)."""
+        z = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
+        return self.prior_mean.to(z) + self.prior_std.to(z) * z
+
+    def _spread(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """g² and its gradient in x."""
+        with torch.enable_grad():
+            y = x.detach().requires_grad_(True)
+            g2 = self.sde.diffusion(y, t) ** 2
+            slope = torch.autograd.grad(g2.sum(), y)[0] if g2.requires_grad else torch.zeros_like(x)
+        return g2.detach(), slope
+
+
+@dataclass(frozen=True)
+class ReverseSDE(SDE):
+    """The reverse of a process is a process: dx = [f − ½ (1 + η²) g² s] dt + η g dw, run with decreasing t."""
+
+    model: ReverseModel
+    eta: float
+    cond: dict[str, Any]
+
+    @property
+    def T(self) -> float:  # type: ignore[override]
+        """The time at which it starts."""
+        return self.model.process().T
+
+    def drift(self, x: Tensor, t: Time) -> Tensor:
+        """f − ½ (1 + η²) g² s."""
+        return self.model.reverse_drift(x, t, self.eta, **self.cond)
+
+    def diffusion(self, x: Tensor, t: Time) -> Tensor:
+        """η g."""
+        return self.eta * self.model.process().diffusion(x, t)
+
+
+def reverse(model: ReverseModel, eta: float = 1.0, **cond: Any) -> ReverseSDE:
+    """The reverse SDE of a model: η = 1 is Anderson's, η = 0 the probability-flow ODE; all η share the marginals p_t.
+
+    Reference: Anderson (1982); Song et al. (2021), eqs. 6 and 13. arXiv:2011.13456
+    """
+    return ReverseSDE(model, eta, cond)

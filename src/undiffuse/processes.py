@@ -1,0 +1,399 @@
+"""The families of Gaussian processes, each written as α(t) and σ²(t), with the closed form of t(λ) where there is one.
+
+Reference: Song et al. (2021), appendix B and C. arXiv:2011.13456. Karras et al. (2022), table 1. arXiv:2206.00364
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.sde import GaussianSDE, Time, as_time
+
+
+def _one(t: Tensor) -> Tensor:
+    return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class _LinearBeta(GaussianSDE):
+    """The rate β(t) = β_min + (β_max − β_min) t/T and its integral B(t)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    T: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.beta_min <= self.beta_max and self.T > 0):
+            raise InputError(f"got beta_min={self.beta_min}, beta_max={self.beta_max}, T={self.T}; expected "
+                             "0 < beta_min ≤ beta_max and T > 0")
+
+    def integral(self, t: Tensor) -> Tensor:
+        """B(t) = ∫₀ᵗ β = β_min t + (β_max − β_min) t²/(2T)."""
+        return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / (2 * self.T)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """e^{−B/2}."""
+        return torch.exp(-0.5 * self.integral(t))
+
+    def _time_of_integral(self, B: Tensor) -> Tensor:
+        """The root of B(t) = B, in the form without cancellation."""
+        slope = (self.beta_max - self.beta_min) / self.T
+        return (2 * B / (self.beta_min + (self.beta_min**2 + 2 * slope * B).sqrt())).clamp(0, self.T)
+
+
+@dataclass(frozen=True)
+class VP(_LinearBeta):
+    """Variance preserving: α = e^{−B/2}, σ² = 1 − e^{−B}, so that f = −β/2 and g² = β.
+
+    Reference: Song et al. (2021), eqs. 11, 29 and 33. arXiv:2011.13456
+    """
+
+    name = "vp"
+
+    def variance(self, t: Tensor) -> Tensor:
+        """1 − e^{−B}."""
+        return -torch.expm1(-self.integral(t))
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """B = log(1 + e^{−2λ}), then t(B)."""
+        return self._time_of_integral(torch.nn.functional.softplus(-2 * as_time(log_snr), threshold=700))
+
+
+@dataclass(frozen=True)
+class SubVP(_LinearBeta):
+    """Sub-variance preserving: α = e^{−B/2}, σ = 1 − e^{−B}, so that g² = β (1 − e^{−2B}).
+
+    Reference: Song et al. (2021), eqs. 12 and 29. arXiv:2011.13456
+    """
+
+    name = "subvp"
+
+    def variance(self, t: Tensor) -> Tensor:
+        """(1 − e^{−B})²."""
+        return torch.expm1(-self.integral(t)) ** 2
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """σ̂ = σ/α = 2 sinh(B/2), hence B = 2 arsinh(σ̂/2)."""
+        return self._time_of_integral(2 * torch.asinh(torch.exp(-as_time(log_snr)) / 2))
+
+
+@dataclass(frozen=True)
+class VE(GaussianSDE):
+    """Variance exploding, geometric: σ(t) = σ_min (σ_max/σ_min)^{t/T}, α = 1.
+
+    As in Song et al. σ(t) is the kernel's deviation from data that have been blurred by N(0, σ_min²), so σ(0) = σ_min;
+    `from_data=True` counts it from the data themselves: √(σ(t)² − σ_min²).
+
+    Reference: Song et al. (2021), eqs. 9 and 30. arXiv:2011.13456
+    """
+
+    name = "ve"
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    from_data: bool = False
+    T: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected "
+                             "0 < sigma_min < sigma_max")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return _one(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """σ_min² r^{2t/T}, or σ_min² (r^{2t/T} − 1) from the data, r = σ_max/σ_min."""
+        grown = 2 * math.log(self.sigma_max / self.sigma_min) * t / self.T
+        return self.sigma_min**2 * (torch.expm1(grown) if self.from_data else torch.exp(grown))
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """t = T log(σ/σ_min)/log r."""
+        log_variance = -2 * as_time(log_snr) - 2 * math.log(self.sigma_min)
+        if self.from_data:
+            log_variance = torch.nn.functional.softplus(log_variance, threshold=700)
+        grown = log_variance / (2 * math.log(self.sigma_max / self.sigma_min))
+        return (self.T * grown).clamp(0, self.T)
+
+
+@dataclass(frozen=True)
+class PowerVE(GaussianSDE):
+    """Variance exploding with g = rateᵗ: σ² = (rate^{2t} − 1)/(2 log rate), which is t at rate = 1; α = 1.
+
+    The prior's deviation is σ(T), not 1.
+    """
+
+    name = "power_ve"
+    rate: float = 25.0
+    T: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise InputError(f"got rate={self.rate}; expected a positive number (rate = 1 is Brownian motion)")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return _one(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """expm1(2 t log rate)/(2 log rate)."""
+        k = 2 * math.log(self.rate)
+        return torch.expm1(k * t) / k if k else t
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """t = log1p(2 σ² log rate)/(2 log rate)."""
+        k, variance = 2 * math.log(self.rate), torch.exp(-2 * as_time(log_snr))
+        return (torch.log1p(k * variance) / k if k else variance).clamp(0, self.T)
+
+
+@dataclass(frozen=True)
+class EDM(GaussianSDE):
+    """The noise level as the clock: α = 1, σ = t, T = sigma_max.
+
+    Reference: Karras et al. (2022), table 1. arXiv:2206.00364
+    """
+
+    name = "edm"
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if self.sigma_max <= 0:
+            raise InputError(f"got sigma_max={self.sigma_max}; expected a positive number")
+
+    @property
+    def T(self) -> float:  # type: ignore[override]
+        """The largest noise level."""
+        return self.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return _one(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """t²."""
+        return t**2
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """t = e^{−λ}."""
+        return torch.exp(-as_time(log_snr)).clamp(0, self.T)
+
+
+@dataclass(frozen=True)
+class Cosine(GaussianSDE):
+    """Variance preserving with α = cos(π/2 · (t+s)/(1+s)) / cos(π/2 · s/(1+s)), which is exactly 0 at t = T = 1.
+
+    Reference: Nichol and Dhariwal (2021), eq. 17. arXiv:2102.09672
+    """
+
+    name = "cosine"
+    offset: float = 0.008
+
+    @property
+    def _start(self) -> float:
+        return math.pi / 2 * self.offset / (1 + self.offset)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The cosine, written as the sine of the complementary angle so that α(1) = 0."""
+        return torch.sin(math.pi / 2 * (1 - t) / (1 + self.offset)) / math.cos(self._start)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """1 − α² = sin(a − b) sin(a + b)/cos² b, without cancellation; b = a(0)."""
+        turn = math.pi / 2 * t / (1 + self.offset)
+        return torch.sin(turn) * torch.sin(turn + 2 * self._start) / math.cos(self._start) ** 2
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """t from α = (1 + e^{−2λ})^{−1/2} and 1 − t = (2(1+s)/π) arcsin(α cos b), polished by bisection near t = 0."""
+        alpha = torch.sigmoid(2 * as_time(log_snr)).sqrt()
+        t = 1 - 2 * (1 + self.offset) / math.pi * torch.asin((alpha * math.cos(self._start)).clamp_max(1))
+        return torch.where(t > 0.1, t, super().time_of(log_snr))
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(GaussianSDE):
+    """The straight path: α = 1 − t, σ = t.
+
+    Reference: Liu et al. (2022), arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747
+    """
+
+    name = "rectified_flow"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 − t."""
+        return 1 - t
+
+    def variance(self, t: Tensor) -> Tensor:
+        """t²."""
+        return t**2
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """t = 1/(1 + e^λ)."""
+        return torch.sigmoid(-as_time(log_snr))
+
+
+@dataclass(frozen=True)
+class OU(GaussianSDE):
+    """The Ornstein-Uhlenbeck process dx = −θ x dt + s dw: α = e^{−θt}, σ² = s² (1 − e^{−2θt})/(2θ)."""
+
+    name = "ou"
+    theta: float = 1.0
+    scale: float = math.sqrt(2)
+    T: float = 5.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """e^{−θt}."""
+        return torch.exp(-self.theta * t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """s² (1 − e^{−2θt})/(2θ), which is s² t at θ = 0."""
+        k = 2 * self.theta
+        return -(self.scale**2) * torch.expm1(-k * t) / k if k else self.scale**2 * t
+
+
+@dataclass(frozen=True)
+class DDPM(GaussianSDE):
+    """A chain of N steps β_1 ... β_N seen as a variance-preserving process with t_k = k/N.
+
+    log-SNR is interpolated linearly between the chain's levels; below t = 1/N σ̂² is proportional to t. The chain's own
+    ᾱ_k = Π(1 − β_i) are met exactly.
+
+    Reference: Ho et al. (2020), eq. 4. arXiv:2006.11239
+    """
+
+    name = "ddpm"
+    betas: tuple[float, ...] = field(default_factory=lambda: linear_betas(1000))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
+        if not self.betas or not all(0 < b < 1 for b in self.betas):
+            raise InputError("got betas outside (0, 1) or none; expected N numbers with 0 < β < 1")
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        """λ_k for k = 1 ... N, from log ᾱ without cancellation."""
+        log_alpha_bar = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0)
+        return 0.5 * (log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar)))
+
+    def log_snr(self, t: Time) -> Tensor:
+        """The interpolated λ(t)."""
+        t = as_time(t)
+        levels, k = self._levels.to(t), t * len(self.betas)
+        below = k.detach().floor().clamp(1, max(1, len(levels) - 1)).long()
+        low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
+        return torch.where(k <= 1, levels[0] - 0.5 * torch.log(k), low + (high - low) * (k - below))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """√sigmoid(2λ)."""
+        return torch.sigmoid(2 * self.log_snr(t)).sqrt()
+
+    def variance(self, t: Tensor) -> Tensor:
+        """sigmoid(−2λ)."""
+        return torch.sigmoid(-2 * self.log_snr(t))
+
+
+def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple[float, ...]:
+    """The chain of n steps with β_k/n rising linearly: 1e−4 ... 0.02 at n = 1000, scaled so that every n ends in noise.
+
+    Reference: Ho et al. (2020), section 4. arXiv:2006.11239
+    """
+    if n < 2 or beta_max / n >= 1:
+        raise InputError(f"got {n} steps; expected more than {max(2, math.ceil(beta_max))} so that every β is below 1")
+    return tuple((np.linspace(beta_min, beta_max, n) / n).tolist())
+
+
+def chain_of(sde: GaussianSDE, n: int) -> tuple[float, ...]:
+    """The n steps β_k = 1 − ᾱ(t_k)/ᾱ(t_{k−1}) whose chain has the process's log-SNR at t_k = kT/n.
+
+    ᾱ = sigmoid(2λ), so any Gaussian process gives a chain; the inverse of `DDPM`.
+    """
+    t = torch.linspace(0, sde.T, n + 1, dtype=torch.float64)[1:]
+    log_alpha_bar = torch.nn.functional.logsigmoid(2 * sde.log_snr(t))
+    steps = torch.diff(log_alpha_bar, prepend=torch.zeros(1, dtype=torch.float64))
+    return tuple((-torch.expm1(steps)).tolist())
+
+
+@dataclass(frozen=True)
+class Linear(GaussianSDE):
+    """A process dx = f(t) x dt + g(t) dw from its two functions of time, by quadrature.
+
+    log α = ∫₀ᵗ f and σ² = α² ∫₀ᵗ g²/α², both as piecewise polynomials (Gauss-Legendre nodes in `panels` intervals),
+    accurate to about 1e−13 where f and g² are smooth.
+    """
+
+    name = "linear"
+    f_fn: Callable[[Tensor], Tensor]
+    g2_fn: Callable[[Tensor], Tensor]
+    T: float = 1.0
+    panels: int = 64
+
+    @cached_property
+    def _log_alpha(self) -> _Integral:
+        return _Integral(self.f_fn, self.T, self.panels)
+
+    @cached_property
+    def _clock(self) -> _Integral:
+        return _Integral(lambda t: self.g2_fn(t) * torch.exp(-2 * self._log_alpha(t)), self.T, self.panels)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """exp ∫₀ᵗ f."""
+        return torch.exp(self._log_alpha(t))
+
+    def variance(self, t: Tensor) -> Tensor:
+        """α² ∫₀ᵗ g²/α²."""
+        return torch.exp(2 * self._log_alpha(t)) * self._clock(t)
+
+
+class _Integral:
+    """F(t) = ∫₀ᵗ fn, as one polynomial a panel: the integral of the Legendre interpolant at Gauss nodes."""
+
+    order = 12
+
+    def __init__(self, fn: Callable[[Tensor], Tensor], T: float, panels: int) -> None:
+        nodes, weights = np.polynomial.legendre.leggauss(self.order)
+        self.width, self.panels = T / panels, panels
+        t = self.width * (torch.arange(panels, dtype=torch.float64)[:, None] + torch.from_numpy((nodes + 1) / 2))
+        values = (torch.as_tensor(fn(t), dtype=torch.float64) + 0 * t).numpy()
+        vander = np.polynomial.legendre.legvander(nodes, self.order - 1)
+        projection = vander * weights[:, None] * (np.arange(self.order) + 0.5)
+        pieces = np.polynomial.legendre.legint(projection.T @ values.T, lbnd=-1)
+        self.pieces = torch.from_numpy(pieces * self.width / 2)
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.float64), self.pieces.sum(0).cumsum(0)])
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """F(t) for any shape of t, in the dtype of t; differentiable."""
+        u = t.double() / self.width
+        panel = u.detach().floor().clamp(0, self.panels - 1).long()
+        value = self.starts[panel] + _legendre(self.pieces[:, panel], 2 * (u - panel) - 1)
+        return value.to(t.dtype)
+
+
+def _legendre(c: Tensor, x: Tensor) -> Tensor:
+    """Σ c_k P_k(x) by the three-term recurrence."""
+    below, here, total = torch.ones_like(x), x, c[0] + c[1] * x
+    for k in range(1, len(c) - 1):
+        below, here = here, ((2 * k + 1) * x * here - k * below) / (k + 1)
+        total = total + c[k + 1] * here
+    return total
+
+
+PROCESSES: dict[str, type[GaussianSDE]] = {
+    cls.name: cls for cls in (VP, SubVP, VE, PowerVE, EDM, Cosine, RectifiedFlow, OU, DDPM)
+}
+
+
+def make_sde(name: str, **args: Any) -> GaussianSDE:
+    """The process of that name with those parameters, the inverse of `config()`."""
+    if name not in PROCESSES:
+        raise InputError(f"got process {name!r}; expected one of {', '.join(PROCESSES)}")
+    try:
+        return PROCESSES[name](**args)
+    except TypeError as error:
+        raise InputError(f"got {args} for process {name!r}; {error}") from None

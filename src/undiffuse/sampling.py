@@ -1,0 +1,173 @@
+"""The driver of every sampler: fixed blocks, seeds by sample index, trajectories, progress.
+
+Sample i of a seed is the same bytes whatever n, first_index or the batch: its noise has the address (seed, step, i),
+and the model always sees blocks of one size (the last one is padded), because a matrix product of another size rounds
+differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.grid import time_grid
+from undiffuse.model import Model, ReverseModel
+from undiffuse.noise import Purpose, normal
+from undiffuse.sde import GaussianSDE
+from undiffuse.steps import METHODS, Method, Node, State, method_of
+from undiffuse.steps.state import Counted, nodes_of
+
+Callback = Callable[[int, float, Tensor], None]
+
+
+@dataclass
+class Samples:
+    """What `sample` returns: x (n, *event) in data units, the model calls per sample, the grid, the path if kept.
+
+    `trajectory` is a list of (t, x) from t_start to the end, x in data units, its last entry being `x`.
+    """
+
+    x: Tensor
+    nfe: int
+    t: Tensor
+    method: str
+    trajectory: list[tuple[float, Tensor]] = field(default_factory=list)
+
+
+def sample(model: ReverseModel, n: int | None = None, method: str = "auto", steps: int = 20, *,
+           grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
+           x_T: Tensor | None = None, t_start: float | None = None, t_end: float | None = None,
+           denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
+           **cond: Any) -> Samples:
+    """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
+
+    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, or auto.
+    steps: intervals of the grid. x_T: given states at t_start in model units instead of draws of the prior.
+    t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
+    callback(step, t, x): called for every block after every step. block: rows per model call.
+    cond: conditions such as label, one for all or a tensor with one entry a sample.
+
+    Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
+    """
+    n = n if n is not None else (1 if x_T is None else len(x_T))
+    name, chosen = _choose(model, method)
+    times = _times(model, steps, grid or chosen.grid, t_start, t_end)
+    _check(model, n, x_T, cond)
+    run = _Run(model, chosen, nodes_of(model, times), seed, denoise_last, trajectory, callback)
+    pieces = [run(*piece) for piece in _blocks(n, first_index, block or model.block, x_T, cond)]
+    paths = [torch.cat([p[k] for p in pieces]) for k in range(len(pieces[0]))] if pieces else []
+    stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
+    kept = list(zip(stamps, paths, strict=True)) if trajectory else []
+    x = paths[-1] if paths else model.transform.inverse(torch.empty(0, *model.shape))
+    return Samples(x, run.calls, times, name, kept)
+
+
+@dataclass
+class _Run:
+    """One request, carried out block by block."""
+
+    model: ReverseModel
+    method: Method
+    nodes: list[Node]
+    seed: int
+    denoise_last: bool
+    trajectory: bool
+    callback: Callback | None
+    calls: int = 0
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the model has a denoiser for the last evaluation."""
+        return isinstance(self.model, Model)
+
+    @torch.no_grad()
+    def __call__(self, first: int, size: int, keep: int, x: Tensor | None, cond: dict[str, Any]) -> list[Tensor]:
+        """The states of one block in data units: all of them with `trajectory`, else the last."""
+        model, step = Counted(self.model, cond), self.method.make()
+        start = self.model.prior_sample(size, self.seed, first) if x is None else x
+        noise = self._noise(first, size)
+        state = State(start.to(self.model.device), self.nodes[0], 0, model, noise)
+        path = [state.x]
+        for node in self.nodes[1:]:
+            state = step(state, node)
+            self._report(state)
+            path = [*path, state.x] if self.trajectory else [state.x]
+        if self.denoise_last and self.denoises:
+            path = [*path, model.denoise(state.x, state.node)][0 if self.trajectory else 1:]
+        self._check_finite(path[-1], first, keep)
+        self.calls = model.calls
+        return [self.model.transform.inverse(p[:keep].cpu()) for p in path]
+
+    def _noise(self, first: int, size: int) -> Callable[[int, int], Tensor]:
+        model = self.model
+
+        def draw(index: int, stage: int) -> Tensor:
+            z = normal(self.seed, Purpose.STEP, index * 16 + stage, first, size, model.shape, model.dtype)
+            return z.to(model.device)
+
+        return draw
+
+    def _report(self, state: State) -> None:
+        if self.callback is not None:
+            self.callback(state.index, float(state.node.t), state.x)
+
+    def _check_finite(self, x: Tensor, first: int, keep: int) -> None:
+        bad = ~x[:keep].flatten(1).isfinite().all(1)
+        if bool(bad.any()):
+            rows = (first + bad.nonzero().flatten()[:5]).tolist()
+            raise InputError(f"got non-finite samples (index {rows}) from {len(self.nodes) - 1} steps; use more steps, "
+                             "another method, or a model that is trained further")
+
+
+def _choose(model: ReverseModel, name: str) -> tuple[str, Method]:
+    """The method asked for, or the default for the kind of process."""
+    gaussian = isinstance(model.process(), GaussianSDE)
+    name = name if name != "auto" else ("dpmpp_2m" if gaussian else "heun")
+    method = method_of(name)
+    if method.gaussian and not gaussian:
+        usable = ", ".join(k for k, m in METHODS.items() if not m.gaussian)
+        raise InputError(f"got method={name!r} for a process that has no closed-form kernel; expected one of {usable}")
+    return name, method
+
+
+def _times(model: ReverseModel, steps: int, grid: str | Tensor, t_start: float | None, t_end: float | None) -> Tensor:
+    if isinstance(model, Model):
+        return time_grid(model.sde, steps, grid, t_start, model.t_end() if t_end is None else t_end, model.sigma_data)
+    named = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
+    return time_grid(model.process(), steps, named, t_start, 0.0 if t_end is None else t_end)
+
+
+def _check(model: ReverseModel, n: int, x_T: Tensor | None, cond: dict[str, Any]) -> None:
+    if n < 0:
+        raise InputError(f"got n={n}; expected a number of samples ≥ 0")
+    if x_T is not None and tuple(x_T.shape) != (n, *model.shape):
+        raise InputError(f"got x_T of shape {tuple(x_T.shape)}; expected {(n, *model.shape)}")
+    for name, value in cond.items():
+        if isinstance(value, Tensor) and value.ndim > 0 and len(value) != n:
+            raise InputError(f"got {len(value)} values of {name} for {n} samples; expected one each, or one for all")
+    _check_labels(cond.get("label"), getattr(model, "classes", 0))
+
+
+def _check_labels(label: Any, classes: int) -> None:
+    if label is None:
+        return
+    if classes == 0:
+        raise InputError("got a label for a model that was trained without classes; leave it out")
+    values = torch.as_tensor(label)
+    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) <= classes:
+        raise InputError(f"got label {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}")
+
+
+def _blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]
+            ) -> Iterator[tuple[int, int, int, Tensor | None, dict[str, Any]]]:
+    """(first index, block size, rows to keep, start, conditions) of each block, the last one padded."""
+    for start in range(0, n, block):
+        keep = min(block, n - start)
+        rows = torch.arange(start, start + block).clamp_max(n - 1)
+        here = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
+        yield first_index + start, block, keep, None if x_T is None else x_T[rows], here

@@ -1,0 +1,182 @@
+"""Processes: dx = drift(x, t) dt + diffusion(x, t) dw on [0, T], with t = 0 the data and t = T the noise.
+
+A Gaussian process is written with two formulas, the mean coefficient α(t) and the variance σ²(t) of its kernel
+p(x_t | x_0) = N(α x_0, σ² I). All else is derived from them, so that it cannot drift apart:
+f = α'/α, g² = (σ²)' − 2 f σ², λ = log(α/σ), and the inverse t(λ).
+
+Reference: Song et al. (2021), "Score-based generative modeling through SDEs", section 3 and appendix B.
+arXiv:2011.13456. Särkkä and Solin (2019), "Applied stochastic differential equations", section 6.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, normal
+
+Time = Tensor | float
+
+
+def as_time(t: Time) -> Tensor:
+    """The time as a tensor, float64 unless it already is one."""
+    return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+
+
+def bcast(c: Tensor, x: Tensor) -> Tensor:
+    """A coefficient of shape () or (B,) made to multiply x (B, *event), in the dtype and on the device of x."""
+    if c.ndim == 0:
+        return c
+    if c.shape != x.shape[:1]:
+        raise InputError(f"got a coefficient of shape {tuple(c.shape)} for x of shape {tuple(x.shape)}; expected () "
+                         f"or ({x.shape[0]},)")
+    return c.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def derivative(fn: Callable[[Tensor], Tensor], t: Time) -> Tensor:
+    """d fn / dt for an elementwise function of time, exact by automatic differentiation."""
+    with torch.enable_grad():
+        s = as_time(t).detach().requires_grad_(True)
+        value = fn(s)
+        if not value.requires_grad:
+            return torch.zeros_like(value)
+        (slope,) = torch.autograd.grad(value.sum(), s)
+    return slope
+
+
+class SDE(ABC):
+    """A diffusion dx = drift(x, t) dt + diffusion(x, t) dw on [0, T], with independent noise per coordinate."""
+
+    T: float = 1.0
+
+    @abstractmethod
+    def drift(self, x: Tensor, t: Time) -> Tensor:
+        """The drift, shaped like x."""
+
+    @abstractmethod
+    def diffusion(self, x: Tensor, t: Time) -> Tensor:
+        """The diffusion coefficient (standard deviation per √time), broadcastable with x."""
+
+
+@dataclass(frozen=True)
+class NonlinearSDE(SDE):
+    """A process given by its drift and diffusion only: functions (x, t) -> tensor.
+
+    `diffusion` may depend on t, or on x coordinate by coordinate.
+    """
+
+    drift_fn: Callable[[Tensor, Time], Tensor]
+    diffusion_fn: Callable[[Tensor, Time], Tensor | float]
+    T: float = 1.0
+
+    def drift(self, x: Tensor, t: Time) -> Tensor:
+        """The user's drift."""
+        return self.drift_fn(x, t)
+
+    def diffusion(self, x: Tensor, t: Time) -> Tensor:
+        """The user's diffusion, as a tensor."""
+        return torch.as_tensor(self.diffusion_fn(x, t), dtype=x.dtype, device=x.device)
+
+
+class GaussianSDE(SDE):
+    """A process with kernel p(x_t | x_0) = N(α(t) x_0, σ²(t) I): dx = f x dt + g dw."""
+
+    name = ""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """The mean coefficient α(t)."""
+
+    @abstractmethod
+    def variance(self, t: Tensor) -> Tensor:
+        """The variance σ²(t) of the kernel."""
+
+    def sigma(self, t: Time) -> Tensor:
+        """The standard deviation σ(t) of the kernel."""
+        return self.variance(as_time(t)).sqrt()
+
+    def log_snr(self, t: Time) -> Tensor:
+        """λ(t) = log(α/σ), strictly decreasing."""
+        t = as_time(t)
+        return self.alpha(t).log() - 0.5 * self.variance(t).log()
+
+    def f(self, t: Time) -> Tensor:
+        """The drift rate f = α'/α."""
+        return derivative(self.alpha, t) / self.alpha(as_time(t))
+
+    def g2(self, t: Time) -> Tensor:
+        """The squared diffusion g² = (σ²)' − 2 f σ²."""
+        return derivative(self.variance, t) - 2 * self.f(t) * self.variance(as_time(t))
+
+    def rates(self, t: Time) -> tuple[Tensor, Tensor]:
+        """The derivatives (α', σ'), with σ' = (σ²)'/(2σ)."""
+        return derivative(self.alpha, t), derivative(self.variance, t) / (2 * self.sigma(t))
+
+    def drift(self, x: Tensor, t: Time) -> Tensor:
+        """f(t) x."""
+        return bcast(self.f(t), x) * x
+
+    def diffusion(self, x: Tensor, t: Time) -> Tensor:
+        """g(t)."""
+        return bcast(self.g2(t).sqrt(), x)
+
+    def time_of(self, log_snr: Time) -> Tensor:
+        """The time at which log(α/σ) has the given value, by bisection to the last bit, clipped to [0, T]."""
+        target = as_time(log_snr).double()
+        low, high = torch.zeros_like(target), torch.full_like(target, self.T)
+        for _ in range(100):
+            middle = (low + high) / 2
+            above = self.log_snr(middle) > target
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return high
+
+    def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
+        """A draw of the kernel, x_t = α x_0 + σ ε."""
+        t = as_time(t)
+        return bcast(self.alpha(t), x0) * x0 + bcast(self.sigma(t), x0) * eps
+
+    def renoise(self, x: Tensor, s: Time, t: Time, eps: Tensor) -> Tensor:
+        """A draw of x_t given x_s for s < t: N((α_t/α_s) x_s, σ_t² − (α_t/α_s)² σ_s²)."""
+        s, t = as_time(s), as_time(t)
+        ratio = self.alpha(t) / self.alpha(s)
+        spread = (self.variance(t) - ratio**2 * self.variance(s)).clamp_min(0).sqrt()
+        return bcast(ratio, x) * x + bcast(spread, x) * eps
+
+    def prior_std(self) -> float:
+        """The standard deviation σ(T) of the prior N(0, σ(T)² I)."""
+        return float(self.sigma(self.T))
+
+    def config(self) -> dict[str, Any]:
+        """The process as JSON: its name and its parameters."""
+        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+
+
+def euler_maruyama(sde: SDE, x: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
+    """One Euler-Maruyama step from t to s (either direction): x + drift (s − t) + diffusion √|s − t| z.
+
+    Reference: Kloeden and Platen (1992), eq. 10.2.4.
+    """
+    dt = bcast(as_time(s) - as_time(t), x)
+    return x + sde.drift(x, t) * dt + sde.diffusion(x, t) * dt.abs().sqrt() * z
+
+
+def simulate(sde: SDE, x0: Tensor, steps: int = 1000, *, t_end: float | None = None, seed: int = 0,
+             first_index: int = 0, trajectory: bool = False) -> Tensor:
+    """The process run forward from x0 (n, *event) by Euler-Maruyama to t_end (default T).
+
+    Returns x at t_end, or with `trajectory=True` the states at all steps + 1 times, (steps + 1, n, *event).
+    """
+    times = torch.linspace(0, sde.T if t_end is None else t_end, steps + 1, dtype=torch.float64)
+    states = [x0]
+    for i in range(steps):
+        z = normal(seed, Purpose.STEP, i, first_index, len(x0), tuple(x0.shape[1:]), x0.dtype).to(x0.device)
+        states.append(euler_maruyama(sde, states[-1], times[i], times[i + 1], z))
+        if not trajectory:
+            del states[0]
+    return torch.stack(states) if trajectory else states[-1]

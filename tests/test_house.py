@@ -1,0 +1,334 @@
+"""The house: which file may import which, how long things are, what is documented and what is never called.
+
+Each rule is a function from a module to its complaints. It is run on every file of src, and on a small wrong one that
+it has to catch.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src" / "undiffuse"
+
+# Lowest first; a module imports from the floors below its own.
+FLOORS = (
+    "errors",
+    "noise",
+    "ode nets data experiment",
+    "sde",
+    "processes gaussian",
+    "model",
+    "exact loss grid metrics",
+    "steps guide likelihood",
+    "sampling inverse",
+    "training interop tuning latent",
+    "report recipes verify",
+    "cli explorer",
+    "__main__",
+)
+FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.split()}
+
+CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "huggingface_hub", "accelerate",
+        "cyclopts", "rich"}
+OPTIONAL = {"datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas"}
+LIGHT = {"__init__", "__main__", "errors", "experiment", "cli"}  # torch and numpy only inside functions
+LONG_FUNCTIONS = {"forward", "train"}
+
+FORBIDDEN = re.compile(
+    r"(pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve|yaml|random)(\..*)?|eval|exec|compile|__import__|os\.(system|popen)"
+    r"|builtins\.(eval|exec|compile)|torch\.(load|hub\..*|seed|manual_seed|Generator|default_generator|get_rng_state|set_rng_state)"
+    r"|torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)"
+    r"|torch\.(random|distributions|serialization)(\..*)?|torch\.(cuda|mps)\.(manual_seed\w*|seed\w*)"
+    r"|torch\.nn\.(init\.\w+|\w*Dropout\w*|functional\.\w*dropout\w*)|numpy\.random\..*"
+    r"|\.(normal_|uniform_|bernoulli_|random_|exponential_|log_normal_|cauchy_|geometric_|rvs)\(\)"
+    r"|(allow_pickle|shell)=True"
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of the package: its dotted name below `undiffuse` and its text."""
+
+    name: str
+    text: str
+    package: bool = False
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def top(self) -> str:
+        return self.name.split(".")[0]
+
+
+def modules() -> list[Module]:
+    """Every module of src."""
+    found = []
+    for file in sorted(SRC.rglob("*.py")):
+        parts = list(file.relative_to(SRC).with_suffix("").parts)
+        package = parts[-1] == "__init__" and len(parts) > 1
+        found.append(Module(".".join(parts[:-1] if package else parts), file.read_text("utf-8"), package))
+    return found
+
+
+def imports(module: Module) -> Iterator[tuple[str, ast.stmt]]:
+    """The absolute dotted names that a module imports, wherever the statement stands."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = ["undiffuse", *module.name.split(".")]
+                kept = here[: len(here) - node.level + module.package]
+                base = ".".join([*kept, base] if base else kept)
+            yield from ((f"{base}.{alias.name}", node) for alias in node.names)
+
+
+def lazy(module: Module) -> set[ast.AST]:
+    """All nodes inside functions: they run later, or never."""
+    return {inner for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for inner in ast.walk(node)}
+
+
+def functions(module: Module) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef)]
+
+
+def lines_without_docstring(node: ast.FunctionDef, signature: bool) -> int:
+    """Lines of a function from its `def`, or from its first statement, to its end."""
+    documented = ast.get_docstring(node, clean=False) is not None
+    first = node.body[0]
+    own = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+    start = node.lineno if signature else first.lineno
+    return (node.end_lineno or 0) - start + 1 - own
+
+
+def floors(module: Module) -> list[str]:
+    """Imports that go up, or sideways."""
+    if module.name == "__init__":
+        return []
+    if module.top not in FLOOR:
+        return [f"{module.top} has no floor: add it to the floor table in tests/test_house.py"]
+    found = []
+    for name, _ in imports(module):
+        package, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if package != "undiffuse" or target == module.top:
+            continue
+        if target not in FLOOR:
+            found.append(f"imports {name}, which is no module of the floor table")
+        elif FLOOR[target] >= FLOOR[module.top]:
+            found.append(f"imports {name}, which is not on a lower floor")
+    return found
+
+
+def third_parties(module: Module) -> list[str]:
+    """Imports of packages that need not be there, or that have no business on this floor."""
+    found, later = [], lazy(module)
+    for name, node in imports(module):
+        package = name.split(".")[0]
+        if package == "undiffuse" or package in sys.stdlib_module_names:
+            continue
+        if package not in CORE | OPTIONAL:
+            found.append(f"imports {package}, which is no dependency of pyproject.toml")
+        if package in OPTIONAL and node not in later:
+            found.append(f"imports the optional {package} outside a function")
+        if module.top in LIGHT and package not in ("cyclopts", "rich") and node not in later:
+            found.append(f"imports {package} outside a function, but it has to load without")
+        if module.top == "nets" and package != "torch":
+            found.append(f"imports {package}; networks know torch only")
+    return found
+
+
+def docstrings(module: Module) -> list[str]:
+    """Public names without a docstring."""
+    found = [] if ast.get_docstring(module.tree) else ["the module has no docstring"]
+    todo: list[ast.AST] = [module.tree]
+    while todo:
+        for node in ast.iter_child_nodes(todo.pop()):
+            if isinstance(node, ast.If | ast.Try):
+                todo.append(node)
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                if not ast.get_docstring(node):
+                    found.append(f"{node.name} (line {node.lineno}) has no docstring")
+                if isinstance(node, ast.ClassDef):
+                    todo.append(node)
+    return found
+
+
+def lengths(module: Module) -> list[str]:
+    """Functions over 40 lines and files over 400."""
+    found = []
+    if (n := module.text.count("\n")) > 400:
+        found.append(f"has {n} lines, at most 400 are allowed")
+    for node in functions(module):
+        if (n := lines_without_docstring(node, signature=True)) > 40 and node.name not in LONG_FUNCTIONS:
+            found.append(f"{node.name} has {n} lines, at most 40 are allowed")
+    return found
+
+
+def forbidden(module: Module) -> list[str]:
+    """Names through which a file could run code, or chance could enter by the back door."""
+    alias = {"np": "numpy", "F": "torch.nn.functional", "nn": "torch.nn"}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            alias |= {a.asname: a.name for a in node.names if a.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            alias |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    used = {(name, node.lineno) for name, node in imports(module)}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            used.add((dotted(node, alias), node.lineno))
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell") and not is_false(node.value):
+            used.add((f"{node.arg}=True", node.value.lineno))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            used.add((f".{node.func.attr}()", node.lineno))
+    allowed = {"numpy.random.Philox"} if module.name == "noise" else set()
+    return [f"line {line}: {name} is not used here" for name, line in sorted(used)
+            if FORBIDDEN.fullmatch(name) and name not in allowed]
+
+
+def dotted(node: ast.AST, alias: dict[str, str]) -> str:
+    """`torch.nn.init.normal_` of such an expression, with aliases undone; "" for any other."""
+    if isinstance(node, ast.Name):
+        return alias.get(node.id, node.id)
+    if isinstance(node, ast.Attribute) and (base := dotted(node.value, alias)):
+        return f"{base}.{node.attr}"
+    return ""
+
+
+def is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+RULES: tuple[Callable[[Module], list[str]], ...] = (floors, third_parties, docstrings, lengths, forbidden)
+LONG = "def f():\n    '''It is long.'''\n" + "    x = 1\n" * 40
+WRONG = [
+    (floors, "sde", "from undiffuse.model import Model"),
+    (floors, "sde", "def f():\n    from .model import Model"),
+    (floors, "nets.mlp", "from ..data import open_data"),
+    (floors, "gaussian", "import undiffuse.processes"),
+    (floors, "model", "from . import sampling"),
+    (floors, "model", "from undiffuse import Mixture"),
+    (floors, "cellar", ""),
+    (third_parties, "sde", "import pandas"),
+    (third_parties, "sde", "def f():\n    import torchvision"),
+    (third_parties, "experiment", "import numpy as np"),
+    (third_parties, "cli.train", "from torch import Tensor"),
+    (third_parties, "nets.mlp", "import numpy"),
+    (docstrings, "sde", "x = 1"),
+    (docstrings, "sde", "'''It is.'''\nclass SDE:\n    '''It is.'''\n    def drift(self): ..."),
+    (docstrings, "sde", "'''It is.'''\nif True:\n    def f(): ..."),
+    (lengths, "sde", LONG),
+    (lengths, "sde", "x = 1\n" * 401),
+    (forbidden, "sde", "import pickle"),
+    (forbidden, "sde", "from torch import load as l"),
+    (forbidden, "sde", "import torch as t\nt.load('x')"),
+    (forbidden, "sde", "f = torch.randn"),
+    (forbidden, "sde", "torch.nn.init.normal_(w)"),
+    (forbidden, "sde", "from torch import nn\nnn.Dropout(.1)"),
+    (forbidden, "sde", "from torch.nn import functional as G\nG.dropout(x)"),
+    (forbidden, "sde", "x.normal_()"),
+    (forbidden, "sde", "np.random.Philox(key=1)"),
+    (forbidden, "noise", "from numpy.random import default_rng"),
+    (forbidden, "noise", "np.random.default_rng()"),
+    (forbidden, "sde", "import random"),
+    (forbidden, "sde", "eval('1')"),
+    (forbidden, "sde", "exec('1')"),
+    (forbidden, "sde", "import yaml\nyaml.load(f)"),
+    (forbidden, "sde", "np.load(f, allow_pickle=True)"),
+    (forbidden, "sde", "subprocess.run(c, shell=True)"),
+    (forbidden, "sde", "os.system('ls')"),
+]
+RIGHT = [
+    (floors, "model", "from undiffuse.sde import SDE\nfrom . import errors"),
+    (floors, "data.readers", "from undiffuse.data.transforms import fit\nfrom .transforms import fit\nfrom . import x"),
+    (third_parties, "interop.diffusers", "def f():\n    import diffusers"),
+    (lengths, "nets.unet", LONG.replace("def f", "def forward")),
+    (lengths, "sde", LONG.replace("    x = 1\n", "", 1)),
+    (forbidden, "noise", "np.random.Philox(key=1)"),
+    (forbidden, "sde", "model.eval()\nnp.load(f, allow_pickle=False)\nnoise.normal(0, 1)"),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_file_keeps_the_rule(rule: Callable[[Module], list[str]]) -> None:
+    assert [f"undiffuse.{module.name}: {line}" for module in modules() for line in rule(module)] == []
+
+
+@pytest.mark.parametrize("rule, name, text", WRONG)
+def test_the_rule_catches_a_wrong_file(rule: Callable[[Module], list[str]], name: str, text: str) -> None:
+    assert rule(Module(name, text))
+
+
+@pytest.mark.parametrize("rule, name, text", RIGHT)
+def test_the_rule_lets_a_right_file_pass(rule: Callable[[Module], list[str]], name: str, text: str) -> None:
+    assert rule(Module(name, text)) == []
+
+
+def test_the_typical_function_fits_in_eight_lines() -> None:
+    bodies = [lines_without_docstring(node, signature=False) for module in modules() for node in functions(module)]
+    assert statistics.median(bodies) <= 8
+
+
+def test_no_file_names_a_place_on_someones_machine() -> None:
+    place = re.compile("(?<![\\w.)}])/(" + "|".join(("ro" + "ot", "ho" + "me", "wo" + "rk", "Us" + "ers")) + r")/\w")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    files = [ROOT / name for name in listed.split("\0") if name] or [*SRC.rglob("*.py"), *ROOT.glob("*.*")]
+    texts = {file: file.read_bytes().decode("utf-8", "replace") for file in files if file.is_file()}
+    assert [str(file.relative_to(ROOT)) for file, text in texts.items() if place.search(text)] == []
+
+
+def test_names_versions_and_licence_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    assert project["license"] == "Apache-2.0" and "Apache License" in licence and len(licence) > 11_000
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f'__version__ = "{project["version"]}"' in (SRC / "__init__.py").read_text("utf-8")
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    assert needed == {{"sklearn": "scikit-learn", "PIL": "pillow"}.get(name, name) for name in CORE}
+
+
+def test_constraints_fit_every_machine() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []  # no +cpu, no places, no hosts
+    assert "torch==2.13.0" in lines
+
+
+@pytest.mark.parametrize("code", [
+    "import undiffuse",
+    *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
+        "['--help']", "['--version']",
+        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify")))),
+])
+def test_help_answers_at_once_and_without_torch(code: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code += "\nimport sys; sys.exit(bool({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_every_command_is_tried_without_torch() -> None:
+    from undiffuse.cli import COMMANDS
+
+    tried = {"train", "sample", "report", "show", "evaluate", "verify"}
+    assert {command.__name__ for command in COMMANDS} == tried

@@ -1,0 +1,55 @@
+"""Networks: F(x, c, label) for x (B, *shape) of unit variance, c (B,) a noise level and label (B,) a class or none.
+
+Every constructor takes `shape` (the event's) and `classes` (0: unconditional) first; the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import nn
+
+from undiffuse.errors import InputError
+from undiffuse.nets.embeddings import Condition, Film, GaussianFourier, Sinusoidal, zero
+from undiffuse.nets.mlp import MLP
+from undiffuse.nets.unet import UNet
+from undiffuse.noise import Purpose, normal
+
+__all__ = ["MLP", "NETS", "Condition", "Film", "GaussianFourier", "Sinusoidal", "UNet", "build", "initialize", "zero"]
+
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+"""The networks by name."""
+
+
+def build(name: str, shape: Sequence[int], classes: int = 0, **args: Any) -> nn.Module:
+    """The network of that name for events of that shape; InputError for an unknown name or argument."""
+    if name not in NETS:
+        raise InputError(f"got net {name!r}; expected one of {', '.join(NETS)}")
+    try:
+        return NETS[name](tuple(shape), classes, **args)
+    except TypeError as error:
+        raise InputError(f"got {args} for net {name!r}; {error}") from None
+
+
+@torch.no_grad()
+def initialize(net: nn.Module, seed: int) -> nn.Module:
+    """The network with its parameters filled as a pure function of the seed and their names.
+
+    Matrices and kernels get N(0, 1/fan-in), rows of embeddings N(0, 1), scales of norms 1, biases 0; all parameters of
+    modules marked by `zero` get 0.
+    """
+    for path, module in net.named_modules():
+        silent = getattr(module, "zero_init", False)
+        for name, parameter in module.named_parameters(recurse=False):
+            if silent or parameter.ndim < 2:
+                parameter.fill_(0.0 if silent or name != "weight" else 1.0)
+                continue
+            fan_in = 1 if isinstance(module, nn.Embedding) else math.prod(parameter.shape[1:])
+            address = crc32(f"{path}.{name}".lstrip(".").encode())
+            z = normal(seed, Purpose.WEIGHTS, address, 0, 1, tuple(parameter.shape))[0]
+            parameter.copy_(z / math.sqrt(fan_in))
+    return net

@@ -1,0 +1,120 @@
+"""The small U-Net: for images of any size and number of channels, quick on a CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, channels_last, nn
+from torch.nn import functional as fn
+
+from undiffuse.errors import InputError
+from undiffuse.nets.embeddings import Condition, Film, zero
+
+
+def _norm(channels: int, affine: bool = True) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+
+
+class ConvBlock(nn.Module):
+    """h + K₂ SiLU(Film(GroupNorm(K₁ SiLU(GroupNorm(h))), e)), with 3x3 convolutions and K₂ = 0 at the start."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = _norm(channels), _norm(channels, affine=False)
+        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = Film(condition, channels)
+        self.outer = zero(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The block applied to h (B, channels, H, W) under the condition e."""
+        inner = self.norm2(self.inner(fn.silu(self.norm1(h))))
+        out: Tensor = h + self.outer(fn.silu(self.film(inner, e)))
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention among all pixels, added to h; 0 at the start. Heads of at most 32 channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = math.gcd(channels, max(1, channels // 32))
+        self.norm = _norm(channels)
+        self.inner = nn.Conv2d(channels, 3 * channels, 1)
+        self.outer = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """h + W softmax(QᵀK/√d) V; the condition is not used."""
+        batch, channels, height, width = h.shape
+        qkv = self.inner(self.norm(h)).reshape(batch, 3, self.heads, channels // self.heads, -1).transpose(-1, -2)
+        mixed = fn.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
+        out: Tensor = h + self.outer(mixed.transpose(-1, -2).reshape(batch, channels, height, width))
+        return out
+
+
+class Stage(nn.Module):
+    """`blocks` convolutional blocks at one resolution, each followed by attention where it is asked for."""
+
+    def __init__(self, channels: int, condition: int, blocks: int, attention: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for _ in range(blocks):
+            self.layers.append(ConvBlock(channels, condition))
+            if attention:
+                self.layers.append(Attention(channels))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The blocks, one after the other."""
+        for layer in self.layers:
+            h = layer(h, e)
+        return h
+
+
+class UNet(nn.Module):
+    """Stages of convolutional blocks on ever coarser images and back, with additive skips between equal sizes.
+
+    `shape` (channels, height, width), any size: halving rounds up and the way back returns to the size it came from.
+    `widths` has the channels of each level, `blocks` the blocks per level and direction, `attention` the levels that
+    have it (0 is the finest). `stem` s folds s x s pixels into channels before all else, which saves time s²-fold.
+
+    Reference: Ronneberger et al. (2015), arXiv:1505.04597; Ho et al. (2020), appendix B. arXiv:2006.11239
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int = 0, widths: Sequence[int] = (48, 96), blocks: int = 1,
+                 attention: Sequence[int] = (), stem: int = 1, condition: int = 128) -> None:
+        super().__init__()
+        if len(shape) != 3 or not widths or stem < 1:
+            raise InputError(f"got shape {tuple(shape)}, widths {tuple(widths)}, stem {stem}; expected images of shape "
+                             "(channels, height, width), at least one width and a stem of 1 or more")
+        self.stem, folded = stem, shape[0] * stem**2
+        self.condition = Condition(condition, classes)
+        self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
+        levels, pairs = range(len(widths)), list(pairwise(widths))
+        self.down = nn.ModuleList(Stage(widths[i], condition, blocks, i in attention) for i in levels)
+        self.up = nn.ModuleList(Stage(widths[i], condition, blocks, i in attention) for i in levels)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
+        self.norm = _norm(widths[0])
+        self.last = zero(nn.Conv2d(widths[0], folded, 3, padding=1))
+
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """F(x, c, label), shaped like x (B, channels, height, width)."""
+        e = self.condition(c, label)
+        h = self.first(self._fold(x).contiguous(memory_format=channels_last))
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.down):
+            h = stage(self.shrink[i - 1](h) if i else h, e)
+            skips.append(h)
+        h = self.up[-1](h, e)
+        for i in reversed(range(len(skips) - 1)):
+            h = self.up[i](skips[i] + fn.interpolate(self.grow[i](h), size=skips[i].shape[-2:]), e)
+        y = self.last(fn.silu(self.norm(h)))
+        return fn.pixel_shuffle(y, self.stem)[..., : x.shape[-2], : x.shape[-1]].contiguous()
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """x with the last row and column repeated up to a multiple of the stem, stem x stem pixels as channels."""
+        missing = [-x.shape[-1] % self.stem, -x.shape[-2] % self.stem]
+        if any(missing):
+            x = fn.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        return fn.pixel_unshuffle(x, self.stem)

@@ -87,11 +87,13 @@ class Mixture:
         return torch.einsum("k,kij->ij", self.weights, self.covariances + apart[:, :, None] * apart[:, None])
 
     @overload
-    def sample(self, n: int, seed: int = 0, first_index: int = 0, labels: Literal[False] = False) -> Tensor: ...
+    def sample(self, n: int, seed: int = 0, first_index: int = 0, labels: Literal[False] = False) -> Tensor:
+        """Draws (n, *shape)."""
 
     @overload
     def sample(self, n: int, seed: int = 0, first_index: int = 0, *,
-               labels: Literal[True]) -> tuple[Tensor, Tensor]: ...
+               labels: Literal[True]) -> tuple[Tensor, Tensor]:
+        """Draws (n, *shape) and their classes (n,)."""
 
     def sample(self, n: int, seed: int = 0, first_index: int = 0,
                labels: bool = False) -> Tensor | tuple[Tensor, Tensor]:

@@ -52,9 +52,9 @@ FORBIDDEN = re.compile(
     r"(pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve|yaml|random)(\..*)?|eval|exec|compile|__import__|os\.(system|popen)"
     r"|builtins\.(eval|exec|compile)|torch\.(load|hub\..*|seed|manual_seed|Generator|default_generator|get_rng_state|set_rng_state)"
     r"|torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)"
-    r"|torch\.(random|distributions|serialization)(\..*)?|torch\.(cuda|mps)\.(manual_seed\w*|seed\w*)"
+    r"|torch\.(random|serialization)(\..*)?|torch\.(cuda|mps)\.(manual_seed\w*|seed\w*)"
     r"|torch\.nn\.(init\.\w+|\w*Dropout\w*|functional\.\w*dropout\w*)|numpy\.random\..*"
-    r"|\.(normal_|uniform_|bernoulli_|random_|exponential_|log_normal_|cauchy_|geometric_|rvs)\(\)"
+    r"|\.(normal_|uniform_|bernoulli_|random_|exponential_|log_normal_|cauchy_|geometric_|rsample|rvs)\(\)"
     r"|(allow_pickle|shell)=True"
 )
 

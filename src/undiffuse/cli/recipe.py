@@ -52,8 +52,11 @@ class Changes:
     device: str | None = None
 
     def given(self) -> dict[str, Any]:
-        """The changes that the user asked for."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        """The changes that the user asked for; `sigma-max` on the command line is `sigma_max` here."""
+        asked = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if self.sde_args is not None:
+            asked["sde_args"] = {name.replace("-", "_"): value for name, value in self.sde_args.items()}
+        return asked
 
 
 OptionalChanges = Annotated[Changes | None, Parameter(name="*")]

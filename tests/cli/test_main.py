@@ -1,0 +1,128 @@
+"""The command line: every failure is one line and one exit code, and nothing else leaves `main`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from undiffuse.cli import COMMANDS, guarded, main
+from undiffuse.errors import InputError, MachineError
+
+NAMES = [command.__name__ for command in COMMANDS]
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on stderr; nothing may have been written to stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+def raising(error: BaseException):
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("error, code, line", [
+    (InputError("got 0 rows,\n expected 2"), 2, "undiffuse: got 0 rows, expected 2"),
+    (MachineError("the disk is full"), 1, "undiffuse: the disk is full"),
+    (OSError(28, "No space left on device", "x"), 1, "undiffuse: [Errno 28] No space left on device: 'x'"),
+    (MemoryError(), 1, "undiffuse: the machine has not enough memory"),
+    (KeyboardInterrupt(), 130, "undiffuse: interrupted"),
+])
+def test_a_failure_is_one_line_and_its_exit_code(error, code, line, capsys) -> None:
+    assert guarded(raising(error)) == code
+    assert lines(capsys) == [line]
+
+
+def test_a_bug_leaves_its_traceback_in_a_file(capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert guarded(raising(ZeroDivisionError("\ud800 here"))) == 70
+    (line,) = lines(capsys)
+    (file,) = tmp_path.iterdir()
+    assert "this is a bug (ZeroDivisionError)" in line and line.endswith(str(file))
+    assert file.read_text("utf-8").startswith("Traceback") and "in work\n" in file.read_text("utf-8")
+
+
+def test_a_bug_on_a_full_disk_still_shows_its_traceback(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *args, **kwargs: raising(OSError())())
+    assert guarded(raising(ZeroDivisionError())) == 70
+    found = lines(capsys)
+    assert found[0].startswith("Traceback") and found[-1].endswith("the details are above")
+
+
+@pytest.mark.parametrize("result, code", [(None, 0), (0, 0), (1, 1), ("text", 0)])
+def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None:
+    assert guarded(lambda: result) == code
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["tran", "digits"], '"tran". Did you mean "train"?'),
+    (["train", "digits", "--stepz", "3"], "--stepz. Did you mean --steps?"),
+    (["train", "digits", "--steps", "many"], '--steps: unable to convert "many" into int'),
+    (["train", "digits", "--steps"], "--steps"),
+    (["train"], "DATA"),
+    (["sample"], "RUN"),
+    (["report", "a", "b"], "b"),
+    (["evaluate", "--n", "3"], "--n"),
+    (["show", "nowhere.json"], "nowhere.json: No such file"),
+])
+def test_wrong_usage_is_one_line_and_two(argv: list[str], words: str, capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    (line,) = lines(capsys)
+    assert line.startswith("undiffuse: ") and words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+WORDS = [*NAMES, "--steps", "--n", "--out", "--sde-args.x", "--sde-args", "--label", "--", "-", "--=", "-1", "1e999",
+         "x.json", "--json", "--no-json", "{}", "[", "--seed=", "--lr=nan"]
+TOKENS = st.sampled_from(WORDS) | st.text(max_size=6)
+
+
+@given(st.lists(TOKENS, max_size=5))
+@example(["--", "show"])
+@example(["\ud800"])
+def test_no_wording_makes_show_fail_in_another_way(tokens: list[str]) -> None:
+    assert main(["show", "missing.json", *tokens]) in (0, 2)  # 0: --help or --version was among them
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_describes_the_command_and_each_of_its_flags(name: str, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"undiffuse {name}" in text
+    described = re.findall(r"^│ +\*? *(--[\w-]+(?: [A-Z]+)?|[A-Z]+(?: --\w+)?) {2,}(\S.*)│$", text, re.MULTILINE)
+    assert len(described) == len(re.findall(r"^│ +\*? *(?:--[a-z]|[A-Z]+ )", text, re.MULTILINE)) > 0
+
+
+def test_python_m_is_the_same_command() -> None:
+    command = [sys.executable, "-m", "undiffuse", "tran"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Did you mean" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_reason_to_complain() -> None:
+    code = "from undiffuse.cli import guarded; import sys; sys.exit(guarded(lambda: print('x' * 10_000_000)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_terminal_without_the_letters_is_served_without_them() -> None:
+    code = "from undiffuse.cli import guarded; import sys; sys.exit(guarded(lambda: print('σ = 1')))"
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ascii_only, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"? = 1\n", b"")

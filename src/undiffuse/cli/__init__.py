@@ -24,7 +24,7 @@ from undiffuse.cli.train import train
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS = (train, sample, report, show, evaluate, verify)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify)
 
 app = App(
     name="undiffuse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from undiffuse.cli.select import cycled, labels_of, stretches
 
@@ -31,7 +32,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, seed: int = 
     labels = labels_of(label, model.classes) if label is not None else None
     pieces = []
     for first, count in wanted:
-        condition = {} if labels is None else {"label": torch.tensor(cycled(labels, first, count))}
+        condition: dict[str, Any] = {} if labels is None else {"label": torch.tensor(cycled(labels, first, count))}
         drawn = sampling.sample(model, count, method, steps, seed=seed, first_index=first, **condition)
         pieces.append(drawn.x)
     file = out or run / ("samples.png" if len(model.shape) == 3 else "samples.csv")

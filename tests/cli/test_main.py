@@ -43,6 +43,11 @@ def test_a_failure_is_one_line_and_its_exit_code(error, code, line, capsys) -> N
     assert lines(capsys) == [line]
 
 
+def test_a_training_that_was_asked_to_stop_keeps_its_exit_code(capsys) -> None:
+    assert guarded(raising(SystemExit(143))) == 143
+    assert lines(capsys) == []
+
+
 def test_a_bug_leaves_its_traceback_in_a_file(capsys, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert guarded(raising(ZeroDivisionError("\ud800 here"))) == 70

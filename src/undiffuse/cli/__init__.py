@@ -1,7 +1,8 @@
 """The command `undiffuse`: every command is one public function with the same words.
 
 Nothing here imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 done, 1 the machine
-lacks something (or `verify` found a fault), 2 the input is wrong, 70 a bug, 130 interrupted, 141 the reader went away.
+lacks something (or `verify` found a fault), 2 the input is wrong, 70 a bug, 128 + n stopped by
+signal n (141: the reader went away).
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def guarded(work: Callable[[], object]) -> int:
         return _complain(str(error) or "the machine has not enough memory", 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+    except SystemExit as error:  # a training that was asked to stop has saved and said so
+        return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         return _complain(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from undiffuse.data.transforms import Identity, Transform
 from undiffuse.errors import InputError
+from undiffuse.gaussian import Moments
 from undiffuse.noise import Purpose, normal
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast
 
@@ -61,6 +62,7 @@ class Model(ReverseModel):
 
     sde: GaussianSDE
     sigma_data: float = 0.5
+    moments: Moments | None = None
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
@@ -118,7 +120,7 @@ class Wrapper(Model):
     def __init__(self, inner: Model) -> None:
         super().__init__()
         self.inner = inner
-        self.sde, self.shape, self.sigma_data = inner.sde, inner.shape, inner.sigma_data
+        self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
 
 

@@ -142,7 +142,7 @@ def _box_muller(halves: NDArray[np.uint32], real: type[np.floating[Any]]) -> NDA
     unit = real(2.0**-32)
     radius = np.sqrt(real(-2) * np.log((halves[..., 0].astype(real) + real(1)) * unit))
     angle = halves[..., 1].astype(real) * (real(2 * np.pi) * unit)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).reshape(len(halves), -1)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).reshape(len(halves), 2 * halves.shape[1])
 
 
 def _real(dtype: torch.dtype) -> type[np.floating[Any]]:

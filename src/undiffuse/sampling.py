@@ -19,7 +19,7 @@ from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normal
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import METHODS, Method, Node, State, method_of
+from undiffuse.steps import METHODS, Method, Node, Plan, State, Step, method_of
 from undiffuse.steps.state import Counted, nodes_of
 
 Callback = Callable[[int, float, Tensor], None]
@@ -58,7 +58,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str = "auto", step
     name, chosen = _choose(model, method)
     times = _times(model, steps, grid or chosen.grid, t_start, t_end)
     _check(model, n, x_T, cond)
-    run = _Run(model, chosen, nodes_of(model, times), seed, denoise_last, trajectory, callback)
+    run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback)
     pieces = [run(*piece) for piece in _blocks(n, first_index, block or model.block, x_T, cond)]
     paths = [torch.cat([p[k] for p in pieces]) for k in range(len(pieces[0]))] if pieces else []
     stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
@@ -79,6 +79,7 @@ class _Run:
     trajectory: bool
     callback: Callback | None
     calls: int = 0
+    step: Step | None = None
 
     @property
     def denoises(self) -> bool:
@@ -88,10 +89,10 @@ class _Run:
     @torch.no_grad()
     def __call__(self, first: int, size: int, keep: int, x: Tensor | None, cond: dict[str, Any]) -> list[Tensor]:
         """The states of one block in data units: all of them with `trajectory`, else the last."""
-        model, step = Counted(self.model, cond), self.method.make()
-        start = self.model.prior_sample(size, self.seed, first) if x is None else x
-        noise = self._noise(first, size)
-        state = State(start.to(self.model.device), self.nodes[0], 0, model, noise)
+        model = Counted(self.model, cond)
+        start = (self.model.prior_sample(size, self.seed, first) if x is None else x).to(self.model.device)
+        step = self.step = self.step or self.method.make(Plan(self.model, self.nodes, start))
+        state = State(start, self.nodes[0], 0, model, self._noise(first, size))
         path = [state.x]
         for node in self.nodes[1:]:
             state = step(state, node)

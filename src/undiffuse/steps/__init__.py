@@ -1,6 +1,6 @@
 """Samplers as steps: functions (state, node) -> state, and the table that names them."""
 
-from undiffuse.steps.names import METHODS, Method, method_of
+from undiffuse.steps.names import METHODS, Method, Plan, method_of
 from undiffuse.steps.state import Node, State, Step
 
-__all__ = ["METHODS", "Method", "Node", "State", "Step", "method_of"]
+__all__ = ["METHODS", "Method", "Node", "Plan", "State", "Step", "method_of"]

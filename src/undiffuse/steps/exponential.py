@@ -1,67 +1,171 @@
-"""One exponential family: exact in the linear part, with an order and a stochasticity, in log-SNR time.
+"""One exponential family: exact in the linear part, with an order, a stochasticity, a corrector and a frame.
 
-In z = x/α the reverse SDE with stochasticity ℓ is dz = −(1 + ℓ²)(z − D) dλ + ℓ √2 e^{−λ} dw. Over a step h with
-c = 1 + ℓ² its solution is
+A multistep method interpolates the remainder v of a `Kernel` through its latest values, a singlestep method through
+values at stages inside the step. DDIM, DDPM's ancestral sampler, DPM-Solver, DPM-Solver++ (and its SDE form), UniPC and
+SA-Solver are rows of this one table.
 
-    z_{λ+h} = e^{−ch} z_λ + c ∫₀ʰ e^{−c(h−u)} D(λ+u) du + σ̂_{λ+h} √(1 − e^{−2ℓ²h}) ξ,
-
-and D is interpolated through its p latest values. p = 1, ℓ = 0 is DDIM; p = 1, ℓ = 1 is DDPM's ancestral sampler.
-
-Reference: Lu et al. (2022), arXiv:2211.01095; Xue et al. (2023), arXiv:2309.05019 (SA-Solver);
-Gonzalez et al. (2023), arXiv:2305.14267 (SEEDS).
+Reference: Lu et al. (2022), arXiv:2206.00927 and arXiv:2211.01095; Zhao et al. (2023), arXiv:2302.04867 (UniPC);
+Xue et al. (2023), arXiv:2309.05019 (SA-Solver).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from undiffuse.steps.state import Node, State, Step
+from undiffuse.sde import GaussianSDE
+from undiffuse.steps.kernel import Array, Kernel
+from undiffuse.steps.state import Node, State, nodes_of
 
-_GAUSS = np.polynomial.legendre.leggauss(24)
-
-
-def moments(h: float, c: float, order: int) -> NDArray[np.float64]:
-    """I_k = c ∫₀ʰ e^{−c(h−u)} uᵏ du for k < order: I_0 = 1 − e^{−ch}, I_k = hᵏ − (k/c) I_{k−1}."""
-    if c * h < 1:
-        u = h * (_GAUSS[0] + 1) / 2
-        powers = u[None] ** np.arange(order)[:, None]
-        return np.asarray(powers @ (c * h / 2 * _GAUSS[1] * np.exp(-c * (h - u))))
-    values = [-math.expm1(-c * h)]
-    for k in range(1, order):
-        values.append(h**k - k / c * values[-1])
-    return np.array(values)
+Tweak = Callable[[Array, float], Array]
 
 
-def weights(offsets: list[float], h: float, c: float) -> list[float]:
-    """The weights of D at λ + ν_j that integrate every polynomial of degree < p: Σ_j w_j ν_jᵏ = I_k."""
-    vandermonde = np.array(offsets)[None] ** np.arange(len(offsets))[:, None]
-    return [float(w) for w in np.linalg.solve(vandermonde, moments(h, c, len(offsets)))]
+def exact(moments: Array, h: float) -> Array:
+    """The moments as they are: every polynomial is integrated exactly."""
+    return moments
 
 
-def exponential(order: int = 1, ell: float = 0.0) -> Step:
-    """The multistep method of that order and stochasticity ℓ; it starts with lower orders."""
-
-    def step(state: State, s: Node) -> State:
-        node, h = state.node, state.node.step_to(s)
-        past = ((node.log_snr, state.model.denoise(state.x, node)), *state.past)[:order]
-        finite = [(lam, D) for lam, D in past if not math.isinf(lam)] or past[:1]
-        shrink = math.exp(-(ell**2) * h) if ell else 1.0
-        x = (s.sigma / node.sigma * shrink) * state.x
-        for w, (_, D) in zip(_weights(finite, node, h, ell), finite, strict=True):
-            x = x + (s.alpha * w) * D
-        if ell:
-            x = x + (s.sigma * math.sqrt(1 - shrink**2)) * state.normal()
-        return state.moved(x, s, past)
-
-    return step
+def midpoint(moments: Array, h: float) -> Array:
+    """I_1 = h I_0/2, as the published DPM-Solver++(2M) and UniPC's B₂(h) have it."""
+    return np.stack([m if k != 1 else moments[0] * h / 2 for k, m in enumerate(moments)])
 
 
-def _weights(past: Sequence[tuple[float, object]], node: Node, h: float, ell: float) -> list[float]:
-    """The weights of the past values; from λ = −∞ the first-order one."""
-    if math.isinf(h):
-        return [1.0]
-    return weights([lam - node.log_snr for lam, _ in past], h, 1 + ell**2)
+def half_curvature(moments: Array, h: float) -> Array:
+    """I_2/2, as the published DPM-Solver++(3M) has it: second order only."""
+    return np.stack([m if k != 2 else m / 2 for k, m in enumerate(moments)])
+
+
+class Row(NamedTuple):
+    """The numbers of one step: y' = carry·y + Σ weights_j·v_j + spread·ξ."""
+
+    carry: float | Tensor
+    weights: list[float | Tensor]
+    spread: float | Tensor
+
+    def __call__(self, y: Tensor, values: Sequence[Tensor], noise: Tensor | None) -> Tensor:
+        """y'."""
+        out = self.carry * y
+        for w, v in zip(self.weights, values, strict=False):
+            out = out + w * v
+        return out if noise is None else out + self.spread * noise
+
+
+def row(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], tweak: Tweak, like: Tensor) -> Row:
+    """The row of a step from node to s that interpolates v at λ + offsets: Σ_j w_j ν_jᵏ = I_k."""
+    moments = tweak(kernel.moments(node, s, len(offsets)), node.step_to(s))
+    powers = np.asarray(offsets)[None] ** np.arange(len(offsets))[:, None]
+    weights = np.linalg.solve(powers, moments.reshape(len(offsets), -1)).reshape(moments.shape)
+    return Row(_number(kernel.carry(node, s), like), [_number(w, like) for w in weights],
+               _number(kernel.spread(node, s), like))
+
+
+def _number(c: Array, like: Tensor) -> float | Tensor:
+    return float(c) if np.ndim(c) == 0 else like.new_tensor(c)
+
+
+@dataclass
+class Multistep:
+    """The multistep method of an order, made for a list of nodes.
+
+    corrector: after the new value of v is known, the last step is done again with it (order + 1), at no evaluation.
+    lower_final: the order falls to 1 towards the end, as DPM-Solver++ and UniPC do at few steps.
+    """
+
+    kernel: Kernel
+    order: int
+    nodes: list[Node]
+    like: Tensor
+    corrector: bool = False
+    tweak: Tweak = exact
+    lower_final: bool = False
+
+    def __post_init__(self) -> None:
+        steps = range(len(self.nodes) - 1)
+        self.rows = [self._predictor(i) for i in steps]
+        self.corrections = [self._correction(i) for i in steps] if self.corrector else []
+
+    def _offsets(self, i: int, order: int) -> list[float]:
+        """λ_{i−j} − λ_i of the values in use, newest first; a node at λ = −∞ has no place in a polynomial."""
+        here = self.nodes[i].log_snr
+        if math.isinf(here):
+            return [0.0]
+        lams = [self.nodes[i - j].log_snr - here for j in range(min(order, i + 1))]
+        return [nu for nu in lams if not math.isinf(nu)]
+
+    def _order(self, i: int) -> int:
+        return min(self.order, len(self.nodes) - 1 - i) if self.lower_final else self.order
+
+    def _predictor(self, i: int) -> Row:
+        node, s = self.nodes[i], self.nodes[i + 1]
+        return row(self.kernel, node, s, self._offsets(i, self._order(i)), self.tweak, self.like)
+
+    def _correction(self, i: int) -> Row | None:
+        """The row of step i that also uses v at its end (the first of its values)."""
+        node, s = self.nodes[i], self.nodes[i + 1]
+        if math.isinf(node.step_to(s)):
+            return None
+        return row(self.kernel, node, s, [node.step_to(s), *self._offsets(i, self._order(i))], self.tweak, self.like)
+
+    def __call__(self, state: State, s: Node) -> State:
+        """One step: evaluate, correct the last step, predict the next."""
+        i, node = state.index, state.node
+        y = self.kernel.enter(state.x, node)
+        v = self.kernel.value(y, state.model.denoise(state.x, node), node)
+        values, last = state.memory or ((), None)
+        values = (v, *values)[: self.order + 1]
+        if last is not None and (correct := self.corrections[i - 1]):
+            y = correct(last[0], values, last[1])
+        noise = self.kernel.enter_noise(state.normal()) if self.kernel.ell else None
+        x = self.kernel.leave(self.rows[i](y, values, noise), s)
+        return state.moved(x, s, (values, (y, noise) if self.corrector else None))
+
+
+@dataclass
+class Singlestep:
+    """An exponential Runge-Kutta method: v at stages λ + r h, each reached through the stages before it.
+
+    `final` names the stages through which the step itself interpolates (0 is the start).
+    """
+
+    kernel: Kernel
+    stages: tuple[float, ...]
+    final: tuple[int, ...]
+    sde: GaussianSDE
+    nodes: list[Node]
+    like: Tensor
+    tweak: Tweak = exact
+
+    def __post_init__(self) -> None:
+        self.plans = [self._plan(i) for i in range(len(self.nodes) - 1)]
+
+    def _plan(self, i: int) -> list[tuple[Node, Row, tuple[int, ...]]]:
+        """(node, row, stages used) of every stage and of the step; from λ = −∞ a first-order step."""
+        node, s = self.nodes[i], self.nodes[i + 1]
+        h = node.step_to(s)
+        if math.isinf(h):
+            return [(s, row(self.kernel, node, s, [0.0], self.tweak, self.like), (0,))]
+        lam = torch.tensor([node.log_snr + r * h for r in self.stages], dtype=torch.float64)
+        inner = nodes_of(self.sde, self.sde.time_of(lam))
+        offsets = [0.0, *(r * h for r in self.stages)]
+        uses = [*(tuple(range(j + 1)) for j in range(len(self.stages))), self.final]
+        return [(e, row(self.kernel, node, e, [offsets[k] for k in use], self.tweak, self.like), use)
+                for e, use in zip([*inner, s], uses, strict=True)]
+
+    def __call__(self, state: State, s: Node) -> State:
+        """One step through all stages."""
+        node, x = state.node, state.x
+        y = self.kernel.enter(x, node)
+        values = [self.kernel.value(y, state.model.denoise(x, node), node)]
+        for end, step, use in self.plans[state.index]:
+            inner = step(y, [values[k] for k in use], None)
+            x = self.kernel.leave(inner, end)
+            if end is not s:
+                values.append(self.kernel.value(inner, state.model.denoise(x, end), end))
+        return state.moved(x, s)
+

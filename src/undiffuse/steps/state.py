@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from undiffuse.model import ReverseModel
-from undiffuse.sde import GaussianSDE
+from undiffuse.sde import SDE, GaussianSDE
 
 
 class Node(NamedTuple):
@@ -26,9 +26,8 @@ class Node(NamedTuple):
         return s.log_snr - self.log_snr
 
 
-def nodes_of(model: ReverseModel, times: Tensor) -> list[Node]:
+def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
     """The nodes of a grid of times, all coefficients computed in one call; NaN for a process without them."""
-    sde = model.process()
     if not isinstance(sde, GaussianSDE):
         return [Node(t, math.nan, math.nan, math.nan) for t in times]
     columns = (sde.alpha(times), sde.sigma(times), sde.log_snr(times))
@@ -56,8 +55,7 @@ class Counted:
 class State:
     """A batch on its way: x (B, *event) at `node` after `index` steps.
 
-    `noise(stage)` gives the standard normals of this step, shaped like x; `past` holds the (λ, D) of earlier nodes,
-    newest first.
+    `normal(stage)` gives the standard normals of this step, shaped like x; `memory` is the method's own.
     """
 
     x: Tensor
@@ -65,15 +63,15 @@ class State:
     index: int
     model: Counted
     noise: Callable[[int, int], Tensor]
-    past: tuple[tuple[float, Tensor], ...] = ()
+    memory: Any = None
 
     def normal(self, stage: int = 0) -> Tensor:
         """Standard normals like x for a stage of this step."""
         return self.noise(self.index, stage)
 
-    def moved(self, x: Tensor, node: Node, past: tuple[tuple[float, Tensor], ...] = ()) -> State:
+    def moved(self, x: Tensor, node: Node, memory: Any = None) -> State:
         """The state one step on."""
-        return replace(self, x=x, node=node, index=self.index + 1, past=past)
+        return replace(self, x=x, node=node, index=self.index + 1, memory=memory)
 
 
 Step = Callable[[State, Node], State]

@@ -1,0 +1,164 @@
+"""The linear part: mean and covariance of the data, and the best linear denoiser that they give at every noise level.
+
+In a basis U that diagonalises the covariance, C = U diag(s²) Uᵀ, the Wiener filter is
+D(z) = μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ) for z = x/α, and p_t ≈ N(α μ, α² C + σ² I). It is exact on Gaussian data
+and the best linear guess on any; samplers integrate it exactly, training and likelihood subtract it.
+
+Reference: Wiener (1949); Wang and Vastola (2024), arXiv:2412.09726.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+
+_FULL = 1024
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (d,), variances (k,) in an orthonormal basis, and that basis, of data with events of `shape` (d entries).
+
+    kind "pca": `basis` (d, k) holds principal directions; if k < d, what is left has variance `rest` in every
+    direction. kind "dct": the directions are the cosines of the type-II transform over the last two axes, channel by
+    channel, and there is no basis to store.
+    """
+
+    shape: tuple[int, ...]
+    mean: Tensor
+    variances: Tensor
+    kind: str = "pca"
+    basis: Tensor | None = None
+    rest: float = 0.0
+
+    @classmethod
+    def measure(cls, x: Tensor, kind: str = "auto", rank: int | None = None) -> Moments:
+        """The moments of data x (n, *event): the full covariance up to 1,024 entries an event, else DCT or rank `rank`.
+
+        "auto" takes the cosines for images too large for a full covariance and 256 principal directions otherwise.
+        """
+        if len(x) < 2:
+            raise InputError(f"got {len(x)} rows; expected at least 2 to measure a covariance")
+        shape, flat = tuple(x.shape[1:]), x.flatten(1).double()
+        if kind == "auto":
+            kind = "dct" if len(shape) == 3 and flat.shape[1] > _FULL else "pca"
+        mean = flat.mean(0)
+        if kind == "dct":
+            here = cls(shape, mean, torch.zeros(flat.shape[1], dtype=torch.float64), kind)
+            return cls(shape, mean, here.rotate(flat - mean).square().mean(0), kind)
+        return _principal(shape, mean, flat - mean, rank)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis spans the whole space."""
+        return self.basis is None or self.basis.shape[0] == self.basis.shape[1]
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """The variance of every coordinate that `rotate` returns, float64."""
+        if self.complete:
+            return self.variances
+        assert self.basis is not None
+        return torch.cat([self.variances, torch.full((self.basis.shape[0],), self.rest, dtype=torch.float64)])
+
+    @property
+    def total_std(self) -> float:
+        """The root mean variance of an entry, σ_data."""
+        d = math.prod(self.shape)
+        left = 0.0 if self.complete else self.rest * (d - len(self.variances))
+        return math.sqrt((float(self.variances.sum()) + left) / d)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """The coordinates (B, k) of x (B, *event or d), without centring; a low-rank basis adds the remainder (d)."""
+        flat = x.flatten(1)
+        if self.kind == "dct":
+            return _separable(flat, self.shape, inverse=False)
+        basis = self._basis_like(x)
+        y = flat @ basis
+        return y if self.complete else torch.cat([y, flat - y @ basis.T], 1)
+
+    def back(self, y: Tensor) -> Tensor:
+        """The x (B, *event) with those coordinates."""
+        if self.kind == "dct":
+            return _separable(y, self.shape, inverse=True).reshape(-1, *self.shape)
+        basis, k = self._basis_like(y), len(self.variances)
+        flat = y[:, :k] @ basis.T
+        return (flat if self.complete else flat + y[:, k:]).reshape(-1, *self.shape)
+
+    def rotated_mean(self, like: Tensor) -> Tensor:
+        """The coordinates of the mean, (1, k)."""
+        return self.rotate(self.mean[None]).to(like.device, like.dtype)
+
+    def wiener(self, z: Tensor, sigma_hat: float) -> Tensor:
+        """The best linear denoiser of z = x_0 + σ̂ ε: μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ)."""
+        gain = (self.spectrum / (self.spectrum + sigma_hat**2)).to(z.device, z.dtype)
+        centre = self.rotated_mean(z)
+        return self.back(centre + gain * (self.rotate(z) - centre))
+
+    def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
+        """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event)."""
+        spread = (alpha**2 * self.spectrum + sigma**2).sqrt().to(eps.device, eps.dtype)
+        return self.back(alpha * self.rotated_mean(eps) + spread * self.rotate(eps))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores beside `config()`."""
+        named = {"mean": self.mean, "variances": self.variances}
+        return named if self.basis is None else {**named, "basis": self.basis}
+
+    def config(self) -> dict[str, Any]:
+        """The rest, as JSON."""
+        return {"shape": list(self.shape), "kind": self.kind, "rest": self.rest}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Moments:
+        """The inverse of `config()` and `tensors()`."""
+        return cls(tuple(config["shape"]), kind=config["kind"], rest=config["rest"], **tensors)
+
+    @cached_property
+    def _casts(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def _basis_like(self, x: Tensor) -> Tensor:
+        """The basis in the dtype and on the device of x, converted once."""
+        assert self.basis is not None
+        key = (x.device, x.dtype)
+        if key not in self._casts:
+            self._casts[key] = self.basis.to(x.device, x.dtype)
+        return self._casts[key]
+
+
+def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int | None) -> Moments:
+    """Principal directions: all of them up to 1,024 entries, else the leading `rank` (256)."""
+    n, d = centred.shape
+    if d <= _FULL and rank is None:
+        variances, basis = torch.linalg.eigh(centred.T @ centred / n)
+        return Moments(shape, mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+    k = min(rank or 256, n - 1, d)
+    _, singular, vt = np.linalg.svd(centred.numpy(), full_matrices=False)
+    variances = torch.from_numpy(singular[:k] ** 2 / n)
+    left = max(0.0, float(centred.square().sum() / n - variances.sum())) / max(1, d - k)
+    return Moments(shape, mean, variances, "pca", torch.from_numpy(vt[:k].T.copy()), left)
+
+
+def _cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II matrix (n, n), rows by frequency."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
+    rows = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
+    """The two-dimensional cosine transform of (B, d) over the last two axes of the event, or its inverse."""
+    rows, columns = (_cosines(n).to(x.device, x.dtype) for n in shape[-2:])
+    image = x.reshape(-1, *shape)
+    out = rows.T @ image @ columns if inverse else rows @ image @ columns.T
+    return out.flatten(1)

@@ -1,0 +1,155 @@
+"""The part of the reverse SDE that is integrated exactly, and the weights of what is not.
+
+A kernel splits dz = −c (z − D) dλ + ℓ √2 σ̂ dw, c = 1 + ℓ², z = x/α, σ̂ = e^{−λ}, into a linear part and a remainder v:
+
+    data     v = D, or with the data's moments v = D − Wiener(z), in the coordinates that diagonalise their covariance:
+             y' = (Ψ'/Ψ)ᶜ y + c ∫ (Ψ'/Ψ_u)ᶜ v du + Ψ' √(1 − (Ψ'/Ψ)^{2ℓ²}) ξ,  Ψ² = s² + σ̂²  (s = 0 without moments)
+    noise    v = ε̂:  z' = z − ∫ σ̂_u v du  (ℓ = 0)
+
+and a step replaces v(u) by a polynomial, so it needs only the moments ∫ kernel(u) uᵏ du, the same for every solver.
+
+Reference: Lu et al. (2022), eq. 8 (arXiv:2211.01095) for s = 0; Hochbruck and Ostermann (2010), "Exponential
+integrators". Zhang and Chen (2023), arXiv:2204.13902 for the noise form.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from undiffuse.gaussian import Moments
+from undiffuse.steps.state import Node
+
+Array = NDArray[np.float64]
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+
+
+class Kernel(ABC):
+    """How a step is split: coordinates, the remainder v, and the coefficients of a step from one node to another."""
+
+    ell: float = 0.0
+
+    def enter(self, x: Tensor, node: Node) -> Tensor:
+        """The coordinates of a state."""
+        return x
+
+    def leave(self, y: Tensor, node: Node) -> Tensor:
+        """The state with those coordinates."""
+        return y
+
+    def enter_noise(self, xi: Tensor) -> Tensor:
+        """Standard normals in the coordinates."""
+        return xi
+
+    @abstractmethod
+    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
+        """The remainder v from the denoiser's value."""
+
+    @abstractmethod
+    def carry(self, node: Node, s: Node) -> Array:
+        """The factor of y, an array of shape () or (k,)."""
+
+    @abstractmethod
+    def moments(self, node: Node, s: Node, order: int) -> Array:
+        """∫₀ʰ kernel(u) uᵏ du for k < order, (order,) or (order, k)."""
+
+    def spread(self, node: Node, s: Node) -> Array:
+        """The deviation of the noise that a step adds."""
+        return np.zeros(())
+
+
+@dataclass
+class Data(Kernel):
+    """The kernel of data prediction, with stochasticity ℓ and optionally in the frame of the data's moments."""
+
+    ell: float = 0.0
+    frame: Moments | None = None
+
+    @property
+    def s2(self) -> Array:
+        """The variances that are integrated exactly."""
+        return np.zeros(()) if self.frame is None else self.frame.spectrum.numpy()
+
+    def enter(self, x: Tensor, node: Node) -> Tensor:
+        """Uᵀ (x − α μ)."""
+        return x if self.frame is None else self.frame.rotate(x) - node.alpha * self.frame.rotated_mean(x)
+
+    def leave(self, y: Tensor, node: Node) -> Tensor:
+        """α μ + U y."""
+        return y if self.frame is None else self.frame.back(y + node.alpha * self.frame.rotated_mean(y))
+
+    def enter_noise(self, xi: Tensor) -> Tensor:
+        """Uᵀ ξ."""
+        return xi if self.frame is None else self.frame.rotate(xi)
+
+    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
+        """D, or Uᵀ (D − μ) − s²/(s² + σ̂²) y/α."""
+        if self.frame is None:
+            return D
+        gain = node.alpha * self.s2 / self._total2(node)
+        return self.frame.rotate(D) - self.frame.rotated_mean(D) - _like(gain, y) * y
+
+    def _total2(self, node: Node) -> Array:
+        """α² Ψ² = α² s² + σ²."""
+        return np.asarray(node.alpha**2 * self.s2 + node.sigma**2)
+
+    def _shrink(self, node: Node, s: Node) -> Array:
+        """(Ψ'/Ψ)^{ℓ²}, 0 from α = 0."""
+        if not self.ell:
+            return np.ones(())
+        if node.alpha == 0:
+            return np.zeros(())
+        ratio2 = self._total2(s) * node.alpha**2 / (self._total2(node) * s.alpha**2)
+        return np.asarray(ratio2 ** (self.ell**2 / 2))
+
+    def carry(self, node: Node, s: Node) -> Array:
+        """(α'/α)(Ψ'/Ψ)ᶜ, finite at α = 0."""
+        return np.sqrt(self._total2(s) / self._total2(node)) * self._shrink(node, s)
+
+    def spread(self, node: Node, s: Node) -> Array:
+        """α' Ψ' √(1 − (Ψ'/Ψ)^{2ℓ²})."""
+        return np.sqrt(self._total2(s) * np.maximum(0, 1 - self._shrink(node, s) ** 2))
+
+    def moments(self, node: Node, s: Node, order: int) -> Array:
+        """α' c ∫₀ʰ (Ψ'/Ψ_u)ᶜ uᵏ du; from α = 0 the zeroth only."""
+        c, h = 1 + self.ell**2, node.step_to(s)
+        last2 = self._total2(s) / s.alpha**2
+        if math.isinf(h):
+            q = (_NODES + 1) / 2
+            level2 = (s.sigma / s.alpha) ** 2
+            inside = (last2[..., None] / (self.s2[..., None] * q ** (2 / c) + level2)) ** (c / 2)
+            return np.stack([s.alpha * (inside @ (_WEIGHTS / 2))] + [np.zeros_like(last2)] * (order - 1))
+        u = h * (_NODES + 1) / 2
+        here2 = self.s2[..., None] + np.exp(-2 * (node.log_snr + u))
+        inside = (s.alpha * c * h / 2) * (last2[..., None] / here2) ** (c / 2) * _WEIGHTS
+        return np.stack([inside @ u**k for k in range(order)])
+
+
+@dataclass
+class Noise(Kernel):
+    """The kernel of noise prediction; from α = 0 it is not defined."""
+
+    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
+        """ε̂ = (x − α D)/σ."""
+        return (y - node.alpha * D) / node.sigma
+
+    def carry(self, node: Node, s: Node) -> Array:
+        """α'/α."""
+        return np.asarray(s.alpha / node.alpha)
+
+    def moments(self, node: Node, s: Node, order: int) -> Array:
+        """−α' ∫₀ʰ σ̂_u uᵏ du."""
+        h = node.step_to(s)
+        u = h * (_NODES + 1) / 2
+        inside = -s.alpha * h / 2 * np.exp(-(node.log_snr + u)) * _WEIGHTS
+        return np.stack([inside @ u**k for k in range(order)])
+
+
+def _like(c: Array, y: Tensor) -> Tensor | float:
+    """A coefficient as a number, or as a row vector in the dtype of y."""
+    return float(c) if c.ndim == 0 else y.new_tensor(c)

@@ -1,0 +1,12 @@
+"""Data: one resolver for built-in sets and files, and the invertible transforms stored with a model."""
+
+from undiffuse.data import transforms
+from undiffuse.data.arrays import from_arrays
+from undiffuse.data.dataset import Dataset, describe
+from undiffuse.data.resolver import NAMES, open_data
+from undiffuse.data.toys import distance_to_curve
+from undiffuse.data.transforms import Transform
+from undiffuse.data.writers import save_samples
+
+__all__ = ["NAMES", "Dataset", "Transform", "describe", "distance_to_curve", "from_arrays", "open_data",
+           "save_samples", "transforms"]

@@ -1,0 +1,162 @@
+"""Arrays: .npy and .npz files, and NumPy arrays in memory, told apart by shape and type."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from undiffuse.data import build
+from undiffuse.data.checks import decoding, did_you_mean, refuse_bomb, shown
+from undiffuse.data.dataset import Dataset
+from undiffuse.errors import InputError
+
+Array = NDArray[Any]
+
+
+def read_npy(path: Path, size: int | None = None) -> Dataset:
+    """The Dataset in a .npy file."""
+    with decoding(path, "an .npy array"):
+        x = _read_array(lambda: path.open("rb"), path.stat().st_size, shown(path))
+    return from_arrays(x, name=path.name, size=size)
+
+
+def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train") -> Dataset:
+    """The Dataset in an .npz file: samples under x, arr_0, images or data, labels under y, labels or `label`.
+
+    The names x_train, x_test, train_images ... hold the two parts where a file has both.
+    """
+    with decoding(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        refuse_bomb(path, sum(info.file_size for info in members.values()))
+        x_key, y_key = _keys(list(members), label, part, shown(path))
+        x = _member(archive, members[x_key], path)
+        y = _member(archive, members[y_key], path) if y_key else None
+    return from_arrays(x, y, name=path.name, size=size)
+
+
+def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str = "the array",
+                size: int | None = None) -> Dataset:
+    """The Dataset of an array: (N,) and (N, D) are numbers, (N, H, W) and 4-D arrays are images.
+
+    Images are uint8 in 0 ... 255, or floats in [0, 1] or [−1, 1], with channels first or last.
+    y: N labels, integers or words. Raises InputError for everything else.
+    """
+    x = np.asarray(x)
+    _check_type(x.dtype, name)
+    if not 1 <= x.ndim <= 4:
+        raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
+    marks = None if y is None else _marks(np.asarray(y), len(x), name)
+    return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+
+
+def _rows(x: Array, marks: list[str] | None, name: str) -> Dataset:
+    values = np.asarray(x.reshape(len(x), -1) if x.size else x.reshape(len(x), 0), np.float64)
+    if values.shape[1] == 0:
+        raise InputError(f"{name} has shape {x.shape}; expected at least one row and one column")
+    side = math.isqrt(values.shape[1])
+    flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
+    note = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
+    return build.rows(values, name=name, marks=marks, note=note)
+
+
+def _images(x: Array, marks: list[str] | None, name: str, size: int | None) -> Dataset:
+    if x.size == 0:
+        raise InputError(f"{name} has shape {x.shape}; expected at least 2 images of at least one pixel")
+    pixels, levels, note = _pixels(x, name)
+    tensor = torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, name)))
+    return build.images(tensor, name=name, levels=levels, marks=marks, size=size, note=note)
+
+
+def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
+    """Images as uint8, their number of levels, and what was done."""
+    if x.dtype.kind == "f":
+        return _from_floats(x, name)
+    low, high = int(x.min()), int(x.max())
+    if low < 0 or high > 255:
+        raise InputError(f"{name} holds images with whole numbers in {low} ... {high}; expected 0 ... 255, "
+                         "so scale them to uint8")
+    binary = high <= 1
+    note = ["images of 0 and 1 only: two levels"] if binary else []
+    return x.astype(np.uint8), 2 if binary else 256, note
+
+
+def _from_floats(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
+    build.check_finite(np.asarray(x, np.float64), name)
+    low, high = float(x.min()), float(x.max())
+    if low < -1 or high > 1:
+        advice = ("save them as uint8 or divide by 255" if low >= 0 and high <= 255 else
+                  "scale images, or flatten other arrays to (N, D)")
+        raise InputError(f"{name} holds floats in {low:.4g} ... {high:.4g}; expected images as uint8 in 0 "
+                         f"... 255 or as floats in [0, 1] or [-1, 1], so {advice}")
+    bottom = 0 if low >= 0 else -1
+    pixels = np.rint((np.asarray(x, np.float64) - bottom) * (255 / (1 - bottom))).astype(np.uint8)
+    return pixels, 256, [f"floats in [{bottom}, 1] were rounded to 256 levels"]
+
+
+def _channels_first(x: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    if x.ndim == 3:
+        return x[:, None]
+    if x.shape[1] in (1, 3):
+        return x
+    if x.shape[3] in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    raise InputError(f"{name} has shape {x.shape}; expected (N, C, H, W) or (N, H, W, C) with C = 1 (grey) "
+                     "or 3 (RGB), so remove other channels such as alpha")
+
+
+def _marks(y: Array, n: int, name: str) -> list[str]:
+    """Labels as words; whole floats count as integers."""
+    y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.shape != (n,):
+        raise InputError(f"the labels of {name} have shape {y.shape}; expected ({n},), one for each sample")
+    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.rint(y)).all():
+        y = y.astype(np.int64)
+    if y.dtype.kind not in "iubU":
+        raise InputError(f"the labels of {name} are of type {y.dtype}; expected whole numbers or words")
+    return [str(mark) for mark in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
+
+
+def _keys(found: list[str], label: str | None, part: str, name: str) -> tuple[str, str | None]:
+    own_x, own_y = [f"x_{part}", f"{part}_images"], [f"y_{part}", f"{part}_labels"]
+    plain = part == "train"
+    x = next((k for k in [*own_x, *["x", "arr_0", "images", "data"] * plain] if k in found), None)
+    if x is None:
+        raise InputError(f"{name} holds {', '.join(map(shown, found[:8])) or 'nothing'}; expected the "
+                         "samples under "
+                         + ("'x', 'arr_0', 'images' or 'data'" if plain else "'x_test' or 'test_images'"))
+    if label is not None and label not in found:
+        raise InputError(f"{name} holds no labels called {shown(label)}{did_you_mean(label, found)}")
+    return x, label or next((k for k in [*own_y, *["y", "labels"] * plain] if k in found), None)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
+    return _read_array(lambda: archive.open(info), info.file_size, f"{info.filename} in {shown(path)}")
+
+
+def _read_array(opened: Callable[[], IO[bytes]], available: int, name: str) -> Array:
+    """An array, after its header was compared with the bytes there are; nothing is ever unpickled."""
+    with opened() as stream:
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+    _check_type(dtype, name, labels=True)
+    needed = math.prod(shape) * dtype.itemsize
+    if needed > available:
+        raise InputError(f"the header of {name} promises {needed:,} bytes, but there are {available:,}; "
+                         "the file is cut short or broken")
+    with opened() as stream:
+        return np.asarray(npy.read_array(stream, allow_pickle=False))
+
+
+def _check_type(dtype: np.dtype[Any], name: str, labels: bool = False) -> None:
+    if dtype.kind not in ("biufU" if labels else "biuf"):
+        what = "Python objects, which are never loaded" if dtype.hasobject else f"values of type {dtype}"
+        raise InputError(f"{name} holds {what}; expected numbers, so save it as float32 or uint8")

@@ -1,0 +1,46 @@
+"""What every reader refuses: broken files, files that unpack to something enormous, unknown names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from undiffuse.errors import InputError, UndiffuseError
+
+_SMALL = 256 << 20
+_RATIO = 100
+
+
+def shown(text: str | Path) -> str:
+    """A path or a cell in quotes, on one line, printable, and not longer than 200 characters."""
+    plain = str(text).encode("utf-8", "backslashreplace").decode()
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain[:400])
+    return f"'{line}'" if len(line) <= 200 else f"'{line[:80]} ... {line[-100:]}'"
+
+
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """A block that decodes a file: whatever a decoder raises becomes one InputError naming the file."""
+    try:
+        yield
+    except (UndiffuseError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(ascii(str(error))[1:-1].split())[:160] or type(error).__name__
+        raise InputError(f"{shown(path)} cannot be read as {what} ({reason}); "
+                         "check that the file is whole and of this type") from error
+
+
+def refuse_bomb(path: Path, unpacked: int) -> None:
+    """Refuse a compressed file that says it unpacks to over 256 MiB and over a hundred times its own size."""
+    if unpacked > max(_SMALL, _RATIO * path.stat().st_size):
+        raise InputError(f"{shown(path)} would unpack to {unpacked:,} bytes, more than {_RATIO} times its "
+                         "size; if this is meant, save it without compression")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """"; did you mean '...'?" if one of the known words is close, and otherwise nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {shown(close[0])}?" if close else ""

@@ -1,0 +1,83 @@
+"""The data set: one tensor in memory, its labels, and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, permutation
+
+# Streams of Purpose.DATA: a split or a subset must not look at the words that made the samples.
+TOY_UNIFORM, TOY_NORMAL, SPLIT, SUBSET = range(4)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples `x` (N, *event) and their labels `y` (N,), or None.
+
+    kind: "points" and "table" hold float32, "image" holds uint8 (N, C, H, W) in 0 ... levels−1.
+    classes: the names of the labels 0, 1, ...; columns: the names of the columns of points and tables.
+    note: sentences about what was done to the data while reading.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    kind: str
+    name: str
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    levels: int = 0
+    note: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Tensor) -> Dataset:
+        """The samples with these numbers (int64), in this order."""
+        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+    def split(self, held_out: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """The training part and `held_out` samples drawn without replacement: disjoint, together everything.
+
+        Raises InputError unless both parts keep at least one sample.
+        """
+        if not 0 < held_out < len(self):
+            raise InputError(f"got held_out={held_out} of {len(self)} samples; expected 1 to {len(self) - 1}")
+        order = permutation(seed, Purpose.DATA, SPLIT, len(self))
+        return self.take(order[held_out:].sort().values), self.take(order[:held_out].sort().values)
+
+    def subset(self, n: int, seed: int = 0) -> Dataset:
+        """`n` samples drawn without replacement, in their original order."""
+        if not 2 <= n <= len(self):
+            raise InputError(f"got n={n}; expected 2 to {len(self)}, which is all that {self.name} holds")
+        return self.take(permutation(seed, Purpose.DATA, SUBSET, len(self))[:n].sort().values)
+
+    def fingerprint(self) -> str:
+        """The SHA-256 (hex) of values, shapes, types, labels and names: equal for equal data only."""
+        digest = hashlib.sha256(repr((self.kind, self.levels, self.classes, self.columns)).encode())
+        for tensor in (self.x, self.y):
+            if tensor is not None:
+                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def describe(data: Dataset) -> str:
+    """One line, such as "1,797 grey images of 8x8, 10 classes (digits)"."""
+    labels = f", {len(data.classes)} classes" if data.classes else ""
+    return f"{len(data):,} {_things(data)}{labels} ({data.name})"
+
+
+def _things(data: Dataset) -> str:
+    if data.kind == "image":
+        channels, height, width = data.shape
+        return f"{'grey' if channels == 1 else 'colour'} images of {width}x{height}"
+    return f"points in {data.shape[0]}-D" if data.kind == "points" else f"rows of {data.shape[0]} columns"

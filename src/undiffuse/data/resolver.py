@@ -1,0 +1,118 @@
+"""One word or path to a Dataset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from undiffuse.data.arrays import read_npy, read_npz
+from undiffuse.data.checks import did_you_mean, shown
+from undiffuse.data.dataset import Dataset
+from undiffuse.data.digits import digits
+from undiffuse.data.idx import images_in, is_idx, read_idx, read_idx_folder
+from undiffuse.data.images import read_folder
+from undiffuse.data.tables import read_table
+from undiffuse.data.toys import TOYS, toy
+from undiffuse.errors import InputError
+
+NAMES = ("digits", *TOYS)
+_LARGEST_SIZE = 1024
+
+
+def open_data(source: str | os.PathLike[str], *, size: int | None = None, label: str | None = None,
+              n: int | None = None, seed: int = 0, part: str = "train") -> Dataset:
+    """The data that `source` names: a built-in set, a file, or a folder of images or of IDX files.
+
+    size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
+    of the classes. n: that many samples (toys: 10,000; others: all, or a random subset of a file). seed: of
+    the toys and of the subset. part: "train" or "test", where the source has both. Raises InputError in one
+    sentence otherwise.
+    """
+    _check_options(size, part)
+    name = os.fsdecode(source)
+    if name in TOYS:
+        data = toy(name, 10_000 if n is None else n, seed, part)
+    else:
+        data = _digits(size, part) if name == "digits" else _open(name, size, label, part)
+        data = data if n is None else data.subset(n, seed)
+    _check_used(data, size, label)
+    return _warn_of_twin(data, name)
+
+
+def _open(name: str, size: int | None, label: str | None, part: str) -> Dataset:
+    path = Path(os.path.expanduser(name))
+    if not os.path.exists(path):
+        raise InputError(_unknown(name, path))
+    if path.is_dir():
+        return _folder(path, size, part)
+    if not path.is_file():
+        raise InputError(f"{shown(path)} is neither a file nor a folder; expected data on disk")
+    return _file(path, size, label, part)
+
+
+def _file(path: Path, size: int | None, label: str | None, part: str) -> Dataset:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return read_npz(path, size, label, part)
+    if suffix in (".csv", ".tsv"):
+        _only_train(path, part)
+        return read_table(path, label)
+    if suffix == ".npy":
+        _only_train(path, part)
+        return read_npy(path, size)
+    if is_idx(path):
+        return read_idx(path, size, part)
+    raise InputError(f"{shown(path)} is of no known type; expected .npy, .npz, .csv, .tsv, an IDX file or a "
+                     "folder of images")
+
+
+def _folder(path: Path, size: int | None, part: str) -> Dataset:
+    """IDX files, or images; sub-folders "train" and "test" are parts, not labels."""
+    if images_in(path):
+        return read_idx_folder(path, size, part)
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        return replace(read_folder(path / part, size), name=path.name)
+    _only_train(path, part)
+    return read_folder(path, size)
+
+
+def _digits(size: int | None, part: str) -> Dataset:
+    _only_train("digits", part)
+    return digits(size)
+
+
+def _only_train(source: str | Path, part: str) -> None:
+    if part != "train":
+        raise InputError(f"{shown(source)} has no test part; hold samples out of it with .split(held_out)")
+
+
+def _check_options(size: int | None, part: str) -> None:
+    if part not in ("train", "test"):
+        raise InputError(f"got part {part!r}; expected 'train' or 'test'")
+    if size is not None and not 1 <= size <= _LARGEST_SIZE:
+        raise InputError(f"got size={size}; expected 1 to {_LARGEST_SIZE} pixels")
+
+
+def _check_used(data: Dataset, size: int | None, label: str | None) -> None:
+    """Refuse an option that had no meaning for this data, rather than forget it."""
+    if size is not None and data.kind != "image":
+        raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
+    if label is not None and not data.name.lower().endswith((".csv", ".tsv", ".npz")):
+        raise InputError(f"got label={label!r}, which names a column of a table or a key of an .npz file; "
+                         f"{data.name} is neither, so leave label out")
+
+
+def _warn_of_twin(data: Dataset, name: str) -> Dataset:
+    if name not in NAMES or not os.path.exists(name):
+        return data
+    return replace(data, note=(*data.note, f"the built-in set was taken; write ./{name} for what lies here"))
+
+
+def _unknown(name: str, path: Path) -> str:
+    try:
+        beside = [str(path.parent / entry) for entry in os.listdir(path.parent)]
+    except (OSError, ValueError):
+        beside = []
+    return (f"got {shown(name)}, which is neither a path that exists nor a built-in set ({', '.join(NAMES)})"
+            f"{did_you_mean(name, [*NAMES, *beside])}")

@@ -1,0 +1,137 @@
+"""Samples to files: .png grids, .npy arrays and .csv tables, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from undiffuse.data.build import default_columns
+from undiffuse.data.checks import shown
+from undiffuse.errors import InputError, MachineError
+
+_SUFFIXES = (".png", ".npy", ".csv")
+_MOST_PIXELS = 64 << 20
+_VIEWABLE = 32
+
+
+def save_samples(path: str | os.PathLike[str], x: Tensor, *, levels: int = 0, columns: Sequence[str] = (),
+                 labels: Tensor | None = None, classes: Sequence[str] = (),
+                 label_name: str = "label") -> Path:
+    """Write samples in data units: images (N, C, H, W) as .png or .npy, points and tables as .npy or .csv.
+
+    Images are rounded and clamped to 0 ... levels−1. A .csv has a header and, with labels (N,), a last column
+    of class names. Raises InputError, before anything is written, for samples that are not finite, an unknown
+    ending or a form the file cannot hold; MachineError if the disk refuses.
+    """
+    path = Path(path)
+    _check(path, x, labels)
+    with atomic(path) as file:
+        if path.suffix.lower() == ".npy":
+            np.save(file, _in_units(x, levels).numpy(), allow_pickle=False)
+        elif path.suffix.lower() == ".png":
+            file.write(png_grid(x, levels or 256))
+        else:
+            file.write(_csv(x, columns, labels, classes, label_name).encode())
+    return path
+
+
+def png_grid(x: Tensor, levels: int = 256) -> bytes:
+    """A PNG of images (N, C, H, W) in an almost square grid, enlarged by a whole number to be seen."""
+    from PIL import Image
+
+    across = math.ceil(math.sqrt(len(x)))
+    down = math.ceil(len(x) / across)
+    zoom = max(1, _VIEWABLE // max(x.shape[-2:]))
+    if across * down * zoom**2 * math.prod(x.shape[-2:]) > _MOST_PIXELS:
+        raise InputError(f"got {len(x)} images of {x.shape[-1]}x{x.shape[-2]}, too many for one .png; "
+                         "save them as .npy")
+    grey = (_in_units(x, levels).double() * (255 / (levels - 1))).round().to(torch.uint8)
+    grid = _tiles(grey, across, down)
+    grid = grid.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(grid.squeeze(-1).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes its name only when it is complete: written beside, flushed to disk, renamed.
+
+    Raises MachineError, and leaves nothing behind, if the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MachineError(f"{shown(path)} cannot be written ({error.strerror or error}); nothing was left "
+                           "behind") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _check(path: Path, x: Tensor, labels: Tensor | None) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(f"got {shown(path)}; expected a name that ends in {', '.join(_SUFFIXES)}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{shown(path)} cannot be written: it is a folder, or its folder does not exist")
+    if suffix == ".png" and not (x.ndim == 4 and x.shape[1] in (1, 3) and x.numel()):
+        raise InputError(f"got samples of shape {tuple(x.shape)}, which are no images for a .png; save them "
+                         "as .npy or .csv")
+    if suffix == ".csv" and x.ndim != 2:
+        raise InputError(f"got samples of shape {tuple(x.shape)}, which are no rows for a .csv; save them as "
+                         ".npy or .png")
+    if labels is not None and labels.shape != x.shape[:1]:
+        raise InputError(f"got {tuple(labels.shape)} labels for {len(x)} samples; expected one for each")
+    broken = (~x.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+    if broken:
+        raise InputError(f"{len(broken)} of {len(x)} samples are not finite, the first is number "
+                         f"{broken[0]}; nothing was written")
+
+
+def _in_units(x: Tensor, levels: int) -> Tensor:
+    """Images as uint8 levels, everything else as it is, on the CPU."""
+    x = x.detach().cpu()
+    return x.round().clamp(0, (levels or 256) - 1).to(torch.uint8) if x.ndim == 4 else x
+
+
+def _tiles(x: Tensor, across: int, down: int) -> Tensor:
+    """(N, C, H, W) as one picture (rows, columns, C), with a black line between images and black gaps."""
+    x = functional.pad(x, (0, 1, 0, 1))
+    n, channels, height, width = x.shape
+    padded = torch.cat([x, x.new_zeros(across * down - n, channels, height, width)])
+    tiles = padded.reshape(down, across, channels, height, width).permute(0, 3, 1, 4, 2)
+    return tiles.reshape(down * height, across * width, channels)[:-1, :-1]
+
+
+def _csv(x: Tensor, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
+         label_name: str) -> str:
+    """The text of a table; as many digits as give back every number exactly."""
+    digits = ".17g" if x.dtype == torch.float64 else ".9g"
+    rows = [[format(value, digits) for value in row] for row in x.detach().cpu().tolist()]
+    header = list(columns) or default_columns(x.shape[1])
+    if len(header) != x.shape[1]:
+        raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")
+    if labels is not None:
+        header.append(label_name)
+        for row, label in zip(rows, labels.tolist(), strict=True):
+            row.append(classes[label] if classes else str(label))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 
 from undiffuse.errors import InputError
+
+_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
 
 def stretches(text: str) -> list[tuple[int, int]]:
@@ -13,18 +16,16 @@ def stretches(text: str) -> list[tuple[int, int]]:
     return [(first, last - first + 1) for first, last in _ranges(text, "indices")]
 
 
-def labels_of(text: str, classes: int) -> list[int]:
-    """The classes of "4", "0,3,5-7" or "all"; InputError if the model has no such class.
+def labels_of(text: str, classes: Sequence[str]) -> list[int]:
+    """The numbers of the classes named in "cat", "0,3,5-7" or "all"; InputError if the model has no such class.
 
     Sample i gets number i modulo their count, so that it has the same label whatever else is asked for.
     """
-    if classes == 0:
-        raise InputError(f"got --label {text}, but this model was trained without labels; leave --label out")
-    ranges = [(0, classes - 1)] if text == "all" else _ranges(text, "labels")
-    top = max(last for _, last in ranges)
-    if top >= classes:
-        raise InputError(f"got label {top}, expected 0 to {classes - 1}, the classes of this model, or all")
-    return [label for first, last in ranges for label in range(first, last + 1)]
+    if not classes:
+        raise InputError(f"got --label {text[:60]}, but this model was trained without labels; leave --label out")
+    if text in classes:
+        return [classes.index(text)]
+    return [_number(name, classes) for name in (classes if text == "all" else _names(text))]
 
 
 def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:
@@ -32,8 +33,25 @@ def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:
     return [labels[index % len(labels)] for index in range(first, first + count)]
 
 
+def _names(text: str) -> Iterator[str]:
+    """The words of a list, with ranges of numbers written out."""
+    for part in (word.strip() for word in text.split(",")):
+        if _RANGE.fullmatch(part):
+            yield from (str(number) for first, last in _ranges(part, "labels") for number in range(first, last + 1))
+        else:
+            yield part
+
+
+def _number(name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        near = "".join(f"; did you mean {word}?" for word in get_close_matches(name, classes, 1))
+        raise InputError(f'got label "{name[:60]}", expected {known} or all{near}')
+    return classes.index(name)
+
+
 def _ranges(text: str, what: str) -> list[tuple[int, int]]:
-    found = [re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part.strip(), re.ASCII) for part in text.split(",")]
+    found = [_RANGE.fullmatch(part.strip()) for part in text.split(",")]
     pairs = [(int(m[1]), int(m[2] or m[1])) for m in found if m]
     if len(pairs) < len(found) or any(first > last for first, last in pairs):
         raise InputError(f'got {what} "{text[:60]}", expected numbers or ranges such as 7,9000,20-29')

@@ -1,0 +1,108 @@
+"""The commands on a real run: samples by index, training that goes on, repeats, and never starts afresh by accident."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from undiffuse.cli import main
+from undiffuse.experiment import Experiment
+
+EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
+                        net_args={"width": 16, "depth": 1})
+
+
+def write(folder: Path, experiment: Experiment) -> str:
+    file = folder / "recipe.json"
+    file.write_text(json.dumps(experiment.to_dict()))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    assert main(["train", write(folder, EXPERIMENT), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def drawn(run: Path, file: Path, *flags: str) -> np.ndarray:
+    assert main(["sample", str(run), "--steps", "3", "--out", str(file), *flags]) == 0
+    return np.load(file) if file.suffix == ".npy" else np.loadtxt(file, delimiter=",", skiprows=1)
+
+
+@pytest.mark.parametrize("flags", [(), ("--method", "ancestral"), ("--label", "all"), ("--label", "1,0,0")])
+def test_a_sample_is_the_same_bytes_whatever_else_is_drawn(run: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    many = drawn(run, tmp_path / "many.npy", "--n", "1000", *flags)
+    few = drawn(run, tmp_path / "few.npy", "--n", "10", *flags)
+    later = drawn(run, tmp_path / "later.npy", "--n", "3", "--first-index", "7", *flags)
+    chosen = drawn(run, tmp_path / "chosen.npy", "--indices", "998,7,3-4", *flags)
+    assert few.tobytes() == many[:10].tobytes() and later.tobytes() == many[7:10].tobytes()
+    assert chosen.tobytes() == many[[998, 7, 3, 4]].tobytes()
+    assert len(np.unique(many, axis=0)) == 1000
+
+
+def test_a_table_has_the_numbers_and_the_labels_asked_for(run: Path, tmp_path: Path) -> None:
+    table = drawn(run, tmp_path / "x.csv", "--n", "5", "--label", "1,0")
+    assert (table[:, 2] == [1, 0, 1, 0, 1]).all()
+    assert (table[:, :2].astype(np.float32) == drawn(run, tmp_path / "x.npy", "--n", "5", "--label", "1,0")).all()
+
+
+def test_a_finished_training_is_left_alone(run: Path, capsys) -> None:
+    before = {file: file.read_bytes() for file in run.rglob("*.safetensors")}
+    assert before and main(["train", str(run)]) == 0
+    assert {file: file.read_bytes() for file in run.rglob("*.safetensors")} == before
+
+
+def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["train", str(run / "experiment.json"), "--out", str(again)]) == 0
+    assert drawn(again, tmp_path / "a.npy").tobytes() == drawn(run, tmp_path / "b.npy").tobytes()
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["train", "RUN", "--lr", "0.5"], "lr is"),
+    (["train", "RUN", "--seed", "9"], "seed is"),
+    (["sample", "RUN", "--label", "moon"], '"moon", expected 0, 1 or all'),
+    (["sample", "RUN", "--method", "eular"], "'eular'"),
+    (["sample", "RUN", "--indices", "7-"], "7,9000,20-29"),
+    (["sample", "RUN", "--n=-1"], "n=-1"),
+    (["sample", "RUN", "--seed=-1"], "seed -1"),
+    (["sample", "RUN", "--steps=0"], "steps=0"),
+    (["sample", "RUN", "--out", "x.bmp"], "x.bmp"),
+    (["sample", "nowhere"], "nowhere holds no run"),
+    (["train", "nowhere.csv"], "nowhere.csv"),
+])
+def test_a_wrong_request_is_one_line_and_writes_nothing(run: Path, argv: list[str], words: str, capsys, tmp_path: Path,
+                                                        monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    capsys.readouterr()
+    assert main([str(run) if word == "RUN" else word for word in argv]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("faults, code", [((), 0), (("kernel",), 1)])
+def test_verify_fails_if_one_check_does(faults: tuple[str, ...], code: int, monkeypatch, capsys) -> None:
+    results = [(name, name not in faults, f"of {name}") for name in ("schedule", "kernel")]
+    monkeypatch.setitem(sys.modules, "undiffuse.verify", SimpleNamespace(verify=lambda run: results))
+    assert main(["verify"]) == code
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'FAIL' if name in faults else 'ok  '}  {name}: of {name}" for name in ("schedule", "kernel")]
+
+
+def test_evaluate_prints_json_and_report_a_path(monkeypatch, capsys) -> None:
+    figures = {"w2": 0.25, "agreement": None}
+    pages = SimpleNamespace(evaluate=lambda run: {**figures, "run": str(run)}, write_report=lambda run: run / "report.html")
+    monkeypatch.setitem(sys.modules, "undiffuse.report", pages)
+    assert main(["evaluate", "a"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**figures, "run": "a"}
+    assert main(["report", "a"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == Path("a/report.html")

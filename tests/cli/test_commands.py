@@ -100,9 +100,9 @@ def test_verify_fails_if_one_check_does(faults: tuple[str, ...], code: int, monk
 
 def test_evaluate_prints_json_and_report_a_path(monkeypatch, capsys) -> None:
     figures = {"w2": 0.25, "agreement": None}
-    pages = SimpleNamespace(evaluate=lambda run: {**figures, "run": str(run)}, write_report=lambda run: run / "report.html")
+    pages = SimpleNamespace(evaluate=lambda run: {**figures, "run": str(run)}, write_report=lambda run: run / "a.html")
     monkeypatch.setitem(sys.modules, "undiffuse.report", pages)
     assert main(["evaluate", "a"]) == 0
     assert json.loads(capsys.readouterr().out) == {**figures, "run": "a"}
     assert main(["report", "a"]) == 0
-    assert Path(capsys.readouterr().out.strip()) == Path("a/report.html")
+    assert Path(capsys.readouterr().out.strip()) == Path("a/a.html")

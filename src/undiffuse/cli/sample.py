@@ -33,12 +33,13 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, seed: int = 
     about = opened.config["data"]
     asked = labels_of(label, about["classes"]) if label is not None else None
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
-    pieces = []
+    pieces, marks = [], list[int]()
     for first, count in wanted:
-        given: dict[str, Any] = {"label": torch.tensor(cycled(asked, first, count))} if asked else {}
-        drawn = sampling.sample(model, count, method, steps, seed=seed, first_index=first, **given)
-        pieces.append((drawn.x, given.get("label")))
-    labels = torch.cat([label for _, label in pieces]) if asked else None
+        here = cycled(asked, first, count) if asked else []
+        given: dict[str, Any] = {"label": torch.tensor(here)} if asked else {}
+        pieces.append(sampling.sample(model, count, method, steps, seed=seed, first_index=first, **given).x)
+        marks += here
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    print(data.save_samples(file, torch.cat([x for x, _ in pieces]), levels=about["levels"], columns=about["columns"],
-                            labels=labels, classes=about["classes"], label_name=opened.experiment.label or "label"))
+    print(data.save_samples(file, torch.cat(pieces), levels=about["levels"], columns=about["columns"],
+                            labels=torch.tensor(marks) if asked else None, classes=about["classes"],
+                            label_name=opened.experiment.label or "label"))

@@ -1,0 +1,172 @@
+"""Distances between two sets of samples, and the floor below which a distance says nothing.
+
+Every distance takes x (n, *event) and y (m, *event) in the same units and returns a number. `noise_floor` gives what it
+returns for two sets of real data, `with_error` its standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, normal, permutation
+
+Metric = Callable[[Tensor, Tensor], float]
+
+
+class Estimate(NamedTuple):
+    """A value and its standard error."""
+
+    value: float
+    stderr: float
+
+
+def sliced_w2(x: Tensor, y: Tensor, projections: int = 128, seed: int = 0) -> float:
+    """The root mean square, over random directions, of the W₂ distance between the projections; n and m may differ.
+
+    Reference: Bonneel et al. (2015), "Sliced and Radon Wasserstein barycenters of measures".
+    """
+    x, y = _pair(x, y)
+    directions = normal(seed, Purpose.PROBE, 0, 0, projections, x.shape[1:], torch.float64)
+    directions = (directions / directions.norm(dim=1, keepdim=True)).mT
+    return math.sqrt(float(_transport(x @ directions, y @ directions, 2).mean()))
+
+
+def w1_1d(x: Tensor, y: Tensor) -> float:
+    """The W₁ distance ∫ |F_x − F_y| of scalar samples, exact for any n and m."""
+    x, y = _pair(x, y)
+    if x.shape[1] != 1:
+        raise InputError(f"got samples of {x.shape[1]} numbers; expected one number each, or use sliced_w2")
+    return float(_transport(x, y, 1))
+
+
+def w2_exact(x: Tensor, y: Tensor) -> float:
+    """The W₂ distance by the best pairing of n samples with n others, n ≤ 2000 (it takes time n³).
+
+    Its value for two samples of one law falls only like n^{−1/d}; compare it with its floor.
+    """
+    x, y = _pair(x, y)
+    if len(x) != len(y) or len(x) > 2000:
+        raise InputError(f"got {len(x)} and {len(y)} samples; expected as many of both, at most 2000")
+    cost = torch.cdist(x, y).square().numpy()
+    return math.sqrt(float(cost[linear_sum_assignment(cost)].mean()))
+
+
+def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
+    """The squared maximum mean discrepancy E k(x,x') + E k(y,y') − 2 E k(x,y), k = exp(−‖x − y‖²/2b²).
+
+    Unbiased, so that it is around 0, of either sign, for two samples of one law. The bandwidth b is the median distance
+    between x's and y's by default.
+
+    Reference: Gretton et al. (2012), "A kernel two-sample test", eq. 3.
+    """
+    x, y = _pair(x, y)
+    b = bandwidth or float(torch.cdist(x[:1000], y[:1000]).median())
+    return _discrepancy(x, y, lambda r: torch.exp(-0.5 * (r / b) ** 2))
+
+
+def energy(x: Tensor, y: Tensor) -> float:
+    """The energy distance 2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖, unbiased; it has no parameter.
+
+    Reference: Székely and Rizzo (2013), "Energy statistics", section 2.
+    """
+    x, y = _pair(x, y)
+    return _discrepancy(x, y, torch.neg)
+
+
+def nearest_distance(x: Tensor, train: Tensor) -> Tensor:
+    """The Euclidean distance from each x to its nearest training sample, (n,): small where a model has memorised.
+
+    Compare its median with that of real data that were held out.
+    """
+    x, train = _pair(x, train)
+    return torch.cat([torch.cdist(rows, train).amin(1) for rows in torch.split(x, 256)])
+
+
+def ks_radius(radii: Tensor, dim: int) -> float:
+    """The Kolmogorov-Smirnov distance of within-mode radii to a Gaussian's, √χ²_d: is the inside of a mode right?
+
+    `radii` are Mahalanobis distances to the mode's centre, such as `Mixture.radii(x)`; 0 to 1, noise about 0.87/√n.
+    """
+    return float(stats.kstest(radii.double().square().numpy(), stats.chi2(dim).cdf).statistic)
+
+
+def classifier(x: Tensor, y: Tensor, *, limit: int = 10_000) -> Callable[[Tensor], Tensor]:
+    """A classifier trained on real data, as a function from x (n, *event) to labels (n,).
+
+    A support vector machine with a Gaussian kernel, on the first 64 principal components, of at most `limit` rows.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVC
+
+    rows = permutation(0, Purpose.ORDER, 0, len(x))[:limit]
+    inputs, targets = _rows(x[rows]), y[rows]
+    reduce = PCA(min(64, *inputs.shape), random_state=0)
+    machine = make_pipeline(reduce, SVC(C=10.0)).fit(inputs.numpy(), targets.numpy())
+    return lambda new: torch.from_numpy(machine.predict(_rows(new).numpy()))
+
+
+def agreement(predicted: Tensor, asked: Tensor) -> Estimate:
+    """The fraction of samples whose predicted label is the one asked for, with its binomial standard error."""
+    if predicted.shape != asked.shape or len(asked) == 0:
+        raise InputError(f"got {tuple(predicted.shape)} predictions for {tuple(asked.shape)} labels; expected as many")
+    p = float((predicted == asked).double().mean())
+    return Estimate(p, math.sqrt(p * (1 - p) / len(asked)))
+
+
+def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 8, seed: int = 0) -> Estimate:
+    """What a metric gives for two sets of real data of these sizes: mean and spread over random re-divisions."""
+    pool, n = torch.cat([real_a, real_b]), len(real_a)
+    orders = [permutation(seed, Purpose.ORDER, i, len(pool)) for i in range(repeats)]
+    values = np.array([metric(pool[order[:n]], pool[order[n:]]) for order in orders])
+    return Estimate(float(values.mean()), float(values.std(ddof=1)))
+
+
+def with_error(metric: Metric, x: Tensor, y: Tensor, parts: int = 8) -> Estimate:
+    """A metric on all of x and y, with a standard error from its spread over `parts` disjoint parts of both."""
+    values = [metric(x[i::parts], y[i::parts]) for i in range(parts)]
+    return Estimate(metric(x, y), float(np.std(values, ddof=1)) / math.sqrt(parts))
+
+
+def _transport(x: Tensor, y: Tensor, p: int) -> Tensor:
+    """∫₀¹ |F_x⁻¹ − F_y⁻¹|ᵖ for each column of x (n, c) and y (m, c): the quantile functions are steps."""
+    n, m = len(x), len(y)
+    levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values
+    width = torch.diff(levels, prepend=torch.zeros(1, dtype=levels.dtype)).double() / (n * m)
+    gap = x.sort(0).values[(levels - 1) // m] - y.sort(0).values[(levels - 1) // n]
+    return width @ gap.abs() ** p
+
+
+def _discrepancy(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:
+    """E k(x,x') + E k(y,y') − 2 E k(x,y) for a kernel of the distance, without the pairs of a sample with itself."""
+    if min(len(x), len(y)) < 2:
+        raise InputError(f"got {len(x)} and {len(y)} samples; expected at least two of each")
+
+    def total(a: Tensor, b: Tensor) -> float:
+        return math.fsum(float(kernel(torch.cdist(rows, b)).sum()) for rows in torch.split(a, 512))
+
+    def inner(a: Tensor) -> float:
+        return (total(a, a) - len(a) * float(kernel(a.new_zeros(())))) / (len(a) * (len(a) - 1))
+
+    return inner(x) + inner(y) - 2 * total(x, y) / (len(x) * len(y))
+
+
+def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two sets of samples as float64 rows of one length."""
+    if x.shape[1:] != y.shape[1:] or min(len(x), len(y)) == 0:
+        raise InputError(f"got samples of shapes {tuple(x.shape)} and {tuple(y.shape)}; expected two non-empty sets of "
+                         "the same event")
+    return _rows(x), _rows(y)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.detach().cpu().double().reshape(len(x), -1)

@@ -1,0 +1,97 @@
+"""From an experiment and its data to a denoiser, and from a denoiser to the JSON that rebuilds it."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse import __version__, nets
+from undiffuse.data import Dataset, Transform, transforms
+from undiffuse.errors import InputError, MachineError
+from undiffuse.experiment import Experiment
+from undiffuse.model import Denoiser
+from undiffuse.processes import make_sde
+
+FORMAT = 1
+_CHUNK = 4096
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is cuda if there is one, else mps, else cpu. MachineError if it is missing."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    device = torch.device(name)
+    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise MachineError(f"got device {name}, but this machine or this PyTorch has none; use auto or cpu")
+    return device
+
+
+def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[str, Any]:
+    """What `rebuild` needs, as JSON; what the experiment leaves open is measured on the training rows.
+
+    `fingerprint` is that of all the data, the held-out rows included.
+    """
+    transform = transforms.fit(train)
+    classes = len(train.classes) if train.y is not None else 0
+    return {
+        "format": FORMAT,
+        "net": {**experiment.net_args, "name": experiment.net, "shape": model_shape(train, transform),
+                "classes": classes},
+        "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
+        "predict": experiment.predict,
+        "sigma_data": experiment.sigma_data or deviation(train.x, transform),
+        "transform": transform.config(),
+        "block": experiment.block,
+        "dtype": experiment.dtype,
+        "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
+                 "columns": list(train.columns), "note": list(train.note), "rows": len(train),
+                 "fingerprint": fingerprint},
+        "versions": versions(),
+    }
+
+
+def rebuild(config: Mapping[str, Any]) -> Denoiser:
+    """The denoiser that `describe` described, its weights not yet set; InputError for anything else."""
+    try:
+        if config["format"] != FORMAT:
+            raise ValueError(f"its format is {config['format']}, this version reads {FORMAT}")
+        net = nets.build(**config["net"]).to(_dtype(config["dtype"]))
+        model = Denoiser(net, make_sde(**config["sde"]), config["predict"], shape=tuple(config["net"]["shape"]),
+                         sigma_data=config["sigma_data"], transform=transforms.from_config(config["transform"]),
+                         classes=config["net"]["classes"], block=config["block"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the description of the model is not one of undiffuse: {error!r}") from None
+    model.dtype = _dtype(config["dtype"])
+    return model
+
+
+def deviation(x: Tensor, transform: Transform) -> float:
+    """The standard deviation of all the numbers of the data in model units."""
+    count, total, squares = 0, 0.0, 0.0
+    for part in torch.split(x, _CHUNK):
+        z = transform.forward(part).double()
+        count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
+    return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
+
+
+def model_shape(data: Dataset, transform: Transform) -> list[int]:
+    """The shape of one sample in model units."""
+    return list(transform.forward(data.x[:1]).shape[1:])
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide the last bits of a result."""
+    return {"undiffuse": __version__, "torch": torch.__version__, "python": platform.python_version(),
+            "machine": platform.machine()}
+
+
+def _dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "float64": torch.float64}[name]

@@ -1,0 +1,73 @@
+"""What an update is made from: rows, noise levels, noise and hidden labels, all pure functions of (seed, step, slot).
+
+The batch of step s are the positions sB ... sB + B − 1 of the epochs' permutations laid end to end. There is nothing
+to save, nothing to skip on resume, and a batch larger than the data wraps round.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from undiffuse.data import Dataset
+from undiffuse.experiment import Experiment
+from undiffuse.loss import Levels
+from undiffuse.model import Denoiser
+from undiffuse.noise import Purpose, normal, permutation, uniform
+
+
+class Batch(NamedTuple):
+    """Rows of the training data (B,), their values x0 in model units, times t (B,), noise eps and labels or None."""
+
+    rows: Tensor
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    label: Tensor | None
+
+
+def order(seed: int, n: int, first: int, count: int) -> Tensor:
+    """The rows at positions first ... first + count − 1 of an endless reading of n rows, shuffled in every epoch."""
+    pieces, position = [], first
+    while position < first + count:
+        epoch, start = divmod(position, n)
+        piece = _epoch(seed, n, epoch)[start : start + first + count - position]
+        pieces.append(piece)
+        position += len(piece)
+    return torch.cat(pieces)
+
+
+@lru_cache(maxsize=4)
+def _epoch(seed: int, n: int, epoch: int) -> Tensor:
+    return permutation(seed, Purpose.ORDER, epoch, n)
+
+
+class Feed:
+    """The batches of a training; the rows lie on the device as one tensor: images as they came, points transformed."""
+
+    def __init__(self, experiment: Experiment, data: Dataset, model: Denoiser) -> None:
+        self.experiment, self.model = experiment, model
+        self._late = not data.x.is_floating_point()
+        self.x = (data.x if self._late else model.transform.forward(data.x).to(model.dtype)).to(model.device)
+        self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
+        self.levels = Levels(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of an update."""
+        size = self.experiment.batch
+        rows = order(self.experiment.seed, len(self.x), step * size, size)
+        return self.at(step, rows, hide=self.experiment.label_dropout)
+
+    def at(self, step: int, rows: Tensor, hide: float = 0.0) -> Batch:
+        """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null."""
+        seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
+        x0 = self.model.transform.forward(self.x[on]).to(self.model.dtype) if self._late else self.x[on]
+        t = self.levels.times(self.model.sde, seed, step, 0, n, n)
+        eps = normal(seed, Purpose.NOISE, step, 0, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
+        if self.y is None:
+            return Batch(rows, x0, t, eps, None)
+        hidden = (uniform(seed, Purpose.CONDITION, step, 0, n) < hide).to(on.device)
+        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]))

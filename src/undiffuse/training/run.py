@@ -1,0 +1,185 @@
+"""The folder of a run: what was asked for, what was measured, and the model.
+
+    experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse.data import Dataset, open_data
+from undiffuse.errors import InputError
+from undiffuse.experiment import Experiment
+from undiffuse.experiment import read as read_experiment
+from undiffuse.model import Denoiser
+from undiffuse.training import checkpoint
+from undiffuse.training.build import describe, pick_device, rebuild, versions
+from undiffuse.training.files import read_json, sweep, write_json
+from undiffuse.training.log import NAME as METRICS
+from undiffuse.training.log import read_metrics
+from undiffuse.training.progress import say
+from undiffuse.training.state import State, schema
+
+FREE = ("save_every", "device")
+"""The fields of an experiment that may change when a run is continued: they do not change the outcome."""
+
+_EXPERIMENT, _CONFIG = "experiment.json", Path("model") / "config.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk: its folder, its experiment, and `config`, which describes the model (see `build.rebuild`)."""
+
+    folder: Path
+    experiment: Experiment
+    config: dict[str, Any]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was measured: entries with `step` and loss, lr, grad_norm, rate, seconds, or held_out and its levels."""
+        return read_metrics(self.folder / METRICS)
+
+    def checkpoint(self, model: Denoiser) -> checkpoint.Checkpoint | None:
+        """The newest intact checkpoint, if there is one; InputError if it belongs to another model or experiment."""
+        found = checkpoint.newest(self.folder, schema(model), say)
+        expected = self._identity()
+        if found is not None:
+            differing = [key for key, value in expected.items() if found.state.get(key) != value]
+            if differing:
+                raise InputError(f"{found.path} does not belong to its run, for another {' and '.join(differing)}; was "
+                                 f"{_EXPERIMENT} or {_CONFIG} changed by hand?")
+        return found
+
+    def save(self, state: State, seconds: float) -> None:
+        """Writes a checkpoint of a state after so many seconds of training."""
+        about = {"seconds": seconds, "threads": torch.get_num_threads(), "block": self.experiment.block,
+                 "device": str(state.model.device), "versions": versions(), "data": self.config["data"]["fingerprint"]}
+        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about})
+
+    def _identity(self) -> dict[str, str]:
+        return {"experiment": self.experiment.replace(save_every=1, device="cpu").digest(),
+                "model": hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()}
+
+
+def open_run(folder: Path | str) -> Run:
+    """The run in a folder; InputError if there is none."""
+    folder = Path(folder)
+    if not (folder / _EXPERIMENT).is_file():
+        raise InputError(f"{folder} holds no run; expected the folder that `undiffuse train` wrote")
+    return Run(folder, read_experiment(folder), read_json(folder / _CONFIG))
+
+
+def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
+    """The model of a run: which = "ema", the average of the weights, or "net", the weights themselves.
+
+    Needs neither the data nor the network; a damaged checkpoint is passed over with a line that says so.
+    Raises InputError if there is no intact one, MachineError if the device is missing.
+    """
+    if which not in ("ema", "net"):
+        raise InputError(f"got which={which!r}; expected ema or net")
+    opened = open_run(run)
+    model = rebuild(opened.config)
+    found = opened.checkpoint(model)
+    if found is None:
+        raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
+    prefix = f"{which}."
+    model.net.load_state_dict({k.removeprefix(prefix): t for k, t in found.tensors.items() if k.startswith(prefix)})
+    return model.to(pick_device(device)).eval().requires_grad_(False)
+
+
+def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
+    """The training rows and the held-out rows (None if there are none) of a run.
+
+    `data` are the data of a run that was trained on data in memory. Raises InputError if they are not those of the run.
+    """
+    opened = open_run(run)
+    whole = source(opened.experiment) if data is None else data
+    _same_data(opened, whole)
+    train, held, _ = divide(whole, opened.experiment.held_out)
+    return train, held
+
+
+def source(experiment: Experiment) -> Dataset:
+    """All the data that an experiment names."""
+    return open_data(experiment.data, size=experiment.size, label=experiment.label)
+
+
+def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
+    """The training rows, the held-out rows, and the numbers that the training rows have in the data.
+
+    The same rows are held out whatever the seed of the training.
+    """
+    if held_out == 0:
+        return data, None, torch.arange(len(data))
+    train, held = data.split(held_out)
+    numbers, _ = Dataset(torch.arange(len(data)), None, data.kind, data.name).split(held_out)
+    return train, held, numbers.x
+
+
+def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) -> Run:
+    """The run that continues what is in a folder, or a new one; nothing is written yet.
+
+    Raises InputError, naming what differs, if the folder holds anything else.
+    """
+    if (folder / _EXPERIMENT).is_file():
+        _same_experiment(folder, experiment)
+        if (folder / _CONFIG).is_file():
+            run = Run(folder, experiment, read_json(folder / _CONFIG))
+            _same_data(run, data)
+            return run
+    elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {"lock"}):
+        raise InputError(f"{folder} holds something that is no run; choose another folder or empty it")
+    return Run(folder, experiment, describe(experiment, train, data.fingerprint()))
+
+
+def begin(run: Run, state: State) -> float:
+    """Brings a state to the newest checkpoint, or writes a new run's first files; the seconds trained so far.
+
+    To be called under the lock. Raises InputError rather than start afresh where a checkpoint is missing.
+    """
+    sweep(run.folder)
+    if (run.folder / _EXPERIMENT).is_file():
+        _same_experiment(run.folder, run.experiment)
+    found = run.checkpoint(state.model)
+    if found is not None:
+        state.restore(found.step, found.tensors)
+        _tell(found)
+        return float(found.state["seconds"])
+    if run.metrics():
+        raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
+    (run.folder / _CONFIG).parent.mkdir(exist_ok=True)
+    write_json(run.folder / _CONFIG, run.config)
+    write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
+    run.save(state, 0.0)
+    return 0.0
+
+
+def _tell(found: checkpoint.Checkpoint) -> None:
+    """Says where a run goes on, and what has changed on the machine that may change the last bits."""
+    now = {"versions": versions(), "threads": torch.get_num_threads()}
+    changed = [f"{key} {found.state[key]} -> {value}" for key, value in now.items() if found.state[key] != value]
+    exact = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
+    say(f"continuing from step {found.step}{exact}")
+
+
+def _same_experiment(folder: Path, experiment: Experiment) -> None:
+    there, here = read_experiment(folder).to_dict(), experiment.to_dict()
+    differing = [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in here
+                 if name not in FREE and there[name] != here[name]]
+    if differing:
+        raise InputError(f"{folder} holds another run: {', '.join(differing)}; choose another folder")
+
+
+def _same_data(run: Run, data: Dataset) -> None:
+    about: Mapping[str, Any] = run.config.get("data", {})
+    if about.get("fingerprint") != data.fingerprint():
+        raise InputError(f"{run.folder} was trained on other data: {about.get('rows')} training rows of "
+                         f"{about.get('name')}, and these {len(data)} rows of {data.name} are not the same; choose "
+                         "another folder, or give the data of the run")

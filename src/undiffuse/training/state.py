@@ -1,0 +1,86 @@
+"""What a training changes: weights, their average, the moments of Adam and a meter, each one tensor on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from undiffuse.experiment import Experiment
+from undiffuse.model import Denoiser
+from undiffuse.training.ema import average_, decay
+from undiffuse.training.optim import Adam, flatten, learning_rate, parts, trained
+
+
+class State:
+    """A training after `step` updates: the model being trained, the model with the average of its weights.
+
+    An update whose loss or gradient is not finite changes nothing, nor does any update after it: `made` stays the
+    number of the updates made. Nothing is copied to the host, so that a GPU is never waited for.
+    """
+
+    def __init__(self, experiment: Experiment, model: Denoiser) -> None:
+        self.experiment, self.model, self.average = experiment, model, deepcopy(model).requires_grad_(False)
+        self.parameters = trained(model.net)
+        self.weights = flatten(self.parameters.values())
+        self.averaged = flatten(dict(self.average.net.named_parameters())[name] for name in self.parameters)
+        self.optimizer = Adam(self.weights, experiment.betas, experiment.weight_decay, experiment.optimizer == "adamw")
+        self.step = 0
+        self.made = torch.zeros((), dtype=torch.int64, device=model.device)
+        self.live = torch.ones((), dtype=self.weights.dtype, device=model.device)
+        self.meter = torch.zeros(3, dtype=self.weights.dtype, device=model.device)
+        self._gradient = torch.empty_like(self.weights)
+
+    @torch.no_grad()
+    def update(self, loss: Tensor) -> None:
+        """One update of everything from the loss of the batch; the meter counts it, its loss and its gradient's norm."""
+        gradient, norm = self.gradient(loss)
+        self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
+        limit = torch.inf if self.experiment.clip is None else self.experiment.clip
+        gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
+        self.optimizer.update(gradient, learning_rate(self.experiment, self.step), self.step, self.live)
+        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema, self.step)) * self.live)
+        self.meter += torch.stack([self.live, loss.detach(), norm])
+        self.made += self.live.long()
+        self.step += 1
+
+    def gradient(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient as one vector, which the next call overwrites, and its norm."""
+        pieces = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
+        torch.cat([g.reshape(-1) for g in pieces], out=self._gradient)
+        return self._gradient, torch.linalg.vector_norm(self._gradient)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
+        like = list(self.parameters.values())
+        m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
+        return _named(self.model.net, self.average.net, m, v, self.meter)
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """The state of a checkpoint."""
+        for name, t in self.tensors().items():
+            t.copy_(tensors[name])
+        self.step = step
+        self.made.fill_(step)
+
+    def finite(self) -> bool:
+        """Whether every number of the state is finite."""
+        vectors = (self.weights, self.averaged, self.optimizer.m, self.optimizer.v)
+        return all(bool(torch.isfinite(vector).all()) for vector in vectors)
+
+
+def schema(model: Denoiser) -> dict[str, Tensor]:
+    """Tensors of the names, shapes and types that the checkpoints of a model have."""
+    like = list(trained(model.net).values())
+    return _named(model.net, model.net, like, like, like[0].new_zeros(3))
+
+
+def _named(net: nn.Module, average: nn.Module, m: Sequence[Tensor], v: Sequence[Tensor],
+           meter: Tensor) -> dict[str, Tensor]:
+    tensors = {f"{kind}.{name}": t for kind, owner in (("net", net), ("ema", average))
+               for name, t in owner.state_dict().items()}
+    for kind, vectors in (("m", m), ("v", v)):
+        tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trained(net), vectors, strict=True)}
+    return {**tensors, "meter": meter}

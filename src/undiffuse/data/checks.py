@@ -42,5 +42,5 @@ def refuse_bomb(path: Path, unpacked: int) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """"; did you mean '...'?" if one of the known words is close, and otherwise nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(known), n=1) if len(word) < 200 else []
     return f"; did you mean {shown(close[0])}?" if close else ""

@@ -42,7 +42,7 @@ def open_data(source: str | os.PathLike[str], *, size: int | None = None, label:
 
 def _open(name: str, size: int | None, label: str | None, part: str) -> Dataset:
     path = Path(os.path.expanduser(name))
-    if not os.path.exists(path):
+    if not name or not os.path.exists(path):
         raise InputError(_unknown(name, path))
     if path.is_dir():
         return _folder(path, size, part)
@@ -69,6 +69,7 @@ def _file(path: Path, size: int | None, label: str | None, part: str) -> Dataset
 
 def _folder(path: Path, size: int | None, part: str) -> Dataset:
     """IDX files, or images; sub-folders "train" and "test" are parts, not labels."""
+    path = path.absolute()
     if images_in(path):
         return read_idx_folder(path, size, part)
     if (path / "train").is_dir() and (path / "test").is_dir():

@@ -1,0 +1,26 @@
+"""Helpers of the data tests: a refusal is one InputError of one line, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from undiffuse.data import open_data
+from undiffuse.errors import InputError
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Open a source that must be refused in one line that holds all of `words`; returns the line."""
+
+    def check(source: Any, *words: str, **options: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            open_data(source, **options)
+        line = str(caught.value)
+        assert "\n" not in line and len(line) < 700
+        assert all(word in line for word in words), line
+        return line
+
+    return check

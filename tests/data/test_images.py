@@ -1,0 +1,170 @@
+"""Folders of images: modes, sizes, labels, and refusals that name the file."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from undiffuse.data import open_data
+
+Refused = Callable[..., str]
+
+
+def pixels(i: int, height: int = 6, width: int = 6, channels: int = 1) -> np.ndarray:
+    x = (np.arange(height * width * channels) * (i + 3) * 7 % 256).astype(np.uint8)
+    return x.reshape(height, width, channels).squeeze(-1) if channels == 1 else x.reshape(height, width, channels)
+
+
+def write(path: Path, image: np.ndarray | Image.Image) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "PNG"])
+def test_lossless_files_come_back_exactly(tmp_path: Path, channels: int, suffix: str) -> None:
+    for i in range(3):
+        write(tmp_path / f"{i}.{suffix}", pixels(i, 5, 7, channels))
+    data = open_data(tmp_path)
+    expected = np.stack([pixels(i, 5, 7, channels).reshape(5, 7, channels).transpose(2, 0, 1) for i in range(3)])
+    assert torch.equal(data.x, torch.from_numpy(expected)) and data.y is None and data.levels == 256
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
+def test_lossy_files_come_back_nearly(tmp_path: Path, suffix: str) -> None:
+    ramp = np.tile(np.arange(0, 128, 8, dtype=np.uint8), (16, 1))
+    for i in range(2):
+        write(tmp_path / f"{i}.{suffix}", np.stack([ramp + 50 * i] * 3, -1))
+    x = open_data(tmp_path).x.double()
+    assert (x[0, 0] - torch.from_numpy(ramp)).abs().max() < 8 and (x[1] - x[0] - 50).abs().max() < 8
+
+
+def test_sub_folders_are_labels(tmp_path: Path) -> None:
+    for i, name in enumerate(["10", "9", "9", "katze ü", "10/deeper"]):
+        write(tmp_path / name / f"{i}.png", pixels(i))
+    data = open_data(tmp_path)
+    assert data.classes == ("9", "10", "katze ü") and data.y is not None
+    for image, label in zip(data.x, data.y, strict=True):
+        i = next(i for i in range(5) if np.array_equal(image[0].numpy(), pixels(i)))
+        assert data.classes[label] == ["10", "9", "9", "katze ü", "10"][i]
+
+
+def test_train_and_test_folders_are_parts_and_no_labels(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for i in range(2 + (part == "train")):
+            write(tmp_path / part / f"c{i % 2}" / f"{i}.png", pixels(i))
+    assert (len(open_data(tmp_path)), len(open_data(tmp_path, part="test"))) == (3, 2)
+    assert open_data(tmp_path).classes == ("c0", "c1")
+
+
+def test_what_loses_nothing_is_converted_and_noted(tmp_path: Path) -> None:
+    base = Image.fromarray(pixels(1, channels=3))
+    opaque = base.convert("RGBA")
+    write(tmp_path / "a.png", base)
+    write(tmp_path / "b.png", opaque)
+    write(tmp_path / "c.png", Image.fromarray(pixels(2, channels=3) // 64 * 64).convert("P"))
+    data = open_data(tmp_path)
+    assert torch.equal(data.x[0], data.x[1]) and data.shape == (3, 6, 6)
+    assert set(data.note) == {"1 images of mode P were converted to RGB", "1 images of mode RGBA were converted to RGB"}
+
+
+def test_bilevel_images_are_grey(tmp_path: Path) -> None:
+    for i in range(2):
+        write(tmp_path / f"{i}.png", Image.fromarray(pixels(i) > 99))
+    assert torch.equal(open_data(tmp_path).x[1, 0], torch.from_numpy((pixels(1) > 99).astype(np.uint8) * 255))
+
+
+def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    for i in range(2):
+        Image.fromarray(pixels(i, 4, 6)).save(tmp_path / f"{i}.png", exif=exif)
+    assert torch.equal(open_data(tmp_path).x[0, 0], torch.from_numpy(np.rot90(pixels(0, 4, 6), -1).copy()))
+
+
+def test_size_makes_all_alike(tmp_path: Path, refused: Refused) -> None:
+    write(tmp_path / "a.png", pixels(0, 6, 6))
+    write(tmp_path / "b.png", pixels(1, 8, 6))
+    refused(tmp_path, "a.png", "b.png", "6x8", "6x6", "size=")
+    data = open_data(tmp_path, size=6)
+    assert torch.equal(data.x[1, 0], torch.from_numpy(pixels(1, 8, 6)[1:7]))  # the centre square, not resampled
+
+
+def test_refusals_name_the_file(tmp_path: Path, refused: Refused) -> None:
+    cases = {"rgba.png": (Image.fromarray(pixels(1, channels=4)), ["transparent"]),
+             "la.png": (Image.fromarray(pixels(1)).convert("LA"), None),
+             "deep.png": (Image.fromarray(pixels(1).astype(np.uint16) * 250), ["I;16", "8-bit"]),
+             "cmyk.jpg": (Image.fromarray(pixels(1, channels=4), "CMYK"), ["CMYK"]),
+             "rgb.png": (Image.fromarray(pixels(1, channels=3)), ["is RGB", "a.png' is grey"])}
+    for name, (image, words) in cases.items():
+        folder = tmp_path / name.replace(".", "_")
+        write(folder / "a.png", pixels(0))
+        write(folder / name, image)
+        if words is None:
+            assert len(open_data(folder)) == 2
+        else:
+            refused(folder, name, *words)
+
+
+def test_refusals_of_folders(tmp_path: Path, refused: Refused) -> None:
+    refused(tmp_path, "holds no images", ".png")
+    write(tmp_path / "a.png", pixels(0))
+    refused(tmp_path, "1 sample;")
+    write(tmp_path / "b.png", pixels(0))
+    refused(tmp_path, "all 2 images", "equal")
+    write(tmp_path / "sub" / "c.png", pixels(1))
+    refused(tmp_path, "sub-folders", "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+    refused(tmp_path, "b.png", "cannot be read as an image")
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "b.png").symlink_to(tmp_path / "missing.png")
+    refused(tmp_path, "b.png", "cannot be read as an image")
+
+
+def test_other_files_are_left_out_and_loops_end(tmp_path: Path) -> None:
+    for i in range(2):
+        write(tmp_path / "a" / f"{i}.png", pixels(i))
+        write(tmp_path / "b" / f"{i}.png", pixels(i + 2))
+    (tmp_path / "a" / "readme.txt").write_text("hello")
+    write(tmp_path / ".thumbnails" / "0.png", pixels(9))
+    os.symlink(tmp_path, tmp_path / "b" / "again")
+    data = open_data(tmp_path)
+    assert len(data) == 4 and data.note == ("1 files that are not PNG, JPEG, WEBP or BMP were left out",)
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@pytest.mark.parametrize("side", [12_000, 100_000, 2**31 - 1])
+@pytest.mark.parametrize("size", [None, 8])
+def test_enormous_images_are_refused_before_they_are_decoded(tmp_path: Path, refused: Refused, side: int,
+                                                             size: int | None) -> None:
+    write(tmp_path / "a.png", pixels(0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
+    began = time.perf_counter()
+    refused(tmp_path, "b.png", "pixels", size=size)
+    assert time.perf_counter() - began < 1
+
+
+def test_a_folder_that_fits_in_no_memory_is_refused_after_one_image(tmp_path: Path, refused: Refused,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    from undiffuse.data import images
+
+    monkeypatch.setattr(images, "_MOST_BYTES", 100)
+    for i in range(3):
+        write(tmp_path / f"{i}.png", pixels(i))
+    refused(tmp_path, "3 images", "108", "smaller size=")
+    assert open_data(tmp_path, size=5).shape == (1, 5, 5)

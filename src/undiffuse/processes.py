@@ -47,6 +47,7 @@ class _LinearBeta(GaussianSDE):
     def _time_of_integral(self, B: Tensor) -> Tensor:
         """The root of B(t) = B, in the form without cancellation."""
         slope = (self.beta_max - self.beta_min) / self.T
+        B = B.clamp_max((self.beta_min + self.beta_max) / 2 * self.T)
         return (2 * B / (self.beta_min + (self.beta_min**2 + 2 * slope * B).sqrt())).clamp(0, self.T)
 
 
@@ -197,6 +198,10 @@ class Cosine(GaussianSDE):
     name = "cosine"
     offset: float = 0.008
 
+    def __post_init__(self) -> None:
+        if self.offset < 0:
+            raise InputError(f"got offset={self.offset}; expected a number ≥ 0")
+
     @property
     def _start(self) -> float:
         return math.pi / 2 * self.offset / (1 + self.offset)
@@ -248,6 +253,10 @@ class OU(GaussianSDE):
     scale: float = math.sqrt(2)
     T: float = 5.0
 
+    def __post_init__(self) -> None:
+        if not (self.scale > 0 and self.T > 0):
+            raise InputError(f"got scale={self.scale}, T={self.T}; expected positive numbers")
+
     def alpha(self, t: Tensor) -> Tensor:
         """e^{−θt}."""
         return torch.exp(-self.theta * t)
@@ -282,21 +291,22 @@ class DDPM(GaussianSDE):
         log_alpha_bar = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0)
         return 0.5 * (log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar)))
 
-    def log_snr(self, t: Time) -> Tensor:
-        """The interpolated λ(t)."""
-        t = as_time(t)
+    def _clock(self, t: Tensor) -> Tensor:
+        """σ̂²(t) = e^{−2λ}, which has a derivative at 0 too."""
         levels, k = self._levels.to(t), t * len(self.betas)
         below = k.detach().floor().clamp(1, max(1, len(levels) - 1)).long()
         low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
-        return torch.where(k <= 1, levels[0] - 0.5 * torch.log(k), low + (high - low) * (k - below))
+        first, interpolated = torch.exp(-2 * levels[0]), torch.exp(-2 * (low + (high - low) * (k - below)))
+        return torch.where(k <= 1, first * k, interpolated)
 
     def alpha(self, t: Tensor) -> Tensor:
-        """√sigmoid(2λ)."""
-        return torch.sigmoid(2 * self.log_snr(t)).sqrt()
+        """(1 + σ̂²)^{−1/2}."""
+        return (1 + self._clock(t)).rsqrt()
 
     def variance(self, t: Tensor) -> Tensor:
-        """sigmoid(−2λ)."""
-        return torch.sigmoid(-2 * self.log_snr(t))
+        """σ̂²/(1 + σ̂²)."""
+        clock = self._clock(t)
+        return clock / (1 + clock)
 
 
 def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple[float, ...]:

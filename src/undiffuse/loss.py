@@ -74,15 +74,16 @@ class Levels:
         return sde.time_of(-log_sigma.clamp(a, b))
 
     def density(self, sde: GaussianSDE, t: Time) -> Tensor:
-        """The density of the draws per unit of log-SNR at time t, for likelihood weighting."""
+        """The density of the draws per unit of log-SNR at time t, above 0 also where none falls; for "likelihood"."""
         t = as_time(t)
         if self.distribution == "time":
+            t = t.clamp_max((1 - 1e-9) * sde.T)  # short of T, where α may be 0
             rate = sde.g2(t) / (2 * sde.variance(t))  # = −λ'(t)
             return 1 / (rate * (sde.T - sde.time_of(-self._log(self.low))))
         a, b = self._ends(sde)
         if self.distribution == "log_uniform":
             return 1 / (b - a).expand(t.shape)
-        z = (-sde.log_snr(t) - self._log(math.exp(self.mean))) / self.std
+        z = ((-sde.log_snr(t)).clamp(a, b) - self._log(math.exp(self.mean))) / self.std
         share = self._normal_cdf(b) - self._normal_cdf(a)
         return torch.exp(-0.5 * z**2) / (math.sqrt(2 * math.pi) * self.std * share)
 

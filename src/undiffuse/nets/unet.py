@@ -14,7 +14,8 @@ from undiffuse.nets.embeddings import Condition, Film, zero
 
 
 def _norm(channels: int, affine: bool = True) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+    groups = math.gcd(8, channels // 2) if channels % 2 == 0 else 1  # of two channels at least: one pixel may be all
+    return nn.GroupNorm(groups, channels, affine=affine)
 
 
 class ConvBlock(nn.Module):

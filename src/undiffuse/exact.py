@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal, uniform, words
 from undiffuse.sde import GaussianSDE, Time, as_time
@@ -38,16 +39,18 @@ class _View(NamedTuple):
 class Mixture:
     """The law Σ_k w_k N(μ_k, Σ_k) of x_0, in float64.
 
-    `weights` (K,) are normalised; `means` (K, *shape); `covariances` (K, d, d) over the flattened event, or (K,) or ()
-    for isotropic variances. `labels` (K,), the class 0 ... C−1 of each component, makes `label=` a condition of the
-    denoiser. Variances may be 0 (point masses) wherever x_t with σ > 0 is asked about. Raises InputError for weights
-    that are negative and for covariances that are not symmetric and positive semi-definite.
+    `weights` (K,) are normalised; `means` (K, *shape), or (K,) for a law of one number, whose shape is (1,);
+    `covariances` (K, d, d) over the flattened event, or (K,) or () for isotropic variances. `labels` (K,), the class
+    0 ... C−1 of each component, makes `label=` a condition of the denoiser. Variances may be 0 (point masses) wherever
+    x_t with σ > 0 is asked about. Raises InputError for weights that are negative and for covariances that are not
+    symmetric and positive semi-definite.
     """
 
     def __init__(self, weights: Any, means: Any, covariances: Any, *, labels: Any = None) -> None:
         means, cov = _real(means, "means"), _real(covariances, "covariances")
         if means.ndim == 0:
             raise InputError("got a single number as means; expected one mean per component, of shape (K, *event)")
+        means = means[:, None] if means.ndim == 1 else means
         basis, spectrum = _eigen(cov, len(means), means[0].numel())
         self._fill(_real(weights, "weights"), means, basis, spectrum, labels)
 
@@ -162,7 +165,7 @@ class Mixture:
         gain = torch.cholesky_solve(A @ cov, seen.scale_tril).mT
         kept = torch.eye(self.dim, dtype=torch.float64) - gain @ A
         means = self._flat + (gain @ (y - seen.mean)[..., None])[..., 0]
-        weights = (self.weights.log() + seen.log_prob(y)).softmax(0)  # type: ignore[no-untyped-call]
+        weights = (self.weights.log() + seen.log_prob(y)).softmax(0)
         cov = kept @ cov @ kept.mT + gain @ R @ gain.mT
         return Mixture(weights, means.reshape(self.means.shape), (cov + cov.mT) / 2, labels=self.labels)
 
@@ -245,7 +248,9 @@ class ExactDenoiser(Model):
     def __init__(self, law: Mixture, sde: GaussianSDE) -> None:
         super().__init__()
         self.law, self.sde, self.shape, self.classes = law, sde, law.shape, law.classes
-        self.sigma_data = max(1e-12, float(law.covariance.diagonal().mean())) ** 0.5
+        variances, basis = torch.linalg.eigh(law.covariance)
+        self.moments = Moments(law.shape, law.mean.reshape(-1), variances.clamp_min(0), "pca", basis)
+        self.sigma_data = max(1e-6, self.moments.total_std)
 
     def denoise(  # type: ignore[override]
             self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:

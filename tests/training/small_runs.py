@@ -83,3 +83,60 @@ def quick_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Crash:
+    """Counts the system calls of a save in this process, and ends it in the middle of number `last`."""
+
+    def __init__(self, last: int) -> None:
+        self.left = last
+        self.calls: list[str] = []
+
+    def tick(self, name: str, torn: object = None) -> None:
+        self.calls.append(name)
+        self.left -= 1
+        if self.left == 0:
+            if callable(torn):
+                torn()
+            os._exit(77)
+
+    def install(self) -> None:
+        for name in ("fsync", "replace", "unlink"):
+            self._wrap(name)
+        opened = Path.open
+
+        def open_(path: Path, *args: object) -> object:
+            self.tick("open")
+            stream = opened(path, *args, buffering=0)
+            return Torn(stream, self) if "w" in str(args) else stream
+
+        Path.open = open_  # type: ignore[assignment, method-assign]
+
+    def _wrap(self, name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            self.tick(f"{name} {'folder' if name == 'fsync' and os.path.isdir(f'/proc/self/fd/{args[0]}') else ''}")
+            return real(*args, **kwargs)
+
+        setattr(os, name, call)
+
+
+class Torn:
+    """A file of which the last write before the crash arrives by half."""
+
+    def __init__(self, stream: object, crash: Crash) -> None:
+        self.stream, self.crash = stream, crash
+
+    def __enter__(self) -> Torn:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def write(self, data: bytes) -> None:
+        self.crash.tick("write", lambda: self.stream.write(data[: len(data) // 2]))
+        self.stream.write(data)

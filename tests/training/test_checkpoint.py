@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from training.small_runs import code_of, in_child
+from training.small_runs import Crash, code_of, in_child
 
 from undiffuse.errors import InputError, MachineError
 from undiffuse.noise import normal
@@ -155,7 +155,7 @@ def test_a_damaged_one_never_pushes_out_a_good_one(tmp_path: Path) -> None:
 def test_none_intact_is_an_error_and_none_at_all_is_none(tmp_path: Path) -> None:
     assert newest(tmp_path, tensors(), pytest.fail) is None
     save(tmp_path, 5, tensors(), STATE).write_bytes(b"damaged")
-    with pytest.raises(InputError, match="no checkpoint in .* is intact"):
+    with pytest.raises(InputError, match=r"no checkpoint in .* is intact"):
         newest(tmp_path, tensors(), str)
 
 
@@ -170,63 +170,6 @@ def test_a_full_disk_leaves_the_last_good_one_and_no_part(tmp_path: Path) -> Non
     assert code_of(in_child(fill)) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5.safetensors"]
     assert load(path_of(tmp_path, 5), tensors()).step == 5
-
-
-class Crash:
-    """Counts the system calls of a save in this process, and ends it in the middle of number `last`."""
-
-    def __init__(self, last: int) -> None:
-        self.left = last
-        self.calls: list[str] = []
-
-    def tick(self, name: str, torn: object = None) -> None:
-        self.calls.append(name)
-        self.left -= 1
-        if self.left == 0:
-            if callable(torn):
-                torn()
-            os._exit(77)
-
-    def install(self) -> None:
-        for name in ("fsync", "replace", "unlink"):
-            self._wrap(name)
-        opened = Path.open
-
-        def open_(path: Path, *args: object) -> object:
-            self.tick("open")
-            stream = opened(path, *args, buffering=0)
-            return Torn(stream, self) if "w" in str(args) else stream
-
-        Path.open = open_  # type: ignore[assignment, method-assign]
-
-    def _wrap(self, name: str) -> None:
-        real = getattr(os, name)
-
-        def call(*args: object, **kwargs: object) -> object:
-            self.tick(f"{name} {'folder' if name == 'fsync' and os.path.isdir(f'/proc/self/fd/{args[0]}') else ''}")
-            return real(*args, **kwargs)
-
-        setattr(os, name, call)
-
-
-class Torn:
-    """A file of which the last write before the crash arrives by half."""
-
-    def __init__(self, stream: object, crash: Crash) -> None:
-        self.stream, self.crash = stream, crash
-
-    def __enter__(self) -> Torn:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stream.close()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.stream, name)
-
-    def write(self, data: bytes) -> None:
-        self.crash.tick("write", lambda: self.stream.write(data[: len(data) // 2]))
-        self.stream.write(data)
 
 
 def test_a_crash_at_any_system_call_leaves_a_valid_checkpoint(tmp_path: Path) -> None:

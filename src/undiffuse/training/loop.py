@@ -52,12 +52,14 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     model = rebuild(run.config)
     initialize(model.net, experiment.seed)
     state = State(experiment, model.to(pick_device(experiment.device)))
+    feed = Feed(experiment, rows, model)
+    losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
     run.folder.mkdir(parents=True, exist_ok=True)
     with locked(run.folder), Signals() as signals:
         seconds = begin(run, state)
         with Log(run.folder, state.step) as log, watch(state.step, experiment.steps, progress) as bar:
-            training = _Training(run, state, Feed(experiment, rows, model), held, numbers, log, bar, seconds)
-            training.run(lambda step: signals.number > 0 or (stop is not None and stop(step)))
+            training = _Training(run, state, feed, held, numbers, log, bar, seconds)
+            training.update(lambda step: bool(stop and stop(step)) or signals.number > 0)
     if signals.number:
         say(f"stopped by signal {signals.number} at step {state.step}; `{_again(run)}` continues")
         raise SystemExit(128 + signals.number)
@@ -69,7 +71,7 @@ class _Training:
 
     def __init__(self, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor, log: Log,
                  bar: Progress, seconds: float) -> None:
-        self.run_, self.state, self.feed, self.log, self.bar, self.numbers = run, state, feed, log, bar, numbers
+        self.run, self.state, self.feed, self.log, self.bar, self.numbers = run, state, feed, log, bar, numbers
         self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
         self.held = Feed(run.experiment, held, state.average) if held is not None else None
         self.log_every = max(1, self.steps // ENTRIES)
@@ -78,7 +80,7 @@ class _Training:
         self.logged = (state.step, time.monotonic())
         self.loss, self.rate = float("nan"), 0.0
 
-    def run(self, stop: Callable[[int], bool]) -> None:
+    def update(self, stop: Callable[[int], bool]) -> None:
         """All the updates that are left, unless told to stop."""
         state, ending = self.state, False
         while state.step < self.steps and not ending:
@@ -108,8 +110,8 @@ class _Training:
         step = self.state.step
         updates, loss, norm = self.state.meter.tolist()
         self.loss, norm = loss / updates, norm / updates
-        self.rate = (step - before) * self.run_.experiment.batch / max(now - then, 1e-9)
-        self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run_.experiment, step - 1), grad_norm=norm,
+        self.rate = (step - before) * self.run.experiment.batch / max(now - then, 1e-9)
+        self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run.experiment, step - 1), grad_norm=norm,
                        rate=round(self.rate, 1), seconds=round(now - self.start, 3))
         self.state.meter.zero_()
         self.logged = (step, now)
@@ -121,11 +123,11 @@ class _Training:
         if self.held is not None and self._due(self.save_every):
             self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps))
         self.log.sync()
-        self.run_.save(self.state, time.monotonic() - self.start)
+        self.run.save(self.state, time.monotonic() - self.start)
 
     def _advice(self) -> str:
-        last = checkpoint.steps(self.run_.folder)[-1]
-        return (f"correct the data or start a new run with a lower lr; `{_again(self.run_)}` would repeat it from the "
+        last = checkpoint.steps(self.run.folder)[-1]
+        return (f"correct the data or start a new run with a lower lr; `{_again(self.run)}` would repeat it from the "
                 f"checkpoint of step {last}")
 
 

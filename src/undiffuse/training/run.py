@@ -134,7 +134,7 @@ def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) ->
             run = Run(folder, experiment, read_json(folder / _CONFIG))
             _same_data(run, data)
             return run
-    elif folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {"lock"}):
+    elif folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise InputError(f"{folder} holds something that is no run; choose another folder or empty it")
     return Run(folder, experiment, describe(experiment, train, data.fingerprint()))
 
@@ -154,11 +154,16 @@ def begin(run: Run, state: State) -> float:
         return float(found.state["seconds"])
     if run.metrics():
         raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
+    write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
     (run.folder / _CONFIG).parent.mkdir(exist_ok=True)
     write_json(run.folder / _CONFIG, run.config)
-    write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
     run.save(state, 0.0)
     return 0.0
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder without a run holds more than what a run leaves that is killed at its very start."""
+    return any(path.name != "lock" and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
 def _tell(found: checkpoint.Checkpoint) -> None:

@@ -35,7 +35,7 @@ class State:
 
     @torch.no_grad()
     def update(self, loss: Tensor) -> None:
-        """One update of everything from the loss of the batch; the meter counts it, its loss and its gradient's norm."""
+        """One update of everything from the loss of the batch; the meter adds 1, the loss and the gradient's norm."""
         gradient, norm = self.gradient(loss)
         self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
         limit = torch.inf if self.experiment.clip is None else self.experiment.clip

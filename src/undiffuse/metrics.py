@@ -123,7 +123,7 @@ def agreement(predicted: Tensor, asked: Tensor) -> Estimate:
     return Estimate(p, math.sqrt(p * (1 - p) / len(asked)))
 
 
-def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 8, seed: int = 0) -> Estimate:
+def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 16, seed: int = 0) -> Estimate:
     """What a metric gives for two sets of real data of these sizes: mean and spread over random re-divisions."""
     pool, n = torch.cat([real_a, real_b]), len(real_a)
     orders = [permutation(seed, Purpose.ORDER, i, len(pool)) for i in range(repeats)]

@@ -6,6 +6,7 @@ Reference: Karras et al. (2022), eq. 5 (arXiv:2206.00364); Lu et al. (2022), sec
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.sde import SDE, GaussianSDE
-
-_RHO = 7.0
 
 
 def _time(a: float, b: float, u: Tensor) -> Tensor:
@@ -29,10 +28,10 @@ def _log_snr(a: float, b: float, u: Tensor) -> Tensor:
     return a + (b - a) * u
 
 
-def _karras(a: float, b: float, u: Tensor) -> Tensor:
+def _karras(a: float, b: float, u: Tensor, rho: float = 7.0) -> Tensor:
     """σ̂^{1/ρ} evenly spaced, as a function of λ = −log σ̂."""
-    high, low = math.exp(-a / _RHO), math.exp(-b / _RHO)
-    return -_RHO * torch.log(high + (low - high) * u)
+    high, low = math.exp(-a / rho), math.exp(-b / rho)
+    return -rho * torch.log(high + (low - high) * u)
 
 
 def _cosine_log_snr(a: float, b: float, u: Tensor) -> Tensor:
@@ -46,14 +45,14 @@ _IN_LOG_SNR: dict[str, Callable[[float, float, Tensor], Tensor]] = {
     "log_snr": _log_snr, "karras": _karras, "cosine_log_snr": _cosine_log_snr,
 }
 GRIDS = (*_IN_TIME, *_IN_LOG_SNR)
-"""The grids by name: even in t, in √t, in λ = log(α/σ), in σ̂^{1/7}, in arctan σ̂."""
+"""The grids by name: even in t, in √t, in λ = log(α/σ), in σ̂^{1/7}, in arctan σ̂; karras(5) is even in σ̂^{1/5}."""
 
 
 def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: float | None = None,
-              t_end: float = 0.0, sigma_data: float = 0.5) -> Tensor:
+              t_end: float = 0.0, sigma_data: float = 0.5, first: float | None = None) -> Tensor:
     """The steps + 1 times (float64, strictly decreasing) from t_start (default T) to t_end.
 
-    Where α(t_start) = 0, a grid in λ has t_start as its first node and begins at σ̂ = 160 sigma_data.
+    first: a grid in λ leads in one step to σ̂ = first · sigma_data and is even from there (160 where α(t_start) = 0).
     A tensor is taken as the user's own grid. Raises InputError for an unknown name or a range that is empty.
     """
     start = sde.T if t_start is None else t_start
@@ -65,8 +64,8 @@ def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: flo
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     if grid in _IN_TIME:
         times = _IN_TIME[grid](start, t_end, u)
-    elif grid in _IN_LOG_SNR and isinstance(sde, GaussianSDE):
-        times = _in_log_snr(sde, steps, grid, start, t_end, sigma_data)
+    elif (spacing := _spacing(grid)) and isinstance(sde, GaussianSDE):
+        times = _in_log_snr(sde, steps, spacing, start, t_end, sigma_data, first)
     else:
         raise InputError(f"got grid={grid!r} for {type(sde).__name__}; expected one of "
                          f"{', '.join(GRIDS if isinstance(sde, GaussianSDE) else _IN_TIME)} or a tensor of times")
@@ -74,16 +73,27 @@ def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: flo
     return times
 
 
-def _in_log_snr(sde: GaussianSDE, steps: int, grid: str, start: float, end: float, sigma_data: float) -> Tensor:
-    """The times of a grid in λ, with one step in front where λ(start) = −∞."""
+def _spacing(grid: str) -> Callable[[float, float, Tensor], Tensor] | None:
+    """The grid in λ of that name."""
+    if found := re.fullmatch(r"karras\((\d*\.?\d+)\)", grid):
+        rho = float(found[1])
+        return (lambda a, b, u: _karras(a, b, u, rho)) if rho else None
+    return _IN_LOG_SNR.get(grid)
+
+
+def _in_log_snr(sde: GaussianSDE, steps: int, spacing: Callable[[float, float, Tensor], Tensor], start: float,
+                end: float, sigma_data: float, first: float | None) -> Tensor:
+    """The times of a grid in λ, with one step in front where `first` asks for it or λ(start) = −∞."""
     high, low = float(sde.log_snr(start)), float(sde.log_snr(end))
     if math.isinf(low):
         raise InputError(f"got t_end={end:g}, where log-SNR is infinite; choose t_end > 0 or a grid in time")
-    if not math.isinf(high):
-        return sde.time_of(_IN_LOG_SNR[grid](high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64)))
-    first = min(-math.log(160 * sigma_data), low - 1e-3)
+    inner = -math.log((first or 160) * sigma_data)
+    if math.isinf(high):
+        inner = min(inner, low - 1e-3)
+    elif first is None or steps == 1 or not high < inner < low:
+        return sde.time_of(spacing(high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64)))
     rest = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
-    times = sde.time_of(_IN_LOG_SNR[grid](first, low, rest))
+    times = sde.time_of(spacing(inner, low, rest))
     return torch.cat([torch.tensor([start], dtype=torch.float64), times])
 
 

@@ -43,13 +43,17 @@ class ReverseModel(nn.Module, ABC):
         Reference: Song et al. (2021), eqs. 6 and 13; Anderson (1982) for η = 1.
         """
 
+    @abstractmethod
+    def score(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+        """∇log p_t(x)."""
+
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
         """E[x_0 | x_t]; only a model of a Gaussian process has one."""
         raise InputError("got a model that has a score but no denoiser; use a method that needs the drift only")
 
     @abstractmethod
-    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
-        """Draws (n, *shape) of the prior at T, by sample index."""
+    def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
+        """Draws (n, *shape) of the prior at t (default T), by sample index."""
 
     @property
     def device(self) -> torch.device:
@@ -101,9 +105,12 @@ class Model(ReverseModel):
         rate = dsigma + 0.5 * eta**2 * self.sde.g2(t) / self.sde.sigma(t) if eta else dsigma
         return bcast(dalpha, x) * D + bcast(rate, x) * eps
 
-    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
-        """Draws of N(0, σ(T)² I)."""
-        return self.sde.prior_std() * normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
+    def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
+        """Draws of N(0, σ² I) at t (default T), or with the data's moments of N(α μ, α² C + σ² I)."""
+        at = as_time(self.sde.T if t is None else t)
+        alpha, sigma = float(self.sde.alpha(at)), float(self.sde.sigma(at))
+        eps = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
+        return sigma * eps if self.moments is None else self.moments.prior_sample(eps, alpha, sigma)
 
     def t_end(self) -> float:
         """Where sampling stops by default: the time at which σ/α is 0.004 of the data's deviation (EDM's .002/.5)."""
@@ -230,7 +237,7 @@ class ScoreModel(ReverseModel):
         """The process."""
         return self.sde
 
-    def score(self, x: Tensor, t: Time) -> Tensor:
+    def score(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
         """s(x, t)."""
         return self.score_fn(x, t)
 
@@ -239,8 +246,8 @@ class ScoreModel(ReverseModel):
         g2, slope = self._spread(x, t)
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (slope + g2 * self.score(x, t))
 
-    def prior_sample(self, n: int, seed: int, first_index: int) -> Tensor:
-        """Draws of N(mean, std²)."""
+    def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
+        """Draws of N(mean, std²), whatever t."""
         z = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
         return self.prior_mean.to(z) + self.prior_std.to(z) * z
 

@@ -18,9 +18,10 @@ from undiffuse.errors import InputError
 from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normal
-from undiffuse.sde import GaussianSDE
+from undiffuse.sde import GaussianSDE, as_time
 from undiffuse.steps import METHODS, Method, Node, Plan, State, Step, method_of
-from undiffuse.steps.state import Counted, nodes_of
+from undiffuse.steps.path import Motion
+from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
 Callback = Callable[[int, float, Tensor], None]
 
@@ -29,7 +30,8 @@ Callback = Callable[[int, float, Tensor], None]
 class Samples:
     """What `sample` returns: x (n, *event) in data units, the model calls per sample, the grid, the path if kept.
 
-    `trajectory` is a list of (t, x) from t_start to the end, x in data units, its last entry being `x`.
+    `trajectory` is a list of (t, x) from t_start to the end, x in data units, its last entry being `x`. Of a method
+    that chooses its own steps `nfe` is the median and `nfe_each` (n,) the calls of every sample.
     """
 
     x: Tensor
@@ -37,34 +39,40 @@ class Samples:
     t: Tensor
     method: str
     trajectory: list[tuple[float, Tensor]] = field(default_factory=list)
+    nfe_each: Tensor | None = None
 
 
-def sample(model: ReverseModel, n: int | None = None, method: str = "auto", steps: int = 20, *,
+def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int = 20, *,
            grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
            x_T: Tensor | None = None, t_start: float | None = None, t_end: float | None = None,
            denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
-           **cond: Any) -> Samples:
+           noise: str = "step", options: dict[str, Any] | None = None, **cond: Any) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
-    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, or auto.
-    steps: intervals of the grid. x_T: given states at t_start in model units instead of draws of the prior.
+    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, auto, or a `Method`.
+    options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods.
+    x_T: given states at t_start in model units instead of draws of the prior.
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
     callback(step, t, x): called for every block after every step. block: rows per model call.
+    noise: "step" has an address for every step, "path" one for every time, so that a finer grid refines the same path.
     cond: conditions such as label, one for all or a tensor with one entry a sample.
 
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
     name, chosen = _choose(model, method)
-    times = _times(model, steps, grid or chosen.grid, t_start, t_end)
-    _check(model, n, x_T, cond)
-    run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback)
+    times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
+    _check(model, n, x_T, noise, cond)
+    run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
+               noise == "path" or chosen.path, options or {})
+    run.check()
     pieces = [run(*piece) for piece in _blocks(n, first_index, block or model.block, x_T, cond)]
     paths = [torch.cat([p[k] for p in pieces]) for k in range(len(pieces[0]))] if pieces else []
     stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
     kept = list(zip(stamps, paths, strict=True)) if trajectory else []
     x = paths[-1] if paths else model.transform.inverse(torch.empty(0, *model.shape))
-    return Samples(x, run.calls, times, name, kept)
+    each = torch.cat(run.each) if run.each else None
+    return Samples(x, run.calls if each is None else int(each.median()), times, name, kept, each)
 
 
 @dataclass
@@ -78,7 +86,10 @@ class _Run:
     denoise_last: bool
     trajectory: bool
     callback: Callback | None
+    path: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
+    each: list[Tensor] = field(default_factory=list)
     step: Step | None = None
 
     @property
@@ -86,12 +97,21 @@ class _Run:
         """Whether the model has a denoiser for the last evaluation."""
         return isinstance(self.model, Model)
 
+    def check(self) -> None:
+        """Raise InputError where the method does not fit the request, before anything is computed."""
+        last = self.nodes[-1]
+        if self.method.gaussian and last.sigma == 0:
+            raise InputError(f"got t_end={float(last.t):g}, where there is no noise and log-SNR is infinite; choose "
+                             "t_end > 0 (denoise_last=True ends at the data)")
+        self.method.step(Plan(self.model, self.nodes, torch.empty(0, *self.model.shape)), self.options)
+
     @torch.no_grad()
     def __call__(self, first: int, size: int, keep: int, x: Tensor | None, cond: dict[str, Any]) -> list[Tensor]:
         """The states of one block in data units: all of them with `trajectory`, else the last."""
         model = Counted(self.model, cond)
-        start = (self.model.prior_sample(size, self.seed, first) if x is None else x).to(self.model.device)
-        step = self.step = self.step or self.method.make(Plan(self.model, self.nodes, start))
+        prior = self.model.prior_sample(size, self.seed, first, float(self.nodes[0].t)) if x is None else x
+        start = prior.to(self.model.device)
+        step = self.step = self.step or self.method.step(Plan(self.model, self.nodes, start), self.options)
         state = State(start, self.nodes[0], 0, model, self._noise(first, size))
         path = [state.x]
         for node in self.nodes[1:]:
@@ -102,13 +122,18 @@ class _Run:
             path = [*path, model.denoise(state.x, state.node)][0 if self.trajectory else 1:]
         self._check_finite(path[-1], first, keep)
         self.calls = model.calls
+        if model.each is not None:
+            self.each.append((model.each + model.calls)[:keep].cpu())
         return [self.model.transform.inverse(p[:keep].cpu()) for p in path]
 
-    def _noise(self, first: int, size: int) -> Callable[[int, int], Tensor]:
-        model = self.model
+    def _noise(self, first: int, size: int) -> Noise:
+        model, ends = self.model, (float(self.nodes[-1].t), float(self.nodes[0].t))
+        motion = Motion(self.seed, first, size, model.shape, model.dtype, *ends) if self.path else None
 
-        def draw(index: int, stage: int) -> Tensor:
-            z = normal(self.seed, Purpose.STEP, index * 16 + stage, first, size, model.shape, model.dtype)
+        def draw(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
+            if motion is not None and stage < STAGES and bool((s < t).any()):
+                return motion.increment(t, s).to(model.device)
+            z = normal(self.seed, Purpose.STEP, (index << 20) + stage, first, size, model.shape, model.dtype)
             return z.to(model.device)
 
         return draw
@@ -125,10 +150,12 @@ class _Run:
                              "another method, or a model that is trained further")
 
 
-def _choose(model: ReverseModel, name: str) -> tuple[str, Method]:
+def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:
     """The method asked for, or the default for the kind of process."""
     gaussian = isinstance(model.process(), GaussianSDE)
-    name = name if name != "auto" else ("dpmpp_2m" if gaussian else "heun")
+    if isinstance(asked, Method):
+        return "custom", asked
+    name = asked if asked != "auto" else ("dpmpp_2m" if gaussian else "heun")
     method = method_of(name)
     if method.gaussian and not gaussian:
         usable = ", ".join(k for k, m in METHODS.items() if not m.gaussian)
@@ -136,14 +163,19 @@ def _choose(model: ReverseModel, name: str) -> tuple[str, Method]:
     return name, method
 
 
-def _times(model: ReverseModel, steps: int, grid: str | Tensor, t_start: float | None, t_end: float | None) -> Tensor:
+def _times(model: ReverseModel, method: Method, steps: int, grid: str | Tensor, t_start: float | None,
+           t_end: float | None) -> Tensor:
+    if method.adaptive:
+        steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or model.sde.T))) == 0)
     if isinstance(model, Model):
         return time_grid(model.sde, steps, grid, t_start, model.t_end() if t_end is None else t_end, model.sigma_data)
     named = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
     return time_grid(model.process(), steps, named, t_start, 0.0 if t_end is None else t_end)
 
 
-def _check(model: ReverseModel, n: int, x_T: Tensor | None, cond: dict[str, Any]) -> None:
+def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: dict[str, Any]) -> None:
+    if noise not in ("step", "path"):
+        raise InputError(f"got noise={noise!r}; expected step or path")
     if n < 0:
         raise InputError(f"got n={n}; expected a number of samples ≥ 0")
     if x_T is not None and tuple(x_T.shape) != (n, *model.shape):

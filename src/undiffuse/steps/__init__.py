@@ -1,6 +1,7 @@
 """Samplers as steps: functions (state, node) -> state, and the table that names them."""
 
-from undiffuse.steps.names import METHODS, Method, Plan, method_of
+from undiffuse.steps.method import Method, Plan
+from undiffuse.steps.names import METHODS, method_of
 from undiffuse.steps.state import Node, State, Step
 
 __all__ = ["METHODS", "Method", "Node", "Plan", "State", "Step", "method_of"]

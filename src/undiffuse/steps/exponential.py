@@ -121,49 +121,64 @@ class Multistep:
         values = (v, *values)[: self.order + 1]
         if last is not None and (correct := self.corrections[i - 1]):
             y = correct(last[0], values, last[1])
-        noise = self.kernel.enter_noise(state.normal()) if self.kernel.ell else None
+        noise = self.kernel.enter_noise(state.normal(s)) if self.kernel.stochastic else None
         x = self.kernel.leave(self.rows[i](y, values, noise), s)
         return state.moved(x, s, (values, (y, noise) if self.corrector else None))
 
 
+class Stage(NamedTuple):
+    """A stage of a singlestep method: where it ends, how it is reached from the start of the step through the values
+    `use`, and how the noise grows from the end of the stage before it."""
+
+    end: Node
+    row: Row
+    use: tuple[int, ...]
+    growth: Row
+
+
 @dataclass
 class Singlestep:
-    """An exponential Runge-Kutta method: v at stages λ + r h, each reached through the stages before it.
+    """An exponential Runge-Kutta method: v at stages λ + r h (r rising), each reached through the stages before it.
 
-    `final` names the stages through which the step itself interpolates (0 is the start).
+    `final` names the stages through which the step itself interpolates (0 is the start). All stages of a step see one
+    Brownian path: the noise of a stage is that of the stage before it, carried on, plus new noise for what lies
+    between. A step depends on nothing but its two ends, so it can be used between any two nodes.
     """
 
     kernel: Kernel
     stages: tuple[float, ...]
     final: tuple[int, ...]
     sde: GaussianSDE
-    nodes: list[Node]
     like: Tensor
     tweak: Tweak = exact
 
     def __post_init__(self) -> None:
-        self.plans = [self._plan(i) for i in range(len(self.nodes) - 1)]
+        self.plans: dict[tuple[float, float], list[Stage]] = {}
 
-    def _plan(self, i: int) -> list[tuple[Node, Row, tuple[int, ...]]]:
-        """(node, row, stages used) of every stage and of the step; from λ = −∞ a first-order step."""
-        node, s = self.nodes[i], self.nodes[i + 1]
+    def _plan(self, node: Node, s: Node) -> list[Stage]:
+        """Every stage, the step itself last; from λ = −∞ a first-order step."""
         h = node.step_to(s)
-        if math.isinf(h):
-            return [(s, row(self.kernel, node, s, [0.0], self.tweak, self.like), (0,))]
-        lam = torch.tensor([node.log_snr + r * h for r in self.stages], dtype=torch.float64)
-        inner = nodes_of(self.sde, self.sde.time_of(lam))
-        offsets = [0.0, *(r * h for r in self.stages)]
-        uses = [*(tuple(range(j + 1)) for j in range(len(self.stages))), self.final]
-        return [(e, row(self.kernel, node, e, [offsets[k] for k in use], self.tweak, self.like), use)
-                for e, use in zip([*inner, s], uses, strict=True)]
+        rs = () if math.isinf(h) else self.stages
+        inner = self.sde.time_of(torch.tensor([node.log_snr + r * h for r in rs], dtype=torch.float64))
+        offsets, ends = [0.0, *(r * h for r in rs)], [*nodes_of(self.sde, inner), s]
+        uses = [*(tuple(range(j + 1)) for j in range(len(rs))), self.final if rs else (0,)]
+        return [Stage(e, self._row(node, e, [offsets[k] for k in use]), use, self._row(before, e, [0.0]))
+                for before, e, use in zip([node, *ends], ends, uses, strict=False)]
+
+    def _row(self, node: Node, s: Node, offsets: list[float]) -> Row:
+        return row(self.kernel, node, s, offsets, self.tweak, self.like)
 
     def __call__(self, state: State, s: Node) -> State:
         """One step through all stages."""
-        node, x = state.node, state.x
-        y = self.kernel.enter(x, node)
+        node, x, key = state.node, state.x, (state.node.log_snr, s.log_snr)
+        plan = self.plans[key] = self.plans.get(key) or self._plan(node, s)
+        y, noise, before = self.kernel.enter(x, node), torch.zeros(()), node
         values = [self.kernel.value(y, state.model.denoise(x, node), node)]
-        for end, step, use in self.plans[state.index]:
-            inner = step(y, [values[k] for k in use], None)
+        for k, (end, step, use, growth) in enumerate(plan):
+            inner = step(y, [values[j] for j in use], None)
+            if self.kernel.stochastic:
+                noise = growth(noise, (), self.kernel.enter_noise(state.normal(end, k, before)))
+                inner, before = inner + noise, end
             x = self.kernel.leave(inner, end)
             if end is not s:
                 values.append(self.kernel.value(inner, state.model.denoise(x, end), end))

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,16 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 class Kernel(ABC):
-    """How a step is split: coordinates, the remainder v, and the coefficients of a step from one node to another."""
+    """How a step is split: coordinates, the remainder v, and the coefficients of a step from one node to another.
 
-    ell: float = 0.0
+    The coefficients are those of one step, or of many at once: nodes whose α, σ and λ are arrays (n, 1) give arrays
+    (n, k), with k = 1 where all coordinates are alike.
+    """
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step adds noise."""
+        return False
 
     def enter(self, x: Tensor, node: Node) -> Tensor:
         """The coordinates of a state."""
@@ -65,10 +74,22 @@ class Kernel(ABC):
 
 @dataclass
 class Data(Kernel):
-    """The kernel of data prediction, with stochasticity ℓ and optionally in the frame of the data's moments."""
+    """The kernel of data prediction, with stochasticity ℓ and optionally in the frame of the data's moments.
 
-    ell: float = 0.0
+    ℓ is a number, or a function of σ̂ whose value at the start of a step holds for the whole step.
+    """
+
+    ell: float | Callable[[float], float] = 0.0
     frame: Moments | None = None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether ℓ is not 0 throughout."""
+        return callable(self.ell) or self.ell > 0
+
+    def level(self, node: Node) -> Any:
+        """ℓ of a step that starts at the node."""
+        return np.vectorize(self.ell)(np.exp(-node.log_snr)) if callable(self.ell) else self.ell
 
     @property
     def s2(self) -> Array:
@@ -100,12 +121,11 @@ class Data(Kernel):
 
     def _shrink(self, node: Node, s: Node) -> Array:
         """(Ψ'/Ψ)^{ℓ²}, 0 from α = 0."""
-        if not self.ell:
+        ell = self.level(node)
+        if not np.any(ell):
             return np.ones(())
-        if node.alpha == 0:
-            return np.zeros(())
         ratio2 = self._total2(s) * node.alpha**2 / (self._total2(node) * s.alpha**2)
-        return np.asarray(ratio2 ** (self.ell**2 / 2))
+        return np.asarray(ratio2 ** (ell**2 / 2))
 
     def carry(self, node: Node, s: Node) -> Array:
         """(α'/α)(Ψ'/Ψ)ᶜ, finite at α = 0."""
@@ -117,17 +137,17 @@ class Data(Kernel):
 
     def moments(self, node: Node, s: Node, order: int) -> Array:
         """α' c ∫₀ʰ (Ψ'/Ψ_u)ᶜ uᵏ du; from α = 0 the zeroth only."""
-        c, h = 1 + self.ell**2, node.step_to(s)
+        c, h = 1 + self.level(node) ** 2, node.step_to(s)
         last2 = self._total2(s) / s.alpha**2
-        if math.isinf(h):
+        if np.ndim(h) == 0 and math.isinf(h):
             q = (_NODES + 1) / 2
             level2 = (s.sigma / s.alpha) ** 2
             inside = (last2[..., None] / (self.s2[..., None] * q ** (2 / c) + level2)) ** (c / 2)
             return np.stack([s.alpha * (inside @ (_WEIGHTS / 2))] + [np.zeros_like(last2)] * (order - 1))
-        u = h * (_NODES + 1) / 2
-        here2 = self.s2[..., None] + np.exp(-2 * (node.log_snr + u))
-        inside = (s.alpha * c * h / 2) * (last2[..., None] / here2) ** (c / 2) * _WEIGHTS
-        return np.stack([inside @ u**k for k in range(order)])
+        u, lam = _inner(node, h)
+        power = (_last(c) if np.ndim(c) else c) / 2
+        inside = (last2[..., None] / (self.s2[..., None] + np.exp(-2 * lam))) ** power * _WEIGHTS
+        return np.stack([s.alpha * c * h / 2 * (inside * u**k).sum(-1) for k in range(order)])
 
 
 @dataclass
@@ -145,9 +165,20 @@ class Noise(Kernel):
     def moments(self, node: Node, s: Node, order: int) -> Array:
         """−α' ∫₀ʰ σ̂_u uᵏ du."""
         h = node.step_to(s)
-        u = h * (_NODES + 1) / 2
-        inside = -s.alpha * h / 2 * np.exp(-(node.log_snr + u)) * _WEIGHTS
-        return np.stack([inside @ u**k for k in range(order)])
+        u, lam = _inner(node, h)
+        inside = np.exp(-lam) * _WEIGHTS
+        return np.stack([-s.alpha * h / 2 * (inside * u**k).sum(-1) for k in range(order)])
+
+
+def _last(c: Any) -> Array:
+    """A number, or an array of them, with a last axis for the nodes of the quadrature."""
+    return np.asarray(c)[..., None]
+
+
+def _inner(node: Node, h: Any) -> tuple[Array, Array]:
+    """The nodes of the quadrature over a step: u in (0, h) and λ + u."""
+    u = _last(h) * (_NODES + 1) / 2
+    return u, _last(node.log_snr) + u
 
 
 def _like(c: Array, y: Tensor) -> Tensor | float:

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.gaussian import Moments
-from undiffuse.model import ReverseModel
-from undiffuse.ode import EULER, HEUN, MIDPOINT, RK4
-from undiffuse.sde import GaussianSDE
+from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, EULER, HEUN, MIDPOINT, RK4
 from undiffuse.steps.exponential import Multistep, Singlestep, Tweak, exact, half_curvature, midpoint
+from undiffuse.steps.flow import ode, runge_kutta, runge_kutta_log_snr, runge_kutta_sigma
 from undiffuse.steps.kernel import Data, Kernel, Noise
-from undiffuse.steps.state import Node, Step
-from undiffuse.steps.stepping import euler_maruyama, runge_kutta
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a step is made for: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
-
-    model: ReverseModel
-    nodes: list[Node]
-    like: Tensor
-
-    @property
-    def frame(self) -> Moments | None:
-        """The data's moments, where the model has them."""
-        return getattr(self.model, "moments", None)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A named sampler: `make(plan)` gives its step, `order` is the claimed one (weak, where `stochastic`)."""
-
-    make: Callable[[Plan], Step]
-    order: int
-    stochastic: bool = False
-    grid: str = "log_snr"
-    gaussian: bool = True
+from undiffuse.steps.method import Method, Plan
+from undiffuse.steps.state import Step
+from undiffuse.steps.stochastic import (
+    euler_maruyama,
+    multistep_sde,
+    reverse_diffusion,
+    sa_solver,
+    singlestep_sde,
+)
 
 
 def multistep(order: int, ell: float = 0.0, *, corrector: bool = False, tweak: Tweak = exact,
@@ -59,9 +36,7 @@ def singlestep(stages: tuple[float, ...], final: tuple[int, ...], kernel: Callab
     """An exponential Runge-Kutta method with those stages."""
 
     def make(plan: Plan) -> Step:
-        sde = plan.model.process()
-        assert isinstance(sde, GaussianSDE)
-        return Singlestep(kernel(plan), stages, final, sde, plan.nodes, plan.like, tweak)
+        return Singlestep(kernel(plan), stages, final, plan.sde, plan.like, tweak)
 
     return make
 
@@ -82,13 +57,17 @@ def noise(plan: Plan) -> Kernel:
 
 
 METHODS: dict[str, Method] = {
-    "euler": Method(lambda plan: runge_kutta(EULER), 1, gaussian=False),
-    "midpoint": Method(lambda plan: runge_kutta(MIDPOINT), 2, gaussian=False),
-    "heun": Method(lambda plan: runge_kutta(HEUN), 2, grid="karras", gaussian=False),
-    "rk4": Method(lambda plan: runge_kutta(RK4), 4, gaussian=False),
-    "euler_maruyama": Method(lambda plan: euler_maruyama(), 1, stochastic=True, grid="time", gaussian=False),
+    "euler": Method(runge_kutta(EULER), 1, gaussian=False),
+    "midpoint": Method(runge_kutta(MIDPOINT), 2, gaussian=False),
+    "heun": Method(runge_kutta(HEUN), 2, grid="karras", gaussian=False),
+    "rk4": Method(runge_kutta(RK4), 4, gaussian=False),
+    "midpoint_log_snr": Method(runge_kutta_log_snr(MIDPOINT), 2),
+    "heun_log_snr": Method(runge_kutta_log_snr(HEUN), 2),
+    "rk4_log_snr": Method(runge_kutta_log_snr(RK4), 4),
+    "heun_sigma": Method(runge_kutta_sigma(HEUN), 2, grid="karras"),
+    "ode23": Method(ode(BOGACKI_SHAMPINE), 3, gaussian=False, adaptive=True),
+    "ode45": Method(ode(DORMAND_PRINCE), 5, gaussian=False, adaptive=True),
     "ddim": Method(multistep(1), 1),
-    "ancestral": Method(multistep(1, 1.0), 1, stochastic=True),
     "dpm_solver_2s": Method(singlestep((0.5,), (0, 1), noise, midpoint), 2),
     "dpm_solver_3s": Method(singlestep((1 / 3, 2 / 3), (0, 2), noise), 3),
     "dpm_solver_2m": Method(multistep(2, kernel=noise), 2),
@@ -104,6 +83,16 @@ METHODS: dict[str, Method] = {
     "unipc_3": Method(multistep(3, corrector=True), 4),
     "wiener_2m": Method(multistep(2, kernel=wiener), 2),
     "wiener_3m": Method(multistep(3, kernel=wiener), 3),
+    "euler_maruyama": Method(euler_maruyama, 1, stochastic=True, grid="time", gaussian=False),
+    "reverse_diffusion": Method(reverse_diffusion, 1, stochastic=True, grid="time"),
+    "ancestral": Method(multistep_sde(1), 1, stochastic=True),
+    "sde_dpmpp_1": Method(multistep_sde(1), 1, stochastic=True),
+    "dpmpp_2m_sde": Method(multistep_sde(2, midpoint), 2, stochastic=True),
+    "dpmpp_2m_sde_heun": Method(multistep_sde(2), 2, stochastic=True),
+    "dpmpp_3m_sde": Method(multistep_sde(3), 2, stochastic=True),
+    "dpmpp_sde": Method(singlestep_sde((0.5,), (0, 1), midpoint), 2, stochastic=True),
+    "seeds_2": Method(singlestep_sde((0.5,), (0, 1)), 2, stochastic=True),
+    "sa_solver": Method(sa_solver, 2, stochastic=True),
 }
 
 

@@ -35,15 +35,32 @@ def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
 
 
 class Counted:
-    """A model with its conditions, counting every call: `denoise` for D, `drift` for the reverse drift."""
+    """A model with its conditions, counting every call: `denoise` for D, `drift` for the reverse drift.
+
+    `calls` counts evaluations of the whole batch, `each` (B,) those that an adaptive method made sample by sample.
+    """
 
     def __init__(self, model: ReverseModel, cond: dict[str, Any]) -> None:
         self.model, self.cond, self.calls = model, cond, 0
+        self.each: Tensor | None = None
 
     def denoise(self, x: Tensor, node: Node) -> Tensor:
-        """D(x, t)."""
+        """D(x, t) at a node."""
+        return self.denoise_at(x, node.t)
+
+    def denoise_at(self, x: Tensor, t: Tensor) -> Tensor:
+        """D(x, t), t () or (B,)."""
         self.calls += 1
-        return self.model.denoise(x, node.t, **self.cond)
+        return self.model.denoise(x, t, **self.cond)
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """∇log p_t(x)."""
+        self.calls += 1
+        return self.model.score(x, t, **self.cond)
+
+    def count_each(self, evaluations: Tensor, calls: int) -> None:
+        """Count evaluations sample by sample, and take back the calls of the batch since there were `calls`."""
+        self.calls, self.each = calls, evaluations if self.each is None else self.each + evaluations
 
     def drift(self, x: Tensor, t: Tensor, eta: float = 0.0) -> Tensor:
         """The drift of the reverse SDE with noise η g."""
@@ -51,23 +68,35 @@ class Counted:
         return self.model.reverse_drift(x, t, eta, **self.cond)
 
 
+Noise = Callable[[int, int, Tensor, Tensor], Tensor]
+"""Standard normals like x of (index of the step, stage, from t, to t); times are () or (B,)."""
+STAGES = 16
+"""The stages that one step may have; a combinator gives those of a repeated step other addresses."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """A batch on its way: x (B, *event) at `node` after `index` steps.
-
-    `normal(stage)` gives the standard normals of this step, shaped like x; `memory` is the method's own.
-    """
+    """A batch on its way: x (B, *event) at `node` after `index` steps; `memory` is the method's own."""
 
     x: Tensor
     node: Node
     index: int
     model: Counted
-    noise: Callable[[int, int], Tensor]
+    noise: Noise
     memory: Any = None
 
-    def normal(self, stage: int = 0) -> Tensor:
-        """Standard normals like x for a stage of this step."""
-        return self.noise(self.index, stage)
+    def normal(self, s: Node, stage: int = 0, start: Node | None = None) -> Tensor:
+        """Standard normals like x of one stage of this step: the noise between `start` (default here) and s."""
+        return self.noise(self.index, stage, (start or self.node).t, s.t)
+
+    def again(self, x: Tensor, node: Node, times: int) -> State:
+        """The same step at another place, with noise of its own for every number of `times`."""
+        here = self.noise
+
+        def other(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
+            return here(index, stage + STAGES * times, t, s)
+
+        return replace(self, x=x, node=node, noise=other)
 
     def moved(self, x: Tensor, node: Node, memory: Any = None) -> State:
         """The state one step on."""

@@ -87,6 +87,13 @@ def test_resampling_keeps_means_and_symmetry(size: int) -> None:
     assert torch.equal(x[0], x[1].transpose(1, 2))
 
 
+def test_fine_stripes_become_grey_and_not_coarse_stripes() -> None:
+    stripes = np.tile(np.array([0, 240], np.uint8), (2, 21, 10))[:, :20]
+    stripes[1] = stripes[1].T
+    x = from_arrays(stripes, size=5).x.double()
+    assert ((x - 120).abs() < 25).all()  # without the antialiasing kernel each pixel would be one stripe, or half
+
+
 REFUSALS: list[tuple[str, Any, list[str]]] = [
     ("no rows", np.zeros((0, 2)), ["at least"]),
     ("one row", np.ones((1, 2)), ["1 sample", "at least 2"]),

@@ -75,7 +75,8 @@ def test_what_loses_nothing_is_converted_and_noted(tmp_path: Path) -> None:
     write(tmp_path / "c.png", Image.fromarray(pixels(2, channels=3) // 64 * 64).convert("P"))
     data = open_data(tmp_path)
     assert torch.equal(data.x[0], data.x[1]) and data.shape == (3, 6, 6)
-    assert set(data.note) == {"1 images of mode P were converted to RGB", "1 images of mode RGBA were converted to RGB"}
+    assert set(data.note) == {"mode P was converted to RGB (1 of 3 images)",
+                              "mode RGBA was converted to RGB (1 of 3 images)"}
 
 
 def test_bilevel_images_are_grey(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_other_files_are_left_out_and_loops_end(tmp_path: Path) -> None:
     write(tmp_path / ".thumbnails" / "0.png", pixels(9))
     os.symlink(tmp_path, tmp_path / "b" / "again")
     data = open_data(tmp_path)
-    assert len(data) == 4 and data.note == ("1 files that are not PNG, JPEG, WEBP or BMP were left out",)
+    assert len(data) == 4 and data.note == ("files that are not PNG, JPEG, WEBP or BMP were left out (1)",)
 
 
 def chunk(name: bytes, body: bytes) -> bytes:

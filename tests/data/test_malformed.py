@@ -112,7 +112,7 @@ def test_damaged_files_open_or_are_refused(tmp_path: Path, kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", VALID)
 def test_many_damaged_files_open_or_are_refused(tmp_path: Path, kind: str) -> None:
-    damage_files(tmp_path, kind, 1000)
+    damage_files(tmp_path, kind, 400)
 
 
 @pytest.mark.parametrize("kind", VALID)

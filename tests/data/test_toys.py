@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import NAMES, distance_to_curve, open_data
+from undiffuse.data.dataset import TOY_NORMAL, TOY_UNIFORM
 from undiffuse.data.toys import SPIRALS, TOYS
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.noise import Purpose, normal, permutation
 
 N = 20_000
 
@@ -124,14 +125,13 @@ def test_moons_are_half_circles_with_noise() -> None:
     assert outside < 6.7 * 0.05
 
 
-def test_a_split_does_not_look_at_the_words_that_made_the_samples() -> None:
-    # Held-out rows are those with the least words of their own stream. With the toys' stream they would be biased.
-    train, held = open_data("checkerboard", n=N).split(2000)
-    mean, error = held.x.double().mean(0), 1.1547 / math.sqrt(2000)
-    assert (mean.abs() < 5 * error).all()
-    words = uniform(0, Purpose.DATA, 0, 0, N)
-    assert words[words.argsort()[:2000]].mean() < 0.06  # what the mistake would do to the uniform numbers
-    assert len(train) == N - 2000
+def test_splits_and_subsets_do_not_use_the_words_that_made_the_samples() -> None:
+    data = open_data("checkerboard", n=500)
+    parts = [data.split(100)[1], data.subset(100)]
+    assert not torch.equal(parts[0].x, parts[1].x)
+    for stream in (TOY_UNIFORM, TOY_NORMAL):
+        mistaken = data.take(permutation(0, Purpose.DATA, stream, 500)[:100].sort().values)
+        assert not any(torch.equal(part.x, mistaken.x) for part in parts)
 
 
 @pytest.mark.parametrize("n", [-1, 0, 1, 10**12])

@@ -96,7 +96,7 @@ def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ())
 
 def _resample(x: Tensor, size: int, levels: int) -> Tensor:
     soft = functional.interpolate(x.float(), (size, size), mode="bicubic", antialias=True)
-    # A little more than a half, so that ties go the same way whatever the last bits of this machine's arithmetic.
+    # A little more than a half: ties go one way, whatever the last bits of this machine's arithmetic.
     return (soft + 0.5001).floor().clamp(0, levels - 1).to(torch.uint8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,11 @@ def shown(text: str | Path) -> str:
 
 @contextmanager
 def decoding(path: Path, what: str) -> Iterator[None]:
-    """A block that decodes a file: whatever a decoder raises becomes one InputError naming the file."""
+    """A block that decodes a file: what a decoder raises becomes one InputError naming the file."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (UndiffuseError, MemoryError):
         raise
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +45,8 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
         _check_alike(image, file, first, files[0])
         images.append(image)
         modes[mode] += 1
-    converted = [f"{count} images of mode {mode} were converted to {_MODES[mode]}" for mode, count in
-                 sorted(modes.items()) if _MODES[mode] != mode]
+    converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(files)} images)"
+                 for mode, count in sorted(modes.items()) if _MODES[mode] != mode]
     return build.images(torch.stack(images), name=folder.name, marks=_labels(folder, files),
                         note=[*note, *converted])
 
@@ -56,14 +55,12 @@ def load_image(path: Path, size: int | None = None) -> tuple[Tensor, str]:
     """One image as uint8 (C, H, W), upright, and the mode it had in the file."""
     from PIL import Image, ImageOps
 
-    with decoding(path, "an image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise InputError(f"{shown(path)} has {image.width}x{image.height} pixels; expected at most "
-                                 f"{_MOST_PIXELS:,} in all, so scale it down")
-            pixels = np.array(ImageOps.exif_transpose(_plain(image, path)))
-            mode = image.mode
+    with decoding(path, "an image"), Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise InputError(f"{shown(path)} has {image.width}x{image.height} pixels; expected at most "
+                             f"{_MOST_PIXELS:,} in all, so scale it down")
+        pixels = np.array(ImageOps.exif_transpose(_plain(image, path)))
+        mode = image.mode
     x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
     return (x if size is None else build.resize(x[None], size)[0]).contiguous(), mode
 
@@ -87,7 +84,7 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
         raise InputError(f"{shown(folder)} holds no images; expected {', '.join(sorted(_SUFFIXES))} files, "
                          "in sub-folders if they have labels")
     others = len(seen) - len(files)
-    return files, [f"{others} files that are not PNG, JPEG, WEBP or BMP were left out"] if others else []
+    return files, [f"files that are not PNG, JPEG, WEBP or BMP were left out ({others})"] if others else []
 
 
 def _hidden(path: Path) -> bool:

@@ -19,8 +19,12 @@ from undiffuse.errors import InputError
 from undiffuse.sde import GaussianSDE, Time, as_time
 
 
-def _one(t: Tensor) -> Tensor:
-    return torch.ones_like(t)
+class _Exploding(GaussianSDE):
+    """A process without drift."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(t)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class SubVP(_LinearBeta):
 
 
 @dataclass(frozen=True)
-class VE(GaussianSDE):
+class VE(_Exploding):
     """Variance exploding, geometric: σ(t) = σ_min (σ_max/σ_min)^{t/T}, α = 1.
 
     As in Song et al. σ(t) is the kernel's deviation from data that have been blurred by N(0, σ_min²), so σ(0) = σ_min;
@@ -108,10 +112,6 @@ class VE(GaussianSDE):
             raise InputError(f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected "
                              "0 < sigma_min < sigma_max")
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """1."""
-        return _one(t)
-
     def variance(self, t: Tensor) -> Tensor:
         """σ_min² r^{2t/T}, or σ_min² (r^{2t/T} − 1) from the data, r = σ_max/σ_min."""
         grown = 2 * math.log(self.sigma_max / self.sigma_min) * t / self.T
@@ -127,7 +127,7 @@ class VE(GaussianSDE):
 
 
 @dataclass(frozen=True)
-class PowerVE(GaussianSDE):
+class PowerVE(_Exploding):
     """Variance exploding with g = rateᵗ: σ² = (rate^{2t} − 1)/(2 log rate), which is t at rate = 1; α = 1.
 
     The prior's deviation is σ(T), not 1.
@@ -141,10 +141,6 @@ class PowerVE(GaussianSDE):
         if self.rate <= 0:
             raise InputError(f"got rate={self.rate}; expected a positive number (rate = 1 is Brownian motion)")
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """1."""
-        return _one(t)
-
     def variance(self, t: Tensor) -> Tensor:
         """expm1(2 t log rate)/(2 log rate)."""
         k = 2 * math.log(self.rate)
@@ -157,7 +153,7 @@ class PowerVE(GaussianSDE):
 
 
 @dataclass(frozen=True)
-class EDM(GaussianSDE):
+class EDM(_Exploding):
     """The noise level as the clock: α = 1, σ = t, T = sigma_max.
 
     Reference: Karras et al. (2022), table 1. arXiv:2206.00364
@@ -174,10 +170,6 @@ class EDM(GaussianSDE):
     def T(self) -> float:  # type: ignore[override]
         """The largest noise level."""
         return self.sigma_max
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """1."""
-        return _one(t)
 
     def variance(self, t: Tensor) -> Tensor:
         """t²."""
@@ -296,8 +288,7 @@ class DDPM(GaussianSDE):
         levels, k = self._levels.to(t), t * len(self.betas)
         below = k.detach().floor().clamp(1, max(1, len(levels) - 1)).long()
         low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
-        first, interpolated = torch.exp(-2 * levels[0]), torch.exp(-2 * (low + (high - low) * (k - below)))
-        return torch.where(k <= 1, first * k, interpolated)
+        return torch.where(k <= 1, torch.exp(-2 * levels[0]) * k, torch.exp(-2 * (low + (high - low) * (k - below))))
 
     def alpha(self, t: Tensor) -> Tensor:
         """(1 + σ̂²)^{−1/2}."""

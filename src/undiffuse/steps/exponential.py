@@ -11,62 +11,18 @@ Xue et al. (2023), arXiv:2309.05019 (SA-Solver).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps.kernel import Array, Kernel
+from undiffuse.steps.kernel import Kernel
+from undiffuse.steps.rows import Row, Rule, exact, row, rows
 from undiffuse.steps.state import Node, State, nodes_of
-
-Tweak = Callable[[Array, float], Array]
-
-
-def exact(moments: Array, h: float) -> Array:
-    """The moments as they are: every polynomial is integrated exactly."""
-    return moments
-
-
-def midpoint(moments: Array, h: float) -> Array:
-    """I_1 = h I_0/2, as the published DPM-Solver++(2M) and UniPC's B₂(h) have it."""
-    return np.stack([m if k != 1 else moments[0] * h / 2 for k, m in enumerate(moments)])
-
-
-def half_curvature(moments: Array, h: float) -> Array:
-    """I_2/2, as the published DPM-Solver++(3M) has it: second order only."""
-    return np.stack([m if k != 2 else m / 2 for k, m in enumerate(moments)])
-
-
-class Row(NamedTuple):
-    """The numbers of one step: y' = carry·y + Σ weights_j·v_j + spread·ξ."""
-
-    carry: float | Tensor
-    weights: list[float | Tensor]
-    spread: float | Tensor
-
-    def __call__(self, y: Tensor, values: Sequence[Tensor], noise: Tensor | None) -> Tensor:
-        """y'."""
-        out = self.carry * y
-        for w, v in zip(self.weights, values, strict=False):
-            out = out + w * v
-        return out if noise is None else out + self.spread * noise
-
-
-def row(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], tweak: Tweak, like: Tensor) -> Row:
-    """The row of a step from node to s that interpolates v at λ + offsets: Σ_j w_j ν_jᵏ = I_k."""
-    moments = tweak(kernel.moments(node, s, len(offsets)), node.step_to(s))
-    powers = np.asarray(offsets)[None] ** np.arange(len(offsets))[:, None]
-    weights = np.linalg.solve(powers, moments.reshape(len(offsets), -1)).reshape(moments.shape)
-    return Row(_number(kernel.carry(node, s), like), [_number(w, like) for w in weights],
-               _number(kernel.spread(node, s), like))
-
-
-def _number(c: Array, like: Tensor) -> float | Tensor:
-    return float(c) if np.ndim(c) == 0 else like.new_tensor(c)
 
 
 @dataclass
@@ -82,35 +38,32 @@ class Multistep:
     nodes: list[Node]
     like: Tensor
     corrector: bool = False
-    tweak: Tweak = exact
+    rule: Rule = exact
     lower_final: bool = False
 
-    def __post_init__(self) -> None:
-        steps = range(len(self.nodes) - 1)
-        self.rows = [self._predictor(i) for i in steps]
-        self.corrections = [self._correction(i) for i in steps] if self.corrector else []
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The rows that predict."""
+        return rows(self.kernel, self._steps, [self._offsets(i) for i in range(len(self._steps))], self.rule, self.like)
 
-    def _offsets(self, i: int, order: int) -> list[float]:
+    @cached_property
+    def corrections(self) -> list[Row]:
+        """The rows that also use v at the end of their step (the first of its values); from α = 0 they are not used."""
+        offsets = [[node.step_to(s), *self._offsets(i)] for i, (node, s) in enumerate(self._steps)]
+        return rows(self.kernel, self._steps, offsets, self.rule, self.like)
+
+    @property
+    def _steps(self) -> list[tuple[Node, Node]]:
+        return list(pairwise(self.nodes))
+
+    def _offsets(self, i: int) -> list[float]:
         """λ_{i−j} − λ_i of the values in use, newest first; a node at λ = −∞ has no place in a polynomial."""
-        here = self.nodes[i].log_snr
-        if math.isinf(here):
-            return [0.0]
-        lams = [self.nodes[i - j].log_snr - here for j in range(min(order, i + 1))]
-        return [nu for nu in lams if not math.isinf(nu)]
+        order = min(self.order, len(self.nodes) - 1 - i) if self.lower_final else self.order
+        lams = [self.nodes[i - j].log_snr for j in range(min(order, i + 1))]
+        return [lam - lams[0] for lam in lams if not math.isinf(lam)] or [0.0]
 
-    def _order(self, i: int) -> int:
-        return min(self.order, len(self.nodes) - 1 - i) if self.lower_final else self.order
-
-    def _predictor(self, i: int) -> Row:
-        node, s = self.nodes[i], self.nodes[i + 1]
-        return row(self.kernel, node, s, self._offsets(i, self._order(i)), self.tweak, self.like)
-
-    def _correction(self, i: int) -> Row | None:
-        """The row of step i that also uses v at its end (the first of its values)."""
-        node, s = self.nodes[i], self.nodes[i + 1]
-        if math.isinf(node.step_to(s)):
-            return None
-        return row(self.kernel, node, s, [node.step_to(s), *self._offsets(i, self._order(i))], self.tweak, self.like)
+    def _corrects(self, node: Node) -> bool:
+        return self.corrector and not math.isinf(node.log_snr)
 
     def __call__(self, state: State, s: Node) -> State:
         """One step: evaluate, correct the last step, predict the next."""
@@ -119,11 +72,11 @@ class Multistep:
         v = self.kernel.value(y, state.model.denoise(state.x, node), node)
         values, last = state.memory or ((), None)
         values = (v, *values)[: self.order + 1]
-        if last is not None and (correct := self.corrections[i - 1]):
-            y = correct(last[0], values, last[1])
+        if last is not None:
+            y = self.corrections[i - 1](last[0], values, last[1])
         noise = self.kernel.enter_noise(state.normal(s)) if self.kernel.stochastic else None
         x = self.kernel.leave(self.rows[i](y, values, noise), s)
-        return state.moved(x, s, (values, (y, noise) if self.corrector else None))
+        return state.moved(x, s, (values, (y, noise) if self._corrects(node) else None))
 
 
 class Stage(NamedTuple):
@@ -150,7 +103,7 @@ class Singlestep:
     final: tuple[int, ...]
     sde: GaussianSDE
     like: Tensor
-    tweak: Tweak = exact
+    rule: Rule = exact
 
     def __post_init__(self) -> None:
         self.plans: dict[tuple[float, float], list[Stage]] = {}
@@ -166,13 +119,14 @@ class Singlestep:
                 for before, e, use in zip([node, *ends], ends, uses, strict=False)]
 
     def _row(self, node: Node, s: Node, offsets: list[float]) -> Row:
-        return row(self.kernel, node, s, offsets, self.tweak, self.like)
+        return row(self.kernel, node, s, offsets, self.rule, self.like)
 
     def __call__(self, state: State, s: Node) -> State:
         """One step through all stages."""
         node, x, key = state.node, state.x, (state.node.log_snr, s.log_snr)
         plan = self.plans[key] = self.plans.get(key) or self._plan(node, s)
-        y, noise, before = self.kernel.enter(x, node), torch.zeros(()), node
+        y, before = self.kernel.enter(x, node), node
+        noise = torch.zeros_like(y)
         values = [self.kernel.value(y, state.model.denoise(x, node), node)]
         for k, (end, step, use, growth) in enumerate(plan):
             inner = step(y, [values[j] for j in use], None)

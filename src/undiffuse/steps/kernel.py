@@ -43,6 +43,11 @@ class Kernel(ABC):
         """Whether a step adds noise."""
         return False
 
+    @property
+    def width(self) -> int:
+        """How many coordinates have coefficients of their own."""
+        return 1
+
     def enter(self, x: Tensor, node: Node) -> Tensor:
         """The coordinates of a state."""
         return x
@@ -90,6 +95,11 @@ class Data(Kernel):
     def level(self, node: Node) -> Any:
         """ℓ of a step that starts at the node."""
         return np.vectorize(self.ell)(np.exp(-node.log_snr)) if callable(self.ell) else self.ell
+
+    @property
+    def width(self) -> int:
+        """The number of variances that are integrated exactly."""
+        return self.s2.size
 
     @property
     def s2(self) -> Array:

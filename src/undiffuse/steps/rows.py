@@ -22,7 +22,7 @@ def exact(moments: Array, offsets: Array, h: Any) -> Array:
     m = len(moments)
     powers = offsets[..., None, :] ** np.arange(m)[:, None]
     right = np.moveaxis(moments.reshape(m, *offsets.shape[:-1], -1), 0, -2)
-    return np.moveaxis(np.linalg.solve(powers, right), -2, 0).reshape(moments.shape)
+    return np.asarray(np.moveaxis(np.linalg.solve(powers, right), -2, 0).reshape(moments.shape), np.float64)
 
 
 def midpoint(moments: Array, offsets: Array, h: Any) -> Array:
@@ -98,9 +98,9 @@ def rows(kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[S
 
 def _first(kernel: Kernel, node: Node, s: Node, like: Tensor) -> Row:
     """The row of a step from α = 0, through one value."""
-    weights = kernel.moments(node, s, 1)
-    return Row(*(_numbers(c[None], like)[0] for c in (kernel.carry(node, s),)), [_numbers(weights, like)[0]],
-               _numbers(kernel.spread(node, s)[None], like)[0])
+    carry, weight, spread = (_numbers(c.reshape(1, -1), like)[0]
+                             for c in (kernel.carry(node, s), kernel.moments(node, s, 1), kernel.spread(node, s)))
+    return Row(carry, [weight], spread)
 
 
 def _together(kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from undiffuse.sde import bcast
-from undiffuse.steps.exponential import Multistep, Singlestep, Tweak, exact
+from undiffuse.steps.exponential import Multistep, Singlestep
 from undiffuse.steps.flow import leap
 from undiffuse.steps.kernel import Data
 from undiffuse.steps.method import Plan
+from undiffuse.steps.rows import Rule, exact
 from undiffuse.steps.state import Node, State, Step
 
 Make = Callable[..., Step]
@@ -57,7 +58,7 @@ def reverse_diffusion(plan: Plan) -> Step:
     return step
 
 
-def multistep_sde(order: int, tweak: Tweak = exact) -> Make:
+def multistep_sde(order: int, rule: Rule = exact) -> Make:
     """A multistep row with ℓ = η: DDPM's ancestral step (order 1), DPM-Solver++(2M) and (3M) for the SDE.
 
     frame: integrate the linear part that the data's moments give exactly.
@@ -66,19 +67,19 @@ def multistep_sde(order: int, tweak: Tweak = exact) -> Make:
     """
 
     def make(plan: Plan, *, eta: float = 1.0, frame: bool = False) -> Step:
-        return Multistep(Data(eta, plan.frame if frame else None), order, plan.nodes, plan.like, tweak=tweak)
+        return Multistep(Data(eta, plan.frame if frame else None), order, plan.nodes, plan.like, rule=rule)
 
     return make
 
 
-def singlestep_sde(stages: tuple[float, ...], final: tuple[int, ...], tweak: Tweak = exact) -> Make:
+def singlestep_sde(stages: tuple[float, ...], final: tuple[int, ...], rule: Rule = exact) -> Make:
     """An exponential stochastic Runge-Kutta method with ℓ = η, whose stages see one Brownian path.
 
     Reference: Gonzalez et al. (2023), "SEEDS", arXiv:2305.14267; Lu et al. (2022), arXiv:2211.01095.
     """
 
     def make(plan: Plan, *, eta: float = 1.0, frame: bool = False) -> Step:
-        return Singlestep(Data(eta, plan.frame if frame else None), stages, final, plan.sde, plan.like, tweak)
+        return Singlestep(Data(eta, plan.frame if frame else None), stages, final, plan.sde, plan.like, rule)
 
     return make
 

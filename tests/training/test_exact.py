@@ -56,6 +56,17 @@ def test_how_often_it_is_saved_changes_nothing(tmp_path: Path, uninterrupted: Pa
     assert same(final(tmp_path), final(uninterrupted))
 
 
+def test_a_machine_that_changed_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    run(experiment(), tmp_path, stop_at=5)
+    run(experiment(save_every=3), tmp_path, stop_at=6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 61)
+    run(experiment(), tmp_path)
+    same_, other = capsys.readouterr().err.splitlines()
+    assert same_ == "undiffuse: continuing from step 5"
+    assert other.startswith("undiffuse: continuing from step 6; results may differ") and "threads 1 -> 61" in other
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path, uninterrupted: Path) -> None:
     before = {path: path.read_bytes() for path in uninterrupted.glob("checkpoint-*")}
     run(experiment(**EVERYTHING), uninterrupted)
@@ -99,39 +110,43 @@ def kill_until_done(e: Experiment, folder: Path, kills: int, longest: float, see
         killed += 1
 
 
-def kills_change_no_bit(kills: int, total: int, longest: float) -> None:
+def kills_change_no_bit(kills: int, steps_: int) -> None:
+    """As many runs as it takes for so many kills, each against the uninterrupted one."""
+    e, killed = experiment(**EVERYTHING, steps=steps_, save_every=5), 0
     with quick_folder() as folder:
-        e = experiment(**EVERYTHING, steps=total, save_every=5)
         run(e, folder / "whole")
-        assert kill_until_done(e, folder / "killed", kills, longest, seed=8) == kills
-        assert same(final(folder / "killed"), final(folder / "whole"))
-        assert measured(folder / "killed") == measured(folder / "whole")
-        assert not list((folder / "killed").glob(".*.tmp"))
+        while killed < kills:
+            broken = folder / str(killed)
+            killed += kill_until_done(e, broken, kills - killed, 0.3, seed=killed)
+            assert same(final(broken), final(folder / "whole"))
+            assert measured(broken) == measured(folder / "whole")
+            assert not list(broken.glob(".*.tmp"))
 
 
 def test_three_kills_change_no_bit() -> None:
-    kills_change_no_bit(3, 200, 0.15)
+    kills_change_no_bit(3, 100)
 
 
 @pytest.mark.slow
 def test_thirty_kills_change_no_bit() -> None:
-    kills_change_no_bit(30, 3000, 0.4)
+    kills_change_no_bit(30, 500)
 
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_kill_at_any_system_call_of_the_start_is_forgiven(uninterrupted: Path, stride: int) -> None:
+def test_a_kill_at_any_system_call_of_the_start_is_forgiven(tmp_path: Path, stride: int) -> None:
     """The first files of a run: experiment, description and the checkpoints of steps 0 and 1."""
-    last, codes = 0, set()
+    e, last, codes = experiment(steps=1), 0, set()
+    run(e, tmp_path)
     while 0 not in codes:
         last += stride
         with quick_folder() as folder:
             def work(last: int = last, folder: Path = folder) -> None:
                 Crash(last).install()
-                run(experiment(**EVERYTHING), folder / "run", stop_at=1)
+                run(e, folder / "run")
 
             codes.add(code_of(in_child(work)))
-            run(experiment(**EVERYTHING), folder / "run")
-            assert same(final(folder / "run"), final(uninterrupted))
+            run(e, folder / "run")
+            assert same(final(folder / "run"), final(tmp_path))
     assert codes == {0, 77} and last > 25
 
 

@@ -59,9 +59,8 @@ class Run:
 
     def save(self, state: State, seconds: float) -> None:
         """Writes a checkpoint of a state after so many seconds of training."""
-        about = {"seconds": seconds, "threads": torch.get_num_threads(), "block": self.experiment.block,
-                 "device": str(state.model.device), "versions": versions(), "data": self.config["data"]["fingerprint"]}
-        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about})
+        about = {"seconds": seconds, "block": self.experiment.block, "data": self.config["data"]["fingerprint"]}
+        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **_machine(state), **about})
 
     def _identity(self) -> dict[str, str]:
         return {"experiment": self.experiment.replace(save_every=1, device="cpu").digest(),
@@ -150,7 +149,7 @@ def begin(run: Run, state: State) -> float:
     found = run.checkpoint(state.model)
     if found is not None:
         state.restore(found.step, found.tensors)
-        _tell(found)
+        _tell(found, state)
         return float(found.state["seconds"])
     if run.metrics():
         raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
@@ -161,14 +160,19 @@ def begin(run: Run, state: State) -> float:
     return 0.0
 
 
+def _machine(state: State) -> dict[str, Any]:
+    """What decides the last bits of a result, besides the run itself."""
+    return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type}
+
+
 def _foreign(folder: Path) -> bool:
     """Whether a folder without a run holds more than what a run leaves that is killed at its very start."""
     return any(path.name != "lock" and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
-def _tell(found: checkpoint.Checkpoint) -> None:
+def _tell(found: checkpoint.Checkpoint, state: State) -> None:
     """Says where a run goes on, and what has changed on the machine that may change the last bits."""
-    now = {"versions": versions(), "threads": torch.get_num_threads()}
+    now = _machine(state)
     changed = [f"{key} {found.state[key]} -> {value}" for key, value in now.items() if found.state[key] != value]
     exact = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
     say(f"continuing from step {found.step}{exact}")

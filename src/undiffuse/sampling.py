@@ -19,7 +19,7 @@ from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normal
 from undiffuse.sde import GaussianSDE, as_time
-from undiffuse.steps import METHODS, Method, Node, Plan, State, Step, method_of
+from undiffuse.steps import METHODS, Method, Node, Plan, State, Step, automatic, method_of
 from undiffuse.steps.path import Motion
 from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
@@ -49,7 +49,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
            noise: str = "step", options: dict[str, Any] | None = None, **cond: Any) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
-    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, auto, or a `Method`.
+    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, or auto:
+    what `steps.auto` has for `steps` evaluations (`Samples.method` says what it is).
     options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods.
     x_T: given states at t_start in model units instead of draws of the prior.
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
@@ -60,7 +61,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
-    name, chosen = _choose(model, method)
+    plain = grid is not None or bool(cond)
+    name, chosen = automatic(model, steps, t_start, plain) if method == "auto" else _choose(model, method)
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
@@ -133,7 +135,7 @@ class _Run:
         def draw(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
             if motion is not None and stage < STAGES and bool((s < t).any()):
                 return motion.increment(t, s).to(model.device)
-            z = normal(self.seed, Purpose.STEP, (index << 20) + stage, first, size, model.shape, model.dtype)
+            z = normal(self.seed, Purpose.STEP, (index << 34) + stage, first, size, model.shape, model.dtype)
             return z.to(model.device)
 
         return draw
@@ -151,16 +153,15 @@ class _Run:
 
 
 def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:
-    """The method asked for, or the default for the kind of process."""
+    """The method asked for, if it can run this process."""
     gaussian = isinstance(model.process(), GaussianSDE)
     if isinstance(asked, Method):
         return "custom", asked
-    name = asked if asked != "auto" else ("dpmpp_2m" if gaussian else "heun")
-    method = method_of(name)
+    method = method_of(asked)
     if method.gaussian and not gaussian:
         usable = ", ".join(k for k, m in METHODS.items() if not m.gaussian)
-        raise InputError(f"got method={name!r} for a process that has no closed-form kernel; expected one of {usable}")
-    return name, method
+        raise InputError(f"got method={asked!r} for a process that has no closed-form kernel; expected one of {usable}")
+    return asked, method
 
 
 def _times(model: ReverseModel, method: Method, steps: int, grid: str | Tensor, t_start: float | None,
@@ -168,7 +169,8 @@ def _times(model: ReverseModel, method: Method, steps: int, grid: str | Tensor, 
     if method.adaptive:
         steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or model.sde.T))) == 0)
     if isinstance(model, Model):
-        return time_grid(model.sde, steps, grid, t_start, model.t_end() if t_end is None else t_end, model.sigma_data)
+        end, steps = model.t_end() if t_end is None else t_end, steps + (method.first is not None and steps > 0)
+        return time_grid(model.sde, steps, grid, t_start, end, model.sigma_data, method.first)
     named = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
     return time_grid(model.process(), steps, named, t_start, 0.0 if t_end is None else t_end)
 

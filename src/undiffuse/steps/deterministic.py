@@ -14,7 +14,8 @@ from undiffuse.steps.kernel import Data, Kernel, Noise
 from undiffuse.steps.method import Method, Plan
 from undiffuse.steps.rosenbrock import rosenbrock
 from undiffuse.steps.rows import Rule, adams, exact, half_curvature, midpoint, square
-from undiffuse.steps.state import Step
+from undiffuse.steps.start import after, first_order
+from undiffuse.steps.state import Node, Step
 
 Make = Callable[..., Step]
 Choice = Callable[[Plan, bool], Kernel]
@@ -26,15 +27,18 @@ def data(plan: Plan, frame: bool = False) -> Kernel:
 
 
 def noise(plan: Plan, frame: bool = False) -> Kernel:
-    """Noise prediction; data prediction from α(T) = 0, where ε says nothing of x_0, and in a frame."""
-    return data(plan, frame) if frame or plan.nodes[0].alpha == 0 else Noise()
+    """Noise prediction; data prediction in a frame."""
+    return data(plan, frame) if frame else Noise()
 
 
 def multistep(order: int, kernel: Choice = data, rule: Rule = exact, *, corrector: bool = False) -> Make:
     """A multistep row: the remainder is a polynomial through its last `order` values."""
 
     def make(plan: Plan, *, lower_final: bool = False, frame: bool = False) -> Step:
-        return Multistep(kernel(plan, frame), order, plan.nodes, plan.like, corrector, rule, lower_final)
+        def build(chosen: Kernel, nodes: list[Node]) -> Step:
+            return Multistep(chosen, order, nodes, plan.like, corrector, rule, lower_final)
+
+        return _begun(build, kernel(plan, frame), plan)
 
     return make
 
@@ -43,9 +47,19 @@ def singlestep(stages: tuple[float, ...], final: tuple[int, ...], kernel: Choice
     """An exponential Runge-Kutta row with those stages."""
 
     def make(plan: Plan, *, frame: bool = False) -> Step:
-        return Singlestep(kernel(plan, frame), stages, final, plan.sde, plan.like, rule)
+        def build(chosen: Kernel, nodes: list[Node]) -> Step:
+            return Singlestep(chosen, stages, final, plan.sde, plan.like, rule)
+
+        return _begun(build, kernel(plan, frame), plan)
 
     return make
+
+
+def _begun(build: Callable[[Kernel, list[Node]], Step], kernel: Kernel, plan: Plan) -> Step:
+    """The method; from α(T) = 0, where ε says nothing of x_0, noise prediction begins after a first-order step."""
+    if plan.nodes[0].alpha == 0 and isinstance(kernel, Noise):
+        return after(first_order, build(kernel, plan.nodes[1:]))
+    return build(kernel, plan.nodes)
 
 
 def framed(order: int) -> Make:
@@ -73,6 +87,7 @@ DETERMINISTIC: dict[str, Method] = {
     "unipc_3": Method(multistep(3, data, midpoint, corrector=True), 4),
     "unipc_3_bh1": Method(multistep(3, data, square, corrector=True), 4),
     "unipc_3_noise": Method(multistep(3, noise, corrector=True), 4),
+    "unipc_4_noise": Method(multistep(4, noise, corrector=True), 5),
     "deis_2": Method(multistep(2, noise), 2),
     "deis_3": Method(multistep(3, noise), 3),
     "deis_4": Method(multistep(4, noise), 4),

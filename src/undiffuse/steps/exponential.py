@@ -44,13 +44,14 @@ class Multistep:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows that predict."""
-        return rows(self.kernel, self._steps, [self._offsets(i) for i in range(len(self._steps))], self.rule, self.like)
+        offsets = [self._offsets(i) for i in range(len(self._steps))]
+        return rows(self.kernel, self._steps, offsets, self.rule, like=self.like)
 
     @cached_property
     def corrections(self) -> list[Row]:
         """The rows that also use v at the end of their step (the first of its values); from α = 0 they are not used."""
         offsets = [[node.step_to(s), *self._offsets(i)] for i, (node, s) in enumerate(self._steps)]
-        return rows(self.kernel, self._steps, offsets, self.rule, self.like)
+        return rows(self.kernel, self._steps, offsets, self.rule, like=self.like)
 
     @property
     def _steps(self) -> list[tuple[Node, Node]]:
@@ -119,7 +120,7 @@ class Singlestep:
                 for before, e, use in zip([node, *ends], ends, uses, strict=False)]
 
     def _row(self, node: Node, s: Node, offsets: list[float]) -> Row:
-        return row(self.kernel, node, s, offsets, self.rule, self.like)
+        return row(self.kernel, node, s, offsets, self.rule, like=self.like)
 
     def __call__(self, state: State, s: Node) -> State:
         """One step through all stages."""

@@ -42,7 +42,8 @@ class Plan:
 class Method:
     """A sampler: `make(plan, **options)` gives its step, `order` is the claimed one (weak, where `stochastic`).
 
-    grid: the one it likes. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses
+    grid: the one it likes; first: the multiple of the data's deviation at which that begins, after a step that costs
+    nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses
     its own times sample by sample. path: its noise is keyed by time.
     """
 
@@ -50,6 +51,7 @@ class Method:
     order: int
     stochastic: bool = False
     grid: str = "log_snr"
+    first: float | None = None
     gaussian: bool = True
     adaptive: bool = False
     path: bool = False

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from undiffuse.sde import bcast
 from undiffuse.steps.method import Plan
+from undiffuse.steps.start import held
 from undiffuse.steps.state import Node, State, Step, nodes_of
 
 
@@ -25,10 +26,10 @@ def rosenbrock(plan: Plan) -> Step:
         node, x = state.node, state.x
         D = state.model.denoise(x, node)
         if math.isinf(node.log_snr):
-            return state.moved(_exponential(x, D, node, s), s)
+            return state.moved(held(x, D, node, s), s)
         h = node.step_to(s)
         (half,) = nodes_of(plan.sde, plan.sde.time_of(torch.tensor([node.log_snr + h / 2], dtype=torch.float64)))
-        u = _exponential(x, D, node, half)
+        u = held(x, D, node, half)
         z, F = x / node.alpha, D - x / node.alpha
         slope = 2 / h * (state.model.denoise(u, half) - u / half.alpha - F)
         j = (F * slope).flatten(1).sum(1) / F.square().flatten(1).sum(1).clamp_min(1e-300)
@@ -37,12 +38,6 @@ def rosenbrock(plan: Plan) -> Step:
         return state.moved(s.alpha * z, s)
 
     return step
-
-
-def _exponential(x: Tensor, D: Tensor, node: Node, s: Node) -> Tensor:
-    """The first-order step with D held."""
-    ratio = s.sigma / node.sigma
-    return ratio * x + (s.alpha - node.alpha * ratio) * D
 
 
 def _phi(a: Tensor) -> tuple[Tensor, Tensor]:

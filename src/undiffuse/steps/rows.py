@@ -73,12 +73,13 @@ def _add(out: Tensor, v: Tensor, w: float | Tensor) -> Tensor:
     return out.addcmul_(v, w) if isinstance(w, Tensor) else out.add_(v, alpha=w)
 
 
-def row(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], rule: Rule, like: Tensor) -> Row:
+def row(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], rule: Rule = exact, *,
+        like: Tensor) -> Row:
     """The row of one step from node to s that interpolates v at λ + offsets."""
-    return rows(kernel, [(node, s)], [offsets], rule, like)[0]
+    return rows(kernel, [(node, s)], [offsets], rule, like=like)[0]
 
 
-def rows(kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule,
+def rows(kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule, *,
          like: Tensor) -> list[Row]:
     """The rows of many steps (node, s), each with its own offsets; those with as many offsets are solved together."""
     found: dict[int, Row] = {}

@@ -1,0 +1,89 @@
+"""The default: which sampler and which grid for how many evaluations.
+
+The two tables are what `python -m benchmarks auto` found on mixtures in the plane (several seeds, kinds and scales)
+and mixtures fitted to digits in 64 dimensions, against the best of the published samplers and grids on each: with the
+data's moments, where no evaluation is spent above `first` deviations of the data, and without.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from undiffuse.errors import InputError
+from undiffuse.model import Model, ReverseModel, Wrapper
+from undiffuse.sde import as_time
+from undiffuse.steps.method import Method, Plan
+from undiffuse.steps.names import method_of
+from undiffuse.steps.start import after, jump
+from undiffuse.steps.state import Step
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sampler, its grid, and the level σ̂ = first · sigma_data at which it begins after the jump."""
+
+    method: str
+    grid: str
+    first: float | None = None
+    lower_final: bool = False
+
+    def __str__(self) -> str:
+        level = "" if self.first is None else f" from {self.first:g} deviations of the data"
+        return f"{self.method} on {self.grid}{level}"
+
+
+WITH_MOMENTS = {
+    1: Choice("dpm_solver_2m", "karras(9)", 3),
+    6: Choice("dpm_solver_2m", "karras(9)", 4),
+    7: Choice("deis_3", "karras(9)", 7),
+    8: Choice("deis_3", "karras(9)", 10),
+    10: Choice("deis_3", "karras", 12),
+    12: Choice("deis_3", "karras", 16),
+    15: Choice("deis_3", "karras", 20),
+    18: Choice("unipc_4_noise", "karras(12)", 12, lower_final=True),
+    30: Choice("unipc_4_noise", "karras(20)", 20),
+}
+PLAIN = {
+    1: Choice("unipc", "time_quadratic", lower_final=True),
+    8: Choice("deis_4", "log_snr"),
+}
+"""Fewest evaluations -> what is used from there on."""
+
+
+def automatic(model: ReverseModel, steps: int, t_start: float | None, given: bool) -> tuple[str, Method]:
+    """The name and the sampler for so many evaluations; `given`: there are conditions, of which moments say nothing."""
+    if not isinstance(model, Model):
+        return "heun", method_of("heun")
+    choice = _row(WITH_MOMENTS, steps)
+    if given or not _jumps(model, choice.first, t_start):
+        choice = _row(PLAIN, steps)
+    return str(choice), _made(choice)
+
+
+def _row(table: dict[int, Choice], steps: int) -> Choice:
+    return table[max((n for n in table if n <= steps), default=1)]
+
+
+def _jumps(model: Model, first: float | None, t_start: float | None) -> bool:
+    """Whether the law far above the data is the model's and the start lies above where the jump leads."""
+    frame, sde = model.moments, model.sde
+    if isinstance(model, Wrapper) or frame is None or frame.kind != "pca" or not frame.complete or first is None:
+        return False
+    start = float(sde.log_snr(as_time(sde.T if t_start is None else t_start)))
+    return start < -math.log(first * model.sigma_data) - 1e-6
+
+
+def _made(choice: Choice) -> Method:
+    """The sampler of a choice."""
+    method = method_of(choice.method)
+    options = {"lower_final": True} if choice.lower_final else {}
+
+    def make(plan: Plan) -> Step:
+        if choice.first is None:
+            return method.step(plan, options)
+        if plan.frame is None:
+            raise InputError("got a model without the data's moments for a sampler that starts from them")
+        return after(jump(plan.frame), method.step(replace(plan, nodes=plan.nodes[1:]), options))
+
+    return replace(method, make=make, grid=choice.grid, first=choice.first)

@@ -126,3 +126,8 @@ def test_the_command_that_repeats_the_run_is_quoted_for_the_shell(pages: dict[st
 def test_a_place_where_no_page_can_be_is_refused_first(images: Tiny, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"ends in \.html"):
         write_report(images.folder, tmp_path / name, data=images.data)
+
+
+def test_a_folder_without_a_run_is_named_before_the_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        write_report(tmp_path / "nowhere")

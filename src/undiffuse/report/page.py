@@ -19,6 +19,7 @@ from undiffuse.report.evidence import Evidence, gather
 from undiffuse.report.judgement import asked, learning, new
 from undiffuse.report.samples import side_by_side, way
 from undiffuse.report.words import duration, percent, short, spread, verdict
+from undiffuse.training import open_run
 
 
 def write_report(run: Path | str, out: Path | None = None, *, n: int | None = None, seed: int = 0,
@@ -28,6 +29,7 @@ def write_report(run: Path | str, out: Path | None = None, *, n: int | None = No
     n: how many samples; see `evaluate`. `model` and `data` take the place of those that the run names. Deterministic:
     the same run, n and seed give the same bytes. Raises InputError for a folder that holds no run.
     """
+    open_run(run)  # what is wrong with the run is said before what is wrong with the place
     path = Path(out) if out is not None else Path(run) / "report.html"
     if path.suffix not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise InputError(f"got {path} for the report; expected a name that ends in .html, in a folder that exists")

@@ -17,7 +17,7 @@ from undiffuse.errors import InputError
 from undiffuse.report import evaluate
 from undiffuse.report.evaluate import measure
 from undiffuse.report.evidence import Evidence, gather
-from undiffuse.report.words import verdict
+from undiffuse.report.words import nouns, verdict
 from undiffuse.sampling import sample
 
 
@@ -140,3 +140,8 @@ def test_other_data_than_those_of_the_run_are_refused(points: Tiny) -> None:
     other: Dataset = replace(points.data, x=points.data.x + 1)
     with pytest.raises(InputError, match="other data"):
         evaluate(points.folder, n=10, data=other)
+
+
+def test_only_digits_are_called_digits(images: Tiny) -> None:
+    assert nouns(images.data) == ("digit", "digits")
+    assert nouns(replace(images.data, name="fashion_mnist")) == ("image", "images")

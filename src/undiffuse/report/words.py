@@ -26,7 +26,7 @@ class Verdict:
 
 def nouns(data: Dataset) -> tuple[str, str]:
     """What one sample and several are called."""
-    digits = data.kind == "image" and data.classes and all(name in "0123456789" for name in data.classes)
+    digits = data.kind == "image" and data.name.lower() in ("digits", "mnist")
     return ("digit", "digits") if digits else _NOUNS[data.kind]
 
 

@@ -62,7 +62,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
     plain = grid is not None or bool(cond)
-    name, chosen = automatic(model, steps, t_start, plain) if method == "auto" else _choose(model, method)
+    name, chosen = automatic(model, steps, (t_start, t_end), plain) if method == "auto" else _choose(model, method)
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
@@ -169,7 +169,7 @@ def _times(model: ReverseModel, method: Method, steps: int, grid: str | Tensor, 
     if method.adaptive:
         steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or model.sde.T))) == 0)
     if isinstance(model, Model):
-        end, steps = model.t_end() if t_end is None else t_end, steps + (method.first is not None and steps > 0)
+        end, steps = model.t_end() if t_end is None else t_end, steps + (method.free and steps > 0)
         return time_grid(model.sde, steps, grid, t_start, end, model.sigma_data, method.first)
     named = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
     return time_grid(model.process(), steps, named, t_start, 0.0 if t_end is None else t_end)

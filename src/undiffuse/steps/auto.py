@@ -19,13 +19,18 @@ from undiffuse.steps.start import after, jump
 from undiffuse.steps.state import Step
 
 
+Ends = tuple[float | None, float | None]
+"""t_start and t_end as the user gave them."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """A sampler, its grid, and the level σ̂ = first · sigma_data at which it begins after the jump."""
+    """A sampler, its grid, and the level σ̂ = first · sigma_data at which that begins after one step, a jump or not."""
 
     method: str
     grid: str
     first: float | None = None
+    jump: bool = False
     lower_final: bool = False
 
     def __str__(self) -> str:
@@ -34,29 +39,36 @@ class Choice:
 
 
 WITH_MOMENTS = {
-    1: Choice("dpm_solver_2m", "karras(9)", 3),
-    6: Choice("dpm_solver_2m", "karras(9)", 4),
-    7: Choice("deis_3", "karras(9)", 7),
-    8: Choice("deis_3", "karras(9)", 10),
-    10: Choice("deis_3", "karras", 12),
-    12: Choice("deis_3", "karras", 16),
-    15: Choice("deis_3", "karras", 20),
-    18: Choice("unipc_4_noise", "karras(12)", 12, lower_final=True),
-    30: Choice("unipc_4_noise", "karras(20)", 20),
+    1: Choice("dpm_solver_2m", "karras(9)", 3, jump=True),
+    6: Choice("dpm_solver_2m", "karras(9)", 4, jump=True),
+    7: Choice("deis_3", "karras(9)", 7, jump=True),
+    8: Choice("deis_3", "karras(9)", 10, jump=True),
+    10: Choice("deis_3", "karras", 12, jump=True),
+    12: Choice("deis_3", "karras", 16, jump=True),
+    15: Choice("deis_3", "karras", 20, jump=True),
+    18: Choice("unipc_4_noise", "karras(12)", 12, jump=True, lower_final=True),
+    30: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
+    45: Choice("unipc_4_noise", "log_snr", 35, jump=True),
+    80: Choice("unipc_4_noise", "log_snr"),
 }
 PLAIN = {
     1: Choice("unipc", "time_quadratic", lower_final=True),
-    8: Choice("deis_4", "log_snr"),
+    8: Choice("deis_3", "karras(12)", 12),
+    10: Choice("deis_3", "karras", 12),
+    15: Choice("deis_3", "karras(20)", 35),
+    18: Choice("unipc_4_noise", "karras(20)", lower_final=True),
+    30: Choice("unipc_4_noise", "log_snr", lower_final=True),
+    45: Choice("unipc_4_noise", "log_snr"),
 }
 """Fewest evaluations -> what is used from there on."""
 
 
-def automatic(model: ReverseModel, steps: int, t_start: float | None, given: bool) -> tuple[str, Method]:
+def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool) -> tuple[str, Method]:
     """The name and the sampler for so many evaluations; `given`: there are conditions, of which moments say nothing."""
     if not isinstance(model, Model):
         return "heun", method_of("heun")
     choice = _row(WITH_MOMENTS, steps)
-    if given or not _jumps(model, choice.first, t_start):
+    if choice.jump and (given or not _jumps(model, choice.first, ends)):
         choice = _row(PLAIN, steps)
     return str(choice), _made(choice)
 
@@ -65,13 +77,14 @@ def _row(table: dict[int, Choice], steps: int) -> Choice:
     return table[max((n for n in table if n <= steps), default=1)]
 
 
-def _jumps(model: Model, first: float | None, t_start: float | None) -> bool:
-    """Whether the law far above the data is the model's and the start lies above where the jump leads."""
+def _jumps(model: Model, first: float | None, ends: Ends) -> bool:
+    """Whether the moments are those of the model's law, and the level where a jump leads lies between the ends."""
     frame, sde = model.moments, model.sde
     if isinstance(model, Wrapper) or frame is None or frame.kind != "pca" or not frame.complete or first is None:
         return False
-    start = float(sde.log_snr(as_time(sde.T if t_start is None else t_start)))
-    return start < -math.log(first * model.sigma_data) - 1e-6
+    high, low = (float(sde.log_snr(as_time(own if t is None else t)))
+                 for t, own in zip(ends, (sde.T, model.t_end()), strict=True))
+    return high + 1e-6 < -math.log(first * model.sigma_data) < low - 1e-6
 
 
 def _made(choice: Choice) -> Method:
@@ -80,10 +93,10 @@ def _made(choice: Choice) -> Method:
     options = {"lower_final": True} if choice.lower_final else {}
 
     def make(plan: Plan) -> Step:
-        if choice.first is None:
+        if not choice.jump:
             return method.step(plan, options)
         if plan.frame is None:
             raise InputError("got a model without the data's moments for a sampler that starts from them")
         return after(jump(plan.frame), method.step(replace(plan, nodes=plan.nodes[1:]), options))
 
-    return replace(method, make=make, grid=choice.grid, first=choice.first)
+    return replace(method, make=make, grid=choice.grid, first=choice.first, free=choice.jump)

@@ -42,9 +42,9 @@ class Plan:
 class Method:
     """A sampler: `make(plan, **options)` gives its step, `order` is the claimed one (weak, where `stochastic`).
 
-    grid: the one it likes; first: the multiple of the data's deviation at which that begins, after a step that costs
-    nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses
-    its own times sample by sample. path: its noise is keyed by time.
+    grid: the one it likes; first: the multiple of the data's deviation at which that begins, after one step; free:
+    which costs nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses its own
+    times sample by sample. path: its noise is keyed by time.
     """
 
     make: Callable[..., Step]
@@ -52,6 +52,7 @@ class Method:
     stochastic: bool = False
     grid: str = "log_snr"
     first: float | None = None
+    free: bool = False
     gaussian: bool = True
     adaptive: bool = False
     path: bool = False

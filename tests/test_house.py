@@ -36,7 +36,7 @@ FLOORS = (
     "steps guide likelihood",
     "sampling inverse",
     "training interop tuning latent",
-    "report recipes verify",
+    "report recipes verify bench",
     "cli explorer",
     "__main__",
 )

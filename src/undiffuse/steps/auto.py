@@ -18,7 +18,6 @@ from undiffuse.steps.names import method_of
 from undiffuse.steps.start import after, jump
 from undiffuse.steps.state import Step
 
-
 Ends = tuple[float | None, float | None]
 """t_start and t_end as the user gave them."""
 

@@ -1,0 +1,65 @@
+"""Every sampler of the table has the order that it claims, on every process; one that drops fails here.
+
+A sampler is tested by being in `METHODS`. The methods that choose their own steps have no order in the step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from undiffuse.bench.orders import (
+    PROCESSES,
+    Order,
+    end_error,
+    growing_grid,
+    measurable,
+    orders,
+    strong_errors,
+    weak_errors,
+)
+from undiffuse.steps import METHODS
+
+DETERMINISTIC = [name for name in measurable() if not METHODS[name].stochastic]
+STOCHASTIC = [name for name in measurable() if METHODS[name].stochastic]
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_deterministic_sampler_has_its_order_on_vp(name: str) -> None:
+    (found,) = orders([name], ["vp"])
+    assert found.measured == pytest.approx(METHODS[name].order, abs=0.15), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [name for name in PROCESSES if name != "vp"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_deterministic_sampler_has_its_order_on_every_process(name: str, process: str) -> None:
+    (found,) = orders([name], [process])
+    assert found.measured == pytest.approx(METHODS[name].order, abs=0.15), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_stochastic_sampler_has_at_least_its_weak_order(name: str, process: str) -> None:
+    (found,) = orders([name], [process])
+    assert found.measured > METHODS[name].order - 0.15, found
+
+
+def test_the_measure_sees_a_first_order_start() -> None:
+    """Without the growing steps a third-order multistep method is of second order: the start is what remains."""
+    sde = PROCESSES["vp"]
+    even = [growing_grid(sde, n, 1) for n in (64, 128)]
+    late = [growing_grid(sde, n, 3) for n in (64, 128)]
+    assert math.log2(end_error("dpmpp_3m", sde, even[0]) / end_error("dpmpp_3m", sde, even[1])) < 2.5
+    assert math.log2(end_error("dpmpp_3m", sde, late[0]) / end_error("dpmpp_3m", sde, late[1])) > 2.85
+
+
+def test_the_published_3m_is_of_second_order_and_ours_is_not() -> None:
+    assert Order("classic", "vp", 2, strong_errors("dpmpp_3m_classic", PROCESSES["vp"])).measured < 2.3
+    assert Order("consistent", "vp", 3, strong_errors("dpmpp_3m", PROCESSES["vp"])).measured > 2.85
+
+
+def test_ancestral_sampling_is_of_weak_order_one() -> None:
+    assert Order("ancestral", "ve", 1, weak_errors("ancestral", PROCESSES["ve"])).measured == pytest.approx(1, abs=0.15)

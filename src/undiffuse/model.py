@@ -67,6 +67,7 @@ class Model(ReverseModel):
     sde: GaussianSDE
     sigma_data: float = 0.5
     moments: Moments | None = None
+    posterior: Any = None
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
@@ -128,6 +129,7 @@ class Wrapper(Model):
         super().__init__()
         self.inner = inner
         self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
+        self.posterior = inner.posterior
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
 
 

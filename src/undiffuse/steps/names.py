@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from undiffuse.errors import InputError
 from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, EULER, HEUN, MIDPOINT, RK4
+from undiffuse.steps.adaptive import adaptive_sde
+from undiffuse.steps.combinators import edm_churn, edm_restart
 from undiffuse.steps.deterministic import DETERMINISTIC
 from undiffuse.steps.flow import ode, runge_kutta, runge_kutta_log_snr, runge_kutta_sigma
+from undiffuse.steps.langevin import annealed_langevin, predictor_corrector
+from undiffuse.steps.matched import matched, matched_average, matched_iso
 from undiffuse.steps.method import Method
 from undiffuse.steps.rows import midpoint
 from undiffuse.steps.stochastic import (
@@ -38,6 +42,14 @@ METHODS: dict[str, Method] = {
     "dpmpp_sde": Method(singlestep_sde((0.5,), (0, 1), midpoint), 2, stochastic=True),
     "seeds_2": Method(singlestep_sde((0.5,), (0, 1)), 2, stochastic=True),
     "sa_solver": Method(sa_solver, 2, stochastic=True),
+    "matched": Method(matched, 1, stochastic=True),
+    "matched_iso": Method(matched_iso, 1, stochastic=True),
+    "matched_average": Method(matched_average, 1, stochastic=True),
+    "edm_churn": Method(edm_churn, 2, stochastic=True, grid="karras"),
+    "restart": Method(edm_restart, 2, stochastic=True, grid="karras"),
+    "predictor_corrector": Method(predictor_corrector, 1, stochastic=True, grid="time", gaussian=False),
+    "annealed_langevin": Method(annealed_langevin, 0, stochastic=True),
+    "adaptive_sde": Method(adaptive_sde, 1, stochastic=True, gaussian=False, adaptive=True, path=True),
 }
 
 

@@ -37,7 +37,7 @@ class Motion:
     _draw: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self._draw = lru_cache(256)(self._normals)
+        self._draw = lru_cache(64 * _LEVELS)(self._normals)
 
     def increment(self, t: Tensor, s: Tensor) -> Tensor:
         """(w(t) − w(s))/√(t − s) for times () or (n,), standard normal; 0 where s = t."""
@@ -53,7 +53,7 @@ class Motion:
         """w at these cells (n,), by descent from the whole interval."""
         size, width = _CELLS, self.end - self.start
         left, low = torch.zeros(self.n, dtype=torch.int64), torch.zeros(self.n, *self.shape, dtype=self.dtype)
-        high = math.sqrt(width) * self._draw(0, 0)
+        high = math.sqrt(width) * self._draw(0, 0, 0, self.n)
         for level in range(1, _LEVELS + 1):
             if bool(((cell == left) | (cell == left + size)).all()):
                 break
@@ -66,14 +66,16 @@ class Motion:
 
     def _bridge(self, level: int, place: Tensor) -> Tensor:
         """The normals of these intervals (n,) of a level."""
-        found = torch.zeros(self.n, *self.shape, dtype=self.dtype)
-        for number in place.unique().tolist():
-            found = torch.where(self._column(place == number) > 0, self._draw(level, number), found)
-        return found
+        values, runs = torch.unique_consecutive(place, return_counts=True)
+        pieces, row = [], 0
+        for number, rows in zip(values.tolist(), runs.tolist(), strict=True):
+            pieces.append(self._draw(level, number, row, rows))
+            row += rows
+        return torch.cat(pieces)
 
-    def _normals(self, level: int, number: int) -> Tensor:
+    def _normals(self, level: int, number: int, row: int, rows: int) -> Tensor:
         address = _FIRST + (1 << level) + number
-        return normal(self.seed, Purpose.PATH, address, self.first, self.n, self.shape, self.dtype)
+        return normal(self.seed, Purpose.PATH, address, self.first + row, rows, self.shape, self.dtype)
 
     def _column(self, c: Tensor) -> Tensor:
         return c.to(self.dtype).reshape(-1, *[1] * len(self.shape))

@@ -90,11 +90,11 @@ class State:
         return self.noise(self.index, stage, (start or self.node).t, s.t)
 
     def again(self, x: Tensor, node: Node, times: int) -> State:
-        """The same step at another place, with noise of its own for every number of `times`."""
+        """The same step at another place, with noise of its own for every number of `times` below 1024."""
         here = self.noise
 
         def other(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
-            return here(index, stage + STAGES * times, t, s)
+            return here(index, STAGES + 1024 * stage + times, t, s)
 
         return replace(self, x=x, node=node, noise=other)
 

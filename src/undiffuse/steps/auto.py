@@ -61,11 +61,16 @@ PLAIN = {
 }
 """Fewest evaluations -> what is used from there on."""
 
+_ENOUGH = 15  # steps from which a model's own sampler is taken: a stochastic one, where the network's errors outweigh
+# the solver's. Learned digits, 21 calls: read as the class asked 99 % instead of 98 % (8x8) and 92 % for 84 % (28x28).
+
 
 def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool) -> tuple[str, Method]:
     """The name and the sampler for so many evaluations; `given`: there are conditions, of which moments say nothing."""
     if not isinstance(model, Model):
         return "heun", method_of("heun")
+    if model.sampler is not None and steps >= _ENOUGH:
+        return model.sampler, method_of(model.sampler)
     choice = _row(WITH_MOMENTS, steps)
     if choice.jump and (given or not _jumps(model, choice.first, ends)):
         choice = _row(PLAIN, steps)

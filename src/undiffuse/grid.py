@@ -83,12 +83,15 @@ def _spacing(grid: str) -> Callable[[float, float, Tensor], Tensor] | None:
 
 def _in_log_snr(sde: GaussianSDE, steps: int, spacing: Callable[[float, float, Tensor], Tensor], start: float,
                 end: float, sigma_data: float, first: float | None) -> Tensor:
-    """The times of a grid in λ, with one step in front where `first` asks for it or λ(start) = −∞."""
+    """The times of a grid in λ, with one step in front where `first` asks for it or the noise is endless at start.
+
+    Beyond σ̂ = 10⁶ sigma_data neighbouring times are no longer told apart, and nothing of the data is left to see.
+    """
     high, low = float(sde.log_snr(start)), float(sde.log_snr(end))
     if math.isinf(low):
         raise InputError(f"got t_end={end:g}, where log-SNR is infinite; choose t_end > 0 or a grid in time")
     inner = -math.log((first or 160) * sigma_data)
-    if math.isinf(high):
+    if high < -math.log(1e6 * sigma_data):
         inner = min(inner, low - 1e-3)
     elif first is None or steps == 1 or not high < inner < low:
         return sde.time_of(spacing(high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64)))

@@ -1,104 +1,182 @@
-"""Recipes: the experiment that suits some data, with the reason for every choice.
+"""Recipes: an experiment for any data, and in one sentence each why it is so.
 
-What can be measured on the data is measured (their deviation, the largest distance between two of them); network and
-optimiser are those that did best in trials on data of the same kind.
+What can be measured on the data is measured (how far the noise has to reach, how much there is to learn); networks,
+rates and numbers of updates are those that did best in trials on two CPU cores.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+import os
+from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from undiffuse.data import Dataset, describe, open_data, transforms
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
+from undiffuse.training.build import deviation
 
-_PROBED = 1000  # rows whose distances are measured
+_COMPARED = 1000  # rows whose distances are taken
+_EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
+_FEWEST = 500  # updates
+_FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
-class Choice(NamedTuple):
-    """Fields of an experiment, and why they were chosen."""
+@dataclass(frozen=True)
+class _Part:
+    """Some fields of an experiment and the sentence that explains them, mainly the first."""
 
     fields: dict[str, Any]
-    reason: str
+    why: str
 
 
-def for_data(source: str, **changes: Any) -> tuple[Experiment, list[str]]:
-    """The experiment for data as `open_data` takes them, with the user's changes, and the reasons, a sentence each."""
-    from undiffuse.data import describe, open_data
+@dataclass(frozen=True)
+class _Case:
+    """What a recipe looks at: the rows to learn, their deviation and largest distance in model units, the network."""
 
-    data = open_data(source, size=changes.get("size"), label=changes.get("label"))
-    choices = [_network(data), _levels(data), _held_out(len(data))]
-    fields = {name: value for choice in choices for name, value in choice.fields.items()}
-    kept = {name: value for name, value in fields.items() if not (name == "net_args" and "net" in changes)
-            and not (name == "sde_args" and "sde" in changes)}
-    experiment = Experiment(data=source, **{**kept, **changes})
-    reasons = [f"{describe(data)}.", *data.note, *(choice.reason for choice in choices)]
-    return experiment, [*reasons, *(f"{name} = {value}, as asked." for name, value in sorted(changes.items()))]
+    train: Dataset
+    held_out: int
+    deviation: float
+    reach: float
+    net: str
 
-
-def digits(**changes: Any) -> Experiment:
-    """The bundled 8x8 digits of scikit-learn, by class."""
-    return for_data("digits", **changes)[0]
+    @property
+    def image(self) -> bool:
+        return self.train.kind == "image"
 
 
-def swiss_roll(**changes: Any) -> Experiment:
-    """A curve in the plane, to learn in under a minute."""
-    return for_data("swiss_roll", **changes)[0]
+def for_data(source: str | os.PathLike[str], **overrides: Any) -> tuple[Experiment, list[str]]:
+    """The experiment for what `open_data` finds at `source`, and why it was chosen, a sentence each.
+
+    `overrides` are fields of the experiment that are set by hand; what depends on them follows.
+    Raises InputError for data that cannot be opened and for fields that do not exist or have no such value.
+    """
+    asked = Experiment(data=os.fspath(source)).replace(**overrides)
+    data = open_data(source, size=asked.size, label=asked.label)
+    case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"))
+    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case),
+             _duration(case, overrides.get("batch"))]
+    fields = {key: value for part in parts for key, value in part.fields.items()}
+    reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
+    reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
+    reasons += [f"{name} = {value}, as asked." for name, value in overrides.items()]
+    return asked.replace(**{**fields, **overrides}), reasons
 
 
-def mnist(path: str, **changes: Any) -> Experiment:
-    """MNIST, or any set in its format, from the folder that holds its files."""
-    return for_data(path, **changes)[0]
+def digits(**overrides: Any) -> Experiment:
+    """The handwritten digits of scikit-learn, by class: about a minute on one core."""
+    return for_data("digits", **overrides)[0]
 
 
-def _network(data: Any) -> Choice:
-    """The network and its optimiser."""
-    size = math.prod(data.shape)
-    if data.kind == "image" and size > 256:
-        return _unet(data.shape)
-    if data.kind == "image":
-        return Choice({"net": "mlp", "net_args": {"width": 256, "depth": 4, "condition": 128}, "steps": 2500,
-                       "batch": 128, "lr": 3e-3, "schedule": "linear", "ema": 0.998, "betas": (0.9, 0.99),
-                       "block": 128},
-                      "A residual MLP of 4 x 256: on images this small it learns faster than a convolutional network.")
-    width, depth = (128, 3) if size <= 16 else (256, 4)
-    return Choice({"net": "mlp", "net_args": {"width": width, "depth": depth}, "steps": 4000, "batch": 256, "lr": 5e-3,
-                   "schedule": "cosine", "ema": 0.998, "betas": (0.9, 0.99), "level_mean": -1.6, "level_std": 1.6,
-                   "block": 256},
-                  f"A residual MLP of {depth} x {width}, batch 256 and a high learning rate, as suits small events.")
+def swiss_roll(**overrides: Any) -> Experiment:
+    """The swiss roll in the plane: about half a minute on one core."""
+    return for_data("swiss_roll", **overrides)[0]
 
 
-def _unet(shape: tuple[int, ...]) -> Choice:
-    stem = 2 if min(shape[1:]) >= 16 else 1
-    return Choice({"net": "unet", "net_args": {"stem": stem, "widths": [48, 96], "attention": [1]}, "steps": 3000,
-                   "batch": 64, "lr": 2e-3, "schedule": "linear", "ema": 0.998, "betas": (0.9, 0.99), "block": 32},
-                  f"A U-Net with a {stem}x{stem} stem: the fastest learner per second on a CPU at this size.")
+def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
+    """The IDX files of MNIST or Fashion-MNIST at `path`, by class: under ten minutes on two cores."""
+    return for_data(path, **{"size": 28, **overrides})[0]
 
 
-def _levels(data: Any) -> Choice:
-    """The process, from the largest distance between two rows in model units."""
-    import torch
-
-    from undiffuse.data import transforms
-
-    rows = data.x[:: max(1, len(data) // _PROBED)][:_PROBED]
-    z = transforms.fit(data).forward(rows).flatten(1).double()
-    distance = float(torch.cdist(z, z).max())
-    if distance == 0:
-        raise InputError("all rows are equal; there is nothing to learn")
-    largest = _rounded_up(2 * distance)
-    return Choice({"sde": "edm", "sde_args": {"sigma_max": largest}},
-                  f"Noise up to {largest:g}, twice the largest distance between two rows ({distance:.3g}), so that the "
-                  "start of sampling knows nothing of the data.")
+def _examine(data: Dataset, held_out: int, net: str | None) -> _Case:
+    train = data.split(held_out)[0] if held_out else data
+    transform = transforms.fit(train)
+    few = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
+    reach = _largest_distance(transform.forward(few))
+    if reach == 0:
+        raise InputError(f"got held_out={held_out}, which leaves {len(train)} rows that are all equal; hold out fewer")
+    default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
+    return _Case(train, held_out, deviation(train.x, transform), reach, net or default)
 
 
-def _held_out(n: int) -> Choice:
-    """Rows to measure with: a fifth of a small set, at most 2,000."""
-    count = min(2000, n // 5)
-    return Choice({"held_out": count}, f"{count:,} rows are kept away from training, to measure with.")
+def _largest_distance(z: Tensor) -> float:
+    """The largest distance between two rows."""
+    rows = z.flatten(1).double()
+    return float(torch.cdist(rows, rows).max())
 
 
-def _rounded_up(value: float) -> float:
-    """The next number with one significant digit."""
-    unit = 10.0 ** math.floor(math.log10(value))
-    return math.ceil(value / unit) * unit
+def _held_out(data: Dataset) -> int:
+    """A fifth of the rows, two fifths of points, within what measuring needs."""
+    if len(data) < 10:
+        return 0
+    return min(4000, 2 * len(data) // 5) if data.kind == "points" else min(5000, len(data) // 5)
+
+
+def _rows(case: _Case) -> _Part:
+    learned = f"{len(case.train):,} are learned."
+    why = f"{case.held_out:,} rows are held out to measure with, {learned}" if case.held_out else f"All {learned}"
+    return _Part({"held_out": case.held_out}, why)
+
+
+def _process(case: _Case, sde: str) -> _Part:
+    """Noise as far as the data reach. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
+    sigma_max = _round_up(case.reach)
+    args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
+    why = (f"Noise up to sigma = {sigma_max:g}, at which no row can be told from another: the two farthest are "
+           f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.deviation:.3g}.")
+    return _Part({"sde": sde, "sde_args": args.get(sde, {})}, why)
+
+
+def _network(case: _Case) -> _Part:
+    """The network of the case, in the size that suits its rows."""
+    if case.net == "unet":
+        args = _unet_args(case)
+        why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
+               "pixels as one: the quickest learner for images of this size.")
+        return _Part({"net": "unet", "net_args": args, "block": 64}, why)
+    large = case.image or case.train.x[0].numel() > 16
+    args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
+    why = (f"A residual MLP of {args['depth']} x {args['width']}: the quickest learner for "
+           f"{case.train.x[0].numel()} values a row; one thread serves it best.")
+    return _Part({"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}, why)
+
+
+def _unet_args(case: _Case) -> dict[str, Any]:
+    """A stem that leaves 8 to 32 pixels, levels down to 8 or fewer, and attention on the coarsest."""
+    side = max(case.train.shape[-2:])
+    stem = 1 if side < 16 else 2 if side <= 64 else 4
+    depth = max(2, 1 + math.ceil(math.log2(side / stem / 8)))
+    widths = [48, 96, 144][:depth] + [192] * (depth - 3)
+    return {"stem": stem, "widths": widths, "blocks": 1, "attention": [depth - 1]}
+
+
+def _levels(case: _Case) -> _Part:
+    """Where on the scale of noise the training looks."""
+    mean, std = (-1.2, 1.2) if case.image else (-1.6, 1.6)
+    where = "at which images take shape" if case.image else "down to those that draw points onto thin curves"
+    return _Part({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
+
+
+def _updates(case: _Case) -> _Part:
+    """The optimiser."""
+    batch = min(len(case.train), 32 if case.net == "unet" else 128 if case.image else 256)
+    lr, schedule = (2e-3, "linear") if case.image else (5e-3, "cosine")
+    fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
+              "ema": 0.999 if case.net == "unet" else 0.998}
+    return _Part(fields, f"AdamW on {batch} rows at a time, with a rate of {lr:g} that falls to 0 ({schedule}).")
+
+
+def _duration(case: _Case, batch: int | None) -> _Part:
+    """The number of updates: what the kind of data needs, and no more than so many readings of the data."""
+    batch = batch or _updates(case).fields["batch"]
+    needed, most = _rows_needed(case) // batch, _EPOCHS * len(case.train) // batch
+    steps = max(_FEWEST, min(needed, most))
+    why = "which is enough for data of this kind" if needed <= most else f"in which every row is seen {_EPOCHS} times"
+    return _Part({"steps": steps, "save_every": max(100, -(-steps // 8))}, f"{steps:,} updates, {why}.")
+
+
+def _rows_needed(case: _Case) -> int:
+    """How many rows a training reads: for a U-Net such that it takes the same time for images of any size."""
+    if case.net != "unet":
+        return 256_000 if case.image else 512_000
+    height, width = (-(-side // _unet_args(case)["stem"]) for side in case.train.shape[-2:])
+    return max(32_000, int(128_000 * 196 / (height * width)))
+
+
+def _round_up(x: float) -> float:
+    """x rounded up to one digit."""
+    unit = 10.0 ** math.floor(math.log10(x))
+    return round(math.ceil(x / unit) * unit, 12)

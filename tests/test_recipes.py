@@ -1,0 +1,151 @@
+"""Recipes: every kind of data gets an experiment that can be trained, chosen from the data and explained."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from undiffuse import nets, recipes
+from undiffuse.data import distance_to_curve, open_data, transforms
+from undiffuse.errors import InputError
+from undiffuse.metrics import noise_floor, sliced_w2
+from undiffuse.noise import normal
+from undiffuse.processes import make_sde
+from undiffuse.recipes import for_data
+from undiffuse.training.build import describe, rebuild
+
+TOYS = ("swiss_roll", "moons", "8gaussians", "checkerboard", "spiral", "digits")
+
+
+def table(folder: Path, columns: int) -> str:
+    """A CSV file of 300 rows with so many random columns, a constant one, and a class."""
+    x = normal(0, 0, 0, 0, 300, (columns,)).numpy()
+    lines = [",".join([*map(str, row), "1.5", "01"[i % 2]]) for i, row in enumerate(x)]
+    path = folder / "table.csv"
+    path.write_text(",".join([*(f"c{j}" for j in range(columns)), "fixed", "kind"]) + "\n" + "\n".join(lines))
+    return str(path)
+
+
+def images(folder: Path, n: int, *shape: int) -> str:
+    """A file of random images (n, H, W) or (n, H, W, 3)."""
+    path = folder / "images.npy"
+    np.save(path, (normal(1, 0, 0, 0, n, shape).sigmoid() * 255).to(torch.uint8).numpy())
+    return str(path)
+
+
+def trainable(source: str, **overrides: object) -> None:
+    """The experiment builds a model that takes its data, and every choice has its sentence."""
+    experiment, reasons = for_data(source, **overrides)
+    data = open_data(source, size=experiment.size, label=experiment.label)
+    assert 0 <= experiment.held_out < len(data)
+    train = data.split(experiment.held_out)[0] if experiment.held_out else data
+    model = rebuild(describe(experiment, train, ""))
+    x = model.transform.forward(train.x[:3]).to(model.dtype)
+    assert model(x, torch.tensor(1.0), label=0 if model.classes else None).shape == x.shape
+    assert experiment.batch <= len(train)
+    assert all(reason[0].isupper() or reason[0].isdigit() or "as asked" in reason for reason in reasons)
+    assert all(reason.endswith(".") for reason in reasons)
+
+
+@pytest.mark.parametrize("source", TOYS)
+def test_built_in_sets(source: str) -> None:
+    """All of them."""
+    trainable(source)
+
+
+@pytest.mark.parametrize("sde", ["vp", "ve", "edm", "cosine", "rectified_flow"])
+@pytest.mark.parametrize("net", nets.NETS)
+def test_any_process_and_network_for_images(sde: str, net: str) -> None:
+    """What is asked for by hand gets arguments that fit it."""
+    trainable("digits", sde=sde, net=net)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(5, 128), (20, 256)])
+def test_tables(tmp_path: Path, columns: int, width: int) -> None:
+    """With and without a class, and with a constant column; wide ones get a wider network."""
+    source = table(tmp_path, columns)
+    trainable(source)
+    trainable(source, label="kind")
+    assert for_data(source, label="kind")[0].net_args["width"] == width
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (17, 33), (32, 32, 3), (9, 9)])
+def test_images_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Large ones go to a U-Net whose coarsest level has at most 8 x 8 pixels, small ones to an MLP."""
+    source = images(tmp_path, 30, *shape)
+    trainable(source)
+    experiment = for_data(source)[0]
+    args = experiment.net_args
+    assert experiment.net == ("unet" if math.prod(shape) > 256 else "mlp")
+    if experiment.net == "unet":
+        assert max(shape[:2]) / args["stem"] / 2 ** (len(args["widths"]) - 1) <= 9
+        assert args["attention"] == [len(args["widths"]) - 1]
+
+
+def test_noise_reaches_as_far_as_the_data(tmp_path: Path) -> None:
+    """sigma_max is the largest distance between rows in model units, rounded up to one digit."""
+    x = np.zeros((100, 2), np.float32)
+    x[0], x[1:, 1] = (30, 0), np.linspace(0, 30, 99)
+    np.save(tmp_path / "x.npy", x)
+    data = open_data(tmp_path / "x.npy")
+    z = transforms.fit(data).forward(data.x).double()
+    largest = float(torch.cdist(z, z).max())
+    sigma_max = for_data(tmp_path / "x.npy", held_out=0)[0].sde_args["sigma_max"]
+    assert largest <= sigma_max <= 2 * largest
+    assert f"{sigma_max:.0e}" == f"{sigma_max:.6e}".replace(".000000", "")
+    sde = make_sde(**{"name": "edm", "sigma_max": sigma_max})
+    assert sde.prior_std() == sigma_max
+
+
+def test_few_rows_are_not_learned_by_heart(tmp_path: Path) -> None:
+    """The number of updates falls with the rows, so that none is seen more than 200 times, down to 500 updates."""
+    few, more = (for_data(images(tmp_path, n, 8, 8))[0] for n in (400, 800))
+    assert few.steps * few.batch <= 200 * 320 and more.steps * more.batch <= 200 * 640
+    assert few.steps < more.steps < recipes.digits().steps
+    assert for_data(images(tmp_path, 20, 8, 8))[0].steps == 500
+
+
+def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
+    """An overridden field has its value, a sentence that says so, and no reason for what it replaced."""
+    experiment, reasons = for_data("digits", steps=7, held_out=100, lr=1e-4)
+    assert (experiment.steps, experiment.held_out, experiment.lr) == (7, 100, 1e-4)
+    assert sum("steps = 7, as asked" in reason for reason in reasons) == 1
+    assert not any("updates" in reason or "AdamW" in reason or "held out to" in reason for reason in reasons)
+    half, full = for_data("digits", batch=64)[0], for_data("digits")[0]
+    assert half.steps == 2 * full.steps
+
+
+def test_named_recipes_are_those_of_their_data() -> None:
+    """`digits()` and `swiss_roll()` are what `undiffuse train` would take."""
+    assert recipes.digits() == for_data("digits")[0]
+    assert recipes.swiss_roll(seed=3) == for_data("swiss_roll", seed=3)[0]
+
+
+def test_errors_say_what_to_do() -> None:
+    """Unknown data and fields, values outside their domain, and nothing left to learn."""
+    with pytest.raises(InputError, match="neither a path"):
+        for_data("swissroll")
+    with pytest.raises(InputError, match="did you mean steps"):
+        for_data("digits", step=3)
+    with pytest.raises(InputError, match="batch=0"):
+        for_data("digits", batch=0)
+    with pytest.raises(InputError, match="hold out fewer"):
+        for_data("swiss_roll", held_out=9999)
+
+
+@pytest.mark.slow
+def test_the_swiss_roll_is_learned_in_less_than_half_of_its_recipe(tmp_path: Path) -> None:
+    """800 of the 2,000 updates: within twice the sampling noise of real data, and .03 off the curve."""
+    import undiffuse as ud
+    from undiffuse import training
+
+    model = training.train(recipes.swiss_roll(steps=800), tmp_path / "run", progress=False)
+    held = open_data("swiss_roll", n=8000, part="test").x.double()
+    drawn = ud.sample(model, 4000).x
+    floor = noise_floor(sliced_w2, held[:4000], held[4000:])
+    assert sliced_w2(drawn, held[:4000]) < 2 * floor.value
+    assert distance_to_curve("swiss_roll", drawn).mean() < 0.03

@@ -65,11 +65,14 @@ def _slopes(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, kno
 
 def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     """x + h Σ w_i k_i, skipping zeros; h is () or (B,)."""
-    h = h if h.ndim == 0 else _rows(h, x)
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            x = x + (h * weight) * slope
-    return x
+    used = [(weight, slope) for weight, slope in zip(weights, slopes, strict=True) if weight]
+    if h.ndim:
+        size = _rows(h, x)
+        return sum(((size * weight) * slope for weight, slope in used), x)
+    out, step = x, float(h)
+    for weight, slope in used:
+        out = torch.add(out, slope, alpha=step * weight, out=None if out is x else out)
+    return out
 
 
 def _rows(c: Tensor, x: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ class Multistep:
         """One step: evaluate, correct the last step, predict the next."""
         i, node = state.index, state.node
         y = self.kernel.enter(state.x, node)
-        v = self.kernel.value(y, state.model.denoise(state.x, node), node)
         values, last = state.memory or ((), None)
+        spare = values[self.order] if len(values) > self.order else None  # too old for any further step
+        v = self.kernel.value(y, state.model.denoise(state.x, node), node, spare)
         values = (v, *values)[: self.order + 1]
         if last is not None:
             y = self.corrections[i - 1](last[0], values, last[1])

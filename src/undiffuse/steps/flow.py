@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -47,8 +47,11 @@ class Flow(ABC):
         """dy/du, u () or (B,)."""
 
 
+@dataclass
 class InTime(Flow):
-    """The ODE in t."""
+    """The ODE in t; `rates` holds a and b of v = a x + b D at the times that are known beforehand."""
+
+    rates: dict[float, tuple[float, float]] = field(default_factory=dict)
 
     def place(self, node: Node) -> Tensor:
         """t."""
@@ -64,7 +67,8 @@ class InTime(Flow):
 
     def slope(self, model: Counted, y: Tensor, u: Tensor) -> Tensor:
         """v(x, t)."""
-        return model.drift(y, u)
+        known = self.rates.get(float(u)) if u.ndim == 0 else None
+        return model.drift(y, u) if known is None else (y * known[0]).add_(model.denoise_at(y, u), alpha=known[1])
 
 
 @dataclass
@@ -149,7 +153,20 @@ def fixed(flow: Flow, tableau: Tableau) -> Step:
 
 def runge_kutta(tableau: Tableau) -> Make:
     """A Runge-Kutta method in t."""
-    return lambda plan: fixed(InTime(), tableau)
+    return lambda plan: fixed(InTime(_rates(plan, tableau)), tableau)
+
+
+def _rates(plan: Plan, tableau: Tableau) -> dict[float, tuple[float, float]]:
+    """a = σ'/σ and b = α' − α σ'/σ at the times of all stages, the schedule being differentiated once for them all."""
+    if not isinstance(plan.model, Model):
+        return {}
+    ends = torch.stack([node.t for node in plan.nodes])
+    start, h = ends[:-1, None], ends.diff()[:, None]
+    times = torch.cat([start + c * h if c != 1 else ends[1:, None] for c in tableau.c], 1).flatten()
+    dalpha, dsigma = plan.sde.rates(times)
+    a = dsigma / plan.sde.sigma(times)
+    return dict(zip(times.tolist(), zip(a.tolist(), (dalpha - plan.sde.alpha(times) * a).tolist(), strict=True),
+                    strict=True))
 
 
 def runge_kutta_log_snr(tableau: Tableau) -> Make:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,8 +62,8 @@ class Kernel(ABC):
         return xi
 
     @abstractmethod
-    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
-        """The remainder v from the denoiser's value."""
+    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
+        """The remainder v from the denoiser's value; `spare` is a tensor that may be written to."""
 
     @abstractmethod
     def carry(self, node: Node, s: Node) -> Array:
@@ -118,7 +119,7 @@ class Data(Kernel):
         """Uᵀ ξ."""
         return xi if self.frame is None else self.frame.rotate(xi)
 
-    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
+    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
         """D, or Uᵀ (D − μ) − s²/(s² + σ̂²) y/α."""
         if self.frame is None:
             return D
@@ -164,9 +165,9 @@ class Data(Kernel):
 class Noise(Kernel):
     """The kernel of noise prediction; from α = 0 it is not defined."""
 
-    def value(self, y: Tensor, D: Tensor, node: Node) -> Tensor:
+    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
         """ε̂ = (x − α D)/σ."""
-        return (y - node.alpha * D) / node.sigma
+        return torch.sub(y, D, alpha=node.alpha, out=spare).div_(node.sigma)
 
     def carry(self, node: Node, s: Node) -> Array:
         """α'/α."""

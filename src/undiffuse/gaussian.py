@@ -48,13 +48,19 @@ class Moments:
         if len(x) < 2:
             raise InputError(f"got {len(x)} rows; expected at least 2 to measure a covariance")
         shape, flat = tuple(x.shape[1:]), x.flatten(1).double()
-        if kind == "auto":
-            kind = "dct" if len(shape) == 3 and flat.shape[1] > _FULL else "pca"
+        kind = _kind(shape) if kind == "auto" else kind
         mean = flat.mean(0)
         if kind == "dct":
             here = cls(shape, mean, torch.zeros(flat.shape[1], dtype=torch.float64), kind)
             return cls(shape, mean, here.rotate(flat - mean).square().mean(0), kind)
         return _principal(shape, mean, flat - mean, rank)
+
+    @classmethod
+    def blank(cls, shape: tuple[int, ...]) -> Moments:
+        """The moments that `measure` would give for events of this shape, all zero: a form for a checkpoint to fill."""
+        d, kind = math.prod(shape), _kind(shape)
+        zero = torch.zeros(d, dtype=torch.float64)
+        return cls(shape, zero, zero.clone(), kind, zero.new_zeros(d, d) if kind == "pca" else None)
 
     @property
     def complete(self) -> bool:
@@ -95,7 +101,11 @@ class Moments:
 
     def rotated_mean(self, like: Tensor) -> Tensor:
         """The coordinates of the mean, (1, k)."""
-        return self.rotate(self.mean[None]).to(like.device, like.dtype)
+        return self._centre.to(like.device, like.dtype)
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        return self.rotate(self.mean[None])
 
     def wiener(self, z: Tensor, sigma_hat: float) -> Tensor:
         """The best linear denoiser of z = x_0 + σ̂ ε: μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ)."""
@@ -133,6 +143,16 @@ class Moments:
         if key not in self._casts:
             self._casts[key] = self.basis.to(x.device, x.dtype)
         return self._casts[key]
+
+
+def measurable(shape: tuple[int, ...]) -> bool:
+    """Whether all directions of events of this shape can be measured and stored."""
+    return _kind(shape) == "dct" or math.prod(shape) <= _FULL
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    """Cosines for images that are too large for a full covariance, principal directions otherwise."""
+    return "dct" if len(shape) == 3 and math.prod(shape) > _FULL else "pca"
 
 
 def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int | None) -> Moments:

@@ -74,7 +74,9 @@ def test_the_weights_before_the_fault_are_those_of_a_run_that_stopped_there(tmp_
     measured_without(monkeypatch)
     with pytest.raises(InputError):
         train(E, tmp_path / "bad", progress=False, data=poisoned(row, math.nan))
-    assert same(final(tmp_path / "good"), final(tmp_path / "bad"))
+    good, bad = ({name: t for name, t in final(tmp_path / run).items() if not name.startswith("moments.")}
+                 for run in ("good", "bad"))  # the moments are those of the finite rows, of which one has one less
+    assert same(good, bad)
 
 
 class Poisonable(nn.Module):

@@ -83,6 +83,16 @@ def test_sigma_data_is_the_deviation_of_the_training_rows(digits: Path) -> None:
     assert deviation(torch.full((5, 2), 3.0), transforms.Identity()) == 0
 
 
+def test_the_moments_stored_with_the_model_are_those_of_the_training_rows(digits: Path) -> None:
+    model, (rows, _) = load(digits, device="cpu"), load_data(digits)
+    z = model.transform.forward(rows.x).flatten(1).double().numpy()
+    frame = model.moments
+    assert frame is not None and frame.basis is not None
+    np.testing.assert_allclose(frame.mean, z.mean(0), atol=1e-12)
+    basis = frame.basis.numpy()
+    np.testing.assert_allclose(basis * frame.variances.numpy() @ basis.T, np.cov(z.T, bias=True), atol=1e-12)
+
+
 def test_held_out_rows_are_the_rest_and_the_same_for_every_seed(digits: Path, tmp_path: Path) -> None:
     rows, held = load_data(digits)
     whole = open_data("digits")

@@ -14,11 +14,13 @@ from undiffuse import __version__, nets
 from undiffuse.data import Dataset, Transform, transforms
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
+from undiffuse.gaussian import Moments, measurable
 from undiffuse.model import Denoiser
 from undiffuse.processes import make_sde
 
 FORMAT = 1
 _CHUNK = 4096
+_MEASURED = 10_000
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -38,11 +40,12 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
     `fingerprint` is that of all the data, the held-out rows included.
     """
     transform = transforms.fit(train)
+    shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
     return {
         "format": FORMAT,
-        "net": {**experiment.net_args, "name": experiment.net, "shape": model_shape(train, transform),
-                "classes": classes},
+        "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes},
+        "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "predict": experiment.predict,
         "sigma_data": experiment.sigma_data or deviation(train.x, transform),
@@ -70,7 +73,17 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the description of the model is not one of undiffuse: {error!r}") from None
     model.dtype = _dtype(config["dtype"])
+    model.moments = Moments.blank(model.shape) if config["moments"] else None
     return model
+
+
+def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
+    """The mean and covariance of the data in model units, on at most 10,000 finite rows; None if the model has none."""
+    if model.moments is None:
+        return None
+    rows = torch.linspace(0, len(data) - 1, min(len(data), _MEASURED)).round().long()
+    z = model.transform.forward(data.x[rows])
+    return Moments.measure(z[z.flatten(1).isfinite().all(1)])
 
 
 def deviation(x: Tensor, transform: Transform) -> float:

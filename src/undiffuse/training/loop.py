@@ -20,7 +20,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
 from undiffuse.nets import initialize
 from undiffuse.training import checkpoint
-from undiffuse.training.build import pick_device, rebuild
+from undiffuse.training.build import moments_of, pick_device, rebuild
 from undiffuse.training.faults import explain, losses
 from undiffuse.training.feed import Feed
 from undiffuse.training.files import locked
@@ -51,6 +51,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     run = plan(Path(out), experiment, whole, rows)
     model = rebuild(run.config)
     initialize(model.net, experiment.seed)
+    model.moments = moments_of(rows, model)
     state = State(experiment, model.to(pick_device(experiment.device)))
     feed = Feed(experiment, rows, model)
     losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written

@@ -19,6 +19,7 @@ from undiffuse.data import Dataset, open_data
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.experiment import read as read_experiment
+from undiffuse.gaussian import Moments
 from undiffuse.model import Denoiser
 from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, pick_device, rebuild, versions
@@ -88,9 +89,15 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
     found = opened.checkpoint(model)
     if found is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
-    prefix = f"{which}."
-    model.net.load_state_dict({k.removeprefix(prefix): t for k, t in found.tensors.items() if k.startswith(prefix)})
+    model.net.load_state_dict(_part(found.tensors, which))
+    if model.moments is not None:
+        model.moments = Moments.from_config(model.moments.config(), _part(found.tensors, "moments"))
     return model.to(pick_device(device)).eval().requires_grad_(False)
+
+
+def _part(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """The tensors named owner.NAME, by NAME."""
+    return {k.removeprefix(f"{owner}."): t for k, t in tensors.items() if k.startswith(f"{owner}.")}
 
 
 def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:

@@ -23,6 +23,7 @@ class State:
 
     def __init__(self, experiment: Experiment, model: Denoiser) -> None:
         self.experiment, self.model, self.average = experiment, model, deepcopy(model).requires_grad_(False)
+        self.average.moments = model.moments
         self.parameters = trained(model.net)
         self.weights = flatten(self.parameters.values())
         self.averaged = flatten(dict(self.average.net.named_parameters())[name] for name in self.parameters)
@@ -56,7 +57,7 @@ class State:
         """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
         like = list(self.parameters.values())
         m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
-        return _named(self.model.net, self.average.net, m, v, self.meter)
+        return _named(self.model, self.average.net, m, v, self.meter)
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """The state of a checkpoint."""
@@ -74,13 +75,14 @@ class State:
 def schema(model: Denoiser) -> dict[str, Tensor]:
     """Tensors of the names, shapes and types that the checkpoints of a model have."""
     like = list(trained(model.net).values())
-    return _named(model.net, model.net, like, like, like[0].new_zeros(3))
+    return _named(model, model.net, like, like, like[0].new_zeros(3))
 
 
-def _named(net: nn.Module, average: nn.Module, m: Sequence[Tensor], v: Sequence[Tensor],
+def _named(model: Denoiser, average: nn.Module, m: Sequence[Tensor], v: Sequence[Tensor],
            meter: Tensor) -> dict[str, Tensor]:
-    tensors = {f"{kind}.{name}": t for kind, owner in (("net", net), ("ema", average))
+    tensors = {f"{kind}.{name}": t for kind, owner in (("net", model.net), ("ema", average))
                for name, t in owner.state_dict().items()}
     for kind, vectors in (("m", m), ("v", v)):
-        tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trained(net), vectors, strict=True)}
-    return {**tensors, "meter": meter}
+        tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trained(model.net), vectors, strict=True)}
+    measured = {} if model.moments is None else model.moments.tensors()
+    return {**tensors, **{f"moments.{name}": t for name, t in measured.items()}, "meter": meter}

@@ -148,7 +148,7 @@ def test_more_steps_come_closer_to_the_law() -> None:
 
 
 def test_where_alpha_is_zero_at_the_start() -> None:
-    """Rectified flow starts at α = 0: from there on every sampler follows the same flow, after a step that is as long."""
+    """Rectified flow starts at α = 0; after one first-order step every sampler follows the same flow."""
     law = random_mixture(3, 2)
     x = normal(0, 0, 0, 0, 6, (2,), torch.float64)
     truth = sample(law.denoiser(RectifiedFlow()), method="rk4_log_snr", steps=300, x_T=x, t_end=0.01).x
@@ -172,7 +172,8 @@ def test_a_process_that_is_not_gaussian_can_be_sampled_with_what_needs_only_a_dr
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto or one of"),
-    ({"steps": 0}, "at least 1 step"), ({"t_start": 2.0}, "t_start"), ({"t_end": 0.0, "method": "dpmpp_2m", "grid": "time"}, "t_end"),
+    ({"steps": 0}, "at least 1 step"), ({"t_start": 2.0}, "t_start"),
+    ({"t_end": 0.0, "method": "dpmpp_2m", "grid": "time"}, "t_end"),
     ({"x_T": torch.zeros(3, 5)}, "x_T of shape"), ({"label": 1}, "without classes"),
     ({"label": torch.zeros(7).long(), "n": 3}, "one each"), ({"noise": "white"}, "step or path"),
     ({"grid": f64(0.1, 0.2)}, "strictly decreasing"), ({"t_start": 0.1, "t_end": 0.5}, "t_end < t_start"),

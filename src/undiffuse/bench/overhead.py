@@ -59,14 +59,14 @@ class Overhead:
 
 
 def overheads(shapes: tuple[tuple[int, ...], ...] = ((64, 2), (64, 3, 32, 32)), steps: int = 50, repeats: int = 15,
-              draw: Draw | None = None) -> Iterator[Overhead]:
-    """Every sampler of `LOOPS` at every shape. draw(x): normals like x for the loop; by default ready-made ones."""
+              draw: Draw | None = None, methods: list[str] | None = None) -> Iterator[Overhead]:
+    """Samplers of `LOOPS` at every shape. draw(x): normals like x for the loop; by default ready-made ones."""
     for shape in shapes:
         model, x = Still(shape), normal(0, Purpose.INIT, 0, 0, shape[0], shape[1:])
         ready = normal(0, Purpose.NOISE, 0, 0, shape[0], shape[1:])
-        for name, values in LOOPS.items():
+        for name in methods or LOOPS:
             noise = (draw or (lambda x, ready=ready: ready)) if METHODS[name].stochastic else None  # type: ignore[misc]
-            loop_of = minimal_heun if name == "heun" else partial(minimal, values=values, draw=noise)
+            loop_of = minimal_heun if name == "heun" else partial(minimal, values=LOOPS[name], draw=noise)
             ours, loop = _times([partial(sample, model, method=name, steps=steps, x_T=x, denoise_last=False),
                                  partial(loop_of, model, x, steps)], repeats)
             yield Overhead(name, shape, 1e6 * ours / steps, 1e6 * loop / steps)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from undiffuse.cli.bench import bench
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.report import report
 from undiffuse.cli.sample import sample
@@ -25,7 +26,7 @@ from undiffuse.cli.train import train
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify, bench)
 
 app = App(
     name="undiffuse",

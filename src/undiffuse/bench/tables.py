@@ -1,0 +1,43 @@
+"""What the benchmarks print, a line at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from undiffuse.bench.orders import PROCESSES, measurable, orders
+from undiffuse.bench.overhead import overheads
+from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
+from undiffuse.steps import METHODS
+
+
+def order_table(methods: list[str] | None = None) -> Iterator[str]:
+    """A row per sampler: the claimed order, and the one measured on each process."""
+    yield f"{'sampler':20}{'claimed':>9}" + "".join(f"{name:>16}" for name in PROCESSES)
+    for name in methods or measurable():
+        kind = " weak" if METHODS[name].stochastic else ""
+        found = "".join(f"{order.measured:16.2f}" for order in orders([name]))
+        yield f"{name:20}{METHODS[name].order:>4}{kind:5}{found}"
+
+
+def solver_table(methods: list[str] | None = None) -> Iterator[str]:
+    """A row per sampler and law: the median error at each budget; and the distance between laws beside its floor."""
+    for law, problem in problems().items():
+        yield f"{law}: median error per coordinate after so many evaluations"
+        yield f"{'sampler':20}" + "".join(f"{budget:>10}" for budget in BUDGETS)
+        yield f"{'best of 57 public':20}" + "".join(f"{error:10.1e}" for error in PUBLISHED[law])
+        for name in methods or SHOWN:
+            errors = {cell.evaluations: cell.error for cell in solvers([name], on={law: problem})}
+            best = (min((e for n, e in errors.items() if n <= budget), default=float("nan")) for budget in BUDGETS)
+            yield f"{name:20}" + "".join(f"{error:10.1e}" for error in best)
+        found, floor = law_distance(problem, "auto", 10)
+        yield f"sliced W2 to the law: {found:.3f} with auto at 10 evaluations, {floor:.3f} between two real samples"
+
+
+def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
+    """A row per sampler and shape: microseconds a step of ours, of the loop, and their ratio."""
+    yield f"{'sampler':16}{'shape':>18}{'ours, us':>10}{'loop, us':>10}{'ratio':>8}"
+    for row in overheads(methods=methods):
+        yield f"{row.method:16}{row.shape!s:>18}{row.ours:10.1f}{row.loop:10.1f}{row.ratio:8.2f}"
+
+
+TABLES = {"orders": order_table, "solvers": solver_table, "overhead": overhead_table}

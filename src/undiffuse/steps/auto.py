@@ -46,9 +46,9 @@ WITH_MOMENTS = {
     12: Choice("deis_3", "karras", 16, jump=True),
     15: Choice("deis_3", "karras", 20, jump=True),
     18: Choice("unipc_4_noise", "karras(12)", 12, jump=True, lower_final=True),
-    30: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
+    24: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
     45: Choice("unipc_4_noise", "log_snr", 35, jump=True),
-    80: Choice("unipc_4_noise", "log_snr"),
+    60: Choice("unipc_4_noise", "log_snr"),
 }
 PLAIN = {
     1: Choice("unipc", "time_quadratic", lower_final=True),

@@ -332,5 +332,5 @@ def test_help_answers_at_once_and_without_torch(code: str) -> None:
 def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
-    tried = {"train", "sample", "report", "show", "evaluate", "verify"}
+    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench"}
     assert {command.__name__ for command in COMMANDS} == tried

@@ -188,7 +188,7 @@ def ode(tableau: Tableau) -> Make:
     rtol, atol: the tolerance of the local error of y, which has unit variance.
     """
 
-    def make(plan: Plan, *, rtol: float = 1e-5, atol: float = 1e-5) -> Step:
+    def make(plan: Plan, *, rtol: float = 1.5e-5, atol: float = 1.5e-5) -> Step:
         model = plan.model
         flow = InLogSNR(plan.sde, _deviation(plan)) if isinstance(model, Model) else InTime()
 

@@ -1,12 +1,13 @@
 """Covariance-matched stochastic steps: what a step of any size adds has the mean and the covariance of the true law.
 
-x_s given x_t is a draw of N(a z + (1 − a) x_0, σ̂_s² (1 − a) I), a = σ̂_s²/σ̂_t², with x_0 from p(x_0 | x_t). Hence
+In z = x/α, z_s = x_0 + κ (z_t − x_0) + √(σ̂_s² − κ² σ̂_t²) ξ with x_0 from p(x_0 | z_t) has the law p_s for any κ. So
 
-    mean        a z + (1 − a) D
-    covariance  σ̂_s² (1 − a) I + (1 − a)² Cov(x_0 | x_t)
+    mean        κ z + (1 − κ) D
+    covariance  (σ̂_s² − κ² σ̂_t²) I + (1 − κ)² Cov(x_0 | z_t)         κ = (σ̂_s/σ̂_t)^{1 + η²}
 
-in z = x/α. DDPM leaves the second term out. Here it is a guess that needs no further evaluation: the Wiener filter's
-(C⁻¹ + σ̂⁻²)⁻¹, which is exact on Gaussian data, or averages over the data that were measured once (`Posterior`).
+are those of a step of any size. DDPM (η = 1) and DDIM (η = 0) leave the second term out. Here it is a guess that needs
+no further evaluation: the Wiener filter's (C⁻¹ + σ̂⁻²)⁻¹, which is exact on Gaussian data, or averages over the data
+that were measured once (`Posterior`).
 
 Reference: Bao et al. (2022), Analytic-DPM, arXiv:2201.06503 (a scalar); Ou et al. (2024), arXiv:2406.10808.
 """
@@ -80,38 +81,43 @@ def _wiener(s2: float, sigma_hat2: Tensor) -> Tensor:
 
 def _kept(s2: Tensor | float, node: Node) -> Tensor:
     """s² σ̂²/(s² + σ̂²), the posterior variance of a Gaussian of variance s²; s² from α = 0."""
-    s2 = torch.as_tensor(s2, dtype=torch.float64)
+    s2 = _f64(s2)
     return s2 * node.sigma**2 / (node.alpha**2 * s2 + node.sigma**2)
 
 
-def matched_step(plan: Plan, root: Callable[[float, float, Node], Root]) -> Step:
-    """The step with mean α_s (a z + (1 − a) D); root(noise, share, t) draws from N(0, noise I + share Cov(x_0|x_t))."""
+def _f64(c: Tensor | float) -> Tensor:
+    return torch.as_tensor(c, dtype=torch.float64)
+
+
+def matched_step(eta: float, root: Callable[[float, float, Node], Root]) -> Step:
+    """The step with mean α_s (κ z + (1 − κ) D); root(noise, share, t) draws from N(0, noise I + share Cov(x_0|x_t))."""
     roots: dict[tuple[float, float], Root] = {}
 
     def step(state: State, s: Node) -> State:
         t = state.node
-        share = 1 - (s.sigma * t.alpha / (s.alpha * t.sigma)) ** 2
+        fall, keep = s.sigma * t.alpha / (s.alpha * t.sigma), s.sigma / t.sigma
+        lost = fall ** (eta**2)
+        share = s.alpha * (1 - fall * lost)
         if (key := (t.log_snr, s.log_snr)) not in roots:
-            roots[key] = root(s.sigma**2 * share, (s.alpha * share) ** 2, t)
-        D = state.model.denoise(state.x, t)
-        mean = (s.sigma**2 * t.alpha / (s.alpha * t.sigma**2)) * state.x + s.alpha * share * D
+            roots[key] = root(s.sigma**2 * (1 - lost**2), share**2, t)
+        mean = (keep * lost) * state.x + share * state.model.denoise(state.x, t)
         return state.moved(mean + roots[key](state.normal(s)), s)
 
     return step
 
 
-def matched(plan: Plan) -> Step:
+def matched(plan: Plan, *, eta: float = 0.5) -> Step:
     """With the Wiener filter's covariance: of the data's moments, or of N(0, sigma_data² I) where there are none."""
     frame = plan.frame
 
     def root(noise: float, share: float, t: Node) -> Root:
-        variances = torch.tensor(_deviation(plan) ** 2) if frame is None else frame.spectrum
+        variances = _f64(_deviation(plan) ** 2) if frame is None else frame.spectrum
         return _in_frame(frame, (noise + share * _kept(variances, t)).sqrt())
 
-    return matched_step(plan, root)
+    return matched_step(eta, root)
 
 
-def matched_iso(plan: Plan) -> Step:
+def matched_iso(plan: Plan, *, eta: float = 0.5) -> Step:
     """With the mean variance: measured if the model has a `Posterior`, else the Wiener filter's.
 
     Reference: Bao et al. (2022), theorem 1. arXiv:2201.06503
@@ -127,21 +133,21 @@ def matched_iso(plan: Plan) -> Step:
         rest = _kept(plan.frame.spectrum, t)
         return float(rest.sum()) / math.prod(plan.frame.shape) if plan.frame.complete else float(rest.mean())
 
-    return matched_step(plan, lambda noise, share, t: _in_frame(None, torch.tensor(noise + share * variance(t)).sqrt()))
+    return matched_step(eta, lambda noise, share, t: _in_frame(None, _f64(noise + share * variance(t)).sqrt()))
 
 
-def matched_average(plan: Plan) -> Step:
+def matched_average(plan: Plan, *, eta: float = 0.5) -> Step:
     """With the measured average of the covariance; the Wiener filter's if the model has no full `Posterior`."""
     table = _table(plan)
     if table is None or not table.full:
-        return matched(plan)
+        return matched(plan, eta=eta)
 
     def root(noise: float, share: float, t: Node) -> Root:
-        values, basis = torch.linalg.eigh(noise * torch.eye(table.ratios.shape[1]) + share * table.covariance(t))
-        half = ((basis * values.clamp_min(0).sqrt()) @ basis.mT).to(plan.like)
+        values, basis = torch.linalg.eigh(table.covariance(t))
+        half = ((basis * (noise + share * values.clamp_min(0)).sqrt()) @ basis.mT).to(plan.like)
         return lambda xi: (xi.flatten(1) @ half).reshape(xi.shape)
 
-    return matched_step(plan, root)
+    return matched_step(eta, root)
 
 
 def _in_frame(frame: Moments | None, spread: Tensor) -> Root:

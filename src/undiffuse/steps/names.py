@@ -42,6 +42,7 @@ METHODS: dict[str, Method] = {
     "dpmpp_sde": Method(singlestep_sde((0.5,), (0, 1), midpoint), 2, stochastic=True),
     "seeds_2": Method(singlestep_sde((0.5,), (0, 1)), 2, stochastic=True),
     "sa_solver": Method(sa_solver, 2, stochastic=True),
+    "wiener_2m_sde": Method(multistep_sde(2, eta=0.5, frame=True), 2, stochastic=True),
     "matched": Method(matched, 1, stochastic=True),
     "matched_iso": Method(matched_iso, 1, stochastic=True),
     "matched_average": Method(matched_average, 1, stochastic=True),

@@ -42,7 +42,7 @@ class Motion:
     def increment(self, t: Tensor, s: Tensor) -> Tensor:
         """(w(t) − w(s))/√(t − s) for times () or (n,), standard normal; 0 where s = t."""
         a, b = self._cell(s), self._cell(t)
-        length = ((b - a) * ((self.end - self.start) / _CELLS)).clamp_min(1e-300).sqrt()
+        length = ((b - a).double() * ((self.end - self.start) / _CELLS)).clamp_min(1e-300).sqrt()
         return (self._at(b) - self._at(a)) / self._column(length)
 
     def _cell(self, t: Tensor) -> Tensor:

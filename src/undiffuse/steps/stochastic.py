@@ -58,15 +58,16 @@ def reverse_diffusion(plan: Plan) -> Step:
     return step
 
 
-def multistep_sde(order: int, rule: Rule = exact) -> Make:
+def multistep_sde(order: int, rule: Rule = exact, eta: float = 1.0, frame: bool = False) -> Make:
     """A multistep row with ℓ = η: DDPM's ancestral step (order 1), DPM-Solver++(2M) and (3M) for the SDE.
 
-    frame: integrate the linear part that the data's moments give exactly.
+    eta, frame: the defaults of its options; frame integrates the linear part that the data's moments give exactly,
+    so that Gaussian data are sampled exactly by steps of any size.
 
     Reference: Lu et al. (2022), arXiv:2211.01095, appendix B.
     """
 
-    def make(plan: Plan, *, eta: float = 1.0, frame: bool = False) -> Step:
+    def make(plan: Plan, *, eta: float = eta, frame: bool = frame) -> Step:
         return Multistep(Data(eta, plan.frame if frame else None), order, plan.nodes, plan.like, rule=rule)
 
     return make

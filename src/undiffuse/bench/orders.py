@@ -29,7 +29,7 @@ from undiffuse.steps.state import STAGES, Counted, nodes_of
 PROCESSES: dict[str, GaussianSDE] = {
     sde.name: sde for sde in (VP(), SubVP(), VE(), PowerVE(), EDM(), Cosine(), RectifiedFlow())
 }
-WITHOUT = ("restart", "predictor_corrector", "annealed_langevin")
+WITHOUT = ("edm_churn", "restart", "predictor_corrector", "annealed_langevin")
 """Stochastic samplers whose step sizes depend on the state, or whose noise has addresses of its own."""
 HIGH, LOW = 2.0, 0.4
 """The ends of the interval in σ̂."""

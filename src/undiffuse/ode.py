@@ -81,10 +81,12 @@ def _rows(c: Tensor, x: Tensor) -> Tensor:
 
 
 class Solution(NamedTuple):
-    """x (B, *event) at the end and the evaluations of the field that each sample needed (B,)."""
+    """x (B, *event) at the end, the evaluations of the field that each sample needed (B,), and the sum of the errors
+    that the embedded method saw in its steps (B, *event)."""
 
     x: Tensor
     evaluations: Tensor
+    error: Tensor
 
 
 def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol: float = 1e-5, atol: float = 1e-5, *,
@@ -101,6 +103,7 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         raise InputError(f"got rtol={rtol}, atol={atol}; expected rtol ≥ 0, atol > 0 and a method with an error")
     at, h = x.new_zeros(len(x), dtype=torch.float64), x.new_full((len(x),), first, dtype=torch.float64)
     k, spent, refused = field(x, t.expand(len(x))), torch.ones_like(at), at > 0
+    seen = torch.zeros_like(x)
     while bool((going := at < 1).any()):
         left, grow = 1 - at, torch.where(refused, 1.0, 2.0)
         h = _fit(h, left)
@@ -111,11 +114,12 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         ratio = _size(error / (atol + rtol * torch.maximum(x.abs(), new.abs())))
         kept = going & (ratio <= 1)
         x, k = torch.where(_rows(kept, x) > 0, new, x), torch.where(_rows(kept, x) > 0, slopes[-1], k)
+        seen = torch.where(_rows(kept, x) > 0, seen + error, seen)
         at, spent = torch.where(kept, torch.where(h < left, at + h, 1.0), at), spent + going * (len(slopes) - 1)
         h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(grow)
         refused, lost = going & ~kept, going & ~kept & (h < 1e-12)
         x, at = torch.where(_rows(lost, x) > 0, torch.nan, x), torch.where(lost, 1, at)
-    return Solution(x, spent)
+    return Solution(x, spent, seen)
 
 
 def _fit(h: Tensor, left: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
                noise == "path" or chosen.path, options or {})
     run.check()
-    pieces = [run(*piece) for piece in _blocks(n, first_index, block or model.block, x_T, cond)]
+    pieces = [run(*piece) for piece in blocks(n, first_index, block or model.block, x_T, cond)]
     paths = [torch.cat([p[k] for p in pieces]) for k in range(len(pieces[0]))] if pieces else []
     stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
     kept = list(zip(stamps, paths, strict=True)) if trajectory else []
@@ -198,9 +198,9 @@ def _check_labels(label: Any, classes: int) -> None:
         raise InputError(f"got label {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}")
 
 
-def _blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]
+def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]
             ) -> Iterator[tuple[int, int, int, Tensor | None, dict[str, Any]]]:
-    """(first index, block size, rows to keep, start, conditions) of each block, the last one padded."""
+    """(first index, block size, rows to keep, rows of x_T, conditions) of each block, the last one padded."""
     for start in range(0, n, block):
         keep = min(block, n - start)
         rows = torch.arange(start, start + block).clamp_max(n - 1)

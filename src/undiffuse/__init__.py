@@ -21,12 +21,13 @@ _HOME = {
     "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
     "exact": ("Gaussian", "Mixture"),
     "sampling": ("sample",),
+    "inverse": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
     "training": ("train", "load"),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "loss", "metrics", "nets", "noise", "recipes", "report", "steps")
+_MODULES = ("data", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps")
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 

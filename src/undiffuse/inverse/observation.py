@@ -1,0 +1,184 @@
+"""An observation seen from a point: y = A(x) + n, n ~ N(0, R), linearised where the denoiser says that x_0 is.
+
+    r = y − A(D)        A u and Aᵀ w by automatic differentiation of A at D        R, with 1 where y is not seen
+
+and the one linear system of all guides, (A W Aᵀ + R) w = r, solved exactly or by conjugate gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, normal
+
+Apply = Callable[[Tensor], Tensor]
+"""A symmetric matrix as a function of rows (B, d)."""
+_NOISELESS = 1e-6  # of the variance that is left, where the noise is said to be 0
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """An observation near a point, in flat rows: residual r (B, m), `push` u ↦ A u, `pull` w ↦ Aᵀ w, R (B, m).
+
+    Entries that are not seen have r = 0, rows of A that are 0, and R = 1; `seen` (B, m) tells which are.
+    """
+
+    residual: Tensor
+    seen: Tensor
+    variance: Tensor
+    push: Apply
+    pull: Apply
+    dense: Callable[[], Tensor]
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """A as (B, m, d), float64."""
+        return self.dense()
+
+    def system(self, W: Tensor) -> Tensor:
+        """A W Aᵀ + R for W (B, d, d), (B, m, m) in float64."""
+        A = self.matrix
+        return A @ W @ A.mT + torch.diag_embed(self.variance.double())
+
+    def solve(self, W: Tensor | Apply, iterations: int) -> Tensor:
+        """w (B, m) with (A W Aᵀ + R) w = r: exactly for a matrix W (B, d, d), else by conjugate gradients."""
+        if isinstance(W, Tensor):
+            factor = torch.linalg.cholesky(self.system(W))
+            return torch.cholesky_solve(self.residual.double()[..., None], factor)[..., 0].to(self.residual)
+        return conjugate_gradients(lambda w: self.push(W(self.pull(w))) + self.variance * w, self.residual, iterations)
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """y = A(x) + n for x in model units: the function A, y (*out) or None, and the noise's deviation.
+
+    Entries of y that are NaN are not seen, nor those that `hide` makes NaN. `shape` is an event's, in model units.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    y: Tensor | None
+    noise_std: Tensor
+    shape: tuple[int, ...]
+    hide: Apply = lambda y: y
+
+    @cached_property
+    def zero(self) -> Tensor:
+        """A(0), (1, *out), float64."""
+        return self.function(torch.zeros(1, *self.shape, dtype=torch.float64))
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether A is affine, by trying."""
+        a, b = normal(0, Purpose.PROBE, 0, 0, 2, self.shape, torch.float64).split(1)
+        values = self.function(torch.cat([a + b, a, b]))
+        apart = (values[0] - values[1] - values[2] + self.zero[0]).abs().max()
+        return bool(apart <= 1e-6 * (1 + values.abs().max()))
+
+    @cached_property
+    def table(self) -> Tensor:
+        """The matrix of an affine A, (m, d), float64."""
+        d = math.prod(self.shape)
+        rows = self.function(torch.eye(d, dtype=torch.float64).reshape(d, *self.shape)) - self.zero
+        return rows.reshape(d, -1).mT.contiguous()
+
+    @cached_property
+    def scale2(self) -> float:
+        """The mean square of A's rows, ‖Aᵀ w‖²/‖w‖² for one random w."""
+        local = self.local(torch.zeros(1, *self.shape, dtype=torch.float64), 1.0, self.zero, noiseless=1.0)
+        w = normal(0, Purpose.PROBE, 1, 0, 1, tuple(local.residual.shape[1:]), torch.float64)
+        return float(local.pull(w).square().sum() / w.square().sum())
+
+    def local(self, D: Tensor, left: Tensor | float, y: Tensor | None = None,
+              noiseless: float | None = None) -> Local:
+        """The observation near D (B, *event); `left` is about the variance that x_0 has left, for noise 0.
+
+        y (B, *out) or (*out) takes the place of the observation's own.
+        """
+        value, pushed, pulled = _derivative(self.function, D)
+        whole = self._target(y, value)
+        seen, target = ~whole.isnan(), whole.nan_to_num(0.0)
+        floor = _NOISELESS * self.scale2 if noiseless is None else noiseless
+        std = self.noise_std.to(value).expand(value.shape[1:])
+        variance = torch.where(std > 0, std**2, floor * torch.as_tensor(left).to(value).reshape(-1, *[1] * std.ndim))
+        keep = seen.flatten(1)
+
+        def push(u: Tensor) -> Tensor:
+            return torch.where(keep, pushed(u.reshape(D.shape).to(D)).flatten(1), 0.0)
+
+        def pull(w: Tensor) -> Tensor:
+            return pulled(torch.where(keep, w, 0.0).reshape(value.shape).to(value)).flatten(1)
+
+        def dense() -> Tensor:
+            A = self.table.expand(len(D), -1, -1) if self.linear else _columns(pushed, D)
+            return torch.where(keep[..., None], A, 0.0)
+
+        r = torch.where(seen, target - value, 0.0).flatten(1)
+        R = torch.where(keep, variance.expand(value.shape).flatten(1), 1.0)
+        return Local(r, keep, R, push, pull, dense)
+
+    def _target(self, y: Tensor | None, value: Tensor) -> Tensor:
+        """y in the shape of A(D)."""
+        y = self.y if y is None else y
+        if y is None:
+            raise InputError("got an observation without y; give y to observe, or y= with one row a sample to sample")
+        y = self.hide(y.to(value))
+        if y.shape == value.shape[1:]:
+            return y.expand(value.shape)
+        if y.shape != value.shape and y.shape != (1, *value.shape[1:]):
+            raise InputError(f"got y of shape {tuple(y.shape)} for an operator that gives {tuple(value.shape[1:])}")
+        return y.expand(value.shape)
+
+
+def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:
+    """A(D), and with A' the derivative there u ↦ A' u and w ↦ A'ᵀ w; the first is the second's transpose."""
+    with torch.enable_grad():
+        x = D.detach().requires_grad_(True)
+        value = function(x)
+        if not value.requires_grad:
+            raise InputError("got an operator through which torch cannot differentiate; expected torch's own functions")
+        w = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, x, w, create_graph=True)
+    return value.detach(), _product(pulled, w), _product(value, x)
+
+
+def _product(value: Tensor, x: Tensor) -> Apply:
+    """v ↦ (∂value/∂x)ᵀ v."""
+
+    def product(v: Tensor) -> Tensor:
+        (out,) = torch.autograd.grad(value, x, v, retain_graph=True)
+        return out
+
+    return product
+
+
+def _columns(pushed: Apply, D: Tensor) -> Tensor:
+    """A at every D, (B, m, d), column by column, float64."""
+    basis = torch.eye(math.prod(D.shape[1:])).to(D)
+    return torch.stack([pushed(e.reshape(1, *D.shape[1:]).expand_as(D)).flatten(1) for e in basis], 2).double()
+
+
+def conjugate_gradients(matrix: Apply, b: Tensor, iterations: int) -> Tensor:
+    """An approximate solution of matrix(x) = b for every row b (B, m), from 0; a row that is solved stays.
+
+    The number of iterations is fixed, so that a row's result does not depend on the others.
+
+    Reference: Hestenes and Stiefel (1952), section 3.
+    """
+    x, r = torch.zeros_like(b), b
+    p, rho = r, (r * r).sum(1, keepdim=True)
+    for _ in range(iterations):
+        q = matrix(p)
+        curve = (p * q).sum(1, keepdim=True)
+        step = torch.where(curve > 0, rho / curve.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
+        x, r = x + step * p, r - step * q
+        new = (r * r).sum(1, keepdim=True)
+        p = r + torch.where(rho > 0, new / rho.clamp_min(torch.finfo(b.dtype).tiny), 0.0) * p
+        rho = new
+    return x

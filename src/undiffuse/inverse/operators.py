@@ -1,0 +1,207 @@
+"""Operators: what was seen of x, y = A(x) + n.
+
+An operator is a function from a batch (B, *event) to (B, *out), written once: what else is needed, products with its
+derivative and with the transpose of that, comes by automatic differentiation. So any function that torch can
+differentiate is an operator, linear or not.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.noise import Purpose, uniform
+
+
+class Operator(ABC):
+    """A function of a batch, sample by sample."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """A(x), (B, *out), for x (B, *event)."""
+
+    def seen(self, y: Tensor) -> Tensor:
+        """y with NaN in the entries that this operator does not observe; NaN means "not observed" everywhere."""
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class Identity(Operator):
+    """Everything is seen, y = x + n, but for the entries where y is NaN: missing cells of a table, hidden pixels."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x."""
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Operator):
+    """The entries where `mask` is True are seen (inpainting); y has the shape of an event, its other entries count not.
+
+    `mask` is boolean and broadcasts to the event.
+    """
+
+    mask: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x with 0 where nothing is seen."""
+        return torch.where(self.mask.to(x.device), x, 0.0)
+
+    def seen(self, y: Tensor) -> Tensor:
+        """y with NaN outside of the mask."""
+        return torch.where(self.mask.to(y.device), y, torch.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Operator):
+    """Some entries of a row (B, D) are seen: the columns with these numbers."""
+
+    columns: Sequence[int]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, len(columns))."""
+        return x[:, list(self.columns)]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Operator):
+    """A matrix A (m, d) that multiplies the flattened event."""
+
+    matrix: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x, (B, m)."""
+        if x[0].numel() != self.matrix.shape[1]:
+            raise InputError(f"got a matrix {tuple(self.matrix.shape)} for events of {x[0].numel()} numbers; expected "
+                             "as many columns")
+        return x.flatten(1) @ self.matrix.to(x).mT
+
+
+@dataclass(frozen=True, eq=False)
+class Convolve(Operator):
+    """Every channel convolved with one kernel (h, w), both sizes odd, its edges continued by reflection."""
+
+    kernel: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W)."""
+        h, w = self.kernel.shape
+        _image(x, least=max(h, w) // 2 + 1)
+        wide = torch.nn.functional.pad(x, (w // 2, w // 2, h // 2, h // 2), mode="reflect")
+        weight = self.kernel.flip(0, 1).to(x).expand(x.shape[1], 1, h, w)
+        return torch.nn.functional.conv2d(wide, weight, groups=x.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Downsample(Operator):
+    """The means of squares of `factor` by `factor` pixels."""
+
+    factor: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H / factor, W / factor)."""
+        _image(x)
+        if self.factor < 1 or x.shape[-2] % self.factor or x.shape[-1] % self.factor:
+            raise InputError(f"got factor {self.factor} for images of {x.shape[-1]}x{x.shape[-2]}; expected a divisor "
+                             "of both sides")
+        return torch.nn.functional.avg_pool2d(x, self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Fourier(Operator):
+    """Some coefficients of the orthonormal Fourier transform of every channel, real and imaginary parts (MRI).
+
+    `mask` (H, W // 2 + 1) is True at the frequencies that are measured, of the half-plane that a real image has.
+    """
+
+    mask: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, number of frequencies, 2)."""
+        _image(x)
+        return torch.view_as_real(torch.fft.rfft2(x, norm="ortho")[..., self.mask.to(x.device)])
+
+
+@dataclass(frozen=True, eq=False)
+class Grey(Operator):
+    """The luminance of colour images (colourisation): .299 R + .587 G + .114 B."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) of (B, 3, H, W)."""
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise InputError(f"got x of shape {tuple(x.shape)}; expected colour images (B, 3, H, W)")
+        return torch.einsum("c,bchw->bhw", torch.tensor([0.299, 0.587, 0.114]).to(x), x)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Operator):
+    """A function of the user's, of batches (B, *event), linear or not."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function's value."""
+        return self.function(x)
+
+
+def gaussian_blur(std: float, size: int | None = None) -> Convolve:
+    """Blur by a Gaussian of that standard deviation in pixels, on `size` pixels (6 std, odd, by default)."""
+    if std <= 0:
+        raise InputError(f"got a blur of {std} pixels; expected a number > 0")
+    reach = math.ceil(3 * std) if size is None else size // 2
+    i = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    row = torch.exp(-0.5 * (i / std) ** 2)
+    return Convolve(torch.outer(row, row) / row.sum() ** 2)
+
+
+def motion_blur(length: int, angle: float = 0.0) -> Convolve:
+    """Blur along a line of `length` pixels at `angle` degrees from the horizontal, counter-clockwise."""
+    if length < 1:
+        raise InputError(f"got a motion of {length} pixels; expected at least 1")
+    reach, turn = length // 2, math.radians(angle)
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    for u in torch.linspace(-(length - 1) / 2, (length - 1) / 2, 8 * length).tolist():
+        kernel[reach - round(u * math.sin(turn)), reach + round(u * math.cos(turn))] += 1
+    return Convolve(kernel / kernel.sum())
+
+
+def box(shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
+    """Everything is seen but a box of an event whose last two axes are the picture's."""
+    mask = torch.ones(tuple(shape), dtype=torch.bool)
+    mask[..., top : top + height, left : left + width] = False
+    return Mask(mask)
+
+
+def random_mask(shape: Sequence[int], hidden: float, seed: int = 0) -> Mask:
+    """A share `hidden` of the entries, or of the pixels (all their channels), chosen by the seed, is not seen."""
+    if not 0 <= hidden < 1:
+        raise InputError(f"got a share of {hidden} to hide; expected a number from 0 to below 1")
+    size = tuple(shape)[-2:]
+    return Mask((uniform(seed, Purpose.DATA, 20, 0, 1, size)[0] >= hidden).expand(tuple(shape)))
+
+
+def as_operator(operator: Any) -> Operator:
+    """The operator itself, a matrix (m, d) as `Linear`, a boolean tensor as `Mask`, a function as `Function`."""
+    if isinstance(operator, Operator):
+        return operator
+    if callable(operator):
+        return Function(operator)
+    matrix = torch.as_tensor(operator)
+    if matrix.dtype == torch.bool:
+        return Mask(matrix)
+    if matrix.ndim != 2:
+        raise InputError(f"got an operator of shape {tuple(matrix.shape)}; expected a matrix (m, d), a boolean mask, "
+                         "or a function")
+    return Linear(matrix)
+
+
+def _image(x: Tensor, least: int = 1) -> None:
+    if x.ndim != 4 or min(x.shape[-2:]) < least:
+        raise InputError(f"got x of shape {tuple(x.shape)}; expected images (B, C, H, W) of at least {least} pixels")

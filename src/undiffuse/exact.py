@@ -320,11 +320,19 @@ def _eigen(cov: Tensor, k: int, d: int) -> tuple[Tensor, Tensor]:
         basis, spectrum = torch.eye(d, dtype=torch.float64).expand(k, d, d), cov.expand(k)[:, None].expand(k, d)
     elif cov.shape == (k, d, d) and torch.allclose(cov, cov.mT, rtol=1e-8, atol=1e-12 * float(cov.abs().max())):
         spectrum, basis = torch.linalg.eigh(cov)
+        basis = _upright(basis)
     else:
         raise InputError(f"got covariances {tuple(cov.shape)}; expected ({k}, {d}, {d}), symmetric, ({k},) or ()")
     if (spectrum < -1e-10 * spectrum.abs().max()).any():
         raise InputError(f"got a covariance with the negative eigenvalue {float(spectrum.min()):.3g}; expected none")
     return basis, spectrum.clamp_min(0)
+
+
+def _upright(basis: Tensor) -> Tensor:
+    """The eigenvectors (K, d, d), turned so that their products with (1, ½, ⅓, ...) are positive: draws of a law then
+    depend on its covariances only, and not on the signs that a linear algebra library happens to choose."""
+    lean = (basis / torch.arange(1, basis.shape[-1] + 1, dtype=basis.dtype)[:, None]).sum(1, keepdim=True)
+    return torch.where(lean < 0, -basis, basis)
 
 
 def _em(rows: Tensor, components: int, ridge: float, seed: int, label: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,171 @@
+"""The laws of the page, as mixtures: written here once, embedded in the page as numbers, and the same in Python.
+
+`law("ring")` is what the page calls ring; its numbers are rounded to six digits so that both sides read the same ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from undiffuse.data.digits import digits
+from undiffuse.data.toys import SPIRALS, toy
+from undiffuse.errors import InputError
+from undiffuse.exact import Mixture
+
+Array = NDArray[np.float64]
+_RIDGE = 0.01
+
+
+class Parts(NamedTuple):
+    """A mixture in numbers: what the page calls it, weights (K,), means (K, d), covariances (K, d, d), classes (K,)."""
+
+    title: str
+    weights: Array
+    means: Array
+    covariances: Array
+    labels: list[int] | None = None
+
+
+def law(name: str) -> Mixture:
+    """The law that the page has under that name, "digits" included; raises InputError for another one."""
+    if name == "digits":
+        means, covariances = _digit_moments()
+        return Mixture(np.ones(10), means.reshape(10, 1, 8, 8), covariances, labels=range(10))
+    if name not in LAWS:
+        raise InputError(f"got law {name!r}; expected one of {', '.join((*LAWS, 'digits'))}")
+    parts = _parts(name)
+    return Mixture(parts.weights, parts.means, parts.covariances, labels=parts.labels)
+
+
+def laws() -> dict[str, dict[str, Any]]:
+    """The laws of one and two dimensions as JSON."""
+    return {name: {"title": parts.title, "weights": parts.weights.tolist(), "means": parts.means.tolist(),
+                   "covariances": parts.covariances.reshape(len(parts.weights), -1).tolist(), "labels": parts.labels}
+            for name, parts in ((name, _parts(name)) for name in LAWS)}
+
+
+def digits_data() -> str:
+    """The mixture of digits as base64 of float16: 10 means of 64, 10 lower triangles of 64 by 64, row after row."""
+    means, covariances = _digit_moments()
+    rows, columns = np.tril_indices(64)
+    packed = np.concatenate([means.ravel(), covariances[:, rows, columns].ravel()]).astype("<f2")
+    return base64.b64encode(packed.tobytes()).decode("ascii")
+
+
+@cache
+def _digit_moments() -> tuple[Array, Array]:
+    """Mean and covariance of every class of the digits, grey levels in [−1, 1], as float16 holds them.
+
+    A hundredth of the mean variance is added to every pixel's, so that constant pixels do no harm.
+    """
+    data = digits()
+    x, y = data.x.double().flatten(1).numpy() / 8 - 1, data.y
+    assert y is not None
+    ridge = _RIDGE * float(x.var(0).mean())
+    groups = [x[(y == label).numpy()] for label in range(10)]
+    means = np.stack([rows.mean(0) for rows in groups])
+    covariances = np.stack([np.cov(rows.T, bias=True) + ridge * np.eye(64) for rows in groups])
+    return _half(means), _half(covariances)
+
+
+def _half(x: Array) -> Array:
+    return x.astype(np.float16).astype(np.float64)
+
+
+@cache
+def _parts(name: str) -> Parts:
+    made = LAWS[name]()
+    return made._replace(**{field: _six(getattr(made, field)) for field in ("weights", "means", "covariances")})
+
+
+def _six(x: Array) -> Array:
+    """Six significant digits, as JSON will show them."""
+    return np.array([float(f"{value:.6g}") for value in np.asarray(x).ravel()]).reshape(np.shape(x))
+
+
+def _round(title: str, weights: Any, means: Any, stds: Any, labels: list[int] | None = None) -> Parts:
+    """Components that are round."""
+    centres = np.asarray(means, np.float64).reshape(len(weights), -1)
+    spread = np.broadcast_to(np.asarray(stds, np.float64), len(weights))
+    return Parts(title, np.asarray(weights, np.float64), centres,
+                 spread[:, None, None] ** 2 * np.eye(centres.shape[1]), labels)
+
+
+def _along(title: str, points: Array, width: float, labels: list[int] | None = None) -> Parts:
+    """One component for every point of a curve, as long as the way to its neighbours and `width` wide."""
+    tangent = np.gradient(points, axis=0) / 2
+    covariances = 0.8 * tangent[:, :, None] * tangent[:, None] + width**2 * np.eye(2)
+    return Parts(title, np.linalg.norm(tangent, axis=1), points, covariances, labels)
+
+
+def _ring() -> Parts:
+    angle = 2 * math.pi * np.arange(8) / 8
+    means = 2 * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return _round("Eight on a ring", np.ones(8), means, 0.22, [k % 2 for k in range(8)])
+
+
+def _swiss() -> Parts:
+    curve = SPIRALS["swiss_roll"]
+    u = (torch.arange(48, dtype=torch.float64) + 0.5) / 48
+    theta = (curve.start**2 + u * (curve.end**2 - curve.start**2)).sqrt()
+    return _along("Swiss roll", 2 * curve.curve(theta).numpy(), 0.07)
+
+
+def _moons() -> Parts:
+    angle = math.pi * (np.arange(14) + 0.5) / 14
+    upper = np.stack([np.cos(angle), np.sin(angle)], 1)
+    halves = [_along("", 1.4 * points, 0.1) for points in (upper - [0.5, 0.25], [0.5, 0.25] - upper)]
+    joined = [np.concatenate([getattr(half, field) for half in halves]) for field in Parts._fields[1:4]]
+    return Parts("Two moons", *joined, labels=[0] * 14 + [1] * 14)
+
+
+def _checkerboard() -> Parts:
+    corners = [(i, j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0]
+    offsets = [(a, b) for a in (0.25, 0.75) for b in (0.25, 0.75)]
+    means = np.array([(i + a, j + b) for i, j in corners for a, b in offsets]) * 1.2
+    return _round("Checkerboard", np.ones(len(means)), means, 0.19)
+
+
+def _smiley() -> Parts:
+    face = 2 * math.pi * np.arange(28) / 28
+    mouth = math.pi * (1.15 + 0.7 * (np.arange(9) + 0.5) / 9)
+    means = np.concatenate([2.2 * np.stack([np.cos(face), np.sin(face)], 1), [[-0.75, 0.7], [0.75, 0.7]],
+                            1.2 * np.stack([np.cos(mouth), np.sin(mouth)], 1)])
+    return _round("Smiley", [*[1.0] * 28, 4.0, 4.0, *[0.9] * 9], means, [*[0.16] * 28, 0.2, 0.2, *[0.13] * 9])
+
+
+def _blobs() -> Parts:
+    covariances = [[[0.5, 0.35], [0.35, 0.4]], [[0.15, 0.0], [0.0, 0.6]], [[0.6, -0.2], [-0.2, 0.2]]]
+    return Parts("Three unequal blobs", np.array([0.5, 0.2, 0.3]), np.array([[-1.4, -0.8], [1.9, 0.5], [-0.2, 1.8]]),
+                 np.array(covariances), [0, 1, 2])
+
+
+def _overlap() -> Parts:
+    covariances = [[[0.7, 0.3], [0.3, 0.35]], [[0.5, -0.25], [-0.25, 0.6]]]
+    return Parts("Two that overlap", np.array([0.5, 0.5]), np.array([[-0.8, -0.2], [0.9, 0.3]]),
+                 np.array(covariances), [0, 1])
+
+
+def _points() -> Parts:
+    return _round("Forty training points", np.ones(40), 1.6 * (toy("moons", 40).x.double().numpy() - [0.5, 0.25]), 0.1)
+
+
+LAWS: dict[str, Callable[[], Parts]] = {
+    "bimodal": lambda: _round("Two modes", [0.4, 0.6], [-2.0, 1.5], [0.35, 0.55], [0, 1]),
+    "far": lambda: _round("Two modes at ±5", [0.5, 0.5], [-5.0, 5.0], 1.0, [0, 1]),
+    "trimodal": lambda: _round("Three modes", [0.25, 0.45, 0.3], [-2.2, 0.0, 2.4], [0.25, 0.4, 0.3], [0, 1, 2]),
+    "gaussian": lambda: _round("One Gaussian", [1.0], [0.5], 0.7),
+    "point": lambda: _round("A single point", [1.0], [1.0], 0.02),
+    "two_points": lambda: _round("Two points", [0.5, 0.5], [-1.5, 1.5], 0.02, [0, 1]),
+    "ring": _ring, "swiss": _swiss, "moons": _moons, "checkerboard": _checkerboard, "smiley": _smiley,
+    "blobs": _blobs, "overlap": _overlap, "points": _points,
+}
+"""The laws by name; the dimension is that of their means."""

@@ -1,14 +1,16 @@
 """The museum of errors: formulas found in lecture notes and notebooks, each shown to fail, beside ours that hold.
 
-Every test writes down the erroneous formula, measures the property that it breaks, and measures ours. D18 (a model
-withdrawn from a hub) is no formula; D25 and D26 are in the likelihood and in Langevin's step.
+Every test writes down the erroneous formula, measures the property that it breaks, and measures ours. docs/museum.md
+explains each of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import torch
 from oracles import f64, moments_of_steps, order, ridge
 from torch import Tensor, nn
 
+import undiffuse
 from undiffuse.exact import Gaussian, Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.loss import denoising_loss, levels, loss_floor
@@ -26,6 +29,9 @@ from undiffuse.ode import EULER, HEUN, rk_step
 from undiffuse.processes import DDPM, EDM, VE, VP, SubVP, linear_betas
 from undiffuse.sampling import sample
 from undiffuse.sde import SDE, NonlinearSDE, bcast, euler_maruyama, simulate
+from undiffuse.steps import Plan, State
+from undiffuse.steps.langevin import corrector
+from undiffuse.steps.state import Counted, nodes_of
 from undiffuse.training.optim import learning_rate
 
 SDE_ = VP()
@@ -282,6 +288,14 @@ def test_d17_a_backward_increment_has_variance_dt_and_no_further_dt() -> None:
     assert ours == pytest.approx([1, 1], rel=1e-10) and seed == pytest.approx([1e-4, 1e-6])
 
 
+def test_d18_nothing_depends_on_a_model_of_somebody_elses_hub() -> None:
+    withdrawn = re.compile(r"(stabilityai|runwayml|sd2-community)/|stable-diffusion-(2|v1)")
+    root = Path(undiffuse.__file__).parent
+    files = [*root.rglob("*.py"), *(root.parent.parent / "tutorials").glob("*.py")]
+    assert withdrawn.search("stabilityai/stable-diffusion-2-1") and len(files) > 50
+    assert [file.name for file in files if withdrawn.search(file.read_text("utf-8"))] == []
+
+
 def test_d19_the_likelihood_pulls_at_every_time_and_is_not_that_of_the_clean_image() -> None:
     law = Gaussian([0.0, 0.0], [[1.0, 0.6], [0.6, 1.0]])
     A, y, noise = f64(1.0, 0.0)[None], f64(1.5), 0.3
@@ -352,6 +366,40 @@ def test_d24_there_and_back_is_as_exact_as_the_order_of_the_solver() -> None:
     euler, heun = ([cycle(tableau, n) for n in (40, 80, 160)] for tableau in (EULER, HEUN))
     assert euler[0] > 0.01 and 0.7 < order(euler) < 1.3  # "perfectly consistent"
     assert heun[2] < 0.02 * euler[2] and order(heun) > 1.7
+
+
+def test_d25_the_divergence_is_added_and_the_prior_is_the_processes_own() -> None:
+    law, t = Gaussian([0.0], 0.25), 1e-6 + (1 - 1e-6) * torch.linspace(0, 1, 20_001, dtype=torch.float64) ** 2
+    for sde in (VP(), VE(0.02, 20.0, from_data=True)):
+        model, scale = law.denoiser(sde), sde.alpha(t) ** 2 * 0.25 + sde.variance(t)
+        x = f64(0.3)[:, None]
+        x_T = x * (scale[-1] / scale[0]).sqrt()  # the flow of Gaussian data multiplies
+        probe = torch.ones(len(t), 1, dtype=torch.float64)
+        div = model.velocity(probe, t)[:, 0]  # linear in x: its slope
+        change = float(torch.trapezoid(div, t))
+        ours = float(law.diffused(sde, 1.0).log_prob(x_T)) + change
+        seed = float(Gaussian([0.0], 1.0).log_prob(x_T)) - change  # log p = log N(x_T; 0, I) − ∫ div
+        truth = float(law.log_prob(x))
+        assert ours == pytest.approx(truth, abs=1e-3) and abs(seed - truth) > 1
+    with torch.no_grad(), pytest.raises(RuntimeError):  # and in a function that switches gradients off
+        torch.autograd.grad(model.velocity(x.requires_grad_(True), 0.5).sum(), x)
+
+
+def test_d26_a_langevin_step_is_as_long_as_its_noise() -> None:
+    d, n, r, s = 64, 100, 0.16, SDE_.time_of(0.0)
+    model = Gaussian(torch.zeros(d), 1.0).denoiser(SDE_)
+    node = nodes_of(SDE_, s[None])[0]
+    start = 0.5**0.5 * normal(0, Purpose.INIT, 0, 0, n, (d,), torch.float64)
+    ours, seed = start, start
+    step = corrector(Plan(model, [node, node], start), r)
+    for k in range(60):
+        noise = lambda *address, k=k: normal(1, Purpose.STEP, k, 0, n, (d,), torch.float64)  # noqa: E731
+        ours = step(State(ours, node, 0, Counted(model, {}), noise), node).x
+        score = model.score(seed, node.t)
+        eps = 2 * (r / score.norm(dim=1, keepdim=True)) ** 2  # without ‖ξ‖², which is about d
+        seed = seed + eps * score + (2 * eps).sqrt() * noise()
+    error = 4 * math.sqrt(2 / (n * d)) + r**2 + 2 / d  # chance, Euler's bias ε/2, and the spread of ‖ξ‖² in ε
+    assert float(ours.var()) == pytest.approx(1, abs=error) and float(seed.var()) < 0.6
 
 
 def test_d27_a_denoiser_that_ignores_the_noise_level_cannot_reach_the_floor() -> None:

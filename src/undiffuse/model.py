@@ -24,13 +24,17 @@ from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast
 
 
 class ReverseModel(nn.Module, ABC):
-    """Anything whose SDE can be run backwards: it knows a process, a prior at T and the drift of the reverse SDE."""
+    """Anything whose SDE can be run backwards: it knows a process, a prior at T and the drift of the reverse SDE.
+
+    `own` is the only `Method` that samples it, where it has one.
+    """
 
     shape: tuple[int, ...]
     transform: Transform = Identity()
     classes: int = 0
     block: int = 256
     dtype: torch.dtype = torch.float32
+    own: Any = None
 
     @abstractmethod
     def process(self) -> SDE:
@@ -136,7 +140,7 @@ class Wrapper(Model):
         self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
         self.posterior = inner.posterior
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
-        self.sampler = inner.sampler
+        self.sampler, self.own = inner.sampler, inner.own
 
 
 class Given(Wrapper):

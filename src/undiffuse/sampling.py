@@ -31,7 +31,8 @@ class Samples:
     """What `sample` returns: x (n, *event) in data units, the model calls per sample, the grid, the path if kept.
 
     `trajectory` is a list of (t, x) from t_start to the end, x in data units, its last entry being `x`. Of a method
-    that chooses its own steps `nfe` is the median and `nfe_each` (n,) the calls of every sample.
+    that chooses its own steps `nfe` is the median and `nfe_each` (n,) the calls of every sample. `log_evidence` (n,) is
+    the estimate of log p(y) of the run of particles that a sample is from, where the method makes one.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Samples:
     method: str
     trajectory: list[tuple[float, Tensor]] = field(default_factory=list)
     nfe_each: Tensor | None = None
+    log_evidence: Tensor | None = None
 
 
 def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int = 20, *,
@@ -62,19 +64,26 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
     plain = grid is not None or bool(cond)
-    name, chosen = automatic(model, steps, (t_start, t_end), plain) if method == "auto" else _choose(model, method)
+    if model.own is not None or method != "auto":
+        name, chosen = _choose(model, method)
+    else:
+        name, chosen = automatic(model, steps, (t_start, t_end), plain)
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
                noise == "path" or chosen.path, options or {})
     run.check()
-    pieces = [run(*piece) for piece in blocks(n, first_index, block or model.block, x_T, cond)]
-    paths = [torch.cat([p[k] for p in pieces]) for k in range(len(pieces[0]))] if pieces else []
+    ahead = first_index % chosen.group if n else 0
+    size = -(-(block or model.block) // chosen.group) * chosen.group
+    x_T, cond = _led(x_T, ahead), {name: _led(value, ahead) for name, value in cond.items()}
+    pieces = [run(*piece) for piece in blocks(n + ahead, first_index - ahead, size, x_T, cond)]
+    paths = [torch.cat([p[k] for p in pieces])[ahead:] for k in range(len(pieces[0]))] if pieces else []
     stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
     kept = list(zip(stamps, paths, strict=True)) if trajectory else []
     x = paths[-1] if paths else model.transform.inverse(torch.empty(0, *model.shape))
-    each = torch.cat(run.each) if run.each else None
-    return Samples(x, run.calls if each is None else int(each.median()), times, name, kept, each)
+    each = torch.cat(run.each)[ahead:] if run.each else None
+    evidence = torch.cat(run.evidence)[ahead:] if run.evidence else None
+    return Samples(x, run.calls if each is None else int(each.median()), times, name, kept, each, evidence)
 
 
 @dataclass
@@ -92,6 +101,7 @@ class _Run:
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
     each: list[Tensor] = field(default_factory=list)
+    evidence: list[Tensor] = field(default_factory=list)
     step: Step | None = None
 
     @property
@@ -126,6 +136,8 @@ class _Run:
         self.calls = model.calls
         if model.each is not None:
             self.each.append((model.each + model.calls)[:keep].cpu())
+        if model.evidence is not None:
+            self.evidence.append(model.evidence[:keep].cpu())
         return [self.model.transform.inverse(p[:keep].cpu()) for p in path]
 
     def _noise(self, first: int, size: int) -> Noise:
@@ -155,6 +167,10 @@ class _Run:
 def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:
     """The method asked for, if it can run this process."""
     gaussian = isinstance(model.process(), GaussianSDE)
+    if model.own is not None:
+        if asked != "auto":
+            raise InputError(f"got method={asked!r} for a model that is sampled in a way of its own; leave method out")
+        return "own", model.own
     if isinstance(asked, Method):
         return "custom", asked
     method = method_of(asked)
@@ -173,6 +189,13 @@ def _times(model: ReverseModel, method: Method, steps: int, grid: str | Tensor, 
         return time_grid(model.sde, steps, grid, t_start, end, model.sigma_data, method.first)
     named = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
     return time_grid(model.process(), steps, named, t_start, 0.0 if t_end is None else t_end)
+
+
+def _led(value: Any, ahead: int) -> Any:
+    """A tensor of one row a sample, with the first row put `ahead` times in front."""
+    if not isinstance(value, Tensor) or value.ndim == 0 or not ahead:
+        return value
+    return torch.cat([value[:1].expand(ahead, *value.shape[1:]), value])
 
 
 def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ any Runge-Kutta method, Euler-Maruyama, but no multistep method. Combinators of 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -140,15 +141,23 @@ def impute(step: Step, known: Tensor, mask: Tensor) -> Step:
     Reference: Lugmayr et al. (2022), algorithm 1. arXiv:2201.09865. Song et al. (2021), appendix I.2.
     """
 
-    def imputed(state: State, s: Node) -> State:
+    def put(state: State, eps: Tensor) -> Tensor:
+        given = state.node.alpha * known.to(eps) + state.node.sigma * eps
+        return torch.where(mask.to(eps.device), given, state.x)
+
+    return hold(step, put)
+
+
+def hold(step: Step, put: Callable[[State, Tensor], Tensor]) -> Step:
+    """After every step x becomes put(state, ε), with standard normals ε of its own."""
+
+    def held(state: State, s: Node) -> State:
         out = step(state, s)
         if math.isnan(s.alpha):
             raise InputError("got a process without a closed-form kernel; impute needs a Gaussian one")
-        eps = state.again(out.x, s, _IMPUTE).normal(s, 8, s)
-        given = s.alpha * known.to(out.x) + s.sigma * eps
-        return replace(out, x=torch.where(mask.to(out.x.device), given, out.x))
+        return replace(out, x=put(out, state.again(out.x, s, _IMPUTE).normal(s, 8, s)))
 
-    return imputed
+    return held
 
 
 def diffuse(sde: SDE, x: Tensor, s: Node, t: Node, eps: Tensor) -> Tensor:

@@ -89,18 +89,23 @@ def _f64(c: Tensor | float) -> Tensor:
     return torch.as_tensor(c, dtype=torch.float64)
 
 
+def bridge(t: Node, s: Node, eta: float = 1.0) -> tuple[float, float, float]:
+    """(a, b, c²) of the law x_s = a x_t + b x_0 + c ξ that x_s has given x_t and x_0; finite where α_t = 0."""
+    fall, keep = s.sigma * t.alpha / (s.alpha * t.sigma), s.sigma / t.sigma
+    lost = fall ** (eta**2)
+    return keep * lost, s.alpha * (1 - fall * lost), s.sigma**2 * (1 - lost**2)
+
+
 def matched_step(eta: float, root: Callable[[float, float, Node], Root]) -> Step:
     """The step with mean α_s (κ z + (1 − κ) D); root(noise, share, t) draws from N(0, noise I + share Cov(x_0|x_t))."""
     roots: dict[tuple[float, float], Root] = {}
 
     def step(state: State, s: Node) -> State:
         t = state.node
-        fall, keep = s.sigma * t.alpha / (s.alpha * t.sigma), s.sigma / t.sigma
-        lost = fall ** (eta**2)
-        share = s.alpha * (1 - fall * lost)
+        keep, share, noise = bridge(t, s, eta)
         if (key := (t.log_snr, s.log_snr)) not in roots:
-            roots[key] = root(s.sigma**2 * (1 - lost**2), share**2, t)
-        mean = (keep * lost) * state.x + share * state.model.denoise(state.x, t)
+            roots[key] = root(noise, share**2, t)
+        mean = keep * state.x + share * state.model.denoise(state.x, t)
         return state.moved(mean + roots[key](state.normal(s)), s)
 
     return step

@@ -44,7 +44,8 @@ class Method:
 
     grid: the one it likes; first: the multiple of the data's deviation at which that begins, after one step; free:
     which costs nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses its own
-    times sample by sample. path: its noise is keyed by time.
+    times sample by sample. path: its noise is keyed by time. group: so many samples, from a multiple of it on, are drawn
+    together.
     """
 
     make: Callable[..., Step]
@@ -56,6 +57,7 @@ class Method:
     gaussian: bool = True
     adaptive: bool = False
     path: bool = False
+    group: int = 1
 
     @property
     def options(self) -> dict[str, Any]:

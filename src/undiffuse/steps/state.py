@@ -37,12 +37,14 @@ def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
 class Counted:
     """A model with its conditions, counting every call: `denoise` for D, `drift` for the reverse drift.
 
-    `calls` counts evaluations of the whole batch, `each` (B,) those that an adaptive method made sample by sample.
+    `calls` counts evaluations of the whole batch, `each` (B,) those that an adaptive method made sample by sample;
+    `evidence` (B,) is what a method found for log p(y).
     """
 
     def __init__(self, model: ReverseModel, cond: dict[str, Any]) -> None:
         self.model, self.cond, self.calls = model, cond, 0
         self.each: Tensor | None = None
+        self.evidence: Tensor | None = None
 
     def denoise(self, x: Tensor, node: Node) -> Tensor:
         """D(x, t) at a node."""

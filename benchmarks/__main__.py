@@ -1,4 +1,4 @@
-"""`python -m benchmarks [orders | solvers | overhead | auto | figures] [arguments]`."""
+"""`python -m benchmarks [orders | solvers | overhead | auto | search | figures] [arguments]`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 import torch
 
-from benchmarks import auto, figures, overhead
+from benchmarks import auto, figures, overhead, search
 from undiffuse.bench.tables import order_table, solver_table
 
 BENCHMARKS = {"orders": order_table, "solvers": solver_table, "overhead": overhead.table, "auto": auto.table,
-              "figures": figures.draw}
+              "search": search.table, "figures": figures.draw}
 
 
 def main(words: list[str]) -> int:

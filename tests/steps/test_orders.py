@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from undiffuse.bench.orders import (
     PROCESSES,
@@ -19,6 +20,10 @@ from undiffuse.bench.orders import (
     strong_errors,
     weak_errors,
 )
+from undiffuse.exact import Gaussian
+from undiffuse.noise import normal
+from undiffuse.processes import VE
+from undiffuse.sampling import sample
 from undiffuse.steps import METHODS
 
 DETERMINISTIC = [name for name in measurable() if not METHODS[name].stochastic]
@@ -63,3 +68,26 @@ def test_the_published_3m_is_of_second_order_and_ours_is_not() -> None:
 
 def test_ancestral_sampling_is_of_weak_order_one() -> None:
     assert Order("ancestral", "ve", 1, weak_errors("ancestral", PROCESSES["ve"])).measured == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("name, options, bias", [
+    ("predictor_corrector", {"r": 0.16}, 0.16**2),
+    ("predictor_corrector", {"r": 0.0}, 0.0),
+    ("annealed_langevin", {"size": 0.1}, 1 / (1 - 0.1 * 0.16 / (2 * 0.41)) - 1),
+])
+def test_langevin_steps_are_of_first_order_up_to_the_bias_of_their_size(name: str, options: dict[str, float],
+                                                                        bias: float) -> None:
+    """In many dimensions every norm is its mean. On N(0, v I) a step of ε takes the variance q v to
+    (1 − ε/v)² q v + 2 ε, which rests at q = 1/(1 − ε/2v) for a fixed ε, and at q = 1 + r² for ε = 2 r² v/q."""
+    sde, d = VE(), 2**18
+    model = Gaussian([0.0], 0.25).denoiser(sde)
+    model.shape = (d,)
+    model.denoise = lambda x, t: x * 0.25 / (0.25 + float(sde.variance(t)))
+    found = []
+    for steps in (32, 64):
+        grid = growing_grid(sde, steps, 1)
+        start = math.sqrt(0.25 + 4) * normal(1, 0, 0, 0, 1, (d,), torch.float64)
+        x = sample(model, method=name, grid=grid, x_T=start, denoise_last=False, options=options, block=1).x
+        found.append(float(x.square().mean()) / 0.41 - 1 - bias)
+    noise = 2 * math.sqrt(2 / d)
+    assert found[0] / 2 == pytest.approx(found[1], abs=2 * noise + 0.15 * found[1])

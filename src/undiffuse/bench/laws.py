@@ -16,6 +16,7 @@ from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
+from undiffuse.steps import Method
 
 T_END = 1e-3
 
@@ -67,13 +68,15 @@ class Problem:
         """Where the probability-flow ODE leads, by 600 classical Runge-Kutta steps in log-SNR."""
         return self.end("rk4_log_snr", 600)[0]
 
-    def end(self, method: str, steps: int, grid: str | Tensor | None = None, **options: Any) -> tuple[Tensor, int]:
+    def end(self, method: str | Method, steps: int, grid: str | Tensor | None = None, **options: Any
+            ) -> tuple[Tensor, int]:
         """Where a sampler leads in that many steps, and how many evaluations it took."""
         out = sample(self.model, method=method, steps=steps, grid=grid, x_T=self.start, t_end=T_END,
                      denoise_last=False, block=self.n, options=options)
         return out.x, out.nfe
 
-    def error(self, method: str, steps: int, grid: str | Tensor | None = None, **options: Any) -> tuple[float, int]:
+    def error(self, method: str | Method, steps: int, grid: str | Tensor | None = None, **options: Any
+              ) -> tuple[float, int]:
         """The median over samples and coordinates of |x − truth|, and the evaluations."""
         x, nfe = self.end(method, steps, grid, **options)
         return float((x - self.truth).abs().median()), nfe

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,17 @@ from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, Sub
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps import METHODS, Plan, State
-from undiffuse.steps.state import STAGES, Counted, nodes_of
+from undiffuse.steps.state import Counted, nodes_of
 
 PROCESSES: dict[str, GaussianSDE] = {
     sde.name: sde for sde in (VP(), SubVP(), VE(), PowerVE(), EDM(), Cosine(), RectifiedFlow())
 }
-WITHOUT = ("edm_churn", "restart", "predictor_corrector", "annealed_langevin")
-"""Stochastic samplers whose step sizes depend on the state, or whose noise has addresses of its own."""
+WITHOUT = ("predictor_corrector", "annealed_langevin")
+"""Samplers of first order up to a bias that no grid takes away: that of Langevin steps of a fixed size."""
+OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "edm_churn": lambda steps: {"churn_total": 2.0}, "restart": lambda steps: {"low": 1.0, "high": 3.0, "steps": steps},
+}
+"""What refines with the number of steps, for samplers that repeat or raise some."""
 HIGH, LOW = 2.0, 0.4
 """The ends of the interval in σ̂."""
 
@@ -111,9 +116,9 @@ def _variance(name: str, sde: GaussianSDE, steps: int) -> float:
     """The variance of z at the end for x_0 ~ N(0, ¼): the response to the start, and to every normal."""
     model = Gaussian([0.0], 0.25).denoiser(sde)
     nodes = nodes_of(sde, growing_grid(sde, steps, 1))
-    x = torch.zeros(1 + STAGES * steps, 1, dtype=torch.float64)
+    x = torch.zeros(1 + 4 * steps, 1, dtype=torch.float64)
     x[0] = nodes[0].alpha * math.sqrt(0.25 + HIGH**2)
-    step = METHODS[name].step(Plan(model, nodes, x), {})
+    step = METHODS[name].step(Plan(model, nodes, x), OPTIONS.get(name, lambda steps: {})(steps))
     state = State(x, nodes[0], 0, Counted(model, {}), _unit_normals(x))
     for node in nodes[1:]:
         state = step(state, node)
@@ -122,10 +127,11 @@ def _variance(name: str, sde: GaussianSDE, steps: int) -> float:
 
 def _unit_normals(like: Tensor) -> Callable[[int, int, Tensor, Tensor], Tensor]:
     """Normals of which each is 1 in a row of its own and 0 elsewhere."""
+    rows: dict[tuple[int, int], int] = {}
 
     def draw(index: int, stage: int, start: Tensor, end: Tensor) -> Tensor:
         out = torch.zeros_like(like)
-        out[1 + index * STAGES + stage] = 1
+        out[rows.setdefault((index, stage), len(rows) + 1)] = 1
         return out
 
     return draw

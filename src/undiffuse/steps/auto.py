@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from undiffuse.errors import InputError
 from undiffuse.model import Model, ReverseModel, Wrapper
@@ -31,11 +32,27 @@ class Choice:
     grid: str
     first: float | None = None
     jump: bool = False
-    lower_final: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
         level = "" if self.first is None else f" from {self.first:g} deviations of the data"
         return f"{self.method} on {self.grid}{level}"
+
+    def made(self) -> Method:
+        """The sampler of this choice."""
+        method, options = method_of(self.method), dict(self.options)
+
+        def make(plan: Plan) -> Step:
+            if not self.jump:
+                return method.step(plan, options)
+            if plan.frame is None:
+                raise InputError("got a model without the data's moments for a sampler that starts from them")
+            return after(jump(plan.frame), method.step(replace(plan, nodes=plan.nodes[1:]), options))
+
+        return replace(method, make=make, grid=self.grid, first=self.first, free=self.jump)
+
+
+LOWER = (("lower_final", True),)
 
 
 WITH_MOMENTS = {
@@ -46,18 +63,18 @@ WITH_MOMENTS = {
     10: Choice("deis_3", "karras", 12, jump=True),
     12: Choice("deis_3", "karras", 16, jump=True),
     15: Choice("deis_3", "karras", 20, jump=True),
-    18: Choice("unipc_4_noise", "karras(12)", 12, jump=True, lower_final=True),
+    18: Choice("unipc_4_noise", "karras(12)", 12, jump=True, options=LOWER),
     24: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
     45: Choice("unipc_4_noise", "log_snr", 35, jump=True),
     60: Choice("unipc_4_noise", "log_snr"),
 }
 PLAIN = {
-    1: Choice("unipc", "time_quadratic", lower_final=True),
+    1: Choice("unipc", "time_quadratic", options=LOWER),
     8: Choice("deis_3", "karras(12)", 12),
     10: Choice("deis_3", "karras", 12),
     15: Choice("deis_3", "karras(20)", 35),
-    18: Choice("unipc_4_noise", "karras(20)", lower_final=True),
-    30: Choice("unipc_4_noise", "log_snr", lower_final=True),
+    18: Choice("unipc_4_noise", "karras(20)", options=LOWER),
+    30: Choice("unipc_4_noise", "log_snr", options=LOWER),
     45: Choice("unipc_4_noise", "log_snr"),
 }
 """Fewest evaluations -> what is used from there on."""
@@ -75,7 +92,7 @@ def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool) -> tuple
     choice = _row(WITH_MOMENTS, steps)
     if choice.jump and (given or not _jumps(model, choice.first, ends)):
         choice = _row(PLAIN, steps)
-    return str(choice), _made(choice)
+    return str(choice), choice.made()
 
 
 def _row(table: dict[int, Choice], steps: int) -> Choice:
@@ -91,17 +108,3 @@ def _jumps(model: Model, first: float | None, ends: Ends) -> bool:
                  for t, own in zip(ends, (sde.T, model.t_end()), strict=True))
     return high + 1e-6 < -math.log(first * model.sigma_data) < low - 1e-6
 
-
-def _made(choice: Choice) -> Method:
-    """The sampler of a choice."""
-    method = method_of(choice.method)
-    options = {"lower_final": True} if choice.lower_final else {}
-
-    def make(plan: Plan) -> Step:
-        if not choice.jump:
-            return method.step(plan, options)
-        if plan.frame is None:
-            raise InputError("got a model without the data's moments for a sampler that starts from them")
-        return after(jump(plan.frame), method.step(replace(plan, nodes=plan.nodes[1:]), options))
-
-    return replace(method, make=make, grid=choice.grid, first=choice.first, free=choice.jump)

@@ -36,7 +36,7 @@ FLOORS = (
     "steps guide",
     "sampling inverse",
     "training interop tuning latent likelihood",
-    "report recipes verify bench",
+    "report recipes verify bench learn",
     "cli explorer",
     "__main__",
 )
@@ -318,7 +318,8 @@ def test_constraints_fit_every_machine() -> None:
     "import undiffuse",
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
-        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench")))),
+        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
+                                                         "learn")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -332,5 +333,5 @@ def test_help_answers_at_once_and_without_torch(code: str) -> None:
 def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
-    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench"}
+    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn"}
     assert {command.__name__ for command in COMMANDS} == tried

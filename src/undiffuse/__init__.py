@@ -27,7 +27,7 @@ _HOME = {
     "training": ("train", "load"),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps")
+_MODULES = ("data", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps")
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 
 from undiffuse.cli.bench import bench
 from undiffuse.cli.evaluate import evaluate
+from undiffuse.cli.learn import learn
 from undiffuse.cli.report import report
 from undiffuse.cli.sample import sample
 from undiffuse.cli.show import show
@@ -26,7 +27,7 @@ from undiffuse.cli.train import train
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify, bench)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify, bench, learn)
 
 app = App(
     name="undiffuse",

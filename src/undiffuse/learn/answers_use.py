@@ -1,0 +1,7 @@
+"""Checks of chapters 6 to 11: solvers, likelihood, DDPM, pictures, observations, latents."""
+
+from __future__ import annotations
+
+from undiffuse.learn.check import Check
+
+CHECKS: dict[str, Check] = {}

@@ -1,0 +1,148 @@
+"""The pictures of the course: rivers of probability, clouds of points, curves with their errors, fields, grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from undiffuse.exact import Mixture
+from undiffuse.learn.picture import COLOURS, Film, Picture, film, finished, panels
+from undiffuse.model import ReverseModel
+from undiffuse.sampling import Samples
+from undiffuse.sde import GaussianSDE
+
+Paths = tuple[Tensor, Tensor]
+"""Times (N,) and states (N, n) of n paths on a line."""
+
+
+def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Paths] | None = None,
+          lines: int = 16, colours: Mapping[str, Any] | None = None, alt: str = "") -> Picture:
+    """The density of x_t against t for every process, side by side, with the paths of the same name over it.
+
+    `law` is a law on a line. Each column is divided by its own maximum. `colours` (n,) tells paths apart by group.
+    """
+    figure, axes = panels(len(processes), 3.4)
+    for ax, (name, sde) in zip(axes, processes.items(), strict=True):
+        reach = _reach(law, sde)
+        _density(ax, law, sde, reach)
+        if paths and name in paths:
+            t, x = paths[name]
+            groups = (colours or {}).get(name)
+            for i in range(min(lines, x.shape[1])):
+                ax.plot(t, x[:, i], lw=0.8, alpha=0.9, color="white" if groups is None else COLOURS[1 + int(groups[i])])
+        ax.set(title=name, xlabel="t  (0: data, T: noise)", xlim=(0, sde.T), ylim=(-reach, reach))
+    axes[0].set_ylabel("x")
+    return finished(figure, alt or f"The law of x_t for {', '.join(processes)}")
+
+
+def _reach(law: Mixture, sde: GaussianSDE) -> float:
+    last = law.diffused(sde, sde.T)
+    spread = max(float(law.covariance[0, 0]), float(last.covariance[0, 0])) ** 0.5
+    return 0.3 * float(law.means.abs().max()) + 3 * float(spread)
+
+
+def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:
+    x = torch.linspace(-reach, reach, 300, dtype=torch.float64)[:, None]
+    times = torch.linspace(2e-3 * sde.T, sde.T, 240, dtype=torch.float64)
+    columns = torch.stack([law.diffused(sde, t).log_prob(x) for t in times], 1)
+    image = (columns - columns.amax(0)).exp() ** 0.6
+    ax.imshow(image, origin="lower", aspect="auto", extent=(0, sde.T, -reach, reach), cmap="viridis")
+
+
+def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: float | None = None,
+           alt: str = "") -> Picture:
+    """Point sets in the plane side by side on one scale, with the points `behind` in grey."""
+    figure, axes = panels(len(points), 9.6 / len(points) + 0.35)
+    every = torch.cat(list(points.values()))
+    far = reach or 1.1 * float(torch.quantile(every.abs().double().flatten()[:100_000], 0.999))
+    for ax, (name, x) in zip(axes, points.items(), strict=True):
+        if behind is not None:
+            ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
+        ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0, alpha=0.7)
+        ax.set(title=name, xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
+    return finished(figure, alt or "Points: " + ", ".join(points))
+
+
+def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: str = "", level: float | None = None,
+           title: str = "", alt: str = "") -> Picture:
+    """Lines (x, y) or (x, y, standard error) by name; log is "", "x", "y" or "xy"; `level` is a dashed line."""
+    figure, (ax,) = panels(1, 3.3, 6.6)
+    for name, line in lines.items():
+        a, b, *error = (torch.as_tensor(v, dtype=torch.float64) for v in line)
+        ax.plot(a, b, label=name, marker="o" if len(a) < 20 else None, ms=3.5)
+        if error:
+            ax.fill_between(a, b - 2 * error[0], b + 2 * error[0], alpha=0.2, linewidth=0)
+    if level is not None:
+        ax.axhline(level, color="black", lw=1, ls="--")
+    ax.set(xlabel=x, ylabel=y, title=title, **{f"{axis}scale": "log" for axis in log})
+    if len(lines) > 1:
+        ax.legend()
+    return finished(figure, alt or title or ", ".join(lines))
+
+
+def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach: float = 3.0,
+           behind: Tensor | None = None, alt: str = "") -> Picture:
+    """The score fields in the plane at a time, or at one time each; lengths are relative within a panel."""
+    figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.3, 9.6 if len(models) > 1 else 5.0)
+    times = [t] * len(models) if isinstance(t, int | float) else list(t)
+    side = torch.linspace(-reach, reach, 19, dtype=torch.float64)
+    at = torch.cartesian_prod(side, side)
+    for ax, (name, model), time in zip(axes, models.items(), times, strict=True):
+        if behind is not None:
+            ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
+        s = model.score(at, time).detach()
+        ax.quiver(*at.T, *s.T, s.norm(dim=1), cmap="viridis_r", angles="xy", width=0.004)
+        ax.set(title=name, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    return finished(figure, alt or "Score fields: " + ", ".join(models))
+
+
+def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach: float = 4.0, alt: str = "") -> Picture:
+    """Histograms of numbers, side by side, under the density of a law on a line."""
+    figure, axes = panels(len(samples), 2.6, sharey=True)
+    x = torch.linspace(-reach, reach, 400, dtype=torch.float64)
+    for ax, (name, values) in zip(axes, samples.items(), strict=True):
+        ax.hist(values.detach().flatten().numpy(), bins=80, range=(-reach, reach), density=True, color=COLOURS[1],
+                alpha=0.6)
+        if law is not None:
+            ax.plot(x, law.log_prob(x[:, None]).exp(), color="black", lw=1)
+        ax.set(title=name, yticks=[], xlim=(-reach, reach))
+    return finished(figure, alt or "Histograms: " + ", ".join(samples))
+
+
+def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
+    """Rows of grey images (n, 1, H, W), a row a name, each on the scale of its own least and greatest value."""
+    most = max(len(x) for x in rows.values())
+    figure, _ = panels(1, 0.55 + len(rows) * 9.0 / max(most, 8) * 0.95)
+    figure.clear()
+    grid = figure.subplots(len(rows), most, squeeze=False)
+    for line, (name, x) in zip(grid, rows.items(), strict=True):
+        low, high = float(x.min()), float(x.max())
+        for i, ax in enumerate(line):
+            ax.axis("off")
+            if i < len(x):
+                ax.imshow(x[i, 0].detach(), cmap="gray_r", vmin=low, vmax=high)
+        line[0].set_title(name, loc="left", fontsize=9)
+    return finished(figure, alt or "Images: " + ", ".join(rows))
+
+
+def paths(out: Samples) -> Paths:
+    """The trajectory of samples on a line, as times and states."""
+    times, states = zip(*out.trajectory, strict=True)
+    return torch.tensor(times), torch.stack(states)[:, :, 0]
+
+
+def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
+    """The trajectory of samples in the plane as a film, from noise to data."""
+    far = 1.15 * float(torch.cat([out.trajectory[0][1], out.x]).abs().max())
+    picked = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
+    figures = []
+    for t, x in picked:
+        figure, (ax,) = panels(1, 4.0, 4.0)
+        ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0)
+        ax.set(title=f"t = {t:.3f}", xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
+        figures.append(figure)
+    return film(figures, alt or "Noise becomes data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
 from undiffuse.sampling import sample
 from undiffuse.sde import NonlinearSDE, Time, as_time
 from undiffuse.steps import METHODS, automatic
-from undiffuse.steps.auto import PLAIN, WITH_MOMENTS
+from undiffuse.steps.auto import PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
 
 METHODS_SEEN = ("auto", "deis_3", "dpmpp_2m_sde", "heun", "seeds_2", "wiener_2m")
 
@@ -78,10 +79,10 @@ def test_every_model_call_is_counted(method: str, last: bool) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 20, 35, 50, 100])
 def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(steps: int) -> None:
-    for model in (small(), Given(small(), {})):
-        out = sample(model, 2, steps=steps, denoise_last=False)
+    for model, kind in product((small(), Given(small(), {})), ("auto", "sde")):
+        out = sample(model, 2, kind, steps, denoise_last=False)
         assert out.nfe == steps
-        assert out.method.split(" on ")[0] in METHODS
+        assert METHODS[out.method.split(" on ")[0]].stochastic == (kind == "sde")
 
 
 def test_the_default_starts_from_moments_only_where_they_are_the_models_own() -> None:
@@ -94,8 +95,10 @@ def test_the_default_starts_from_moments_only_where_they_are_the_models_own() ->
     low = float(model.sde.time_of(f64(0.0)))
     assert automatic(model, 10, (low, None), False)[0] == plain  # the start is not far above the data
     assert automatic(model, 10, (None, 0.9), False)[0] == plain
+    assert automatic(model, 10, none, False, "sde")[0] == str(SDE_WITH_MOMENTS[1])
     model.moments = None
     assert automatic(model, 10, none, False)[0] == plain
+    assert automatic(model, 10, none, False, "sde")[0] == str(SDE_PLAIN[1])
     assert law.classes == 2
 
 
@@ -171,7 +174,7 @@ def test_a_process_that_is_not_gaussian_can_be_sampled_with_what_needs_only_a_dr
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto or one of"),
+    ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto, sde or one of"),
     ({"steps": 0}, "at least 1 step"), ({"t_start": 2.0}, "t_start"),
     ({"t_end": 0.0, "method": "dpmpp_2m", "grid": "time"}, "t_end"),
     ({"x_T": torch.zeros(3, 5)}, "x_T of shape"), ({"label": 1}, "without classes"),

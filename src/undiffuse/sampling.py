@@ -19,7 +19,7 @@ from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normal
 from undiffuse.sde import GaussianSDE, as_time
-from undiffuse.steps import METHODS, Method, Node, Plan, State, Step, automatic, method_of
+from undiffuse.steps import METHODS, TABLES, Method, Node, Plan, State, Step, automatic, method_of
 from undiffuse.steps.path import Motion
 from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
@@ -51,8 +51,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
            noise: str = "step", options: dict[str, Any] | None = None, **cond: Any) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
-    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, or auto:
-    what `steps.auto` has for `steps` evaluations (`Samples.method` says what it is).
+    n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
+    `steps.auto` has for `steps` evaluations (`Samples.method` says which), or sde: the same with noise.
     options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods.
     x_T: given states at t_start in model units instead of draws of the prior.
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
@@ -64,10 +64,10 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
     plain = grid is not None or bool(cond)
-    if model.own is not None or method != "auto":
-        name, chosen = _choose(model, method)
+    if model.own is None and isinstance(method, str) and method in TABLES:
+        name, chosen = automatic(model, steps, (t_start, t_end), plain, method)
     else:
-        name, chosen = automatic(model, steps, (t_start, t_end), plain)
+        name, chosen = _choose(model, method)
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,

@@ -118,7 +118,7 @@ def _variance(name: str, sde: GaussianSDE, steps: int) -> float:
     nodes = nodes_of(sde, growing_grid(sde, steps, 1))
     x = torch.zeros(1 + 4 * steps, 1, dtype=torch.float64)
     x[0] = nodes[0].alpha * math.sqrt(0.25 + HIGH**2)
-    step = METHODS[name].step(Plan(model, nodes, x), OPTIONS.get(name, lambda steps: {})(steps))
+    step = METHODS[name].step(Plan(model, nodes, x), OPTIONS[name](steps) if name in OPTIONS else {})
     state = State(x, nodes[0], 0, Counted(model, {}), _unit_normals(x))
     for node in nodes[1:]:
         state = step(state, node)

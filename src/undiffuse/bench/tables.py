@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from undiffuse.bench import stochastic
 from undiffuse.bench.orders import PROCESSES, measurable, orders
 from undiffuse.bench.overhead import overheads
 from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
@@ -33,6 +34,20 @@ def solver_table(methods: list[str] | None = None) -> Iterator[str]:
         yield f"sliced W2 to the law: {found:.3f} with auto at 10 evaluations, {floor:.3f} between two real samples"
 
 
+def stochastic_table(methods: list[str] | None = None) -> Iterator[str]:
+    """A row per sampler with noise and law: the distance of the radii, and sliced W₂, at each budget."""
+    for law, problem in stochastic.problems().items():
+        yield f"{law}: Kolmogorov-Smirnov distance of the radii / sliced W2, {problem.n} draws"
+        yield f"{'sampler':20}" + "".join(f"{budget:>14}" for budget in stochastic.FEW)
+        yield f"{'real draws':20}{_figures(problem.floor)}"
+        for name in methods or stochastic.SHOWN:
+            yield f"{name:20}" + "".join(map(_figures, stochastic.scores(problem, name)))
+
+
+def _figures(score: stochastic.Score) -> str:
+    return f"{score.radii:8.4f}/{score.distance:.3f}"
+
+
 def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
     """A row per sampler and shape: microseconds a step of ours, of the loop, and their ratio."""
     yield f"{'sampler':16}{'shape':>18}{'ours, us':>10}{'loop, us':>10}{'ratio':>8}"
@@ -40,4 +55,5 @@ def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
         yield f"{row.method:16}{row.shape!s:>18}{row.ours:10.1f}{row.loop:10.1f}{row.ratio:8.2f}"
 
 
-TABLES = {"orders": order_table, "solvers": solver_table, "overhead": overhead_table}
+TABLES = {"orders": order_table, "solvers": solver_table, "overhead": overhead_table,
+          "stochastic": stochastic_table}

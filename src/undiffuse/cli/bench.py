@@ -1,16 +1,17 @@
-"""`undiffuse bench orders | solvers | overhead`."""
+"""`undiffuse bench orders | solvers | stochastic | overhead`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 
-def bench(what: Literal["orders", "solvers", "overhead"], /, *, methods: str | None = None) -> None:
+def bench(what: Literal["orders", "solvers", "stochastic", "overhead"], /, *, methods: str | None = None) -> None:
     """Measure the samplers against closed-form truth, and print a table.
 
     Args:
         what: orders: the order of each, claimed and measured, on every process. solvers: error against evaluations on
-            laws that are known exactly. overhead: the cost of a step beside a minimal loop.
+            laws that are known exactly. stochastic: the same for those with noise, by the law of their samples.
+            overhead: the cost of a step beside a minimal loop.
         methods: The samplers, such as ddim,heun; those of the documentation by default.
     """
     from undiffuse.bench.tables import TABLES
@@ -18,6 +19,6 @@ def bench(what: Literal["orders", "solvers", "overhead"], /, *, methods: str | N
 
     names = methods.split(",") if methods else None
     for name in names or []:
-        method_of(name if name != "auto" else "ddim")
+        method_of("ddim" if name in ("auto", "sde") else name)
     for line in TABLES[what](names):
         print(line, flush=True)

@@ -53,8 +53,6 @@ class Choice:
 
 
 LOWER = (("lower_final", True),)
-
-
 WITH_MOMENTS = {
     1: Choice("dpm_solver_2m", "karras(9)", 3, jump=True),
     6: Choice("dpm_solver_2m", "karras(9)", 4, jump=True),
@@ -77,21 +75,36 @@ PLAIN = {
     30: Choice("unipc_4_noise", "log_snr", options=LOWER),
     45: Choice("unipc_4_noise", "log_snr"),
 }
-"""Fewest evaluations -> what is used from there on."""
+"""Fewest evaluations -> what `auto` uses from there on."""
+
+
+def _noisy(eta: float, first: float | None = None) -> Choice:
+    return Choice("dpmpp_2m_sde", "log_snr", first, first is not None, (("eta", eta),))
+
+
+SDE_WITH_MOMENTS = {1: _noisy(0.25, 4), 15: _noisy(0.5, 10), 30: _noisy(1.0, 20)}
+SDE_PLAIN = {1: _noisy(0.5), 30: _noisy(1.0)}
+"""The same for `sde`, the default among the samplers with noise."""
+TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}
 
 _ENOUGH = 15  # steps from which a model's own sampler is taken: a stochastic one, where the network's errors outweigh
 # the solver's. Learned digits, 21 calls: read as the class asked 99 % instead of 98 % (8x8) and 92 % for 84 % (28x28).
 
 
-def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool) -> tuple[str, Method]:
-    """The name and the sampler for so many evaluations; `given`: there are conditions, of which moments say nothing."""
+def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool, kind: str = "auto") -> tuple[str, Method]:
+    """The name and the sampler for so many evaluations, of kind auto or sde (with noise).
+
+    given: there are conditions, of which moments say nothing.
+    """
     if not isinstance(model, Model):
-        return "heun", method_of("heun")
+        name = {"auto": "heun", "sde": "euler_maruyama"}[kind]
+        return name, method_of(name)
     if model.sampler is not None and steps >= _ENOUGH:
         return model.sampler, method_of(model.sampler)
-    choice = _row(WITH_MOMENTS, steps)
+    jumping, plain = TABLES[kind]
+    choice = _row(jumping, steps)
     if choice.jump and (given or not _jumps(model, choice.first, ends)):
-        choice = _row(PLAIN, steps)
+        choice = _row(plain, steps)
     return str(choice), choice.made()
 
 

@@ -57,5 +57,5 @@ METHODS: dict[str, Method] = {
 def method_of(name: str) -> Method:
     """The sampler of that name; raises InputError naming those that exist."""
     if name not in METHODS:
-        raise InputError(f"got method={name!r}; expected auto or one of {', '.join(METHODS)}")
+        raise InputError(f"got method={name!r}; expected auto, sde or one of {', '.join(METHODS)}")
     return METHODS[name]

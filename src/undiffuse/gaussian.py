@@ -10,6 +10,7 @@ Reference: Wiener (1949); Wang and Vastola (2024), arXiv:2412.09726.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -112,6 +113,22 @@ class Moments:
         gain = (self.spectrum / (self.spectrum + sigma_hat**2)).to(z.device, z.dtype)
         centre = self.rotated_mean(z)
         return self.back(centre + gain * (self.rotate(z) - centre))
+
+    def precondition(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """What a network sees of x (B, *event), and the function that makes a denoiser of its output F.
+
+        It sees S^{−½} (x − α μ) with S = α² C + σ² I, and D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F: the Wiener
+        filter and a correction. Input and target have unit variance in every direction, whatever the covariance; for
+        C = σ_d² I and μ = 0 these are EDM's three numbers. alpha, sigma: () or (B,).
+
+        Reference: Karras et al. (2022), eqs. 114-144, with matrices for numbers. arXiv:2206.00364
+        """
+        alpha, sigma = (c.double().reshape(-1, 1).to(x.device) for c in (alpha, sigma))
+        s2, centre = self.spectrum.to(x.device), self.rotated_mean(x)
+        total2 = alpha**2 * s2 + sigma**2
+        y = self.rotate(x) - alpha.to(x) * centre
+        gain, reach = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
+        return self.back(total2.rsqrt().to(x) * y), lambda F: self.back(centre + gain * y + reach * self.rotate(F))
 
     def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
         """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event)."""

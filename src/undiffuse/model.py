@@ -77,10 +77,15 @@ class Model(ReverseModel):
     moments: Moments | None = None
     sampler: str | None = None
     posterior: Any = None
+    tuning: Any = None
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
         """E[x_0 | x_t = x], shaped like x."""
+
+    def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
+        """∇·D(x, t) of every sample (B,), where the model knows it in closed form; None where it does not."""
+        return None
 
     def forward(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
         """`denoise`."""
@@ -154,6 +159,10 @@ class Given(Wrapper):
         """D(x, t | the fixed conditions)."""
         return self.inner.denoise(x, t, **{**self.cond, **cond})
 
+    def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
+        """∇·D(x, t | the fixed conditions), where the model knows it."""
+        return self.inner.divergence(x, t, **{**self.cond, **cond})
+
 
 Coefficients = tuple[Tensor, Tensor]
 
@@ -191,6 +200,8 @@ PREDICTIONS: dict[str, Callable[[GaussianSDE, Tensor, Tensor, Tensor, float], Co
 }
 """(c_skip, c_out) of each parameterisation: the network predicts x_0, ε, σ·score, v = (α ε − σ x_0)/√(α² + σ²), the
 flow's α' x_0 + σ' ε, or EDM's target of unit variance."""
+WIENER = "wiener"
+"""The parameterisation whose numbers are matrices of the data's moments: the Wiener filter plus a correction."""
 
 
 class Denoiser(Model):
@@ -198,15 +209,16 @@ class Denoiser(Model):
 
     `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
     the label `classes` is the null label, used where none is given. `predict` is one of data, noise, score, v,
-    velocity, edm. Raises InputError for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
+    velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError for noise and score
+    with a process whose α(T) is 0, where they say nothing of x_0.
     """
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
                  sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
                  block: int = 256) -> None:
         super().__init__()
-        if predict not in PREDICTIONS:
-            raise InputError(f"got predict={predict!r}; expected one of {', '.join(PREDICTIONS)}")
+        if predict not in (*PREDICTIONS, WIENER):
+            raise InputError(f"got predict={predict!r}; expected one of {', '.join((*PREDICTIONS, WIENER))}")
         if predict in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
             raise InputError(f"got predict={predict!r} with a process whose alpha(T) is 0; use v, velocity or edm")
         self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
@@ -219,11 +231,20 @@ class Denoiser(Model):
             raise InputError(f"got the condition {', '.join(cond)}; this model knows only label")
         t = as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
+        level, labels = c_noise.to(x.device, x.dtype).expand(len(x)), self._labels(label, x)
+        if self.predict == WIENER:
+            seen, denoised = self._frame().precondition(x, alpha, sigma)
+            return denoised(self.net(seen, level, labels))
         c_skip, c_out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sigma_data)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
-        c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
-        F: Tensor = self.net(bcast(c_in, x) * x, c_noise.to(x.device, x.dtype).expand(len(x)), self._labels(label, x))
+        F: Tensor = self.net(bcast(c_in, x) * x, level, labels)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
+
+    def _frame(self) -> Moments:
+        if self.moments is None:
+            raise InputError("got predict='wiener' for a model without the data's moments; set `moments`, or use edm")
+        return self.moments
 
     def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:
         if self.classes == 0:

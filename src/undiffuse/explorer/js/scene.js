@@ -1,0 +1,101 @@
+// From the state of the page to laws, processes and runs; where a run stands at the time of the cursor.
+import {METHODS} from "./steps.js";
+import {Run, exactModel, forwardStep} from "./sampling.js";
+import {parseLaw} from "./laws.js";
+import {parseProcess} from "./processes.js";
+
+// The options of the method that the state has sliders for.
+export function optionsOf(state, method = state.method, eta = state.eta) {
+  if (["euler_maruyama", "ancestral", "dpmpp_2m_sde"].includes(method)) return {eta};
+  return method === "predictor_corrector" ? {r: state.r, corrections: state.corr} : {};
+}
+
+export const gridOf = (state, method = state.method) => (state.grid === "auto" ? METHODS[method].grid : state.grid);
+
+// A run of the state's sampler on a model, with what `changes` says otherwise.
+export function runOf(state, model, changes = {}) {
+  const method = changes.method ?? state.method;
+  return new Run(model, {n: state.p, method, steps: state.n, grid: gridOf(state, method), seed: state.seed,
+    path: state.path, options: optionsOf(state, method, changes.eta ?? state.eta), ...changes});
+}
+
+export function sceneOf(state) {
+  const law = parseLaw(state.law), sde = parseProcess(state.sde);
+  return {law, sde, model: exactModel(law, sde), unit: unitOf(law, sde, state.scale)};
+}
+
+// x -> c(t) x of unit variance at all times, where the noise would outgrow the picture or it is asked for.
+export function unitOf(law, sde, scale) {
+  const s = law.deviation, total = (t) => Math.hypot(sde.alpha(t) * s, sde.sigma(t));
+  const unit = scale === "unit" || (scale === "auto" && total(sde.T) > 2.2 * Math.max(1, s));
+  return unit ? (t) => s / total(t) : () => 1;
+}
+
+// Where a run is at a time: the frames around it and how far between them. Times fall, the last frame is at 0.
+export function placeOf(run, t) {
+  const last = run.frames.length - 1;
+  let i = 0;
+  while (i < last && run.stamps[i + 1] > t) i++;
+  if (i >= last) return {i: last, j: last, u: 0, ready: run.done || run.stamps[last] <= t};
+  return {i, j: i + 1, u: Math.min(1, Math.max(0, (run.stamps[i] - t) / (run.stamps[i] - run.stamps[i + 1]))), ready: true};
+}
+
+// The particles of a run at a time, on the straight line between two frames.
+export function stateAt(run, t) {
+  const {i, j, u} = placeOf(run, t), a = run.frames[i], b = run.frames[j];
+  return u === 0 ? a : a.map((value, k) => value + u * (b[k] - value));
+}
+
+// The forward process from given particles, as frames that can be looked at like a run's.
+export class ForwardRun {
+  constructor(sde, x0, n, d, steps, seed) {
+    Object.assign(this, {sde, n, d, seed, steps, calls: 0, index: 0, frames: [x0]});
+    this.stamps = Array.from({length: steps + 1}, (_, i) => sde.T * i / steps);
+  }
+
+  get done() { return this.index >= this.steps; }
+
+  advance() {
+    const {index, stamps} = this;
+    this.frames.push(forwardStep(this.sde, this.frames[index], this.n, this.d, stamps[index], stamps[index + 1], this.seed, index));
+    this.index++;
+    return this;
+  }
+}
+
+// The particles of a forward run at a time.
+export function forwardAt(run, t) {
+  const place = Math.min(run.frames.length - 1, t / run.sde.T * run.steps), i = Math.floor(place), u = place - i;
+  const a = run.frames[i], b = run.frames[Math.min(run.frames.length - 1, i + 1)];
+  return u === 0 ? a : a.map((value, k) => value + u * (b[k] - value));
+}
+
+export const seenAt = (run, t) => (run instanceof ForwardRun ? forwardAt(run, t) : stateAt(run, t));
+
+// The probability-flow ODE through x at time t0 to t1, in either direction, by Heun's method.
+export function flowLine(model, x, t0, t1, steps = 120) {
+  const {sde} = model, points = [[t0, x]];
+  const slope = (y, t) => {
+    const D = model.denoise(Float64Array.of(y), 1, t)[0], [dalpha, dsigma] = sde.rates(t);
+    return dalpha * D + dsigma * (y - sde.alpha(t) * D) / sde.sigma(t);
+  };
+  for (let i = 0; i < steps; i++) {
+    const [t, y] = points[i], s = t0 + (t1 - t0) * (i + 1) / steps, k = slope(y, t), l = slope(y + (s - t) * k, s);
+    points.push([s, y + (s - t) * (k + l) / 2]);
+  }
+  return points;
+}
+
+// Work until the time is up; true if there is more.
+export function workOn(runs, deadline) {
+  for (const run of runs) {
+    while (!run.done) {
+      if (performance.now() > deadline) return true;
+      run.advance();
+    }
+  }
+  return false;
+}
+
+export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
+export const signed = (value, digits = 2) => value.toFixed(digits).replace("-", "−");

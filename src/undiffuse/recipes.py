@@ -93,8 +93,8 @@ def _examine(data: Dataset, held_out: int, net: str | None) -> _Case:
 
 
 def _largest_distance(z: Tensor) -> float:
-    """The largest distance between two rows."""
-    rows = z.flatten(1).double()
+    """The largest distance between two rows, cells that are missing in the middle."""
+    rows = z.flatten(1).double().nan_to_num(0.0)
     return float(torch.cdist(rows, rows).max())
 
 

@@ -18,24 +18,30 @@ _LARGEST = 1e30
 _CHUNK = 256
 
 
-def rows(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (),
-         marks: Sequence[str] | None = None, note: Sequence[str] = ()) -> Dataset:
+def rows(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (), marks: Sequence[str] | None = None,
+         words: Sequence[tuple[str, ...]] = (), gaps: bool = False, note: Sequence[str] = ()) -> Dataset:
     """Points (up to three columns of similar scale) or a table, from finite numbers (N, D).
 
-    Raises InputError for less than two rows, NaN or Inf, equal rows, and numbers that float32 cannot hold.
+    words: what the numbers of each column stand for; gaps: NaN is a cell that is missing. Raises InputError for less
+    than two rows, NaN or Inf, columns without a value, equal rows, and numbers that float32 cannot hold.
     """
     names = tuple(columns) or tuple(default_columns(x.shape[1]))
     _enough(len(x), name)
-    check_finite(x, name, names)
-    constant = x.max(0) == x.min(0)
+    missing = np.isnan(x) if gaps else np.zeros(x.shape, dtype=np.bool_)
+    _check_filled(missing, name, names)
+    check_finite(np.where(missing, 0.0, x), name, names)
+    seen = np.ma.masked_array(x, missing)
+    constant = np.asarray(seen.max(0) == seen.min(0))
     if constant.all():
         raise InputError(f"all {len(x)} rows of {name} are equal, so there is nothing to learn")
-    std = np.where(constant, np.nan, _std(x, name))
-    _check_precision(x, std, name, names)
-    alike = len(names) <= 3 and not constant.any() and std.max() <= 10 * std.min()
+    std = np.where(constant, np.nan, _std(seen, name))
+    _check_precision(seen, std, name, names)
+    alike = len(names) <= 3 and not constant.any() and not missing.any() and not any(words) and (
+        std.max() <= 10 * std.min())
     y, classes = encode(marks, name) if marks is not None else (None, ())
     return Dataset(torch.from_numpy(x.astype(np.float32)), y, "points" if alike else "table", name, classes,
-                   names, note=(*note, *_constant_note(names, constant)))
+                   names, words=tuple(words) if any(words) else (), note=(
+                       *note, *_words_note(names, words), *_missing_note(missing), *_constant_note(names, constant)))
 
 
 def images(x: Tensor, *, name: str, levels: int = 256, marks: Sequence[str] | None = None,
@@ -76,7 +82,7 @@ def encode(marks: Sequence[str], name: str) -> tuple[Tensor, tuple[str, ...]]:
 
     Raises InputError when there are so many different labels that they must be identifiers.
     """
-    classes = tuple(sorted(set(marks), key=_by_number))
+    classes = tuple(sorted(set(marks), key=by_number))
     if len(classes) > max(10, len(marks) // 2):
         raise InputError(f"the labels of {name} take {len(classes)} different values in {len(marks)} rows; "
                          "expected classes that occur again, so choose another label")
@@ -105,11 +111,17 @@ def _enough(n: int, name: str) -> None:
         raise InputError(f"{name} holds {n} sample{'s' * (n != 1)}; expected at least 2")
 
 
+def _check_filled(missing: NDArray[np.bool_], name: str, columns: Sequence[str]) -> None:
+    empty = missing.all(0)
+    if empty.any():
+        raise InputError(f"column {shown(columns[int(np.argmax(empty))])} of {name} has no value in any row; remove it")
+
+
 def _std(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     if np.abs(x).max() > _LARGEST:
         raise InputError(f"{name} holds {np.abs(x).max():.3g}; expected numbers up to {_LARGEST:g}, so scale "
                          "them")
-    return np.asarray(x.std(0))
+    return np.asarray(x.std(0), np.float64)
 
 
 def _check_precision(x: NDArray[np.float64], std: NDArray[np.float64], name: str,
@@ -124,6 +136,18 @@ def _check_precision(x: NDArray[np.float64], std: NDArray[np.float64], name: str
                          "less than float32 resolves; subtract an offset and scale it, or remove it")
 
 
+def _words_note(columns: Sequence[str], words: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    found = [f"{c} ({len(w)})" for c, w in zip(columns, words, strict=False) if w]
+    return (f"words are categories: {', '.join(found[:8])}{', ...' if len(found) > 8 else ''}",) if found else ()
+
+
+def _missing_note(missing: NDArray[np.bool_]) -> tuple[str, ...]:
+    count = int(missing.sum())
+    if count == 0:
+        return ()
+    return (f"{count:,} of {missing.size:,} cells are empty; what the others say is learned",)
+
+
 def _constant_note(columns: Sequence[str], constant: NDArray[np.bool_]) -> tuple[str, ...]:
     names = [c for c, same in zip(columns, constant, strict=True) if same]
     if not names:
@@ -133,7 +157,8 @@ def _constant_note(columns: Sequence[str], constant: NDArray[np.bool_]) -> tuple
     return (f"{len(names)} constant {plural} stored and restored exactly ({shown_names})",)
 
 
-def _by_number(mark: str) -> tuple[int, float, str]:
+def by_number(mark: str) -> tuple[int, float, str]:
+    """The order of class names and of words: numbers in order, then words in order."""
     try:
         return 0, float(mark), mark
     except ValueError:

@@ -20,6 +20,8 @@ class Dataset:
 
     kind: "points" and "table" hold float32, "image" holds uint8 (N, C, H, W) in 0 ... levels−1.
     classes: the names of the labels 0, 1, ...; columns: the names of the columns of points and tables.
+    words: for every column of a table the words that its numbers 0, 1, ... stand for, () for a column of numbers; empty
+    if there are no words at all. In a table NaN is a cell that is missing.
     note: sentences about what was done to the data while reading.
     """
 
@@ -30,6 +32,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     levels: int = 0
+    words: tuple[tuple[str, ...], ...] = ()
     note: tuple[str, ...] = ()
 
     @property
@@ -62,7 +65,8 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of values, shapes, types, labels and names: equal for equal data only."""
-        digest = hashlib.sha256(repr((self.kind, self.levels, self.classes, self.columns)).encode())
+        names = (self.kind, self.levels, self.classes, self.columns, *([self.words] if self.words else []))
+        digest = hashlib.sha256(repr(names).encode())
         for tensor in (self.x, self.y):
             if tensor is not None:
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -1,17 +1,20 @@
-"""Tables: .csv and .tsv files of numbers, with or without a header, with one column of labels if named."""
+"""Tables: .csv and .tsv files of numbers and words, with or without a header, with a column of labels if named."""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from undiffuse.data import build
 from undiffuse.data.build import default_columns
@@ -21,37 +24,167 @@ from undiffuse.errors import InputError
 
 _LONGEST = 1 << 20
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 Row = tuple[int, list[str]]  # the line of the file it ends on, and its cells
+
+
+@dataclass
+class Cells:
+    """The text of a table: the names of its columns, whether the file gives them, and its rows of cells, stripped.
+
+    `values` (N, D) are the numbers among them, NaN where a cell is missing or a word; `words` holds the words of every
+    column by row.
+    """
+
+    path: Path
+    separator: str
+    columns: list[str]
+    header: bool
+    lines: list[int]
+    values: NDArray[np.float64]
+    words: list[dict[int, str]]
+    note: list[str] = field(default_factory=list)
+
+    def where(self, row: int, column: int) -> str:
+        """A cell's place, for a sentence."""
+        return f"{shown(self.path)}, row {row + 1} (line {self.lines[row]}), column {shown(self.columns[column])}"
 
 
 def read_table(path: Path, label: str | None = None) -> Dataset:
     """The Dataset in a .csv or .tsv file; `label` names the column that holds the classes.
 
-    The separator is the one of comma, semicolon and tab that the first line has most of. Raises InputError,
-    naming row and column, for a missing value, a word among numbers and a row of another length.
+    The separator is the one of comma, semicolon and tab that the first line has most of. A column of words becomes the
+    numbers of those words; an empty cell, NA, NaN, null, none, ? and - are cells that are missing. Raises InputError,
+    naming row and column, for a word among numbers, a missing label and a row of another length.
     """
-    with decoding(path, "a table"), path.open(encoding="utf-8-sig", newline="") as file:
-        rows = _rows(file, path)
-        head = list(islice(rows, 2))
-        if not head:
-            raise InputError(f"{shown(path)} is empty; expected one line for each row")
-        names, note = _header(head, shown(path))
-        columns = names or default_columns(len(head[0][1]))
-        values, marks = _body(chain(head[1:] if names else head, rows), columns, label, path)
-    numbers = [c for c in columns if c != label]
-    x = np.array(values, np.float64).reshape(-1, len(numbers))
-    return build.rows(x, name=path.name, columns=numbers, marks=marks, note=note)
+    with decoding(path, "a table"):
+        cells = read_cells(path)
+        at = _label_at(cells, label)
+        texts = read_columns(path, [j for j, w in enumerate(cells.words) if _wordy(cells, j) or j == at])
+    keep = [j for j in range(len(cells.columns)) if j != at]
+    marks = None if at is None else [_mark(m, cells.where(i, at)) for i, m in enumerate(texts.pop(at))]
+    vocabulary = {j: _vocabulary(cells, j, text) for j, text in texts.items()}
+    for j, text in texts.items():
+        cells.values[:, j] = coded(text, vocabulary[j])
+    for j in keep:
+        _check_numbers(cells, j, j in texts)
+    return build.rows(cells.values[:, keep], name=path.name, columns=[cells.columns[j] for j in keep], marks=marks,
+                      words=[vocabulary.get(j, ()) for j in keep], gaps=True, note=cells.note)
 
 
-def _rows(file: TextIO, path: Path) -> Iterator[Row]:
+def read_cells(path: Path) -> Cells:
+    """The cells of a table, numbers as numbers."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names, note, separator, rows = _parts(file, path)
+        first = next(rows, None)
+        columns = names or default_columns(len(first[1]) if first else 0)
+        cells = Cells(path, separator, columns, names is not None, [], np.empty(0), [{} for _ in columns], note)
+        values = array("d")
+        for line, row in chain([first] if first else [], rows):
+            _take(cells, values, line, row)
+    cells.values = np.array(values, np.float64).reshape(-1, len(columns))
+    return cells
+
+
+def read_columns(path: Path, wanted: Sequence[int]) -> dict[int, list[str]]:
+    """The texts of some columns by number, stripped, without the header."""
+    if not wanted:
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        kept = [[cells[j] for j in wanted] for _, cells in _parts(file, path)[3]]
+    return {j: [cells[k] for cells in kept] for k, j in enumerate(wanted)}
+
+
+def coded(text: Sequence[str], words: Sequence[str]) -> NDArray[np.float64]:
+    """The numbers of words, NaN for a missing cell and for a word that is none of them."""
+    number = {word: float(i) for i, word in enumerate(words)}
+    return np.array([math.nan if missing(cell) else number.get(cell, math.nan) for cell in text])
+
+
+def missing(cell: str) -> bool:
+    """Whether a cell says that its value is missing."""
+    return cell.lower() in _MISSING
+
+
+def _take(cells: Cells, values: array[float], line: int, row: list[str]) -> None:
+    """Adds a row."""
+    i = len(cells.lines)
+    if len(row) != len(cells.columns):
+        raise InputError(f"{shown(cells.path)}, row {i + 1} (line {line}) has {len(row)} cells; expected "
+                         f"{len(cells.columns)} like the first line")
+    cells.lines.append(line)
+    try:
+        numbers = [float(cell) for cell in row]
+    except ValueError:
+        numbers = [float(cell) if _is_number(cell) else math.nan for cell in row]
+    if not math.isfinite(sum(numbers)) or "_" in "".join(row):
+        for j, cell in enumerate(row):
+            if not _is_number(cell) and not missing(cell):
+                cells.words[j][i], numbers[j] = cell, math.nan
+    values.extend(numbers)
+
+
+def _label_at(cells: Cells, label: str | None) -> int | None:
+    if label is None:
+        return None
+    if label not in cells.columns or len(cells.columns) < 2:
+        raise InputError(f"{shown(cells.path)} has no column {shown(label)} beside columns of numbers; it has "
+                         f"{', '.join(map(shown, cells.columns[:8]))}{did_you_mean(label, cells.columns)}")
+    return cells.columns.index(label)
+
+
+def _wordy(cells: Cells, j: int) -> bool:
+    """Whether most cells of a column that hold anything hold words."""
+    return len(cells.words[j]) > int(np.isfinite(cells.values[:, j]).sum())
+
+
+def _vocabulary(cells: Cells, j: int, text: Sequence[str]) -> tuple[str, ...]:
+    """The different words of a column: numbers in order, then words in order."""
+    filled = [cell for cell in text if not missing(cell)]
+    if comma := next((c for c in filled if _DECIMAL_COMMA.fullmatch(c)), None):
+        raise InputError(f"column {shown(cells.columns[j])} of {shown(cells.path)} holds {shown(comma)}; expected "
+                         "decimal points, so write 1.5 for 1,5")
+    words = sorted(set(filled), key=build.by_number)
+    if len(words) > max(10, len(filled) // 2):
+        raise InputError(f"column {shown(cells.columns[j])} of {shown(cells.path)} holds {len(words)} different words "
+                         f"in {len(filled)} cells; expected words that occur again, so remove it")
+    return tuple(words)
+
+
+def _check_numbers(cells: Cells, j: int, words: bool) -> None:
+    """Refuse a word among numbers, and numbers that are infinite."""
+    infinite = np.isinf(cells.values[:, j])
+    if infinite.any():
+        at = int(np.argmax(infinite))
+        raise InputError(f"{cells.where(at, j)} holds a number that is not finite "
+                         f"({shown(read_columns(cells.path, [j])[j][at])}); expected a finite number")
+    if cells.words[j] and not words:
+        at, word = next(iter(cells.words[j].items()))
+        column = cells.columns[j]
+        raise InputError(f"{cells.where(at, j)} holds {shown(word)}, which is not a number like most of the column; "
+                         f"leave the cell empty if its value is missing, or give label={column!r} if the column holds "
+                         "the classes")
+
+
+def _parts(file: TextIO, path: Path) -> tuple[list[str] | None, list[str], str, Iterator[Row]]:
+    """The names in the header if there is one, notes, the separator, and the rows below."""
+    rows, separator = _rows(file, path)
+    head = list(islice(rows, 2))
+    if not head:
+        raise InputError(f"{shown(path)} is empty; expected one line for each row")
+    names, note = _header(head, shown(path))
+    return names, note, separator, chain(head[1:] if names else head, rows)
+
+
+def _rows(file: TextIO, path: Path) -> tuple[Iterator[Row], str]:
+    """The rows that are not blank, and the separator."""
     lines = _lines(file, path)
     first = next(lines, "")
     separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
-    for cells in reader:
-        if len(cells) > 1 or "".join(cells).strip():
-            yield reader.line_num, [cell.strip() for cell in cells]
+    return ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader
+            if len(cells) > 1 or "".join(cells).strip()), separator
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -85,50 +218,9 @@ def _names(header: list[str], name: str) -> list[str]:
     return columns
 
 
-def _body(rows: Iterator[Row], columns: list[str], label: str | None,
-          path: Path) -> tuple[array[float], list[str] | None]:
-    """All numbers, row after row, and the labels if there are any."""
-    if label is not None and (label not in columns or len(columns) < 2):
-        raise InputError(f"{shown(path)} has no column {shown(label)} beside columns of numbers; it has "
-                         f"{', '.join(map(shown, columns[:8]))}{did_you_mean(label, columns)}")
-    at = None if label is None else columns.index(label)
-    numbers = [c for c in columns if c != label]
-    values, marks, name = array("d"), list[str](), shown(path)
-    for i, (line, cells) in enumerate(rows, 1):
-        where = f"{name}, row {i} (line {line})"
-        if len(cells) != len(columns):
-            raise InputError(f"{where} has {len(cells)} cells; expected {len(columns)} like the first line")
-        if at is not None:
-            marks.append(_mark(cells.pop(at), where, columns[at]))
-        values.extend(_numbers(cells, numbers, where))
-    return values, None if at is None else marks
-
-
-def _numbers(cells: list[str], columns: Sequence[str], where: str) -> list[float]:
-    try:
-        row = [float(cell) for cell in cells]
-    except ValueError:
-        row = [math.nan]
-    if not math.isfinite(sum(row)) or "_" in "".join(cells):
-        for cell, column in zip(cells, columns, strict=True):
-            _check_cell(cell, f"{where}, column {shown(column)}", column)
-    return row
-
-
-def _check_cell(cell: str, where: str, column: str) -> None:
-    if cell.lower() in _MISSING:
-        raise InputError(f"{where}: the value is missing; fill it in or remove the row")
-    if not _is_number(cell):
-        raise InputError(f"{where} holds {shown(cell)}, which is not a number; give label={column!r} if the "
-                         "column holds the classes, or remove it")
-    if not math.isfinite(float(cell)):
-        raise InputError(f"{where} holds {shown(cell)}; expected a finite number")
-
-
-def _mark(cell: str, where: str, column: str) -> str:
-    if cell.lower() in _MISSING:
-        raise InputError(f"{where}, column {shown(column)}: the label is missing; fill it in or remove the "
-                         "row")
+def _mark(cell: str, where: str) -> str:
+    if missing(cell):
+        raise InputError(f"{where}: the label is missing; fill it in or remove the row")
     return cell
 
 
@@ -141,4 +233,4 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_word(cell: str) -> bool:
-    return not _is_number(cell) and cell.lower() not in _MISSING
+    return not _is_number(cell) and not missing(cell)

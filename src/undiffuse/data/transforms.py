@@ -15,8 +15,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from undiffuse.data.columns import Column, column
 from undiffuse.data.dataset import Dataset
+from undiffuse.data.fitting import fit_column
 from undiffuse.errors import InputError
+
+_MANY = 1024  # columns of a table beyond which each is only standardised
 
 
 class Transform(ABC):
@@ -132,19 +136,58 @@ class Standardise(Transform):
         return torch.tensor(self.std, dtype=torch.float64).nonzero()[:, 0]
 
 
+@dataclass(frozen=True)
+class Table(Transform):
+    """Every column by a map of its own (`data.columns`); a word becomes several numbers, a constant none.
+
+    Cells that are missing are NaN and stay NaN.
+    """
+
+    columns: tuple[Column, ...]
+    name = "table"
+
+    def __post_init__(self) -> None:
+        if sum(self.widths) == 0:
+            raise InputError(f"got {len(self.columns)} columns that are all constant; expected one that varies")
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers each column becomes."""
+        return [c.width for c in self.columns]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, sum of the widths)."""
+        wide = _wide(x)
+        return torch.cat([c.forward(wide[:, j]) for j, c in enumerate(self.columns)], 1).to(_real(x[:0]).dtype)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, sum of the widths) to (B, D): whole numbers are whole, words are numbers of words."""
+        parts = torch.split(_wide(z), self.widths, 1)
+        return torch.stack([c.inverse(p) for c, p in zip(self.columns, parts, strict=True)], 1).to(z.dtype)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """Σ log dz/dx; InputError if a column holds words or few different numbers, which have no density."""
+        wide = _wide(x)
+        return torch.stack([c.log_slope(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "table", "columns": [...]}."""
+        return {"name": self.name, "columns": [c.config() for c in self.columns]}
+
+
 def fit(data: Dataset) -> Transform:
-    """The transform for a data set: images by their levels, points by one scale (so that their shape is
-    kept), tables by the mean and standard deviation of each column.
+    """The transform for a data set: images by their levels, points by one scale (so that their shape is kept),
+    tables column by column.
     """
     if data.kind == "image":
         return Levels(data.levels)
     x = data.x.double()
-    mean, variance = x.mean(0), x.var(0, unbiased=False)
-    if data.kind == "points":
-        variance = variance.mean().expand_as(variance)
-    constant = x.amax(0) == x.amin(0) if data.kind == "table" else torch.zeros_like(mean, dtype=torch.bool)
-    mean, std = torch.where(constant, x[0], mean), torch.where(constant, 0.0, variance.sqrt())
-    return Standardise(tuple(mean.tolist()), tuple(std.tolist()))
+    if data.kind == "table":
+        words = [len(w) for w in data.words] or [0] * x.shape[1]
+        columns = zip(x.T.numpy(), words, strict=True)
+        return Table(tuple(fit_column(values, n, simple=x.shape[1] > _MANY) for values, n in columns))
+    scale = x.var(0, unbiased=False).mean().sqrt()
+    return Standardise(tuple(x.mean(0).tolist()), (float(scale),) * x.shape[1])
 
 
 def from_config(config: Mapping[str, Any]) -> Transform:
@@ -174,6 +217,12 @@ def _standardise(mean: Any, std: Any) -> Transform:
     return Standardise(mean, std)
 
 
+def _table(columns: Any) -> Transform:
+    if not isinstance(columns, list | tuple) or not columns:
+        raise InputError("got a table without columns; expected a list of them")
+    return Table(tuple(column(entry) for entry in columns))
+
+
 def _floats(values: Any, what: str) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or not all(map(_is_finite, values)):
         raise InputError(f"got a {what} that is no list of finite numbers")
@@ -198,4 +247,4 @@ def _constant(x: Tensor, value: float) -> Tensor:
 
 _READERS: dict[str, tuple[tuple[str, ...], Callable[..., Transform]]] = {
     "identity": ((), Identity), "levels": (("levels",), _levels),
-    "standardise": (("mean", "std"), _standardise)}
+    "standardise": (("mean", "std"), _standardise), "table": (("columns",), _table)}

@@ -87,11 +87,12 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
 
 
 def deviation(x: Tensor, transform: Transform) -> float:
-    """The standard deviation of all the numbers of the data in model units."""
+    """The standard deviation of all the numbers of the data in model units; cells that are missing have none."""
     count, total, squares = 0, 0.0, 0.0
     for part in torch.split(x, _CHUNK):
         z = transform.forward(part).double()
-        count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
+        seen = z[~z.isnan()]
+        count, total, squares = count + seen.numel(), total + float(seen.sum()), squares + float(seen.square().sum())
     return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
 
 

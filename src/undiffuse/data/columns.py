@@ -1,0 +1,326 @@
+"""One column of a table as numbers that a model can learn: a bijection of ℝ, a staircase, or one number a word.
+
+    power       Yeo and Johnson's ψ of the standardised column, with an exponent in [0, 2], for which it is onto ℝ
+    quantiles   Φ⁻¹ of the distribution function, linear between 64 quantiles: for what no power makes normal
+    steps       Φ⁻¹ of the middle of each step, for few different numbers; the inverse is always one of them
+    words       one-hot, centred, in units in which the column has variance 1; the inverse is the largest
+    constant    nothing, restored exactly
+
+All but the last are followed by the affine map that gives the training rows mean 0 and variance 1. NaN is a cell that
+is missing, and stays NaN.
+
+Reference: Yeo and Johnson (2000), eq. 2.1, Biometrika 87, 954-959.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from undiffuse.errors import InputError
+
+Vector = NDArray[np.float64]
+Floats = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Column(ABC):
+    """The map of one column: x (B,) to z (B, width), float64; frozen, and its own configuration."""
+
+    kind: ClassVar[str]
+
+    @property
+    def width(self) -> int:
+        """How many numbers the model sees."""
+        return 1
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Model units (B, width)."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """Data units (B,)."""
+
+    @abstractmethod
+    def log_slope(self, x: Tensor) -> Tensor:
+        """log dz/dx (B,)."""
+
+    def config(self) -> dict[str, Any]:
+        """What `column` needs, in JSON types."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Constant(Column):
+    """A column of one value: no number for the model."""
+
+    value: float
+    kind = "constant"
+
+    @property
+    def width(self) -> int:
+        """None."""
+        return 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 0)."""
+        return x.new_zeros(len(x), 0)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """The value."""
+        return z.new_full((len(z),), self.value)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """0, and −∞ for another value."""
+        return torch.where(x.float() == torch.tensor(self.value).to(x.device).float(), 0.0, -math.inf).to(x)
+
+
+@dataclass(frozen=True)
+class Power(Column):
+    """z = (ψ_λ(u) − mean)/std with u = (x − centre)/scale; whole numbers are rounded on the way back.
+
+    ψ_λ(u) = ((1+u)^λ − 1)/λ for u ≥ 0 and −ψ_{2−λ}(−u) below, log(1+u) for λ = 0. λ = 1 is the identity.
+    """
+
+    centre: float
+    scale: float
+    power: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    whole: bool = False
+    kind = "power"
+
+    def __post_init__(self) -> None:
+        _expect(self.scale > 0 and self.std > 0 and 0 <= self.power <= 2, "a power from 0 to 2 and scales above 0")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1)."""
+        return ((yeo_johnson((x - self.centre) / self.scale, self.power) - self.mean) / self.std)[:, None]
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B,)."""
+        x = yeo_johnson_inverse(z[:, 0] * self.std + self.mean, self.power) * self.scale + self.centre
+        return _rounded(x) if self.whole else x
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """sign(u) (λ − 1) log(1 + |u|) − log(scale std)."""
+        u = (x - self.centre) / self.scale
+        return (self.power - 1) * u.sign() * torch.log1p(u.abs()) - math.log(self.scale * self.std)
+
+
+@dataclass(frozen=True)
+class Quantiles(Column):
+    """z = (s(x) − mean)/std with s linear between knots (values, scores), and on beyond them as between the last two.
+
+    Equal values in a row are a value that many cells have: it goes to the middle of their scores, and all of the
+    scores come back to it; where such a value is the first or last, nothing comes back from beyond it.
+    """
+
+    values: Floats
+    scores: Floats
+    mean: float = 0.0
+    std: float = 1.0
+    whole: bool = False
+    kind = "quantiles"
+
+    def __post_init__(self) -> None:
+        rising = all(a <= b for a, b in pairwise(self.values))
+        _expect(len(self.values) == len(self.scores) and rising and _increasing(self.scores) and self.std > 0
+                and len(set(self.values)) > 1, "increasing values and as many increasing scores")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1)."""
+        v, low, high = (k.to(x) for k in self._once)
+        at = _piece(x, v)
+        share = (x - v[at]) / (v[at + 1] - v[at])
+        between = torch.lerp(high[at], low[at + 1], share)
+        s = torch.where(share == 0, (low + high)[at] / 2, torch.where(share == 1, (low + high)[at + 1] / 2, between))
+        return ((s - self.mean) / self.std)[:, None]
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B,)."""
+        s, v = (k.to(z) for k in self._all)
+        x = _linear(z[:, 0] * self.std + self.mean, s, v)
+        return _rounded(x) if self.whole else x
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """The slope of the piece that x lies on."""
+        v, low, high = (k.to(x) for k in self._once)
+        at = _piece(x, v)
+        return torch.log((low[at + 1] - high[at]) / (v[at + 1] - v[at])) - math.log(self.std)
+
+    @cached_property
+    def _all(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.scores, dtype=torch.float64), torch.tensor(self.values, dtype=torch.float64)
+
+    @cached_property
+    def _once(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every value once, with the lowest and the highest of its scores."""
+        values, index = torch.unique(self._all[1], return_inverse=True)
+        low = self._all[0].new_full(values.shape, math.inf).scatter_reduce(0, index, self._all[0], "amin")
+        high = self._all[0].new_full(values.shape, -math.inf).scatter_reduce(0, index, self._all[0], "amax")
+        return values, low, high
+
+
+@dataclass(frozen=True)
+class Steps(Column):
+    """Few different numbers: `levels` in order, the scores that they go to, and the cuts between those on the way back.
+
+    A normal z is cut such that every level comes back as often as it was there.
+    """
+
+    levels: Floats
+    scores: Floats
+    cuts: Floats
+    kind = "steps"
+
+    def __post_init__(self) -> None:
+        _expect(len(self.levels) == len(self.scores) == len(self.cuts) + 1 > 1 and _increasing(self.levels)
+                and _increasing(self.scores), "increasing levels, as many scores and a cut between any two")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1); a number between two levels lies between their scores."""
+        return _linear(x, self._table[0].to(x), self._table[1].to(x))[:, None]
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B,)."""
+        at = torch.bucketize(z[:, 0].contiguous(), self._cuts.to(z))
+        return torch.where(z[:, 0].isnan(), z[:, 0], self._table[0].to(z)[at])
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """There is none."""
+        raise InputError("got a table with a column of few different numbers, which has probabilities and no density")
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.levels, dtype=torch.float64), torch.tensor(self.scores, dtype=torch.float64)
+
+    @cached_property
+    def _cuts(self) -> Tensor:
+        return torch.tensor(self.cuts, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Words(Column):
+    """z = (e_k − p)/√(1 − Σp²) for word number k: one-hot, with p the shares of the words in the training rows.
+
+    The inverse is the word whose e is nearest, which is the largest entry of z √(1 − Σp²) + p.
+    """
+
+    shares: Floats
+    kind = "words"
+
+    def __post_init__(self) -> None:
+        good = min(self.shares, default=-1.0) >= 0 and abs(sum(self.shares) - 1) < 1e-6 and max(self.shares) < 1
+        _expect(good, "shares of words that add up to 1")
+
+    @property
+    def width(self) -> int:
+        """The number of words."""
+        return len(self.shares)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, number of words)."""
+        hot = torch.nn.functional.one_hot(x.nan_to_num(0.0).long(), len(self.shares)).to(x)
+        return torch.where(x[:, None].isnan(), torch.nan, (hot - self._shares.to(x)) / self._scale)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """The number of the word, (B,)."""
+        found = (z * self._scale + self._shares.to(z)).argmax(1).to(z)
+        return torch.where(z.isnan().any(1), torch.nan, found)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """There is none."""
+        raise InputError("got a table with a column of words, which has probabilities and no density")
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        return torch.tensor(self.shares, dtype=torch.float64)
+
+    @cached_property
+    def _scale(self) -> float:
+        return math.sqrt(1 - sum(p * p for p in self.shares))
+
+
+def yeo_johnson(u: Tensor, power: float) -> Tensor:
+    """ψ_λ(u); NaN stays NaN."""
+    return torch.where(u >= 0, _box_cox(u.clamp_min(0), power), -_box_cox((-u).clamp_min(0), 2 - power)) + 0 * u
+
+
+def yeo_johnson_inverse(w: Tensor, power: float) -> Tensor:
+    """The u with ψ_λ(u) = w."""
+    return torch.where(w >= 0, _box_cox_inverse(w.clamp_min(0), power),
+                       -_box_cox_inverse((-w).clamp_min(0), 2 - power)) + 0 * w
+
+
+def column(config: Mapping[str, Any]) -> Column:
+    """The column that `config()` described; InputError for anything else."""
+    entry = dict(config) if isinstance(config, Mapping) else {}
+    kind = KINDS.get(str(entry.pop("kind", None)))
+    if kind is None or set(entry) != {f.name for f in dataclasses.fields(kind)}:
+        raise InputError(f"got {str(dict(config))[:80] if isinstance(config, Mapping) else config!r}; expected a "
+                         f"column of kind {', '.join(KINDS)} with all its numbers")
+    return kind(**{name: _clean(value) for name, value in entry.items()})
+
+
+def _clean(value: Any) -> Any:
+    """A bool, a number, or a tuple of numbers; InputError for anything else."""
+    if isinstance(value, bool):
+        return value
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(type(v) in (int, float) and abs(v) < 1e38 for v in numbers):
+        raise InputError("got a column with something that is no finite number; expected numbers")
+    return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(value)
+
+
+def _box_cox(u: Tensor, power: float) -> Tensor:
+    """((1+u)^λ − 1)/λ for u ≥ 0, exact to rounding near 0 too."""
+    grown = torch.log1p(u)
+    return grown if power == 0 else u if power == 1 else torch.expm1(power * grown) / power
+
+
+def _box_cox_inverse(w: Tensor, power: float) -> Tensor:
+    if power == 1:
+        return w
+    return torch.expm1(w if power == 0 else torch.log1p(power * w) / power)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """x rounded, with the derivative of x, so that what is seen of whole numbers can guide."""
+    return x + (x.round() - x).detach()
+
+
+def _piece(x: Tensor, knots: Tensor) -> Tensor:
+    """The number of the piece between two knots that x lies on, the first or the last beyond them."""
+    return (torch.searchsorted(knots, x.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
+
+
+def _linear(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The polyline through (a, b), continued beyond its ends; NaN stays NaN."""
+    at = _piece(x, a)
+    share = (x - a[at]) / (a[at + 1] - a[at])
+    return torch.where(share <= 0.5, b[at] + share * (b[at + 1] - b[at]), b[at + 1] + (share - 1) * (b[at + 1] - b[at]))
+
+
+def _increasing(values: Floats) -> bool:
+    return all(a < b for a, b in pairwise(values))
+
+
+def _expect(good: bool, words: str) -> None:
+    if not good:
+        raise InputError(f"got a column of a table that is broken; expected {words}")
+
+
+KINDS: dict[str, type[Column]] = {c.kind: c for c in (Constant, Power, Quantiles, Steps, Words)}

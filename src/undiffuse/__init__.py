@@ -21,6 +21,7 @@ _HOME = {
     "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
     "exact": ("Gaussian", "Mixture"),
     "sampling": ("sample",),
+    "likelihood": ("log_likelihood", "encode", "decode", "interpolate"),
     "inverse": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),

@@ -272,6 +272,12 @@ class ExactDenoiser(Model):
         r, within, apart = self._parts(x, t, label)
         return (r * (within + apart**2).sum(-1)).sum(-1)
 
+    def divergence(  # type: ignore[override]
+            self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:
+        """∇·D = (α/σ²) tr Cov(x_0 | x_t = x, label), (B,), float64."""
+        alpha, variance = _coefficients(self.sde, t, len(x))
+        return self.error(x, t, label=label) * (alpha / variance).reshape(-1)
+
     def _parts(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, Tensor, Tensor]:
         """r_k, the spectra of C_k = Cov(x_0 | x_t, k), and m_k − D with m_k = E[x_0 | x_t, k]."""
         r, view = self._posterior(x, t, label)

@@ -15,6 +15,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 
 Field = Callable[[Tensor, Tensor], Tensor]
+Judge = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def _rows(c: Tensor, x: Tensor) -> Tensor:
 
 
 class Solution(NamedTuple):
-    """x (B, *event) at the end, the evaluations of the field that each sample needed (B,), and the sum of the errors
-    that the embedded method saw in its steps (B, *event)."""
+    """x (B, *event) at the end, the evaluations of the field that each sample needed (B,), and what `judge` made of the
+    errors of its steps, in sum (B,)."""
 
     x: Tensor
     evaluations: Tensor
@@ -90,12 +91,14 @@ class Solution(NamedTuple):
 
 
 def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol: float = 1e-5, atol: float = 1e-5, *,
-          first: float = 0.1) -> Solution:
+          first: float = 0.1, judge: Judge | None = None, watch: Callable[[Tensor], None] | None = None) -> Solution:
     """x(s) from x(t) for x' = field(x, t), with steps of its own for every sample.
 
     The step of a sample is kept where the root mean square of error/(atol + rtol |x|) over its coordinates is at most
     1, and the next one is 0.8 (that number)^{−1/order} times as long, at most twice, and not longer after a refusal. No
     sample sees another one's error. `first` is the first step as a part of s − t. A sample that cannot reach s is NaN.
+    `judge(x, x', t, error)` is what the error of a step that ends at x matters, (B,). `watch(going)` is told before
+    every step which samples it is for, (B,); the field may return anything for the others.
 
     Reference: Hairer, Nørsett and Wanner (1993), section II.4.
     """
@@ -103,8 +106,10 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         raise InputError(f"got rtol={rtol}, atol={atol}; expected rtol ≥ 0, atol > 0 and a method with an error")
     at, h = x.new_zeros(len(x), dtype=torch.float64), x.new_full((len(x),), first, dtype=torch.float64)
     k, spent, refused = field(x, t.expand(len(x))), torch.ones_like(at), at > 0
-    seen = torch.zeros_like(x)
+    seen = torch.zeros_like(at)
     while bool((going := at < 1).any()):
+        if watch is not None:
+            watch(going)
         left, grow = 1 - at, torch.where(refused, 1.0, 2.0)
         h = _fit(h, left)
         here, there = t + (s - t) * at, t + (s - t) * (at + h)
@@ -114,7 +119,7 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         ratio = _size(error / (atol + rtol * torch.maximum(x.abs(), new.abs())))
         kept = going & (ratio <= 1)
         x, k = torch.where(_rows(kept, x) > 0, new, x), torch.where(_rows(kept, x) > 0, slopes[-1], k)
-        seen = torch.where(_rows(kept, x) > 0, seen + error, seen)
+        seen = seen if judge is None else torch.where(kept, seen + judge(new, slopes[-1], there, error), seen)
         at, spent = torch.where(kept, torch.where(h < left, at + h, 1.0), at), spent + going * (len(slopes) - 1)
         h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(grow)
         refused, lost = going & ~kept, going & ~kept & (h < 1e-12)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, brownian, normal, permutation, uniform, words
+from undiffuse.noise import Purpose, brownian, normal, normals, permutation, uniform, words
 
 MASK = (1 << 64) - 1
 
@@ -185,3 +185,9 @@ def test_threads_do_not_disturb_each_other() -> None:
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(lambda a: words(a[0], 0, 0, a[1], 50).tolist(), addresses))
     assert drawn == [words(seed, 0, 0, first, 50).tolist() for seed, first in addresses]
+
+
+def test_many_steps_in_one_call_are_the_same_bytes() -> None:
+    together = normals(3, Purpose.STEP, [5, 1 << 40, 0], 7, 4, (3,))
+    for one, step in zip(together, (5, 1 << 40, 0), strict=True):
+        assert torch.equal(one, normal(3, Purpose.STEP, step, 7, 4, (3,)))

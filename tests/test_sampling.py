@@ -192,3 +192,11 @@ def test_a_model_that_gives_nan_is_named() -> None:
     model.denoise = lambda x, t, **cond: x / 0 if float(as_time(t)) < 0.5 else x  # type: ignore[method-assign]
     with pytest.raises(InputError, match="non-finite"):
         sample(model, 3, "ddim", 5)
+
+
+@pytest.mark.parametrize("method", ["ancestral", "seeds_2", "edm_churn", "predictor_corrector"])
+def test_noise_drawn_for_many_steps_at_once_is_the_noise_of_every_step(method: str, monkeypatch: pytest.MonkeyPatch
+                                                                      ) -> None:
+    together = sample(small(), 5, method, 9, seed=4).x
+    monkeypatch.setattr("undiffuse.sampling.AHEAD", 1)
+    assert torch.equal(together, sample(small(), 5, method, 9, seed=4).x)

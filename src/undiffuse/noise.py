@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -82,10 +83,17 @@ def normal(seed: int, purpose: int, step: int, first_index: int, n: int, shape: 
     z₁ + i z₂ = √(−2 log u) e^{2πiv} with u, v the two 32-bit halves of one word. float32 and float64 are the same
     numbers up to rounding; |z| ≤ 6.67.
     """
+    return normals(seed, purpose, [step], first_index, n, shape, dtype)[0]
+
+
+def normals(seed: int, purpose: int, steps: Sequence[int], first_index: int, n: int, shape: tuple[int, ...] = (),
+            dtype: torch.dtype = torch.float32) -> Tensor:
+    """The `normal` of every one of some steps, in one call: a tensor (len(steps), n, *shape)."""
     size = math.prod(shape)
     pairs = (size + 1) // 2
-    halves = words(seed, purpose, step, first_index * pairs, n * pairs).view(np.uint32).reshape(n, pairs, 2)
-    return torch.from_numpy(_box_muller(halves, _real(dtype))[:, :size].reshape(n, *shape))
+    raw = [words(seed, purpose, step, first_index * pairs, n * pairs) for step in steps]
+    halves = np.stack(raw).view(np.uint32).reshape(len(raw) * n, pairs, 2)
+    return torch.from_numpy(_box_muller(halves, _real(dtype))[:, :size].reshape(len(raw), n, *shape))
 
 
 def uniform(seed: int, purpose: int, step: int, first_index: int, n: int, shape: tuple[int, ...] = (),

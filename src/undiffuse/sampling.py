@@ -7,6 +7,7 @@ differently.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +18,13 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
-from undiffuse.noise import Purpose, normal
+from undiffuse.noise import Purpose, normals
 from undiffuse.sde import GaussianSDE, as_time
 from undiffuse.steps import METHODS, TABLES, Method, Node, Plan, State, Step, automatic, method_of
 from undiffuse.steps.path import Motion
 from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
+AHEAD = 1 << 16  # normals that are drawn in one call where a step needs fewer
 Callback = Callable[[int, float, Tensor], None]
 
 
@@ -44,7 +46,7 @@ class Samples:
     log_evidence: Tensor | None = None
 
 
-def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int = 20, *,
+def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int | None = None, *,
            grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
            x_T: Tensor | None = None, t_start: float | None = None, t_end: float | None = None,
            denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
@@ -53,7 +55,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
 
     n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
     `steps.auto` has for `steps` evaluations (`Samples.method` says which), or sde: the same with noise.
-    options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods.
+    options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods; 20 by
+    default, 100 for particles.
     x_T: given states at t_start in model units instead of draws of the prior.
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
     callback(step, t, x): called for every block after every step. block: rows per model call.
@@ -65,9 +68,10 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     n = n if n is not None else (1 if x_T is None else len(x_T))
     plain = grid is not None or bool(cond)
     if model.own is None and isinstance(method, str) and method in TABLES:
-        name, chosen = automatic(model, steps, (t_start, t_end), plain, method)
+        name, chosen = automatic(model, 20 if steps is None else steps, (t_start, t_end), plain, method)
     else:
         name, chosen = _choose(model, method)
+    steps = chosen.steps if steps is None else steps
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
@@ -141,14 +145,25 @@ class _Run:
         return [self.model.transform.inverse(p[:keep].cpu()) for p in path]
 
     def _noise(self, first: int, size: int) -> Noise:
+        """The normals of a block: one stage of a step at a time, and of small blocks those of many steps at once."""
         model, ends = self.model, (float(self.nodes[-1].t), float(self.nodes[0].t))
         motion = Motion(self.seed, first, size, model.shape, model.dtype, *ends) if self.path else None
+        ahead: dict[int, Tensor] = {}
+        many = max(1, AHEAD // max(1, size * math.prod(model.shape)))
+
+        def fetch(steps: list[int]) -> Tensor:
+            return normals(self.seed, Purpose.STEP, steps, first, size, model.shape, model.dtype).to(model.device)
 
         def draw(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
             if motion is not None and stage < STAGES and bool((s < t).any()):
                 return motion.increment(t, s).to(model.device)
-            z = normal(self.seed, Purpose.STEP, (index << 34) + stage, first, size, model.shape, model.dtype)
-            return z.to(model.device)
+            if stage:
+                return fetch([(index << 34) + stage])[0]
+            if index not in ahead:
+                ahead.clear()
+                steps = range(index, min(index + many, max(index + 1, len(self.nodes) - 1)))
+                ahead.update(zip(steps, fetch([k << 34 for k in steps]), strict=True))
+            return ahead[index]
 
         return draw
 

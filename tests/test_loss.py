@@ -19,7 +19,8 @@ from undiffuse.processes import EDM, VP
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
 NAMES = list(PROCESSES)
-LAWS = [Levels(), Levels(mean=-0.5, std=2.0, sigma_data=1.3), Levels("log_uniform"), Levels("time")]
+LAWS = [Levels(), Levels(mean=-0.5, std=2.0, sigma_data=1.3), Levels("log_uniform"), Levels("time"),
+        Levels("importance"), Levels("importance", sigma_data=1.3)]
 
 
 class Linear(Model):
@@ -345,7 +346,7 @@ def test_the_short_training_of_a_network_reaches_the_floor() -> None:
 
 def test_errors_say_what_to_do() -> None:
     """Unknown names and empty ranges are a sentence."""
-    with pytest.raises(InputError, match="lognormal, log_uniform or time"):
+    with pytest.raises(InputError, match="lognormal, log_uniform, importance or time"):
         Levels("normal")
     with pytest.raises(InputError, match="low < high"):
         Levels(low=2.0, high=1.0)

@@ -33,10 +33,13 @@ class Levels:
     """The law of the noise levels σ̂ = σ/α in training, in units in which the data have standard deviation ½.
 
     `distribution` is "lognormal", log σ̂ ~ N(mean, std²) cut off at 6 deviations; "log_uniform", uniform in the
-    log-SNR from `low` to `high`; or "time", uniform in t above `low`. All keep to what the process covers, and t = 0,
-    where the score is infinite, is never drawn.
+    log-SNR from `low` to `high`; "importance", in proportion to σ_d²/(σ_d² + σ̂²) there, which is what the integrand of
+    the likelihood is for Gaussian data, so that with the weighting "likelihood" every level has the same part in the
+    loss; or "time", uniform in t above `low`. All keep to what the process covers, and t = 0, where the score is
+    infinite, is never drawn.
 
-    Reference: Karras et al. (2022), table 1. arXiv:2206.00364; Kingma et al. (2021), section 4. arXiv:2107.00630
+    Reference: Karras et al. (2022), table 1. arXiv:2206.00364; Kingma et al. (2021), section 4. arXiv:2107.00630; Song
+    et al. (2021), section 4.1, arXiv:2101.09258 for importance sampling.
     """
 
     distribution: str = "lognormal"
@@ -47,8 +50,8 @@ class Levels:
     high: float = 80.0
 
     def __post_init__(self) -> None:
-        if self.distribution not in ("lognormal", "log_uniform", "time"):
-            raise InputError(f"got levels={self.distribution!r}; expected lognormal, log_uniform or time")
+        if self.distribution not in ("lognormal", "log_uniform", "importance", "time"):
+            raise InputError(f"got levels={self.distribution!r}; expected lognormal, log_uniform, importance or time")
         if not (self.std > 0 and self.sigma_data > 0 and 0 < self.low < self.high):
             raise InputError(f"got std={self.std}, sigma_data={self.sigma_data}, low={self.low}, high={self.high}; "
                              "expected positive numbers and low < high")
@@ -71,6 +74,9 @@ class Levels:
         if self.distribution == "lognormal":
             below, above = self._normal_cdf(a), self._normal_cdf(b)
             log_sigma = self._log(math.exp(self.mean)) + self.std * torch.special.ndtri(below + u * (above - below))
+        if self.distribution == "importance":
+            q = self._resolved(a) + u * (self._resolved(b) - self._resolved(a))
+            log_sigma = q - 0.5 * torch.log1p(-(torch.exp(2 * q) / self.sigma_data**2))
         return sde.time_of(-log_sigma.clamp(a, b))
 
     def density(self, sde: GaussianSDE, t: Time) -> Tensor:
@@ -83,6 +89,9 @@ class Levels:
         a, b = self._ends(sde)
         if self.distribution == "log_uniform":
             return 1 / (b - a).expand(t.shape)
+        if self.distribution == "importance":
+            share = 1 / (1 + torch.exp(-2 * sde.log_snr(t).clamp(-b, -a)) / self.sigma_data**2)
+            return share / (self._resolved(b) - self._resolved(a))
         z = ((-sde.log_snr(t)).clamp(a, b) - self._log(math.exp(self.mean))) / self.std
         share = self._normal_cdf(b) - self._normal_cdf(a)
         return torch.exp(-0.5 * z**2) / (math.sqrt(2 * math.pi) * self.std * share)
@@ -91,6 +100,10 @@ class Levels:
         """log σ̂ in the model's units."""
         return torch.log(2 * self.sigma_data * level * _ONE)
 
+    def _resolved(self, log_sigma: Tensor) -> Tensor:
+        """∫ σ_d²/(σ_d² + σ̂²) d log σ̂ = log σ̂ − ½ log(1 + σ̂²/σ_d²)."""
+        return log_sigma - 0.5 * torch.log1p(torch.exp(2 * log_sigma) / self.sigma_data**2)
+
     def _normal_cdf(self, log_sigma: Tensor) -> Tensor:
         share: Tensor = torch.special.ndtr((log_sigma - self._log(math.exp(self.mean))) / self.std)
         return share
@@ -98,7 +111,7 @@ class Levels:
     def _ends(self, sde: GaussianSDE) -> tuple[Tensor, Tensor]:
         """The lowest and highest log σ̂ drawn."""
         reach = _CUT * self.std
-        low, high = (self.low, self.high) if self.distribution == "log_uniform" else (
+        low, high = (self.low, self.high) if self.distribution in ("log_uniform", "importance") else (
             math.exp(self.mean - reach), math.exp(self.mean + reach))
         return (torch.maximum(self._log(low), -sde.log_snr(0.0 * _ONE)),
                 torch.minimum(self._log(high), -sde.log_snr(sde.T * _ONE)))
@@ -150,14 +163,16 @@ def _earliest(sde: GaussianSDE, sigma_data: float) -> Tensor:
 
 
 def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: str = "edm",
-                   levels: Levels | None = None, **cond: Any) -> Tensor:
+                   levels: Levels | None = None, share: Tensor | None = None, **cond: Any) -> Tensor:
     """Denoising score matching: w(t) · mean over the event of (D(α x_0 + σ ε, t) − x_0)², per sample, (B,).
 
     x0 and eps are (B, *event) in model units, t is () or (B,); `cond` goes to the model. `levels` is the law that t was
-    drawn from (by default lognormal in units of the model's σ_data).
+    drawn from (by default lognormal in units of the model's σ_data). share (B, *event): a factor of every entry's
+    square, 0 where x0 is not known.
     """
     levels = levels or Levels(sigma_data=model.sigma_data)
     error: Tensor = model(model.sde.perturb(x0, t, eps), t, **cond) - x0
+    error = error if share is None else error * share.sqrt()
     per_sample = error.square().reshape(len(x0), -1).mean(1)
     return bcast(weight(weighting, model.sde, t, levels), per_sample) * per_sample
 

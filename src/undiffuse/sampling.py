@@ -21,6 +21,7 @@ from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normals
 from undiffuse.sde import GaussianSDE, as_time
 from undiffuse.steps import METHODS, TABLES, Method, Node, Plan, State, Step, automatic, method_of
+from undiffuse.steps.calibrated import required, tuned
 from undiffuse.steps.path import Motion
 from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
@@ -54,7 +55,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
     n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
-    `steps.auto` has for `steps` evaluations (`Samples.method` says which), or sde: the same with noise.
+    `steps.auto` has for `steps` evaluations (`Samples.method` says which), or what was fitted to the model if it has
+    been tuned, tuned: that or an error, or sde: as auto, with noise.
     options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods; 20 by
     default, 100 for particles.
     x_T: given states at t_start in model units instead of draws of the prior.
@@ -66,8 +68,11 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
+    fitted = _tuned(model, method, steps, grid, (t_start, t_end), cond)
     plain = grid is not None or bool(cond)
-    if model.own is None and isinstance(method, str) and method in TABLES:
+    if fitted is not None:
+        name, chosen = fitted
+    elif model.own is None and isinstance(method, str) and method in TABLES:
         name, chosen = automatic(model, 20 if steps is None else steps, (t_start, t_end), plain, method)
     else:
         name, chosen = _choose(model, method)
@@ -177,6 +182,15 @@ class _Run:
             rows = (first + bad.nonzero().flatten()[:5]).tolist()
             raise InputError(f"got non-finite samples (index {rows}) from {len(self.nodes) - 1} steps; use more steps, "
                              "another method, or a model that is trained further")
+
+
+def _tuned(model: ReverseModel, method: str | Method, steps: int | None, grid: str | Tensor | None,
+           ends: tuple[float | None, float | None], cond: dict[str, Any]) -> tuple[str, Method] | None:
+    """The sampler fitted to the model, where it is asked for, or there is one and nothing else is asked for."""
+    steps = 20 if steps is None else steps
+    if method == "tuned":
+        return required(model, steps, ends, cond)
+    return tuned(model, steps, ends, cond) if method == "auto" and grid is None else None
 
 
 def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:

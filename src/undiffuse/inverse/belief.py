@@ -54,11 +54,16 @@ class Belief:
         s2, alpha2, variance = self.model.sigma_data**2, self.model.sde.alpha(self.t) ** 2, self._variance
         return s2 * variance / (variance + alpha2 * s2)
 
-    def apply(self, u: Tensor) -> Tensor:
-        """V u for rows u (B, d), by one product with the transposed Jacobian (which is symmetric in theory)."""
+    def transposed(self, u: Tensor) -> Tensor:
+        """(∂D/∂x)ᵀ u for rows u (B, d)."""
         x, D = self._graph
         (product,) = torch.autograd.grad(D, x, u.reshape(x.shape).to(D), retain_graph=True)
-        return (bcast(self._scale.to(product), product) * product).flatten(1)
+        return product.flatten(1)
+
+    def apply(self, u: Tensor) -> Tensor:
+        """V u for rows u (B, d), with the transposed Jacobian, which in theory is the Jacobian."""
+        product = self.transposed(u)
+        return bcast(self._scale.to(product), product) * product
 
     @cached_property
     def matrix(self) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -9,9 +12,15 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.inverse.guides import SURROGATES, Guided
+from undiffuse.inverse.methods import STEPS, Posterior
 from undiffuse.inverse.observation import Observation
 from undiffuse.inverse.operators import as_operator
+from undiffuse.inverse.twisted import MOST, twisted
 from undiffuse.model import Model
+from undiffuse.steps import Method
+
+METHODS = (*SURROGATES, *STEPS, "twisted")
+"""The methods by name: guides, which are denoisers; steps of their own; particles."""
 
 
 def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "mmps", *, exact: bool = False,
@@ -21,13 +30,36 @@ def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "
     operator: an `Operator`, a matrix (m, d), a boolean mask of an event, or any function of batches (B, *event).
     y: (*out), in which NaN is an entry that was not observed; None where every sample brings its own,
     `sample(observed, n, y=Y)` with Y (n, *out). noise_std: a number ≥ 0, or one an entry of y.
-    units: those in which the operator sees x: data units, as `sample` returns, or the model's own.
+    method: one of `METHODS`; exact=True takes the one that tends to the truth, particles ("twisted") up to 256 numbers
+    an event and split Gibbs beyond. units: those in which the operator sees x: data units, as `sample` returns, or the
+    model's own. options: the method's.
 
-    Raises InputError for an unknown method, a y of another shape than the operator's, noise below 0.
+    Guides (mmps, tmpd, pigdm, wiener) return a denoiser for every sampler and for the ODE; what the others return is
+    sampled in their own way only. Particles are drawn in groups of indices, 64 by default, which share one run.
+
+    Raises InputError for an unknown method or option, a y of another shape than the operator's, noise below 0.
     """
-    if method not in SURROGATES:
-        raise InputError(f"got method={method!r}; expected one of {', '.join(SURROGATES)}")
-    return Guided(model, observation(model, operator, y, noise_std, units), SURROGATES[method], **options)
+    name = method if not exact else "twisted" if math.prod(model.shape) <= MOST else "gibbs"
+    if name not in METHODS:
+        raise InputError(f"got method={name!r}; expected one of {', '.join(METHODS)}")
+    seen = observation(model, operator, y, noise_std, units)
+    if name in SURROGATES:
+        _check(options, ("iterations",))
+        return Guided(model, seen, SURROGATES[name], **options)
+    make = twisted if name == "twisted" else STEPS[name]
+    _check(options, tuple(k for k, p in signature(make).parameters.items() if p.kind == p.KEYWORD_ONLY))
+    group = options.get("group", signature(make).parameters["group"].default) if make is twisted else 1
+    own = Method(partial(make, seen, **options), 1, stochastic=True, **_WISHES.get(name, {}), group=group)
+    return Posterior(model, seen, own, Guided(model, seen, SURROGATES["mmps"]) if make is twisted else None)
+
+
+_WISHES: dict[str, dict[str, Any]] = {"twisted": {"grid": "karras", "first": 5.0, "steps": 100}}
+"""What a method likes of its grid."""
+
+
+def _check(options: dict[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := [name for name in options if name not in known]:
+        raise InputError(f"got the option {', '.join(unknown)}; this method has {', '.join(known)}")
 
 
 def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str = "data") -> Observation:

@@ -44,20 +44,21 @@ class Method:
 
     grid: the one it likes; first: the multiple of the data's deviation at which that begins, after one step; free:
     which costs nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses its own
-    times sample by sample. path: its noise is keyed by time. group: so many samples, from a multiple of it on, are drawn
-    together.
+    times sample by sample. path: its noise is keyed by time. group: so many samples, from a multiple of it on, are
+    drawn together. steps: how many it takes if nothing is said.
     """
 
     make: Callable[..., Step]
     order: int
     stochastic: bool = False
-    grid: str = "log_snr"
+    grid: str | Tensor = "log_snr"
     first: float | None = None
     free: bool = False
     gaussian: bool = True
     adaptive: bool = False
     path: bool = False
     group: int = 1
+    steps: int = 20
 
     @property
     def options(self) -> dict[str, Any]:

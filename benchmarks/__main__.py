@@ -1,29 +1,41 @@
-"""`python -m benchmarks [orders | solvers | overhead | auto | search | figures] [arguments]`."""
+"""`python -m benchmarks NAME [arguments]`: a table of `undiffuse bench`, or a file of this folder with a `table`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 
 import torch
 
-from benchmarks import auto, figures, overhead, search
-from undiffuse.bench.tables import order_table, solver_table
+from undiffuse.bench.tables import TABLES
+from undiffuse.errors import UndiffuseError
 
-BENCHMARKS = {"orders": order_table, "solvers": solver_table, "overhead": overhead.table, "auto": auto.table,
-              "search": search.table, "figures": figures.draw}
+HERE = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
 
 
 def main(words: list[str]) -> int:
     """Run one benchmark, or the quick ones, on one thread."""
     torch.set_num_threads(1)
     names = words[:1] or ["solvers", "overhead"]
-    if names[0] not in BENCHMARKS:
-        print(f"benchmarks: got {names[0]!r}; expected one of {', '.join(BENCHMARKS)}", file=sys.stderr)
+    if names[0] not in (*TABLES, *HERE):
+        print(f"benchmarks: got {names[0]!r}; expected one of {', '.join((*TABLES, *HERE))}", file=sys.stderr)
         return 2
-    for name in names:
-        for line in BENCHMARKS[name](*words[1:]):
-            print(line, flush=True)
+    try:
+        for name in names:
+            for line in table(name)(*words[1:]):
+                print(line, flush=True)
+    except UndiffuseError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def table(name: str) -> Callable[..., Iterator[str]]:
+    """The lines of a benchmark."""
+    found: Callable[..., Iterator[str]] = (import_module(f"benchmarks.{name}").table if name in HERE else TABLES[name])
+    return found
 
 
 sys.exit(main(sys.argv[1:]))

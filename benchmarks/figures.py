@@ -20,7 +20,7 @@ LINES = {"auto": ("#c0392b", 2.4), "ddim": ("#8a8a8a", 1.2), "heun_sigma": ("#b8
          "unipc_4_noise": ("#d6589f", 1.2)}
 
 
-def draw() -> Iterator[str]:
+def table() -> Iterator[str]:
     """Both figures."""
     for name, make in (("solvers", errors), ("paths", paths)):
         figure = make()

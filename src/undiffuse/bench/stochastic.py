@@ -38,11 +38,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Draws:
-    """n draws at a time from a law, by a sampler, against the law itself at t = 1e−3."""
+    """n draws at a time from a law, by a sampler, against the law itself at t_end."""
 
     law: Mixture
     n: int
     sde: GaussianSDE = VP()  # noqa: RUF009 (frozen)
+    t_end: float = T_END
 
     @cached_property
     def model(self) -> ExactDenoiser:
@@ -51,8 +52,8 @@ class Draws:
 
     @cached_property
     def end(self) -> Mixture:
-        """The law at t = 1e−3."""
-        return self.law.diffused(self.sde, T_END)
+        """The law at t_end."""
+        return self.law.diffused(self.sde, self.t_end)
 
     @cached_property
     def fresh(self) -> Tensor:
@@ -61,12 +62,12 @@ class Draws:
 
     def score(self, method: str | Method, steps: int, grid: str | None = None, **options: Any) -> Score:
         """The figures of a sampler in that many steps."""
-        out = sample(self.model, self.n, method, steps, grid=grid, t_end=T_END, denoise_last=False, block=self.n,
+        out = sample(self.model, self.n, method, steps, grid=grid, t_end=self.t_end, denoise_last=False, block=self.n,
                      seed=5, options=options)
         return self.judged(out.x, out.nfe)
 
     def judged(self, x: Tensor, evaluations: int = 0) -> Score:
-        """The figures of samples at t = 1e−3."""
+        """The figures of samples at t_end."""
         radii = ks_radius(self.end.radii(x), self.law.dim)
         return Score(radii, sliced_w2(x, self.fresh, projections=64), evaluations)
 

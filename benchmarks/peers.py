@@ -1,0 +1,145 @@
+"""Schedulers of diffusers beside our defaults, on the same exact laws with the same number of model calls.
+
+Needs the extra `diffusers` (torchsde for one row). A scheduler is given the exact noise prediction at the noise level
+at which it really is, and scored at the level that it says it ends at. Flows: the median over coordinates of the
+distance to the end of the same start's exact path. With noise: the Kolmogorov-Smirnov distance of the radii inside the
+modes, and sliced W₂ to fresh draws.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from undiffuse.bench.laws import digits, modes
+from undiffuse.bench.solvers import BUDGETS
+from undiffuse.bench.stochastic import FEW, Draws, Score
+from undiffuse.errors import MachineError
+from undiffuse.exact import Mixture
+from undiffuse.noise import Purpose, normal
+from undiffuse.processes import EDM, VP
+from undiffuse.sampling import sample
+
+SPACINGS: dict[str, dict[str, Any]] = {
+    "": {}, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+}
+FLOWS: dict[str, list[dict[str, Any]]] = {
+    "DDIMScheduler": [{}], "HeunDiscreteScheduler": [{}], "EulerDiscreteScheduler": [{}], "LMSDiscreteScheduler": [{}],
+    "DPMSolverMultistepScheduler": [{"solver_order": 2}, {"solver_order": 3},
+                                    {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}],
+    "DPMSolverSinglestepScheduler": [{"solver_order": 2}, {"solver_order": 3}],
+    "UniPCMultistepScheduler": [{"solver_order": 2}, {"solver_order": 3}],
+    "DEISMultistepScheduler": [{"solver_order": 2}, {"solver_order": 3}],
+}
+CHANCE: dict[str, list[dict[str, Any]]] = {
+    "DDPMScheduler": [{}], "EulerAncestralDiscreteScheduler": [{}], "KDPM2AncestralDiscreteScheduler": [{}],
+    "DPMSolverSDEScheduler": [{}], "SASolverScheduler": [{}],
+    "DPMSolverMultistepScheduler": [{"algorithm_type": "sde-dpmsolver++", "solver_order": k} for k in (1, 2, 3)],
+}
+_CHAIN = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000,
+          "timestep_spacing": "linspace"}
+_TWO_CALLS = ("Heun", "KDPM2", "DPMSolverSDE")
+
+
+class End(NamedTuple):
+    """z (n, *shape) where a scheduler ends, that noise level, where it began and that level, and its model calls."""
+
+    z: Tensor
+    level: float
+    start: Tensor
+    first: float
+    calls: int
+
+
+def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Every scheduler of a table with every spacing that it takes: its name, its class, its options."""
+    try:
+        import diffusers
+    except ImportError:
+        raise MachineError("diffusers is not installed; pip install 'undiffuse[diffusers]' torchsde") from None
+    for name, rows in table.items():
+        kind = getattr(diffusers, name)
+        taken = inspect.signature(kind.__init__).parameters
+        for options in rows:
+            for spacing, how in SPACINGS.items():
+                if all(key in taken for key in how):
+                    words = [name.removesuffix("Scheduler"), *map(str, options.values()), spacing]
+                    chain = {key: value for key, value in _CHAIN.items() if key in taken}
+                    yield " ".join(words).strip(), kind, chain | options | how
+
+
+def run(kind: Any, options: dict[str, Any], law: Mixture, calls: int, n: int) -> End:
+    """A scheduler from n starts, with at most so many model calls."""
+    model, scheduler = law.denoiser(EDM()), kind(**options)
+    scheduler.set_timesteps(max(1, (calls + 1) // 2) if any(w in kind.__name__ for w in _TWO_CALLS) else calls)
+    eps = normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+    x, used, start, first = eps * float(scheduler.init_noise_sigma), 0, eps, 0.0
+    torch.manual_seed(0)
+    for place, t in enumerate(scheduler.timesteps):
+        level = _level(scheduler, place, t)
+        z = scheduler.scale_model_input(x, t) * math.sqrt(1 + level**2)
+        if place == 0:
+            start, first = z, level
+        noise = (z - model.denoise(z, level)) / level
+        x, used = scheduler.step(noise, t, x).prev_sample.double(), used + 1
+    last = float(scheduler.sigmas[-1]) if hasattr(scheduler, "sigmas") else 0.0
+    in_z = float(scheduler.init_noise_sigma) > 1
+    return End(x if in_z else x * math.sqrt(1 + last**2), last, start, first, used)
+
+
+def _level(scheduler: Any, place: int, t: Any) -> float:
+    """σ/α at a step: that of a timestep between those of the chain, the scheduler's own, or that of its chain."""
+    chain = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt().double().log()
+    if torch.is_floating_point(torch.as_tensor(t)):
+        low = min(int(t), len(chain) - 2)
+        return math.exp(float(chain[low] + (float(t) - low) * (chain[low + 1] - chain[low])))
+    return float(scheduler.sigmas[place]) if hasattr(scheduler, "sigmas") else math.exp(float(chain[int(t)]))
+
+
+def flow_error(law: Mixture, end: End) -> float:
+    """The median distance to the end of the same start's exact path."""
+    model, low = law.denoiser(EDM()), end.level or 0.01
+    x = sample(model, method="rk4_log_snr", steps=300, x_T=end.start, t_start=end.first, t_end=low, denoise_last=False,
+               block=len(end.start)).x
+    return float((end.z - (x if end.level else model.denoise(x, low))).abs().median())
+
+
+def our_flow(law: Mixture, calls: int, n: int) -> float:
+    """The default's median distance, down to the same level and with its last evaluation there."""
+    model = law.denoiser(VP())
+    low = float(model.sde.time_of(torch.tensor(-math.log(0.01), dtype=torch.float64)))
+    start = model.sde.prior_std() * normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+    ends = [sample(model, method=method, steps=steps, x_T=start, t_end=low, block=n).x
+            for method, steps in (("auto", calls - 1), ("rk4_log_snr", 300))]
+    return float((ends[0] - ends[1]).abs().median())
+
+
+def table(n: str = "256") -> Iterator[str]:
+    """For each law and budget: the best scheduler for flows and ours, then those with noise and ours."""
+    for name, law, many in (("plane", modes(0), 10_000), ("digits", digits(0), 1_000)):
+        for calls in BUDGETS:
+            found = [(flow_error(law, run(kind, options, law, calls, int(n))), label)
+                     for label, kind, options in entries(FLOWS)]
+            error, label = min(pair for pair in found if math.isfinite(pair[0]))
+            ours = our_flow(law, calls, int(n))
+            yield f"{name:8}{calls:4}  best of {len(found)}: {error:.2e} {label:45} auto {ours:.2e}"
+        for calls in FEW:
+            yield f"{name:8}{calls:4}  {_words(Draws(law, many).score('sde', calls))} ours"
+            rows = [(_judged(law, run(kind, options, law, calls, many)), label)
+                    for label, kind, options in entries(CHANCE)]
+            for score, label in sorted(rows, key=lambda row: row[0].distance)[:4]:
+                yield f"{name:8}{calls:4}  {_words(score)} {label}"
+
+
+def _judged(law: Mixture, end: End) -> Score:
+    return Draws(law, len(end.z), EDM(), end.level).judged(end.z, end.calls)
+
+
+def _words(score: Score) -> str:
+    return f"radii {score.radii:.4f} sliced W2 {score.distance:.4f} in {score.evaluations} calls"

@@ -21,14 +21,16 @@ _HOME = {
     "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
     "exact": ("Gaussian", "Mixture"),
     "sampling": ("sample",),
-    "likelihood": ("log_likelihood", "encode", "decode", "interpolate"),
+    "tuning": ("tune",),
+    "likelihood": ("log_likelihood", "encode", "decode", "interpolate", "elbo", "kl_bound", "path_log_likelihood"),
+    "guide": ("autoguidance", "classifier_free", "classifier_guidance"),
     "inverse": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
     "training": ("train", "load"),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps")
+_MODULES = ("data", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps", "tuning")
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 

@@ -1,0 +1,114 @@
+"""Steps with coefficients fitted to one model: rows of the multistep family in the frame of the data's moments.
+
+With y the coordinates of the state, R_j the latest values of the remainder, and a row (c, w_j) of second order,
+
+    y' = (1 + θ_0) c y + Σ_j (w_j + θ_{j+1} I_0) R_{i−j},        I_0 the weight of a held remainder,
+
+so a step costs what an uncorrected one costs, and θ = 0 is the row itself. The times are fitted as well. Nothing here
+fits: see `undiffuse.tuning`.
+
+Reference: for coefficients fitted by descent, Zheng et al. (2023), arXiv:2310.13268.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.gaussian import Moments
+from undiffuse.steps.exponential import Multistep
+from undiffuse.steps.kernel import Data, Kernel
+from undiffuse.steps.method import Method, Plan
+from undiffuse.steps.rows import Row
+from undiffuse.steps.start import after, jump
+from undiffuse.steps.state import Node, Step
+
+VALUES = 4
+"""How many values of the remainder a step combines."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A sampler fitted to one model for one number of evaluations.
+
+    times (m + 1,): falling; theta (n, 1 + VALUES): the corrections of each step that evaluates; leap: the first step
+    evaluates nothing (m = n + 1), it follows the flow of a Gaussian with the data's moments.
+    """
+
+    times: Tensor
+    theta: Tensor
+    leap: bool
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations it makes."""
+        return len(self.theta)
+
+    def method(self, frame: Moments) -> Method:
+        """The sampler, on its own grid."""
+
+        def make(plan: Plan) -> Step:
+            kernel, nodes = Data(frame=frame), plan.nodes[self.leap:]
+            step = Multistep(kernel, VALUES, nodes, plan.like)
+            pairs = zip(*plain_rows(kernel, nodes, plan.like), self.theta.tolist(), strict=True)
+            step.rows = [corrected(*pair) for pair in pairs]
+            return after(jump(frame), step) if self.leap else step
+
+        return Method(make, 2, grid=self.times)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The calibrations of a model by the names of the conditions given and the number of evaluations.
+
+    frame: the moments they were fitted with; t_end: where their paths end; rows: what was measured on held-out noises;
+    untuned: numbers of evaluations that were tried, and where the untuned sampler was not worse.
+    """
+
+    frame: Moments
+    t_end: float
+    table: Mapping[str, Mapping[int, Calibration]]
+    rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]) -> Calibration | None:
+        """The calibration for so many evaluations under these conditions, from T to the end it was fitted for."""
+        usual = ends[0] is None and (ends[1] is None or abs(ends[1] - self.t_end) < 1e-9)
+        return self.table.get(",".join(sorted(cond)), {}).get(steps) if usual else None
+
+
+def plain_rows(kernel: Kernel, nodes: list[Node], like: Tensor) -> tuple[list[Row], list[Row]]:
+    """The rows of second order, which are corrected, and those of first order, whose weight is I_0."""
+    return Multistep(kernel, 2, nodes, like).rows, Multistep(kernel, 1, nodes, like).rows
+
+
+def corrected(row: Row, held: Row, theta: list[float]) -> Row:
+    """The row with its corrections."""
+    plain = [*row.weights, *[0.0] * (VALUES - len(row.weights))]
+    return Row(row.carry * (1 + theta[0]), [w + c * held.weights[0] for w, c in zip(plain, theta[1:], strict=True)],
+               row.spread)
+
+
+def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
+          ) -> tuple[str, Method] | None:
+    """The name and the sampler fitted to this model for the request, if there is one."""
+    tuning: Tuning | None = getattr(model, "tuning", None)
+    found = tuning.find(steps, ends, cond) if tuning is not None else None
+    if tuning is None or found is None:
+        return None
+    return f"tuned to this model for {steps} evaluations", found.method(tuning.frame)
+
+
+def required(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
+             ) -> tuple[str, Method]:
+    """The same; raises InputError, saying what there is, where there is none."""
+    found = tuned(model, steps, ends, cond)
+    if found is None:
+        tuning: Tuning | None = getattr(model, "tuning", None)
+        there = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})
+        have = f"has one for {', '.join(map(str, there))} steps" if there else "has none for this request"
+        raise InputError(f"got method='tuned' at {steps} steps for a model that {have}; tune it first")
+    return found

@@ -1,0 +1,131 @@
+"""A tuning on disk, beside its model: one safetensors file that is refused for any other model."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialised
+from torch import Tensor
+
+from undiffuse.data.writers import atomic
+from undiffuse.errors import InputError
+from undiffuse.gaussian import Moments
+from undiffuse.model import Model
+from undiffuse.noise import Purpose, normal
+from undiffuse.steps.calibrated import VALUES, Calibration, Tuning
+
+NAME = "tuning.safetensors"
+FORMAT = 1
+_PROBES = (0.02, 0.3, 3.0)
+
+M = TypeVar("M", bound=Model)
+
+
+def save(model: Model, path: Path | str) -> Path:
+    """Writes the tuning of a model to a file, with what identifies the model. InputError if it has none."""
+    path, tuning = Path(path), model.tuning
+    if tuning is None:
+        raise InputError("got a model that has not been tuned; tune it first")
+    own = tuning.frame is not model.moments
+    frame = {f"frame/{k}": v.contiguous() for k, v in tuning.frame.tensors().items()} if own else {}
+    tables = {f"table/{given}/{n}/{part}": getattr(c, part).contiguous()
+              for given, table in tuning.table.items() for n, c in table.items() for part in ("times", "theta")}
+    about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
+             "frame": tuning.frame.config() if own else None}
+    with atomic(path) as stream:
+        stream.write(serialised({**frame, **tables, "probe": _probe(model)}, {"undiffuse": json.dumps(about)}))
+    return path
+
+
+def load(model: M, path: Path | str) -> M:
+    """The same model with the tuning in a file; InputError if it is damaged or was made for another model."""
+    tensors, about = _read(Path(path))
+    try:
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+        fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
+        tuned = copy.copy(model)
+        tuned.tuning = Tuning(_frame(model, about, tensors), float(about["t_end"]), _tables(tensors),
+                              tuple(about["rows"])) if fits else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
+    if not fits:
+        raise InputError(f"{path} was made for another model, or for this one before it changed; tune it again")
+    return tuned
+
+
+def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M:
+    """The model with the tuning that lies in its folder; as it is, with a word, where that does not fit."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return model
+    try:
+        return load(model, path)
+    except InputError as error:
+        say(f"{error}; until then the untuned sampler is used")
+        return model
+
+
+def digest(model: Model) -> str:
+    """SHA-256 over a model's process, shape, scale, moments and weights."""
+    about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
+    found = hashlib.sha256(json.dumps(about).encode())
+    moments = {} if model.moments is None else model.moments.tensors()
+    for name, tensor in sorted({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def _probe(model: Model) -> Tensor:
+    """D at a few fixed states: what tells models apart that are functions and have no weights."""
+    x = normal(0, Purpose.PROBE, 1, 0, 4, model.shape, model.dtype).to(model.device) * model.sigma_data
+    levels = -torch.log(torch.tensor(_PROBES, dtype=torch.float64) * model.sigma_data)
+    span = [float(model.sde.log_snr(t)) for t in (torch.tensor(float(model.sde.T)), torch.tensor(model.t_end()))]
+    times = model.sde.time_of(levels.clamp(max(span[0], -10.0), span[1]))
+    return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t) for t in times]).double().cpu()
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["undiffuse"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"cannot read a tuning from {path}: {error}; expected a file that `undiffuse tune` "
+                         "wrote") from None
+
+
+def _frame(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> Moments:
+    if about["frame"] is None:
+        if model.moments is None:
+            raise ValueError("it needs the moments of the data, which the model does not have")
+        return model.moments
+    stored = {k.removeprefix("frame/"): v for k, v in tensors.items() if k.startswith("frame/")}
+    return Moments.from_config(about["frame"], stored)
+
+
+def _tables(tensors: dict[str, Tensor]) -> dict[str, dict[int, Calibration]]:
+    """The calibrations by condition and number of evaluations."""
+    found: dict[str, dict[int, Calibration]] = {}
+    for name in tensors:
+        if name.startswith("table/") and name.endswith("/times"):
+            _, given, n, _ = name.split("/")
+            times, theta = tensors[name], tensors[f"table/{given}/{n}/theta"]
+            leap = len(times) - 1 - len(theta)
+            if theta.shape != (int(n), 1 + VALUES) or leap not in (0, 1) or not bool((times.diff() < 0).all()):
+                raise ValueError(f"its entry for {n} evaluations has the wrong form")
+            found.setdefault(given, {})[int(n)] = Calibration(times, theta, bool(leap))
+    return {given: dict(sorted(table.items())) for given, table in found.items()}

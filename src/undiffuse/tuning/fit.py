@@ -1,0 +1,87 @@
+"""Coefficients in closed form: ridge least squares step by step, on the states that the fitted sampler reaches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from undiffuse.steps.calibrated import VALUES, Calibration, plain_rows
+from undiffuse.steps.state import Node
+from undiffuse.tuning.reference import Reference
+
+RIDGE = 1e-5
+_ROUNDS = 3
+
+
+class Stop(NamedTuple):
+    """Where a fit stands before a step: the coordinates, the latest remainders, the corrections so far."""
+
+    y: Tensor
+    values: tuple[Tensor, ...]
+    theta: tuple[Tensor, ...]
+
+
+class Fit(NamedTuple):
+    """A fitted sampler on its nodes: a stop before every step that evaluates and one at the end, and the error (M, k)
+    there, in units of x_0 and of one coordinate."""
+
+    nodes: list[Node]
+    leap: bool
+    stops: list[Stop]
+    error: Tensor
+
+    @property
+    def calibration(self) -> Calibration:
+        """The sampler."""
+        return Calibration(torch.stack([node.t for node in self.nodes]), torch.stack(self.stops[-1].theta), self.leap)
+
+
+
+def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] | None = None) -> Fit:
+    """The corrections on these nodes; `known` are stops of the same fit that need not be computed again."""
+    y = reference.kernel.enter(reference.x, nodes[0])
+    rows, held = plain_rows(reference.kernel, nodes[leap:], y)
+    stops = known or [Stop(_leapt(reference, nodes, y) if leap else y, (), ())]
+    for i in range(len(stops) - 1, len(rows)):
+        y, values, theta = stops[-1]
+        node, s = nodes[leap + i], nodes[leap + i + 1]
+        values = (reference.value(y, node), *values)[:VALUES]
+        basis = torch.stack([y * held[i].carry, *(v * held[i].weights[0] for v in values)])
+        guess = rows[i](y, values, None)
+        found = robust(basis, reference.at(s) - guess)
+        padded = torch.nn.functional.pad(found, (0, 1 + VALUES - len(found)))
+        stops = [*stops, Stop(guess + torch.einsum("f,fmk->mk", found, basis), values, (*theta, padded))]
+    end = nodes[-1]
+    scale = end.alpha * y.shape[1] ** 0.5
+    return Fit(nodes, leap, stops, (stops[-1].y - reference.at(end)) / scale)
+
+
+def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:
+    """θ (f,) with Σ_f θ_f basis_f ≈ target, basis (f, M, k), each of M paths weighted by 1/√(e² + median e²).
+
+    Paths near a boundary between modes cannot be fitted by any θ; unweighted they would decide it. ridge: relative to
+    the square of each feature.
+    """
+    weight = torch.ones(basis.shape[1], dtype=basis.dtype)
+    for _ in range(_ROUNDS + 1):
+        theta = _ridge(basis, target, weight, ridge)
+        square = (target - torch.einsum("f,fmk->mk", theta, basis)).square().sum(1)
+        weight = (square + square.median() + 1e-30).rsqrt()
+    return theta
+
+
+def _ridge(basis: Tensor, target: Tensor, weight: Tensor, ridge: float) -> Tensor:
+    root = (weight / weight.mean()).sqrt()[:, None]
+    flat = (basis * root).flatten(1)
+    gram = flat @ flat.mT
+    loaded = gram + torch.diag(ridge * gram.diagonal() + 1e-14 * gram.diagonal().max() + 1e-300)
+    theta: Tensor = torch.linalg.solve(loaded, flat @ (target * root).flatten())
+    return theta
+
+
+def _leapt(reference: Reference, nodes: list[Node], y: Tensor) -> Tensor:
+    """The coordinates after the step that evaluates nothing."""
+    moved: Tensor = y * plain_rows(reference.kernel, nodes[:2], y)[1][0].carry
+    return moved

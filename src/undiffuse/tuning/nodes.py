@@ -1,0 +1,103 @@
+"""Where the steps stand: even in local error to begin with, then moved by Gauss and Newton's method.
+
+The coefficients are fitted anew for every set of nodes, so only the nodes are variables (variable projection: Golub and
+Pereyra, 1973). A node that moves leaves all steps before it as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undiffuse.steps.state import Node, nodes_of
+from undiffuse.tuning.fit import Fit, fit
+from undiffuse.tuning.reference import Reference
+
+FIRST = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0)
+"""The levels, in deviations of the data, that the step without an evaluation is tried to."""
+_NUDGE, _REACH = 0.03, 0.4
+_DAMPING = (0.01, 0.1, 1.0)
+
+
+def loss(error: Tensor) -> float:
+    """(mean √e)² of the paths' errors e, error (M, k): a few lost paths count little."""
+    return float(error.norm(dim=1).sqrt().mean() ** 2)
+
+
+def search(reference: Reference, steps: int, rounds: int) -> Fit:
+    """The best fit on error-even grids, improved by up to so many rounds of Gauss and Newton's method."""
+    best = min((fit(reference, nodes, leap) for nodes, leap in starts(reference, steps)), key=lambda f: loss(f.error))
+    for _ in range(rounds):
+        better = improved(reference, best)
+        if loss(better.error) > 0.98 * loss(best.error):
+            return min(best, better, key=lambda f: loss(f.error))
+        best = better
+    return best
+
+
+def starts(reference: Reference, steps: int) -> Iterator[tuple[list[Node], bool]]:
+    """Nodes for so many evaluations, with a first step that evaluates nothing to each level of `FIRST`, and without."""
+    lam, deviation = reference.log_snr, reference.meter.model.sigma_data
+    endless = math.isinf(float(lam[0]))
+    for first in FIRST:
+        level = -math.log(first * deviation)
+        if float(lam[1]) < level < float(lam[-2]):
+            yield _nodes(reference, torch.cat([lam[:1], spaced(reference, level, steps)])), True
+            if endless and steps > 1:
+                yield _nodes(reference, torch.cat([lam[:1], spaced(reference, level, steps - 1)])), False
+    if not endless:
+        yield _nodes(reference, spaced(reference, float(lam[0]), steps)), False
+
+
+def spaced(reference: Reference, level: float, steps: int) -> Tensor:
+    """λ of steps + 1 nodes from a level to the end with ∫ m^{1/3} dλ alike between them, m the curvature + 2 % of its
+    greatest: the error of a second-order step is m h³."""
+    lam, m = reference.curvature()
+    smooth = torch.nn.functional.avg_pool1d(m[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
+    density = (smooth + 0.02 * smooth.max()) ** (1 / 3)
+    whole = torch.cat([reference.log_snr[-len(lam) - 2:-len(lam) - 1], lam, reference.log_snr[-1:]]).numpy()
+    padded = torch.cat([density[:1], density, density[-1:]]).numpy()
+    total = np.concatenate([[0.0], np.cumsum((padded[1:] + padded[:-1]) / 2 * np.diff(whole))])
+    wanted = np.linspace(np.interp(level, whole, total), total[-1], steps + 1)
+    found = torch.from_numpy(np.interp(wanted, total, whole))
+    found[0], found[-1] = level, whole[-1]
+    return found
+
+
+def improved(reference: Reference, old: Fit) -> Fit:
+    """One round: the residual's derivative by every node, the damped step of least robust loss, the fit there."""
+    lam = torch.tensor([node.log_snr for node in old.nodes], dtype=torch.float64)
+    free = range(1, len(lam) - 1)
+    gap = torch.minimum(lam.diff()[:-1], lam.diff()[1:])
+    slopes = torch.stack([_nudged(reference, old, lam, j, _NUDGE * float(gap[j - 1])) for j in free])
+    square = old.error.square().sum(1)
+    weight = (square + 0.1 * square.median()) ** -0.75
+    A = torch.einsum("amk,bmk,m->ab", slopes, slopes, weight)
+    pull = torch.einsum("amk,mk,m->a", slopes, old.error, weight)
+    found = [old]
+    for damping in _DAMPING:
+        loaded = A + torch.diag(damping * A.diagonal() + 1e-3 * A.diagonal().mean() + 1e-300)
+        moved = lam.clone()
+        moved[1:-1] -= gap * torch.linalg.solve(loaded, pull).clamp(-_REACH, _REACH)
+        if bool((moved.diff() > 0).all()):
+            found.append(fit(reference, _nodes(reference, moved), old.leap))
+    return min(found, key=lambda f: loss(f.error))
+
+
+def _nudged(reference: Reference, old: Fit, lam: Tensor, j: int, by: float) -> Tensor:
+    """The derivative of the error by node j, in units of its smaller gap."""
+    moved = lam.clone()
+    moved[j] += by
+    known = old.stops[:j - old.leap] if j > old.leap else None
+    return (fit(reference, _nodes(reference, moved), old.leap, known).error - old.error) / _NUDGE
+
+
+def _nodes(reference: Reference, lam: Tensor) -> list[Node]:
+    """The nodes at λ, the two ends being exactly those of the reference."""
+    times = reference.meter.model.sde.time_of(lam)
+    times[0], times[-1] = reference.nodes[0].t, reference.nodes[-1].t
+    return nodes_of(reference.meter.model.sde, times)

@@ -1,0 +1,111 @@
+"""Reference paths: where the probability flow of a model leads from a few dozen starts, by many small steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undiffuse.data.transforms import Identity
+from undiffuse.gaussian import Moments
+from undiffuse.model import Model
+from undiffuse.sampling import sample
+from undiffuse.steps.kernel import Data
+from undiffuse.steps.state import Node, nodes_of
+
+LEVELS = 128
+SEED = (1 << 40) + 7
+"""The seed of the noises that are fitted to and validated on, which no one draws samples from."""
+
+
+class Meter:
+    """A model in its own units, which counts the rows that it evaluates."""
+
+    def __init__(self, model: Model, cond: dict[str, Any]) -> None:
+        self.model, self.cond, self.rows = copy.copy(model), cond, 0
+        self.model.transform, self.model.tuning = Identity(), None
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, node: Node) -> Tensor:
+        """D(x, t) in float64."""
+        self.rows += len(x)
+        at = x.to(self.model.device, self.model.dtype)
+        cond = {k: v[: len(x)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        return self.model.denoise(at, node.t, **cond).double().cpu()
+
+    def run(self, n: int, first: int, **request: Any) -> Any:
+        """`sample` for the starts number `first` and on, all in one block, stopping at t_end."""
+        out = sample(self.model, n, seed=SEED, first_index=first, block=n, denoise_last=False, **request, **self.cond)
+        self.rows += out.nfe * n
+        return out
+
+
+@dataclass
+class Reference:
+    """The paths of M starts in the coordinates of a frame, at levels λ_0 < ... < λ_L.
+
+    x (M, *shape) are the starts. u (L, M, k) = y/(α Ψ) moves by the remainder alone, du/dλ = R/Ψ, so that between two
+    levels it is a cubic through the values and slopes of both.
+    """
+
+    meter: Meter
+    kernel: Data
+    nodes: list[Node]
+    x: Tensor
+    u: Tensor
+    slope: Tensor
+    remainder: Tensor
+
+    @classmethod
+    def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> Reference:
+        """Starts number `first` to `first + n − 1`, by two steps of a fourth-order method between levels."""
+        out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=2 * LEVELS, t_end=t_end,
+                        trajectory=True)
+        kept = [out.trajectory[0], *out.trajectory[2::2]]
+        nodes = nodes_of(meter.model.sde, torch.tensor([t for t, _ in kept], dtype=torch.float64))
+        kernel, paths = Data(frame=frame), [x.double() for _, x in kept]
+        ys = [kernel.enter(x, node) for x, node in zip(paths, nodes, strict=True)]
+        R = torch.stack([kernel.value(y, meter.denoise(x, node), node)
+                         for y, x, node in zip(ys, paths, nodes, strict=True)])
+        total = torch.stack([_total(kernel, node) for node in nodes])[:, None]
+        alpha = torch.tensor([node.alpha for node in nodes], dtype=torch.float64)[:, None, None]
+        return cls(meter, kernel, nodes, paths[0], torch.stack(ys) / total, R * alpha / total, R)
+
+    @cached_property
+    def log_snr(self) -> Tensor:
+        """λ of the levels, −∞ first where α(T) = 0."""
+        return torch.tensor([node.log_snr for node in self.nodes], dtype=torch.float64)
+
+    def at(self, node: Node) -> Tensor:
+        """The coordinates y of all paths at a node, (M, k)."""
+        lam = self.log_snr
+        k = min(max(int(torch.searchsorted(lam, node.log_snr)), 1 + math.isinf(float(lam[0]))), len(lam) - 1)
+        h = float(lam[k] - lam[k - 1])
+        q = (node.log_snr - float(lam[k - 1])) / h
+        rise, bend = q * q * (3 - 2 * q), q * (1 - q) * h
+        u = (1 - rise) * self.u[k - 1] + rise * self.u[k]
+        return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * _total(self.kernel, node)
+
+    def value(self, y: Tensor, node: Node) -> Tensor:
+        """The remainder R of the model at coordinates y (M, k)."""
+        return self.kernel.value(y, self.meter.denoise(self.kernel.leave(y, node), node), node)
+
+    def curvature(self) -> tuple[Tensor, Tensor]:
+        """λ of the inner levels, and the median over paths of Ψ_end/Ψ ‖∂²R/∂λ²‖: what a second-order step misses."""
+        skip = int(math.isinf(float(self.log_snr[0])))
+        lam, R = self.log_snr[skip:], self.remainder[skip:]
+        gaps = lam.diff()[:, None, None]
+        second = 2 * (R.diff(dim=0) / gaps).diff(dim=0) / (gaps[1:] + gaps[:-1])
+        psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
+        return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
+
+
+def _total(kernel: Data, node: Node) -> Tensor:
+    """α Ψ = √(α² s² + σ²), (k,)."""
+    return torch.from_numpy(np.sqrt(kernel.s2 * node.alpha**2 + node.sigma**2))

@@ -53,6 +53,13 @@ def half_bin(model: Model) -> float:
     return 1 / (model.transform.levels - 1)
 
 
+def smallest(model: Model, kind: str) -> float | None:
+    """The time at which σ̂₀ is a quarter of a bin, for "normal"; None, the model's own, for other kinds."""
+    if kind != "normal":
+        return None
+    return float(model.sde.time_of(-math.log(half_bin(model) / 2)))
+
+
 def draw(kind: str, z: Tensor, half: float, sigma: float, seed: int, step: int, first_index: int) -> Draw:
     """A draw of q(z | x) around x = `z` in model units, for bins of half-width `half` and the noise level σ̂₀."""
     u = uniform(seed, Purpose.DATA, step, first_index, len(z), tuple(z.shape[1:]))

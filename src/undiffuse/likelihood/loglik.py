@@ -32,7 +32,8 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
     "hutchinson" (`probes` random ones, whose spread gives the standard error), auto: exact up to 64 entries.
     rtol, atol: the tolerance of a step for states of unit variance; √d times as much for log p.
     seed, first_index: of the probes and draws; row i has index first_index + i and the same bytes alone and in a batch.
-    t_end: the time of the smallest noise level, by default the model's own. truncation: correct for what is below.
+    t_end: the time of the smallest noise level, by default the model's own, for "normal" that of a quarter of a bin.
+    truncation: correct for what is below.
     dequantise: for grey levels "normal" (auto) or "uniform", which make the result a lower bound of the log-probability
     of a level, tighter with more `draws`; "none" gives the density of levels taken as real numbers.
     block: rows that advance together. progress(done, of): called after every block. cond: conditions such as label.
@@ -45,7 +46,7 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
     chosen, z = gaussian_model(model), rows_of(gaussian_model(model), x)
     kind, settings = discrete.kind_of(chosen, dequantise, x), Settings(divergence, probes, rtol, atol, seed, truncation)
     _check(settings, draws, block, x, cond)
-    frame, parts = Frame(chosen, t_end), []
+    frame, parts = Frame(chosen, discrete.smallest(chosen, kind) if t_end is None else t_end), []
     for done, (first, _, keep, rows, here) in enumerate(blocks(len(z), first_index, block, z, cond)):
         assert rows is not None
         parts.append(_block(frame, rows, keep, first, settings, kind, draws, here))

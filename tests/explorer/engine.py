@@ -37,10 +37,13 @@ def browser() -> Iterator[Any]:
 def evaluated(expression: str, argument: Any) -> Any:
     """The value of a JavaScript function of (model, argument), in Node where there is one, else in Chromium."""
     harness = (HERE / "parity.js").read_text("utf-8").replace("export ", "")
-    setup = f"{script()}\n{harness}\nconst data = {data()};\nconst whole = explorer();\nwhole.model.setLaws(data.laws, data.digits);\n"
+    setup = f"{script()}\n{harness}\nconst data = {data()};\nconst whole = explorer();\n"
+    setup += "whole.model.setLaws(data.laws, data.digits);\n"
     if node := shutil.which("node"):
-        tail = 'const given = JSON.parse(require("fs").readFileSync(0, "utf8"));\n' \
-               f"process.stdout.write(JSON.stringify(({expression})(whole.model, given)));"
+        tail = (
+            'const given = JSON.parse(require("fs").readFileSync(0, "utf8"));\n'
+            f"process.stdout.write(JSON.stringify(({expression})(whole.model, given)));"
+        )
         return json.loads(_node(node, setup + tail, argument))
     with browser() as opened:
         page = opened.new_page()

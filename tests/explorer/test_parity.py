@@ -19,13 +19,45 @@ from undiffuse.steps.path import Motion
 
 Case = dict[str, Any]
 RNG = np.random.default_rng(20)
-SDES = {"vp": (0.1, 20.0), "subvp": (0.1, 12.0), "ve": (0.01, 50.0), "power_ve": (25.0,), "edm": (80.0,), "cosine": (0.008,),
-        "rectified_flow": (), "ou": (1.0, 1.3)}
-METHODS = {"euler_maruyama": {"eta": 0.7}, "reverse_diffusion": {}, "ancestral": {"eta": 1.0}, "dpmpp_2m_sde": {"eta": 0.6},
-           "predictor_corrector": {"r": 0.1, "corrections": 2}, "annealed_langevin": {}, "ddim": {}, "euler": {}, "heun": {},
-           "midpoint": {}, "rk4": {}, "dpmpp_2m": {}, "dpmpp_3m": {}}
-COUNTS = {"words": 60, "normal": 30, "uniform": 20, "brownian": 20, "motion": 20, "process": 60, "law": 80, "draws": 30,
-          "posterior": 40, "grid": 20, "forward": 10, "run": 110}
+SDES = {
+    "vp": (0.1, 20.0),
+    "subvp": (0.1, 12.0),
+    "ve": (0.01, 50.0),
+    "power_ve": (25.0,),
+    "edm": (80.0,),
+    "cosine": (0.008,),
+    "rectified_flow": (),
+    "ou": (1.0, 1.3),
+}
+METHODS = {
+    "euler_maruyama": {"eta": 0.7},
+    "reverse_diffusion": {},
+    "ancestral": {"eta": 1.0},
+    "dpmpp_2m_sde": {"eta": 0.6},
+    "predictor_corrector": {"r": 0.1, "corrections": 2},
+    "annealed_langevin": {},
+    "ddim": {},
+    "euler": {},
+    "heun": {},
+    "midpoint": {},
+    "rk4": {},
+    "dpmpp_2m": {},
+    "dpmpp_3m": {},
+}
+COUNTS = {
+    "words": 60,
+    "normal": 30,
+    "uniform": 20,
+    "brownian": 20,
+    "motion": 20,
+    "process": 60,
+    "law": 80,
+    "draws": 30,
+    "posterior": 40,
+    "grid": 20,
+    "forward": 10,
+    "run": 110,
+}
 
 
 def seed() -> int:
@@ -46,8 +78,12 @@ def sde_of(text: str) -> GaussianSDE:
 def random_law(d: int | None = None) -> Case:
     d, k = d or int(RNG.integers(1, 4)), int(RNG.integers(1, 5))
     roots = RNG.normal(0, 0.6, (k, d, d))
-    return {"weights": RNG.uniform(0.2, 1, k).tolist(), "means": RNG.normal(0, 2, (k, d)).tolist(), "labels": [i % 2 for i in range(k)],
-            "covariances": (roots @ roots.transpose(0, 2, 1) + 0.05 * np.eye(d)).tolist()}
+    return {
+        "weights": RNG.uniform(0.2, 1, k).tolist(),
+        "means": RNG.normal(0, 2, (k, d)).tolist(),
+        "labels": [i % 2 for i in range(k)],
+        "covariances": (roots @ roots.transpose(0, 2, 1) + 0.05 * np.eye(d)).tolist(),
+    }
 
 
 def law_of(case: Case) -> Mixture:
@@ -55,34 +91,76 @@ def law_of(case: Case) -> Mixture:
 
 
 def stream() -> Case:
-    return {"seed": seed(), "purpose": int(RNG.integers(12)), "step": int(RNG.integers(1 << 44)), "first": int(RNG.integers(1 << 40))}
+    return {
+        "seed": seed(),
+        "purpose": int(RNG.integers(12)),
+        "step": int(RNG.integers(1 << 44)),
+        "first": int(RNG.integers(1 << 40)),
+    }
 
 
 def random_run() -> Case:
     method = list(METHODS)[int(RNG.integers(len(METHODS)))]
     sde = process()
-    if method in ("reverse_diffusion", "predictor_corrector"):  # their coefficients are those of a process with α(T) > 0
+    if method in (
+        "reverse_diffusion",
+        "predictor_corrector",
+    ):  # their coefficients are those of a process with α(T) > 0
         sde = sde if sde.split(":")[0] not in ("rectified_flow", "cosine") else "vp:0.1,20.0"
-    return {"law": random_law(), "sde": sde, "method": method, "options": METHODS[method], "n": 3, "first": int(RNG.integers(1000)),
-            "steps": int(RNG.integers(1, 25)), "grid": GRIDS[int(RNG.integers(len(GRIDS)))], "seed": seed(),
-            "path": bool(RNG.integers(2)), "label": None if RNG.random() < 0.7 else 0}
+    return {
+        "law": random_law(),
+        "sde": sde,
+        "method": method,
+        "options": METHODS[method],
+        "n": 3,
+        "first": int(RNG.integers(1000)),
+        "steps": int(RNG.integers(1, 25)),
+        "grid": GRIDS[int(RNG.integers(len(GRIDS)))],
+        "seed": seed(),
+        "path": bool(RNG.integers(6) == 0),
+        "label": None if RNG.random() < 0.7 else 0,
+    }
 
 
 MAKE = {
     "words": lambda: {**stream(), "count": int(RNG.integers(1, 40))},
     "normal": lambda: {**stream(), "n": int(RNG.integers(1, 5)), "size": int(RNG.integers(1, 8))},
     "uniform": lambda: {**stream(), "n": int(RNG.integers(1, 5)), "size": int(RNG.integers(1, 8))},
-    "brownian": lambda: {"seed": seed(), "n": 2, "steps": int(RNG.integers(1, 9)), "T": float(RNG.uniform(0.5, 3)),
-                         "refine": int(RNG.integers(4)), "first": int(RNG.integers(100))},
-    "motion": lambda: {"seed": seed(), "first": int(RNG.integers(100)), "n": 3, "size": 2, "start": 0.01, "end": 1.0,
-                       "pairs": [[b, a] for a, b in np.sort(RNG.uniform(0.01, 1, (3, 2)), 1).tolist()]},
+    "brownian": lambda: {
+        "seed": seed(),
+        "n": 2,
+        "steps": int(RNG.integers(1, 9)),
+        "T": float(RNG.uniform(0.5, 3)),
+        "refine": int(RNG.integers(4)),
+        "first": int(RNG.integers(100)),
+    },
+    "motion": lambda: {
+        "seed": seed(),
+        "first": int(RNG.integers(100)),
+        "n": 3,
+        "size": 2,
+        "start": 0.01,
+        "end": 1.0,
+        "pairs": [[b, a] for a, b in np.sort(RNG.uniform(0.01, 1, (3, 2)), 1).tolist()],
+    },
     "process": lambda: {"sde": process(), "times": RNG.uniform(0.01, 0.99, 4).tolist()},
     "law": lambda: {"law": random_law(), "sde": process(), "t": float(RNG.uniform(0.01, 0.99)), "label": 0, "count": 4},
     "draws": lambda: {"law": random_law(), "n": 6, "seed": seed(), "first": int(RNG.integers(1000))},
     "posterior": lambda: {"law": random_law(), "std": float(RNG.uniform(0.1, 1)), "rows": int(RNG.integers(1, 3))},
-    "grid": lambda: {"sde": process(), "steps": int(RNG.integers(1, 30)), "grid": GRIDS[int(RNG.integers(len(GRIDS)))],
-                     "end": 0.01, "deviation": 0.5},
-    "forward": lambda: {"law": random_law(), "sde": f"vp:0.1,{RNG.uniform(5, 20)!r}", "n": 3, "steps": 20, "seed": seed()},
+    "grid": lambda: {
+        "sde": process(),
+        "steps": int(RNG.integers(1, 30)),
+        "grid": GRIDS[int(RNG.integers(len(GRIDS)))],
+        "end": 0.01,
+        "deviation": 0.5,
+    },
+    "forward": lambda: {
+        "law": random_law(),
+        "sde": f"vp:0.1,{RNG.uniform(5, 20)!r}",
+        "n": 3,
+        "steps": 20,
+        "seed": seed(),
+    },
     "run": random_run,
 }
 
@@ -109,15 +187,33 @@ def seen(case: Case) -> list[Any]:
     law, sde, x = law_of(case["law"]), sde_of(case["sde"]), torch.tensor(case["x"], dtype=torch.float64)
     model, t = law.denoiser(sde), case["t"]
     diffused = law.diffused(sde, t)
-    return [diffused.log_prob(x), diffused.responsibilities(x), model.score(x, t), model.denoise(x, t),
-            model.denoise(x, t, label=0), model.covariance(x, t), law.mean, model.sigma_data]
+    return [
+        diffused.log_prob(x),
+        diffused.responsibilities(x),
+        model.score(x, t),
+        model.denoise(x, t),
+        model.denoise(x, t, label=0),
+        model.covariance(x, t),
+        law.mean,
+        model.sigma_data,
+    ]
 
 
 def ran(case: Case) -> list[Any]:
     model = law_of(case["law"]).denoiser(sde_of(case["sde"]))
-    out = ud.sample(model, case["n"], case["method"], case["steps"], grid=case["grid"], seed=case["seed"],
-                    first_index=case["first"], noise="path" if case["path"] else "step", options=case["options"], block=4,
-                    **({} if case["label"] is None else {"label": case["label"]}))
+    out = ud.sample(
+        model,
+        case["n"],
+        case["method"],
+        case["steps"],
+        grid=case["grid"],
+        seed=case["seed"],
+        first_index=case["first"],
+        noise="path" if case["path"] else "step",
+        options=case["options"],
+        block=4,
+        **({} if case["label"] is None else {"label": case["label"]}),
+    )
     return [out.x, out.nfe]
 
 
@@ -138,11 +234,19 @@ def address(case: Case) -> tuple[Any, ...]:
 TRUTH = {
     "normal": lambda c: [noise.normal(*address(c), c["n"], (c["size"],), torch.float64)],
     "uniform": lambda c: [noise.uniform(*address(c), c["n"], (c["size"],))],
-    "brownian": lambda c: [noise.brownian(c["n"], c["steps"], c["T"], seed=c["seed"], refine=c["refine"], first_index=c["first"]).w],
-    "motion": moved, "process": coefficients, "law": seen, "posterior": conditioned, "run": ran,
+    "brownian": lambda c: [
+        noise.brownian(c["n"], c["steps"], c["T"], seed=c["seed"], refine=c["refine"], first_index=c["first"]).w
+    ],
+    "motion": moved,
+    "process": coefficients,
+    "law": seen,
+    "posterior": conditioned,
+    "run": ran,
     "draws": lambda c: [law_of(c["law"]).sample(c["n"], c["seed"], c["first"])],
     "grid": lambda c: [time_grid(sde_of(c["sde"]), c["steps"], c["grid"], t_end=c["end"], sigma_data=c["deviation"])],
-    "forward": lambda c: [simulate(sde_of(c["sde"]), law_of(c["law"]).sample(c["n"], c["seed"]), c["steps"], seed=c["seed"])],
+    "forward": lambda c: [
+        simulate(sde_of(c["sde"]), law_of(c["law"]).sample(c["n"], c["seed"]), c["steps"], seed=c["seed"])
+    ],
 }
 
 

@@ -82,8 +82,8 @@ def _half(x: Array) -> Array:
 
 @cache
 def _parts(name: str) -> Parts:
-    made = LAWS[name]()
-    return made._replace(**{field: _six(getattr(made, field)) for field in ("weights", "means", "covariances")})
+    title, weights, means, covariances, labels = LAWS[name]()
+    return Parts(title, _six(weights), _six(means), _six(covariances), labels)
 
 
 def _six(x: Array) -> Array:
@@ -123,8 +123,8 @@ def _moons() -> Parts:
     angle = math.pi * (np.arange(14) + 0.5) / 14
     upper = np.stack([np.cos(angle), np.sin(angle)], 1)
     halves = [_along("", 1.4 * points, 0.1) for points in (upper - [0.5, 0.25], [0.5, 0.25] - upper)]
-    joined = [np.concatenate([getattr(half, field) for half in halves]) for field in Parts._fields[1:4]]
-    return Parts("Two moons", *joined, labels=[0] * 14 + [1] * 14)
+    weights, means, covariances = (np.concatenate(parts) for parts in zip(*(half[1:4] for half in halves), strict=True))
+    return Parts("Two moons", weights, means, covariances, [0] * 14 + [1] * 14)
 
 
 def _checkerboard() -> Parts:

@@ -49,8 +49,8 @@ def url(view: str = "river", page: str = "explorer.html", **settings: Any) -> st
 
     settings: the keys that the page shows in its address; lists are joined by commas, truth is 1 or 0.
     """
-    parts = ["v=1", f"view={view}", *(f"{key}={quote(_written(value), safe=',:;|~')}" for key, value in settings.items())]
-    return f"{page}#{'&'.join(parts)}"
+    written = (f"{key}={quote(_written(value), safe=',:;|~')}" for key, value in settings.items())
+    return f"{page}#{'&'.join(('v=1', f'view={view}', *written))}"
 
 
 def _written(value: Any) -> str:

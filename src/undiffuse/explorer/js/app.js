@@ -103,7 +103,7 @@ export class App {
     this.tabs.forEach((tab) => tab.setAttribute("aria-selected", tab.id === `tab-${view}`));
     this.stage.setAttribute("aria-labelledby", `tab-${view}`);
     this.rail.show(this.state, this.views[view].controls);
-    this.bar.hidden = Boolean(this.views[view].timeless);
+    this.bar.hidden = Boolean(this.view.timeless);
     this.working = true;
     this.moved();
   }

@@ -13,7 +13,7 @@ export function windowOf(law, w, h, x, y) {
   let high = 0;
   for (let k = 0; k < law.K; k++) {
     const c = law.covariance(k);
-    for (let j = 0; j < 2; j++) high = Math.max(high, Math.abs(law.means[2 * k + j]) + 3 * Math.sqrt(c[3 * j]));
+    for (let j = 0; j < 2; j++) high = Math.max(high, Math.abs(law.means[2 * k + j]) + 3.5 * Math.sqrt(c[3 * j]));
   }
   high = Math.max(high, 2.6);
   const side = Math.min(w, h), sx = high * w / side, sy = high * h / side;
@@ -94,7 +94,7 @@ export class Cloud {
     const times = Array.from({length: 12}, (_, i) => Math.max(0, Math.min(sde.T, this.t + sign * sde.T * 0.1 * (11 - i) / 11)));
     const states = times.map((t) => [unit(Math.max(t, 1e-4 * sde.T)), seenAt(run, t)]);
     ctx.save();
-    Object.assign(ctx, {strokeStyle: pen.made, lineWidth: 0.8, globalAlpha: 0.4});
+    Object.assign(ctx, {strokeStyle: pen.made, lineWidth: 0.8, globalAlpha: 0.3});
     ctx.beginPath();
     for (let p = 0; p < most; p++) {
       states.forEach(([c, x], i) => {

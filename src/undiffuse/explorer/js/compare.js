@@ -1,5 +1,5 @@
 // V3 Compare: two to four rivers of the same data and the same random numbers, with their coefficients below.
-import {Frame, axes} from "./pen.js";
+import {Frame, axes, ticks} from "./pen.js";
 import {heat} from "./paint.js";
 import {drawPaths, reach, riverGrid} from "./river.js";
 import {runOf, sceneOf, signed, workOn} from "./scene.js";
@@ -34,7 +34,7 @@ export class Compare {
     const n = this.panes.length, across = pen.small ? (n > 1 ? 2 : 1) : n === 4 ? 4 : n, down = Math.ceil(n / across), left = 44, gap = pen.small ? 26 : 30;
     const w = (pen.w - left - 10 - gap * (across - 1)) / across, h = pen.h / down;
     return this.panes.map((_, i) => {
-      const x = left + (i % across) * (w + gap), y = Math.floor(i / across) * h, lower = Math.min(120, 0.24 * h);
+      const x = left + (i % across) * (w + gap), y = Math.floor(i / across) * h, lower = pen.small ? 34 : Math.min(120, 0.24 * h);
       return {river: [x, y + 26, w, h - lower - (pen.small ? 62 : 108)], curve: [x, y + h - lower - (pen.small ? 18 : 40), w, lower], first: i % across === 0};
     });
   }
@@ -59,14 +59,14 @@ export class Compare {
     const x = frame.X(this.state.t * scene.sde.T);
     pen.line([[x, frame.y], [x, frame.y + frame.h]], {colour: pen.ink, width: 1.3});
     pen.text(`${pane.title} · ${pane.dynamics}`, frame.x, frame.y - 9, {size: pen.small ? 11 : 13, colour: pen.ink});
-    axes(pen, new Frame(...river, 0, warp ? 1 : scene.sde.T, -height, height), {yTicks: first ? undefined : [], ...this.names(scene, warp)});
+    axes(pen, new Frame(...river, 0, warp ? 1 : scene.sde.T, -height, height), {yTicks: first ? ticks(-height, height, 4) : [], ...this.names(scene, warp, pen)});
     this.drawCurves(pen, scene, new Frame(...curve, 0, scene.sde.T, 0, 1.08), first);
   }
 
-  names(scene, warp) {
-    if (!warp) return {x: this.app.small ? "" : "t"};
+  names(scene, warp, pen) {
+    if (!warp) return {x: pen.small ? "" : "t"};
     const [low, high] = warp.range;
-    return {x: "log-SNR λ (falling)", xTicks: [0, 0.5, 1], xFormat: (u) => signed(high + (low - high) * u, 1)};
+    return {x: pen.small ? "" : "log-SNR λ (falling)", xTicks: [0, 0.5, 1], xFormat: (u) => signed(high + (low - high) * u, 1)};
   }
 
   warp({sde}) {

@@ -53,6 +53,8 @@ const HAS_ETA = new Set(["euler_maruyama", "ancestral", "dpmpp_2m_sde"]);
 
 // Controls that would do nothing are not shown.
 function needed(key, state) {
+  if (state.view === "digits" && state.mode === "complete") return ["mode", "std", "seed"].includes(key);
+  if (state.view === "digits" && key === "std") return false;
   if (key === "eta") return HAS_ETA.has(state.method) && state.dir === "reverse";
   if (key === "r" || key === "corr") return state.method === "predictor_corrector" && state.dir === "reverse";
   if (["method", "grid", "path"].includes(key)) return state.dir === "reverse";
@@ -100,7 +102,7 @@ export class Rail {
     const box = el("input", {type: "number", min: least, max: most, step: whole ? 1 : "any", "aria-label": `${c.label}, exact value`,
       onchange: () => (Number.isFinite(box.valueAsNumber) ? set(fit(box.valueAsNumber)) : this.app.refresh())});
     const reset = button("↺", `Reset ${c.label}`, () => set(get(defaults(this.app.state.view))), {className: "reset"});
-    return this.row(c, [range, box, reset], (state) => {
+    return this.row(c, [range, reset, box], (state) => {
       const value = get(state);
       range.value = read(value);
       range.setAttribute("aria-valuetext", `${c.label} ${short(value)}`);

@@ -42,14 +42,13 @@ export function observed(law, sde, {a, y, std}, method, strength = 1) {
 
 // D + C a (y - a·D)/(a·V a + std²): C is the exact covariance, V what the method believes it to be.
 function pulled(lens, x, n, {a, y, std}, method, strength) {
-  const {d} = lens.law, out = new Float64Array(n * d), level2 = lens.variance / lens.alpha ** 2;
-  for (let i = 0; i < n; i++) {
-    const {D, covariance} = lens.covariance(x, i * d), Ca = D.map((_, r) => a.reduce((s, v, c) => s + covariance[r * d + c] * v, 0));
-    const inner = (u) => a.reduce((s, v, c) => s + v * u[c], 0);
-    const believed = method === "mmps" ? inner(Ca) : method === "pigdm" ? level2 / (1 + level2) * inner(a) : 0;
-    const gap = y - inner(D);
+  const {d} = lens.law, out = new Float64Array(n * d), level2 = lens.variance / lens.alpha ** 2, D = new Float64Array(d), Ca = new Float64Array(d);
+  const inner = (u) => a.reduce((sum, v, i) => sum + v * u[i], 0), own = level2 / (1 + level2) * inner(a);
+  for (let at = 0; at < n * d; at += d) {
+    lens.covarianceAlong(x, at, a, D, Ca);
+    const gap = y - inner(D), believed = method === "mmps" ? inner(Ca) : method === "pigdm" ? own : 0;
     const pull = method === "dps" ? strength * gap / (std * Math.max(std, Math.abs(gap))) : gap / (believed + std * std);
-    D.forEach((value, j) => { out[i * d + j] = value + Ca[j] * pull; });
+    for (let i = 0; i < d; i++) out[at + i] = D[i] + Ca[i] * pull;
   }
   return out;
 }

@@ -31,6 +31,7 @@ export class Handles {
   }
 
   key(event, button) {
+    if (event.key === "Enter" && button.handle.press) { event.preventDefault(); button.handle.press(); }
     const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key] ?? [0, 0];
     if (!dx && !dy) return;
     event.preventDefault();

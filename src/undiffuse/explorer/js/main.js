@@ -2,6 +2,10 @@
 import {App} from "./app.js";
 import {Cloud} from "./cloud.js";
 import {Compare} from "./compare.js";
+import {Digits} from "./digits.js";
+import {Guidance} from "./guidance.js";
+import {Lab} from "./lab.js";
+import {Question} from "./question.js";
 import {River} from "./river.js";
 import {setLaws} from "./laws.js";
 import * as noise from "./noise.js";
@@ -17,15 +21,27 @@ import * as state from "./state.js";
 import * as scene from "./scene.js";
 import * as python from "./python.js";
 import * as presets from "./presets.js";
+import * as errors from "./errors.js";
 import * as linalg from "./linalg.js";
 
 export const model = {...noise, ...processes, ...mixture, ...lawsOf, ...grid, ...steps, ...sampling, ...guide, ...metrics, ...state,
-  ...scene, ...python, ...presets, ...linalg};
+  ...scene, ...python, ...presets, ...linalg, ...errors};
+
+const VIEWS = {river: River, cloud: Cloud, compare: Compare, lab: Lab, guidance: Guidance, question: Question, digits: Digits};
 
 // The page inside `root`; `data` is what Python has put into it: {laws, digits}.
 export function page(root, data, options = {}) {
   setLaws(data.laws, data.digits);
   root.classList.add("explorer");
   root.classList.toggle("embedded", Boolean(options.embed));
-  return new App(root, {river: River, cloud: Cloud, compare: Compare}, options);
+  return new App(root, VIEWS, {...options, data});
+}
+
+// The worker's part: measure what is asked for and report every point.
+export function work(scope) {
+  scope.onmessage = ({data: {state, laws}}) => {
+    setLaws(laws, "");
+    for (const point of errors.measured(state)) scope.postMessage(point);
+    scope.postMessage({done: true});
+  };
 }

@@ -169,6 +169,35 @@ export class Lens {
     return out;
   }
 
+  // D and Cov(x_0 | x_t = x) a at one point, into D and Ca.
+  covarianceAlong(x, at, a, D, Ca) {
+    const {law: {d, K, frames, means}, variance, r, y} = this;
+    this.soften(this.see(x, at), null);
+    this.m ??= new Float64Array(K * d);
+    D.fill(0);
+    Ca.fill(0);
+    for (let k = 0; k < K; k++) {
+      const {basis, values} = frames[k];
+      for (let i = 0; i < d; i++) {
+        let m = means[k * d + i];
+        for (let j = 0; j < d; j++) m += basis[i * d + j] * this.gain[k * d + j] * y[k * d + j];
+        this.m[k * d + i] = m;
+        D[i] += r[k] * m;
+      }
+      for (let j = 0; j < d; j++) {
+        let along = 0;
+        for (let i = 0; i < d; i++) along += basis[i * d + j] * a[i];
+        along *= r[k] * variance * values[j] * this.inverse[k * d + j];
+        for (let i = 0; i < d; i++) Ca[i] += basis[i * d + j] * along;
+      }
+    }
+    for (let k = 0; k < K; k++) {
+      let apart = 0;
+      for (let i = 0; i < d; i++) apart += (this.m[k * d + i] - D[i]) * a[i];
+      for (let i = 0; i < d; i++) Ca[i] += r[k] * (this.m[k * d + i] - D[i]) * apart;
+    }
+  }
+
   // Cov(x_0 | x_t = x) at one point, (d·d): Σ_k r_k (C_k + (m_k - D)(m_k - D)ᵀ).
   covariance(x, at = 0, label = null) {
     const {law: {d, K, frames, means}, variance} = this, D = new Float64Array(d), total = new Float64Array(d * d);

@@ -16,7 +16,7 @@ export const PRESETS = [
   ["Drag the observation", "A line is observed: only the exact posterior puts the right weight on every mode.",
     "#v=1&view=question&y=0.4&angle=20"],
   ["Paint half a digit", "The class posterior and eight completions of what is painted, in closed form.",
-    "#v=1&view=digits&mode=complete&seen=00000000006dg70002g8bg0006c0" + "08e0" + "--------------------------------"],
+    "#v=1&view=digits&mode=complete&seen=003cga0002eccc0005a0ab000001e920--------------------------------"],
   ["Digits from an exact score", "Sixteen digits drawn by a sampler whose score is known in closed form.",
     "#v=1&view=digits&label=8"],
   ["The photocopier", "With components of no width the sampler gives back its training points, and nothing else.",

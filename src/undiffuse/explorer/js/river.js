@@ -1,5 +1,5 @@
 // V1 River: the exact law of x_t for all t as a heat map, and simulated paths over it.
-import {Frame, axes} from "./pen.js";
+import {Frame, axes, ticks} from "./pen.js";
 import {heat, histogram} from "./paint.js";
 import {ForwardRun, flowLine, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
 import {Run, endOf} from "./sampling.js";
@@ -93,7 +93,7 @@ export class River {
     axes(pen, frame, {x: "time t   (0: data, T: noise)", y: "", yTicks: []});
     this.drawBorder(pen, frame, 0, -strip);
     this.drawBorder(pen, frame, scene.sde.T, strip);
-    axes(pen, new Frame(frame.x - strip, frame.y, 1, frame.h, 0, 1, frame.y0, frame.y1), {xTicks: [], y: this.scaled() ? "x, scaled" : "x"});
+    axes(pen, new Frame(frame.x - strip, frame.y, 1, frame.h, 0, 1, frame.y0, frame.y1), {xTicks: [], yTicks: ticks(frame.y0, frame.y1, pen.small ? 4 : 7), y: this.scaled() ? "x, scaled" : "x"});
     pen.line([[frame.X(this.t), frame.y - 4], [frame.X(this.t), frame.y + frame.h + 4]], {colour: pen.ink, width: 1.4});
     this.drawPanel(pen, panel);
   }
@@ -182,7 +182,7 @@ export class River {
       pen.box(f.x + i / bins * f.w, f.y + f.h - h, f.w / bins - 0.5, h, pen.made, 0.45);
     });
     pen.line(curve.map(([v, p]) => [f.X(v), f.Y(p)]), {colour: pen.real, width: 1.8});
-    axes(pen, f, {yTicks: [], x: pen.small ? "" : this.scaled() ? "x, scaled" : "x"});
+    axes(pen, f, {yTicks: [], xTicks: ticks(f.x0, f.x1, 4), x: pen.small ? "" : this.scaled() ? "x, scaled" : "x"});
     pen.text(`The law at t = ${signed(this.t)}`, f.x, f.y - 10, {size: 12, colour: pen.ink});
     if (!pen.small) pen.key([["exact", pen.real]], f.x, f.y + f.h + 54);
     if (!pen.small) pen.key([["particles", pen.made]], f.x + 70, f.y + f.h + 54);

@@ -78,7 +78,7 @@ const OWN = {
   lab: {n: 16, p: 400, method: "heun"},
   guidance: {law: "overlap", method: "ddim", p: 800, n: 48, label: 1},
   question: {law: "blobs", method: "ancestral", p: 400, n: 48},
-  digits: {method: "dpmpp_2m_sde", n: 30, p: 16, label: 3, w: 1},
+  digits: {method: "dpmpp_2m_sde", n: 30, p: 18, label: 3, w: 1},
 };
 
 export const defaults = (view) => ({

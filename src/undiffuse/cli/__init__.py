@@ -20,14 +20,17 @@ from cyclopts import App, CycloptsError
 from undiffuse.cli.bench import bench
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.learn import learn
+from undiffuse.cli.likelihood import likelihood
 from undiffuse.cli.report import report
 from undiffuse.cli.sample import sample
 from undiffuse.cli.show import show
 from undiffuse.cli.train import train
+from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, report, show, evaluate, verify, bench, learn)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, tune, report, show, evaluate, verify, bench, learn,
+                                                likelihood)
 
 app = App(
     name="undiffuse",

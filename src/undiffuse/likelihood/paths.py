@@ -1,7 +1,7 @@
 """A stochastic estimate: the likelihood ratio of one path, run backwards by the model and forwards by the noise.
 
-Noise leads a datum through the levels a_0 < ... < a_N, a = σ̂²; the model leads back by DDPM's steps. The ratio of the two
-laws of that path,
+Noise leads a datum through the levels a_0 < ... < a_N, a = σ̂²; the model leads back by DDPM's steps. The ratio of the
+two laws of that path,
 
     w = π(z_N) Π_i p(z_{i−1} | z_i)/q(z_i | z_{i−1}),  p = N(ρ z_i + (1 − ρ) D(z_i), a_{i−1} (1 − ρ)), ρ = a_{i−1}/a_i,
 

@@ -1,0 +1,32 @@
+"""`undiffuse likelihood RUN DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | None = None, part: str = "train",
+               divergence: Literal["auto", "exact", "hutchinson"] = "auto", probes: int = 8, tolerance: float = 1e-4,
+               dequantise: Literal["auto", "none", "uniform", "normal"] = "auto", draws: int = 1, seed: int = 0,
+               device: str = "auto") -> None:
+    """Score every row of DATA by its log-likelihood, with the errors of the score and a rank: 1 is the most unusual.
+
+    Args:
+        run: Folder of the run.
+        data: Rows of the kind that the run was trained on: a built-in set, a file or a folder.
+        out: The table to write, .csv; scores.csv in the run by default. A figure of the same name, .png, is beside it.
+        n: That many rows, at random; all by default.
+        part: train or test, where DATA has both.
+        divergence: exact, or hutchinson by random probes; auto is exact up to 64 numbers a row.
+        probes: How many, for hutchinson.
+        tolerance: Of the ODE's steps, relative and absolute.
+        dequantise: How grey levels become real numbers: normal (auto), uniform or none.
+        draws: Draws of those for every image; more make a tighter bound.
+        seed: The seed of everything random.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+    from undiffuse.report.scores import score
+
+    print(score(run, data, out or run / "scores.csv", n=n, part=part, seed=seed, device=device, divergence=divergence,
+                probes=probes, rtol=tolerance, atol=tolerance, dequantise=dequantise, draws=draws))

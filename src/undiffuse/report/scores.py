@@ -1,0 +1,72 @@
+"""A table of scores: the log-likelihood of given rows under a run, with its budget, a rank and a figure."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from undiffuse import training
+from undiffuse.data import Dataset, open_data, save_samples
+from undiffuse.data.writers import atomic
+from undiffuse.errors import InputError
+from undiffuse.likelihood import Likelihood, log_likelihood
+from undiffuse.model import Model
+from undiffuse.report.likelihood import scores_figure, unusual
+
+
+def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str,
+          **options: Any) -> str:
+    """Write the table `out` (.csv) and the figure beside it (.png); a summary in a few lines.
+
+    Columns: row, rank (1: the most unusual), log_prob, bits_per_dim, and the parts of `Likelihood`.
+    """
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"got {out}; expected a name that ends in .csv")
+    opened, model = training.open_run(run), training.load(run, device=device)
+    experiment = opened.experiment
+    data = open_data(source, size=experiment.size, n=n, seed=seed, part=part)
+    _same_kind(opened.config["data"], data, model)
+    found = _watched(model, data, seed, options)
+    table = {"row": torch.arange(1.0, 1 + len(data)), "rank": found.log_prob.argsort().argsort() + 1.0,
+             "log_prob": found.log_prob, "bits_per_dim": found.bits_per_dim, **found.budget()}
+    save_samples(out, torch.stack([column.double() for column in table.values()], 1), columns=list(table))
+    picture = out.with_suffix(".png")
+    with atomic(picture) as file:
+        file.write(scores_figure(found, data))
+    return f"{summary(found)}\n{out} and {picture}"
+
+
+def summary(found: Likelihood) -> str:
+    """The mean with its standard error over the rows, the errors of a row, and the most unusual ones."""
+    values, unit = (found.bits_per_dim, "bits/dim, at most") if found.discrete else (found.log_prob, "nats")
+    spread = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    parts = ", ".join(f"{name} {float(getattr(found, name).median()):.2g}"
+                      for name in ("stderr", "solver", "truncation_error", "prior"))
+    rows = ", ".join(str(i + 1) for i in unusual(found).tolist())
+    return (f"{len(values)} rows: mean {float(values.mean()):.4f} ± {spread:.4f} {unit}, "
+            f"{float(found.nfe.median()):.0f} evaluations a row\nmedian error of a row in nats: {parts}\n"
+            f"most unusual rows: {rows}")
+
+
+def _watched(model: Model, data: Dataset, seed: int, options: dict[str, Any]) -> Likelihood:
+    """The likelihood, with a bar on a terminal."""
+    block = 32 if data.x[0].numel() > 64 else 256
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("scoring", total=len(data))
+        return log_likelihood(model, data.x, seed=seed, block=block,
+                              progress=lambda done, of: bar.update(task, completed=done), **options)
+
+
+def _same_kind(about: dict[str, Any], data: Dataset, model: Model) -> None:
+    """InputError where the rows are of another kind than those of the run."""
+    here = {"kind": data.kind, "levels": data.levels, "columns": list(data.columns)}
+    differing = [f"{name} {here[name]!r} and not {about[name]!r}" for name in here
+                 if here[name] != (list(about[name]) if name == "columns" else about[name])]
+    if differing:
+        raise InputError(f"got {data.name}, which has {', '.join(differing)} as the run's data; give rows of that kind")

@@ -1,12 +1,19 @@
-"""How the documentation is built: `make docs`."""
+"""How the documentation is built: `make docs`. Nothing is fetched, and a warning is an error."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "undiffuse"
 author = "The undiffuse developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
 html_theme = "furo"
 html_title = "undiffuse"
-myst_enable_extensions = ["dollarmath", "colon_fence"]
-nb_execution_mode = "off"
+html_math_renderer = "mathml"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # the chapters come with the outputs of a run, see course.py
 autodoc_member_order = "bysource"
 exclude_patterns = ["_build"]
 html_static_path: list[str] = []
@@ -22,6 +29,16 @@ def _as_written(app, what, name, obj, options, lines):  # type: ignore[no-untype
         lines[i] = "`".join(parts)
 
 
+def _generate(app):  # type: ignore[no-untyped-def]
+    """The pages that are made from others: chapters with their outputs, and the index from papers to code."""
+    import course
+    import papers
+
+    course.write(Path(app.srcdir) / "course")
+    papers.write(Path(app.srcdir) / "papers.md")
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", _as_written)
+    app.connect("builder-inited", _generate)

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "check": "check", "verdict": "check",
+    "check": "checking", "verdict": "checking",
     "normals": "draws",
     "Picture": "picture", "panels": "picture", "film": "picture", "finished": "picture",
     "river": "pictures", "clouds": "pictures", "curves": "pictures", "arrows": "pictures", "histograms": "pictures",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.learn.check import Check, verdict
+from undiffuse.learn.checking import Check, verdict
 from undiffuse.processes import Linear
 
 Rate = Callable[[Tensor], Tensor]

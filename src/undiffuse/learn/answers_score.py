@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.exact import Mixture
-from undiffuse.learn.check import Check, verdict
+from undiffuse.learn.checking import Check, verdict
 from undiffuse.learn.draws import normals
 from undiffuse.processes import VP
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from undiffuse.learn.check import Check
+from undiffuse.learn.checking import Check
 
 CHECKS: dict[str, Check] = {}

@@ -17,6 +17,7 @@ from undiffuse.sde import GaussianSDE
 
 Paths = tuple[Tensor, Tensor]
 """Times (N,) and states (N, n) of n paths on a line."""
+_LIGHT = ("white", "#ff922b")
 
 
 def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Paths] | None = None,
@@ -33,16 +34,16 @@ def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str
             t, x = paths[name]
             groups = (colours or {}).get(name)
             for i in range(min(lines, x.shape[1])):
-                ax.plot(t, x[:, i], lw=0.8, alpha=0.9, color="white" if groups is None else COLOURS[1 + int(groups[i])])
+                ax.plot(t, x[:, i], lw=0.8, alpha=0.9, color=_LIGHT[0 if groups is None else int(groups[i])])
         ax.set(title=name, xlabel="t  (0: data, T: noise)", xlim=(0, sde.T), ylim=(-reach, reach))
     axes[0].set_ylabel("x")
     return finished(figure, alt or f"The law of x_t for {', '.join(processes)}")
 
 
 def _reach(law: Mixture, sde: GaussianSDE) -> float:
-    last = law.diffused(sde, sde.T)
-    spread = max(float(law.covariance[0, 0]), float(last.covariance[0, 0])) ** 0.5
-    return 0.3 * float(law.means.abs().max()) + 3 * float(spread)
+    """How far up and down anything is to be seen."""
+    data = float(law.means.abs().max()) + 3 * float(law.covariances.amax()) ** 0.5
+    return max(data, 3.2 * float(law.diffused(sde, sde.T).covariance[0, 0]) ** 0.5)
 
 
 def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:
@@ -137,7 +138,7 @@ def paths(out: Samples) -> Paths:
 
 def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
     """The trajectory of samples in the plane as a film, from noise to data."""
-    far = 1.15 * float(torch.cat([out.trajectory[0][1], out.x]).abs().max())
+    far = 1.1 * float(torch.cat([out.trajectory[0][1], out.x]).abs().quantile(0.998))
     picked = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
     figures = []
     for t, x in picked:

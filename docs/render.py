@@ -1,0 +1,62 @@
+"""Chapters run cell by cell: what they print and draw becomes the output of a notebook."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from undiffuse.learn import chapters
+from undiffuse.learn.picture import Picture
+
+
+@dataclass
+class Executed:
+    """A chapter after a run: its cells, outputs by cell number, pictures, what it printed, processor seconds."""
+
+    cells: list[chapters.Cell]
+    outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+    printed: str = ""
+    seconds: float = 0.0
+
+    def notebook(self) -> str:
+        """The student's cells with the outputs of this run."""
+        return chapters.notebook(self.cells, self.outputs)
+
+
+def execute(path: Path, solutions: bool) -> Executed:
+    """Runs a chapter in a namespace of its own, with blanks or solved; an error in a cell is raised."""
+    shown = chapters.cells(path.read_text("utf-8"))
+    done, space, start = Executed(shown), {"__name__": "__main__"}, time.process_time()
+    for number, cell in enumerate(chapters.solved(shown) if solutions else shown):
+        if cell.kind == "code":
+            printed, value = run_cell(cell.text, space, f"{path.name}[{number}]")
+            done.printed += printed
+            done.outputs[number] = list(outputs(printed, value, done))
+    done.seconds = time.process_time() - start
+    return done
+
+
+def run_cell(text: str, space: dict[str, Any], name: str) -> tuple[str, Any]:
+    """What a cell prints, and the value of its last line if that is an expression."""
+    tree, value, stream = ast.parse(text, name), None, io.StringIO()
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    with contextlib.redirect_stdout(stream):
+        exec(compile(tree, name, "exec"), space)
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), name, "eval"), space)
+    return stream.getvalue(), value
+
+
+def outputs(printed: str, value: Any, done: Executed):  # type: ignore[no-untyped-def]
+    """A stream and a picture, as notebooks have them."""
+    if printed:
+        yield {"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
+    if isinstance(value, Picture):
+        done.pictures.append(value)
+        yield {"output_type": "display_data", "metadata": {}, "data": value._repr_mimebundle_()}

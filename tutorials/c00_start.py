@@ -1,0 +1,121 @@
+# %% [markdown]
+# # C0 · Start here
+#
+# *5 minutes. Nothing has to be downloaded, and a laptop's processor is enough for the whole course.*
+#
+# **Goal.** See noise become data once, and know the map.
+#
+# A diffusion model is two sentences. *Destroy data slowly with noise, so slowly that each step can be undone. Learn to
+# undo one step.* What undoes a step is a vector field, the score $\nabla\log p_t(x)$, and one lemma makes it learnable:
+# it is the average, over everything the noisy point may have been, of a direction that we can write down.
+#
+# | chapter | question |
+# |---|---|
+# | C1 | what is noise that adds up, and what does $dx=f\,dt+g\,dw$ mean? |
+# | C2 | three ways to forget: VP, VE, sub-VP |
+# | C3 | what is the score, and how does probability flow? |
+# | C4 | how does one run time backwards? |
+# | C5 | how is the score learned? |
+# | C6 | which solver, and what does a step cost? |
+# | C7 | the deterministic twin: encoding and likelihood |
+# | C8 | DDPM is this, discretised |
+# | C9 | pictures, conditions, guidance |
+# | C10 | inverse problems: asking questions |
+# | C11 | latents, text to image, and whom it affects |
+#
+# <!-- seeds: S0.6-8 S0.45 S1.1-4 S2.3 S3.34 S4.2 S4.3 S4.4 S4.14 -->
+
+# %%
+import torch
+
+import undiffuse as ud
+from undiffuse import learn
+
+law = ud.Mixture([0.3, 0.7], [[-2.0], [1.5]], [0.05, 0.15])
+sde = ud.VP()
+model = law.denoiser(sde)
+out = ud.sample(model, 400, "euler_maruyama", 300, grid="time", t_end=1e-3, trajectory=True, seed=1)
+learn.river(law, {"Reverse SDE": sde}, {"Reverse SDE": learn.paths(out)},
+            alt="Bright: the density of x_t. White: paths that start as noise on the right and end in the two modes.")
+
+# %% [markdown]
+# Read the picture from right to left. At $t=1$ everything is one Gaussian; the paths start there, at random. Each is
+# pushed by the score and shaken by fresh noise, and at $t=0$ three tenths of them have arrived in the lower mode and
+# seven tenths in the upper one. Nobody counted: the shares are in the score.
+#
+# The model here is *exact*, because for a mixture of Gaussians every integral can be done. The course uses such laws
+# wherever it can. Then an error on a plot is an error of the method you are looking at, and nothing else.
+
+# %%
+points = ud.open_data("8gaussians").x[:2000].double()
+blobs = ud.Mixture.fit(points, 8)
+film = ud.sample(blobs.denoiser(sde), 1500, "ancestral", 60, trajectory=True)
+learn.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
+
+# %% [markdown]
+# ## Notation
+#
+# $t=0$ is the data, $t=T$ is noise. The kernel is $x_t=\alpha_tx_0+\sigma_tz$ with $z$ standard normal; $f=\alpha'/\alpha$ and
+# $g^2=(\sigma^2)'-2f\sigma^2$ follow. $p_t$ is the density of $x_t$, $s_t=\nabla\log p_t$ its score, $D_t(x)=E[x_0\mid x_t=x]$ the
+# denoiser, $\lambda=\log(\alpha/\sigma)$ the log-SNR. Samplers run with decreasing $t$, so $dt<0$. In code `x` is (B, ...), `t` is a
+# number or (B,).
+#
+# ## One page to keep
+#
+# | | |
+# |---|---|
+# | forward | $dx=f\,dt+g\,dw$ |
+# | backward | $dx=[f-g^2s]\,dt+g\,d\bar w$ (SDE), $dx=[f-\tfrac12g^2s]\,dt$ (ODE), the same marginals |
+# | learn | minimise $E\lVert\sigma s_\theta(x_t,t)+z\rVert^2$: the floor is not 0 |
+# | convert | $\hat z=-\sigma s$, $D=(x+\sigma^2s)/\alpha$ |
+# | likelihood | $\log p_0(x_0)=\log p_T(x_T)+\int\nabla\cdot v\,dt$ |
+# | condition | $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$ |
+#
+# ## Seeds and devices
+#
+# Nothing is seeded globally here. Every random number is a function of an address (seed, purpose, step, sample), so
+# sample 7 of seed 0 is the same alone, in a batch, today and tomorrow.
+
+# %%
+from undiffuse.training import pick_device
+
+again = ud.sample(model, 1, "ancestral", 50, seed=0, first_index=7)
+print("the same sample:", torch.equal(again.x[0], ud.sample(model, 20, "ancestral", 50, seed=0).x[7]))
+print("device:", pick_device("auto"))
+
+# %% [markdown]
+# ## Are you ready?
+#
+# Three questions about Gaussians are all that the course assumes.
+#
+# **1.** $X\sim N(1,4)$. What is the law of $2X-1$? <details><summary>Answer</summary>
+#
+# $N(1,16)$: the mean goes through the formula, the variance is multiplied by $2^2$.
+#
+# </details>
+#
+# **2.** $X$ and $Z$ are independent standard normals. What is $E[X\mid X+Z=2]$? <details><summary>Answer</summary>
+#
+# 1. Signal and noise are equally strong, so half of what is seen is signal. This little fact is the whole of denoising.
+#
+# </details>
+#
+# **3.** $X$ has variance 2, $Z$ has variance 1, they are independent. What is the variance of $0.6X+0.8Z$? Write it down;
+# the exercise checks it. In every exercise `...` is the place for your answer.
+
+# %% exercise c0.1
+variance = ...
+learn.check("c0.1", variance)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# variance = 0.6**2 * 2 + 0.8**2 * 1
+# learn.check("c0.1", variance)
+# ```
+#
+# </details>
+#
+# Work in a copy: `undiffuse learn open c01 --out mine` writes the chapter as `.py` and `.ipynb`;
+# `undiffuse learn check mine/c01_noise.py` tells which answers are right.

@@ -1,0 +1,182 @@
+# %% [markdown]
+# # C2 · Three ways to forget
+#
+# *25 minutes.* **Goal.** Know VP, VE and sub-VP by their kernels, compare them fairly, and see that they are one process in
+# three coats.
+#
+# Theory: P5 (kernels), P15 (one path, many clocks).
+#
+# <!-- seeds: S0.2 S0.5 S0.16-27 S1.5-11 S1.29 S2.4 S2.6 S2.7 S3.6 S3.7 S3.11-19 S4.2 -->
+#
+# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to simulate a path to train a
+# model. Before you run the cell: which of the three pictures will end at the same width whatever the data?
+
+# %%
+import torch
+
+import undiffuse as ud
+from undiffuse import learn
+
+law = ud.Mixture([1, 1], [[-2.0], [2.0]], 0.04)
+x0, origin = law.sample(4000, labels=True)
+three = {"VP": ud.VP(), "VE": ud.VE(0.02, 6.0, from_data=True), "sub-VP": ud.SubVP()}
+runs = {name: ud.simulate(sde, x0, 400, seed=1, trajectory=True)[:, :, 0] for name, sde in three.items()}
+t = torch.linspace(0, 1, 401)
+learn.river(law, three, {name: (t, x) for name, x in runs.items()}, colours=dict.fromkeys(three, origin),
+            alt="VP, VE and sub-VP from two modes, with the same noise; paths coloured by the mode they came from.")
+
+# %%
+more = {**three, "g = 25^t": ud.PowerVE(25.0), "g = e^t": ud.PowerVE(2.718282)}
+for name, sde in more.items():
+    a, s = float(sde.alpha(torch.tensor(1.0))), float(sde.sigma(1.0))
+    print(f"{name:9} alpha(1) = {a:.4f}   sigma(1) = {s:8.4f}   deviation of x_1 = {(a**2 * 4.04 + s**2) ** 0.5:8.4f}")
+print({name: [round(float(x[k].std()), 2) for k in (0, 100, 200, 400)] for name, x in runs.items()})
+learn.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t))) for name, sde in more.items()},
+             "t", "share of the signal", title="How fast each process forgets data of variance 1")
+
+# %% [markdown]
+# **Does VP preserve the variance?** <details><summary>Answer</summary>
+#
+# Only a variance of 1: $\operatorname{Var}x_t=\alpha^2\operatorname{Var}x_0+1-\alpha^2$. Here the data have variance 4.04, and the printed deviations
+# fall from 2.01 to 1.
+#
+# </details>
+#
+# **Does** $p_T$ **depend on** $p_0$**?** <details><summary>Answer</summary>
+#
+# A little, always. VP(0.1, 20) ends with $\alpha=e^{-5.025}=.0066$: six thousandths of the data are left. VE shrinks nothing; its
+# prior $N(0,\sigma_T^2)$ ignores mean and variance of the data, an error of relative size $|x_0|/\sigma_T$.
+#
+# </details>
+#
+# **Why should VE's noise grow, and what if it grows too little or too much?** <details><summary>Answer</summary>
+#
+# It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. Too little, and the
+# reverse starts where no data would ever be. Too much, and there are more octaves of noise to walk back through with the
+# same number of steps (museum, D12). $g=\lambda^t$ spends equal time on every octave; at $\lambda=1$ it is Brownian motion, and the
+# formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit $t$.
+#
+# </details>
+#
+# ## The same picture three times
+#
+# Divide $x_t$ by $\alpha_t$ and use $\sigma/\alpha$ as the clock: then all three are Brownian motion seen by different watches. If that is
+# true, equal noise must give equal samples.
+
+# %%
+lam = torch.linspace(-1.5, 4.0, 30, dtype=torch.float64)
+z = 4.5 * learn.normals(500, 1)
+ends = {}
+for name, sde in three.items():
+    times = sde.time_of(lam)
+    ends[name] = ud.sample(law.denoiser(sde), method="ddim", grid=times, x_T=sde.alpha(times[0]) * z).x
+print("largest difference:", max(float((x - ends["VP"]).abs().max()) for x in ends.values()))
+roll = ud.open_data("swiss_roll").x[:1500].double()
+shots = {f"t = {s}": ud.VP().perturb(roll, s, learn.normals(1500, 2)) for s in (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)}
+learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and at t = 1 a round cloud is left.")
+
+# %% [markdown]
+# **When is the last cloud not round?** <details><summary>Answer</summary>
+#
+# When $\alpha_T$ is not small against the spread of the data: the covariance is $\alpha_T^2C+\sigma_T^2I$.
+#
+# </details>
+#
+# ## Exercises
+#
+# Compute $\alpha(t)$ and $\sigma^2(t)$ for any $f(t)$, $g^2(t)$ by quadrature: $\log\alpha=\int f$, and noise that was added at $s$ has shrunk by
+# $\alpha(t)/\alpha(s)$ when $t$ comes.
+
+# %% exercise c2.1
+def kernel(f, g2, t, n=4000):
+    s = torch.linspace(0, t, n + 1, dtype=torch.float64)
+    log_alpha = torch.cat([torch.zeros(1), torch.cumulative_trapezoid(f(s), s)])
+    return ..., ...
+
+
+learn.check("c2.1", kernel)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def kernel(f, g2, t, n=4000):
+#     s = torch.linspace(0, t, n + 1, dtype=torch.float64)
+#     log_alpha = torch.cat([torch.zeros(1), torch.cumulative_trapezoid(f(s), s)])
+#     return log_alpha[-1].exp(), torch.trapezoid(g2(s) * torch.exp(2 * (log_alpha[-1] - log_alpha)), s)
+#
+#
+# learn.check("c2.1", kernel)
+# ```
+#
+# </details>
+#
+# **Find the bug** (museum, D1). Simulating VP up to $t=.3$ gives mean .630 and deviation .777. This function says .793 and .609.
+
+# %% exercise c2.2
+def vp(t):
+    B = 0.1 * t + 9.95 * t**2
+    alpha_bar = torch.exp(torch.tensor(-0.5 * B))
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+learn.check("c2.2", vp)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def vp(t):
+#     B = 0.1 * t + 9.95 * t**2
+#     alpha = torch.exp(torch.tensor(-0.5 * B))
+#     return alpha, (1 - alpha**2).sqrt()
+#
+#
+# learn.check("c2.2", vp)
+# ```
+#
+# </details>
+#
+# Sub-VP has $g^2=\beta(1-e^{-2B})$. Solve $V'=-\beta V+g^2$ for its deviation as a function of $B$ (museum, D22).
+
+# %% exercise c2.3
+def sub_vp(B):
+    return ...
+
+
+learn.check("c2.3", sub_vp)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def sub_vp(B):
+#     return 1 - torch.exp(torch.tensor(-B))
+#
+#
+# learn.check("c2.3", sub_vp)
+# ```
+#
+# </details>
+#
+# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR falls at a constant rate, with $\alpha(0)>.99$ and $\alpha(1)<.01$.
+
+# %% exercise c2.4
+def alpha(t):
+    return ...
+
+
+learn.check("c2.4", alpha)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def alpha(t):
+#     return torch.sigmoid(2 * (5 - 10 * t)).sqrt()
+#
+#
+# learn.check("c2.4", alpha)
+# ```
+#
+# </details>

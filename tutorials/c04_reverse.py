@@ -1,0 +1,148 @@
+# %% [markdown]
+# # C4 · Running time backwards
+#
+# *30 minutes.* **Goal.** The reverse SDE, why the score appears in it, and what its Wiener process is. Generate data with an
+# exact score.
+#
+# Theory: P7 (time reversal, parts A to D), P4 (Tweedie).
+#
+# <!-- seeds: S0.4 S0.36-39 S1.16-18 S2.8-11 S2.34 S3.8-10 S4.8-10 S4.12 S4.13 -->
+#
+# Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the noise knows nothing of
+# the state that it hits. But look at it from the other side: *given where the step ended*, is the noise still centred at 0?
+
+# %%
+import itertools
+
+import torch
+
+import undiffuse as ud
+from undiffuse import learn
+
+law, sde, t, dt = ud.Mixture([0.4, 0.6], [[-1.0], [1.2]], [0.1, 0.2]), ud.VP(), 0.3, 1e-3
+model, n = law.denoiser(sde), 400_000
+before, g = law.diffused(sde, t - dt).sample(n), float(sde.g2(t - dt) ** 0.5)
+dw = dt**0.5 * learn.normals(n, 1)
+s = model.score(before + sde.drift(before, t - dt) * dt + g * dw, t)
+slope, error = float((dw * s).mean() / s.square().mean()), (dt / n / float(s.square().mean())) ** 0.5
+print(f"slope of dw against the score: {slope:.5f} ± {error:.5f};  -g dt = {-g * dt:.5f}")
+figure, axes = learn.panels(2, 3.2, sharey=True)
+for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it led", "dw + g s dt"), strict=True):
+    mean = [float(noise[(s - c).abs() < 0.25].mean()) for c in range(-4, 5)]
+    ax.bar(range(-4, 5), mean, width=0.9)
+    ax.plot([-4.5, 4.5], [4.5 * g * dt, -4.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
+    ax.set(title=title, xlabel="score at the end of the step", ylim=(-0.013, 0.013))
+learn.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
+
+# %% [markdown]
+# *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.* That is
+# Tweedie's formula for one step. Subtract what the present predicts and a fresh, centred noise is left:
+#
+# $$d\bar w=dw+g\,s\,dt,\qquad dx=f\,dt+g\,dw=[f-g^2s]\,dt+g\,d\bar w .$$
+#
+# **Is** $d\bar w$ **just** $-dw$**?** <details><summary>Answer</summary>
+#
+# No. $-dw$ has the right law on its own, but given $x_t$ its mean is $+g\,s\,dt$. The same goes for $W_T-W_{T-s}$, which is a Brownian
+# motion but not independent of $x_T$. Feeding fresh noise of either sign into the forward drift reverses nothing.
+#
+# </details>
+#
+# Now run it. What has been sampled if you stop at $t=.3$?
+
+# %%
+out = ud.sample(model, 4000, "euler_maruyama", 500, grid="time", t_end=1e-3, trajectory=True)
+ode = ud.sample(model, 4000, "heun", 100, grid="time", t_end=1e-3)
+for name, x in (("SDE", out.x), ("ODE", ode.x), ("law", law.sample(4000, 1))):
+    print(f"{name}: mean {x.mean():.3f}, deviation {x.std():.3f}, W1 {ud.metrics.w1_1d(x, law.sample(20_000, 2)):.4f}")
+learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.paths(out)}, lines=30)
+
+# %% [markdown]
+# **We stop at t = .3.** <details><summary>Answer</summary>
+#
+# $p_{.3}$: every marginal is there on the way, and each is as good a sample of its own law as the last.
+#
+# </details>
+#
+# **Why add noise while removing noise? Can one leave it out?** <details><summary>Answer</summary>
+#
+# Not by itself. With the whole of $g^2s$ and no noise everything contracts into the modes. If the noise goes, half of the score
+# has to go too, and the result is the probability-flow ODE (C7). In between lies a family: noise $\eta g$, score ½(1+η²)g².
+#
+# </details>
+#
+# **Sign lab.** Four signs, one way home. The cell runs $dx=[\pm f\pm g^2s]\,dt+g\,dw$ backwards and measures the distance to the data.
+
+# %%
+truth, times = law.sample(4000, 3), torch.linspace(1, 1e-3, 301, dtype=torch.float64)
+for a, b in itertools.product((1, -1), repeat=2):
+    x = learn.normals(4000, 1, seed=5)
+    for k, (now, then) in enumerate(itertools.pairwise(times)):
+        drift = a * sde.drift(x, now) + b * sde.g2(now) * model.score(x, now)
+        x = x + drift * (then - now) + (sde.g2(now) * (now - then)) ** 0.5 * learn.normals(4000, 1, seed=9 + k)
+    print(f"sign of f {a:+d}, sign of g²s {b:+d}:  W1 to the data = {ud.metrics.w1_1d(x, truth):.3g}")
+
+# %% exercise c4.2
+signs = (..., ...)
+learn.check("c4.2", signs)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# signs = (1, -1)
+# learn.check("c4.2", signs)
+# ```
+#
+# </details>
+#
+# Write the reverse drift for $dt<0$, from the values of $f(x,t)$, $g$ and $s$.
+
+# %% exercise c4.1
+def reverse_drift(f, g, s):
+    return ...
+
+
+learn.check("c4.1", reverse_drift)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def reverse_drift(f, g, s):
+#     return f - g**2 * s
+#
+#
+# learn.check("c4.1", reverse_drift)
+# ```
+#
+# </details>
+#
+# And the family with noise $\eta g$ that has the same marginals for every $\eta\ge0$.
+
+# %% exercise c4.3
+def family(f, g, s, eta):
+    return ...
+
+
+learn.check("c4.3", family)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def family(f, g, s, eta):
+#     return f - 0.5 * (1 + eta**2) * g**2 * s
+#
+#
+# learn.check("c4.3", family)
+# ```
+#
+# </details>
+#
+# **Find the bug** (museum, D8). A sampler of 500 steps appends `x` when `i % 50 == 0` and labels frame $k$ of $K$ with
+# $1-k/K$. <details><summary>Answer</summary>
+#
+# The last frame is that of step 450; the finished sample is never stored, and the labels are off by up to .09. Store pairs
+# $(t,x)$, as `trajectory=True` does.
+#
+# </details>

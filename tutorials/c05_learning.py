@@ -1,0 +1,174 @@
+# %% [markdown]
+# # C5 · Learning the score by denoising
+#
+# *35 minutes.* **Goal.** From the lemma to a loss, its weight, what the network should output, and the floor below which no
+# network can go.
+#
+# Theory: P1 to P3 (the equivalence), P14 (weights).
+#
+# <!-- seeds: S0.3 S0.29-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
+#
+# One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A regression does
+# not mind: its best answer is the mean, and the mean of the proposals *is* the score.
+
+# %%
+import torch
+
+import undiffuse as ud
+from undiffuse import learn
+
+law, sde = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05]), ud.VP()
+exact, t = law.denoiser(sde), torch.tensor(0.35, dtype=torch.float64)
+alpha, sigma = sde.alpha(t), sde.sigma(t)
+here = torch.tensor([[0.15, 0.1]], dtype=torch.float64)
+x0 = law.posterior(torch.eye(2), here[0] / alpha, sigma / alpha).sample(40)
+figure, (ax,) = learn.panels(1, 4.2, 4.6)
+ax.scatter(*law.sample(1500).T, s=3, color="#ced4da")
+pull = 0.25 * (alpha * x0 - here) / sigma**2
+ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
+ax.quiver(*here.T, *(0.25 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012, color="black")
+ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
+learn.finished(figure, "Thin arrows point from one noisy point towards many origins; the thick one, their mean, is the score.")
+
+# %% [markdown]
+# Training is a loop of six lines: draw data, a time, noise; move; compare; improve. `ud.train` is this with averaged weights,
+# checkpoints and a log.
+
+# %%
+net = ud.nets.initialize(ud.nets.build("mlp", (2,), width=64, depth=2), seed=0)
+model, losses = ud.Denoiser(net, sde, shape=(2,), sigma_data=1.0), []
+adam, levels = torch.optim.Adam(net.parameters(), lr=3e-3), ud.loss.Levels("time", sigma_data=1.0, low=0.02)
+for k in range(1200):
+    clean, z = law.sample(256, first_index=256 * k).float(), learn.normals(256, 2, seed=k).float()
+    loss = ud.loss.denoising_loss(model, clean, levels.times(sde, 0, k, 0, 256, 256), z, "simple").mean()
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    losses.append(float(loss))
+q = levels.quantile(sde, (torch.arange(200) + 0.5) / 200)
+floor = float(ud.loss.loss_floor(law, sde, q, "simple").value.mean())
+smooth = torch.tensor(losses).unfold(0, 100, 20).mean(1)
+print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score is off by {smooth[-1] - floor:.4f}")
+learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="The loss and its floor (dashed)")
+
+# %% [markdown]
+# **Can the loss reach 0?** <details><summary>Answer</summary>
+#
+# No. Two clean points can give the same noisy one, and then nobody can tell the noise. The floor is
+# $E\lVert z-E[z\mid x_t]\rVert^2$. What the network can still improve is the difference: loss − floor = the error of the score (P3). The floor
+# is 0 for a data set of one point, which makes a good unit test.
+#
+# </details>
+#
+# **Why multiply by** $\sigma_t$**? And which weight?** <details><summary>Answer</summary>
+#
+# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is another choice:
+# $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14); $\lambda=g^2$ bounds the likelihood (P10).
+#
+# </details>
+#
+# **Why average the weights (EMA) for sampling?** <details><summary>Answer</summary>
+#
+# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less of it.
+#
+# </details>
+
+# %%
+made = ud.sample(model, 1500, steps=20)
+learn.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, steps=20).x, "data": law.sample(1500)},
+             reach=2.2, alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
+
+# %% [markdown]
+# ## Exercises
+#
+# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the weight $\sigma^2$.
+
+# %% exercise c5.1
+def dsm_loss(score, x0, z, alpha, sigma):
+    return ...
+
+
+learn.check("c5.1", dsm_loss)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def dsm_loss(score, x0, z, alpha, sigma):
+#     return (sigma * score(alpha * x0 + sigma * z) + z).square().sum(1)
+#
+#
+# learn.check("c5.1", dsm_loss)
+# ```
+#
+# </details>
+#
+# Split $E\lVert Z-a\rVert^2$ for samples `Z` (n, d): return the squared bias $\lVert EZ-a\rVert^2$ and the variance $E\lVert Z-EZ\rVert^2$.
+
+# %% exercise c5.2
+def split(Z, a):
+    return ..., ...
+
+
+learn.check("c5.2", split)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def split(Z, a):
+#     return (Z.mean(0) - a).square().sum(), (Z - Z.mean(0)).square().sum(1).mean()
+#
+#
+# learn.check("c5.2", split)
+# ```
+#
+# </details>
+#
+# **Find the bug** (museum, D5). These features are meant for $t=0\ldots1000$ and are fed $t\in[0,1]$: almost nothing changes. Repair them.
+
+# %% exercise c5.3
+def features(t):
+    angle = t[:, None] * 10_000 ** -torch.linspace(0, 1, 16)
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+learn.check("c5.3", features)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def features(t):
+#     angle = 1000 * t[:, None] * 10_000 ** -torch.linspace(0, 1, 16)
+#     return torch.cat([angle.sin(), angle.cos()], 1)
+#
+#
+# learn.check("c5.3", features)
+# ```
+#
+# </details>
+#
+# *For the curious:* one update of Adam with `lr=0.1`, `b=(0.9, 0.999)`, `eps=1e-8`; `k` counts from 1. Return the new `p, m, v`.
+
+# %% exercise c5.4
+def adam_step(p, g, m, v, k):
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    return ..., m, v
+
+
+learn.check("c5.4", adam_step)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def adam_step(p, g, m, v, k):
+#     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+#     return p - 0.1 * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8), m, v
+#
+#
+# learn.check("c5.4", adam_step)
+# ```
+#
+# </details>

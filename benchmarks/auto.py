@@ -7,15 +7,10 @@ what stands in the table is the error of the default over the least error of all
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 
 from undiffuse.bench.laws import Problem, digits, modes
-from undiffuse.bench.solvers import BUDGETS, evaluations_a_step
-
-MULTISTEP = ("ddim", "dpm_solver_2m", "dpmpp_2m", "dpmpp_2m_heun", "dpmpp_3m", "dpmpp_3m_classic", "unipc", "unipc_3",
-             "deis_2", "deis_3", "ipndm")
-SINGLESTEP = ("dpm_solver_2s", "dpm_solver_3s", "dpmpp_2s", "dpmpp_3s", "rk4_log_snr", "heun_sigma")
-GRIDS = ("time", "time_quadratic", "log_snr", "karras")
+from undiffuse.bench.published import entries
+from undiffuse.bench.solvers import BUDGETS
 
 
 def table(seeds: str = "3", n: str = "128") -> Iterator[str]:
@@ -39,7 +34,5 @@ def table(seeds: str = "3", n: str = "128") -> Iterator[str]:
 
 def published(problem: Problem, budget: int) -> Iterator[tuple[float, str]]:
     """The error of every published entry and its name."""
-    for method, grid, last in product(MULTISTEP, GRIDS, (False, True)):
-        yield problem.error(method, budget, grid, lower_final=last)[0], f"{method} on {grid}" + " to order 1" * last
-    for method, grid in product(SINGLESTEP, GRIDS):
-        yield problem.error(method, max(1, budget // evaluations_a_step(method)), grid)[0], f"{method} on {grid}"
+    for entry in entries(budget):
+        yield problem.error(entry.method, entry.steps, entry.grid, **entry.options)[0], entry.name

@@ -33,6 +33,15 @@ def modes(seed: int = 0, scale: float = 1.0) -> Mixture:
     return rescaled(law, scale)
 
 
+def clusters(seed: int = 0, scale: float = 1.0, dim: int = 16, count: int = 10) -> Mixture:
+    """`count` components in `dim` dimensions, turned at random, deviations 0.05 to 0.5 before it is rescaled."""
+    means = normal(seed, Purpose.DATA, 20, 0, count, (dim,), torch.float64)
+    basis = torch.linalg.qr(normal(seed, Purpose.DATA, 21, 0, count, (dim, dim), torch.float64))[0]
+    u = uniform(seed, Purpose.DATA, 22, 0, count, (1 + dim,))
+    spectrum = (0.05 + 0.45 * u[:, 1:]) ** 2
+    return rescaled(Mixture(0.5 + u[:, 0], means, basis * spectrum[:, None] @ basis.mT), scale)
+
+
 def digits(seed: int = 0, scale: float = 1.0) -> Mixture:
     """10 components with full covariances fitted to the bundled 8 × 8 digits, of root mean variance `scale`."""
     x = open_data("digits").x.double().flatten(1)

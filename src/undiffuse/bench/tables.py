@@ -8,6 +8,7 @@ from undiffuse.bench import stochastic
 from undiffuse.bench.orders import PROCESSES, measurable, orders
 from undiffuse.bench.overhead import overheads
 from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
+from undiffuse.bench.tuned import tuned_table
 from undiffuse.steps import METHODS
 
 
@@ -56,4 +57,4 @@ def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
 
 
 TABLES = {"orders": order_table, "solvers": solver_table, "overhead": overhead_table,
-          "stochastic": stochastic_table}
+          "stochastic": stochastic_table, "tuned": tuned_table}

@@ -1,7 +1,7 @@
 """Tuned sampling: times and coefficients fitted to one model, in closed form, from a few dozen reference paths."""
 
-from undiffuse.tuning.files import attach, digest, load, save
+from undiffuse.tuning.files import NAME, attach, digest, load, save
 from undiffuse.tuning.table import lines
 from undiffuse.tuning.tune import EVALUATIONS, tune
 
-__all__ = ["EVALUATIONS", "attach", "digest", "lines", "load", "save", "tune"]
+__all__ = ["EVALUATIONS", "NAME", "attach", "digest", "lines", "load", "save", "tune"]

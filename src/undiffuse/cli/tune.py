@@ -1,0 +1,33 @@
+"""`undiffuse tune RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
+         device: str = "auto") -> None:
+    """Fit the sampler to a run's model, for so many evaluations each; `sample` then uses it at --steps of that number.
+
+    Args:
+        run: Folder of the run.
+        evaluations: Numbers of evaluations.
+        trajectories: Exact paths to fit to, and as many to validate on.
+        rounds: Rounds that move the nodes; 0 fits coefficients only, at a tenth of the cost.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+    import sys
+
+    from undiffuse import training, tuning
+    from undiffuse.cli.select import stretches
+    from undiffuse.report.tuned import draw
+
+    def say(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"undiffuse: {line}", file=sys.stderr)
+
+    wanted = [n for first, count in stretches(evaluations) for n in range(first, first + min(count, 101))]
+    tuned = tuning.tune(training.load(run, device=device), wanted, trajectories=trajectories, rounds=rounds, say=say)
+    print(*tuning.lines(tuned.tuning), sep="\n")
+    path = tuning.save(tuned, run / tuning.NAME)
+    print(f"{path} and {draw(tuned.tuning, run / 'tuning.png')}; `undiffuse sample` uses it at these --steps")

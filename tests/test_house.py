@@ -319,8 +319,8 @@ def test_constraints_fit_every_machine() -> None:
     "import undiffuse",
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
-        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench", "tune",
-                                                         "learn", "likelihood")))),
+        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
+                                                         "tune", "learn", "likelihood")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -27,9 +27,9 @@ from undiffuse.inverse.observation import Apply, Local, Observation
 from undiffuse.model import Model, Wrapper
 from undiffuse.sde import Time
 from undiffuse.steps.combinators import hold, repeat
-from undiffuse.steps.matched import bridge
+from undiffuse.steps.matched import bridge, matched
 from undiffuse.steps.method import Plan
-from undiffuse.steps.start import held
+from undiffuse.steps.start import first_order
 from undiffuse.steps.state import Node, State, Step, nodes_of
 from undiffuse.steps.stochastic import multistep_sde
 
@@ -141,7 +141,7 @@ def daps(observation: Observation, plan: Plan, *, inner: int = 5) -> Step:
     """
 
     def step(state: State, s: Node) -> State:
-        x0 = _descend(plan, state, inner, 0.0)
+        x0 = _descend(plan, state, inner, first_order)
         local = near(observation, state, x0)
         draw = drawn(local, x0, _left(state, math.exp(-2 * state.node.log_snr)), state, s)
         return state.moved(s.alpha * draw + s.sigma * state.normal(s), s)
@@ -149,16 +149,19 @@ def daps(observation: Observation, plan: Plan, *, inner: int = 5) -> Step:
     return step
 
 
-def gibbs(observation: Observation, plan: Plan, *, inner: int = 8, repeats: int = 1) -> Step:
-    """x_0 ~ p(x_0 | z) by `inner` steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z), `repeats` times a node.
+def gibbs(observation: Observation, plan: Plan, *, inner: int = 4, repeats: int = 4) -> Step:
+    """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z): `repeats`
+    times a node.
 
-    Its stationary law at one σ̂ is that of p(x_0) N(z; x_0, σ̂²) p(y | z): the posterior's as σ̂ → 0 and `repeats` → ∞.
+    At one σ̂ it tends to the law p(x_0) N(z; x_0, σ̂²) p(y | z), which is the posterior's as σ̂ → 0.
 
     Reference: Wu et al. (2024), PnP-DM, algorithm 1, arXiv:2405.18782; Vono et al. (2019), split Gibbs.
     """
 
+    down = matched(plan, eta=1.0)
+
     def turn(state: State, s: Node, k: int) -> State:
-        x0 = _descend(plan, state, inner, 1.0, k)
+        x0 = _descend(plan, state, inner, down, k)
         here = replace(state, node=s)
         z = drawn(near(observation, here, x0), x0, math.exp(-2 * s.log_snr), state, s, k)
         return replace(state, x=s.alpha * z, node=s)
@@ -203,19 +206,14 @@ def _normals_like(rows: Tensor, state: State, s: Node, stage: int) -> Tensor:
     return torch.cat(pieces, 1)[:, : rows.shape[1]]
 
 
-def _descend(plan: Plan, state: State, inner: int, eta: float, turn: int = 0) -> Tensor:
-    """x_0 from a state: `inner` steps of the ODE (η = 0) or the reverse SDE (η = 1) to the end, then D."""
-    last, sde = plan.nodes[-1], plan.sde
-    x, node = state.x, state.node
-    steps = inner if node.log_snr < last.log_snr else 0
-    ladder = nodes_of(sde, time_grid(sde, inner, "karras", float(node.t), float(last.t)))[1:] if steps else []
-    for k, s in enumerate(ladder):
-        D = state.model.denoise(x, node)
-        keep, share, noise = bridge(node, s)
-        fresh = state.normal(s, _INNER + k + 4096 * turn) if eta else None
-        x = held(x, D, node, s) if fresh is None else keep * x + share * D + noise**0.5 * fresh
-        node = s
-    return state.model.denoise(x, node)
+def _descend(plan: Plan, state: State, inner: int, step: Step, turn: int = 0) -> Tensor:
+    """x_0 from a state: `inner` steps to the end of the grid, then D."""
+    last, here = plan.nodes[-1], state
+    if state.node.log_snr < last.log_snr:
+        times = time_grid(plan.sde, inner, "karras", float(state.node.t), float(last.t))[1:]
+        for k, s in enumerate(nodes_of(plan.sde, times)):
+            here = step(state.again(here.x, here.node, (turn * inner + k) % 1024), s)
+    return here.model.denoise(here.x, here.node)
 
 
 def _left(state: State, level2: float) -> float:

@@ -1,0 +1,154 @@
+"""Posterior samplers against the closed posterior, and what each of them keeps by construction."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from oracles import correlated_gaussian, f64, random_mixture
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.exact import Mixture
+from undiffuse.inverse import Identity, observe
+from undiffuse.inverse.observe import METHODS
+from undiffuse.model import Model
+from undiffuse.processes import EDM, VP
+from undiffuse.sampling import sample
+
+A, Y = f64(1.0, 0.5, 0.0, 0.0, -1.0, 2.0).reshape(2, 3), f64(0.3, -1.0)
+FOUR = Mixture([0.1, 0.4, 0.3, 0.2], [[1, 1], [1, -1], [-1, 1], [-1, -1]], 0.04)
+
+
+def close(x: Tensor, truth: Mixture, slack: float = 0.0) -> None:
+    """Mean and covariance of draws within 4.5 standard errors and a share `slack` of the deviations."""
+    sd = truth.covariance.diagonal().sqrt()
+    assert ((x.mean(0) - truth.mean).abs() < (4.5 / math.sqrt(len(x)) + slack) * sd).all()
+    apart = (x.mT.cov() - truth.covariance).abs() / (sd[:, None] * sd)
+    assert (apart < 4.5 * math.sqrt(2 / len(x)) + 2 * slack).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"particles": 64}, {"threshold": 1.0}])
+def test_particles_sample_a_gaussian_posterior_without_weights(options: dict[str, float]) -> None:
+    law = correlated_gaussian()
+    out = sample(observe(law.denoiser(VP()), A, Y, 0.3, exact=True, **options), 512, steps=8)
+    close(out.x, law.posterior(A, Y, 0.3))
+    assert out.log_evidence is not None
+    prior = torch.distributions.MultivariateNormal(law.mean @ A.mT, A @ law.covariance @ A.mT + 0.09 * torch.eye(2))
+    assert (out.log_evidence - prior.log_prob(Y)).abs().max() < 1e-2  # every step is exact, so is every weight
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("y", [0.15, 0.6])
+def test_particles_find_weights_and_widths_of_four_modes(y: float) -> None:
+    truth = FOUR.posterior(f64(1, 0)[None], [y], 0.1)
+    out = sample(observe(FOUR.denoiser(VP()), f64(1, 0)[None], [y], 0.1, exact=True), 2048)
+    mode = torch.cdist(out.x, FOUR.means).argmin(1)
+    weights = torch.bincount(mode, minlength=4) / len(mode)
+    assert (weights - truth.weights).abs().max() < 0.03
+    for k in range(2):
+        width = out.x[mode == k].std(0) / truth.covariances[k].diagonal().sqrt()
+        assert (width - 1).abs().max() < 0.05 + 3 / math.sqrt(2 * float((mode == k).sum()))
+    assert out.log_evidence is not None
+    runs = out.log_evidence[::64]
+    found = float(runs.logsumexp(0)) - math.log(len(runs))
+    seen = torch.distributions.Normal(FOUR.means[:, 0], 0.05**0.5).log_prob(f64(y))
+    error = float(runs.std()) / math.sqrt(len(runs))
+    assert abs(found - float((FOUR.weights.log() + seen).logsumexp(0))) < 0.15 + 3 * error
+
+
+@pytest.mark.slow
+def test_split_gibbs_samples_a_gaussian_posterior() -> None:
+    law = correlated_gaussian()
+    out = sample(observe(law.denoiser(EDM(sigma_max=10)), A, Y, 0.5, "gibbs", inner=2), 512, steps=25)
+    close(out.x, law.posterior(A, Y, 0.5), slack=0.1)
+
+
+def test_replacement_keeps_what_is_seen_but_not_its_noise() -> None:
+    model, mask = FOUR.denoiser(VP()), torch.tensor([True, False])
+    for method in ("replacement", "repaint"):
+        out = sample(observe(model, mask, [0.7, 0.0], 0.2, method), 100, steps=10).x
+        assert (out[:, 0] - 0.7).abs().max() < 0.02  # the posterior's deviation is 0.14
+
+
+def test_each_samples_norm_is_its_own() -> None:
+    model = observe(random_mixture().denoiser(VP()), f64(1, 0.5)[None], [0.3], 0.1, "dps")
+    whole = sample(model, 20, steps=12).x
+    assert torch.equal(sample(model, 1, steps=12, first_index=13).x, whole[13:14])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sample_i_is_the_same_bytes_in_every_request(method: str) -> None:
+    inner = random_mixture().denoiser(VP())
+    inner.block = 4
+    options = {"particles": 8, "group": 4} if method == "twisted" else {}
+    model = observe(inner, f64(1, 0.5)[None], [0.3], 0.1, method, **options)
+    whole = sample(model, 12, steps=4)
+    part = sample(model, 5, steps=4, first_index=6)
+    assert torch.equal(part.x, whole.x[6:11])
+    if whole.log_evidence is not None and part.log_evidence is not None:
+        assert torch.equal(part.log_evidence, whole.log_evidence[6:11])
+        assert torch.equal(whole.log_evidence[:4], whole.log_evidence[:1].expand(4))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_sample_may_have_its_own_y(method: str) -> None:
+    inner = random_mixture(3, 3).denoiser(VP())
+    inner.block = 4
+    options = {"particles": 4, "group": 4} if method == "twisted" else {}
+    rows = torch.stack([f64(0.2, torch.nan, 1.0), f64(torch.nan, 0.4, torch.nan)]).repeat_interleave(4, 0)
+    both = sample(observe(inner, Identity(), None, 0.1, method, **options), 8, steps=4, y=rows).x
+    for k in range(2):
+        alone = observe(inner, Identity(), rows[4 * k], 0.1, method, **options)
+        assert torch.allclose(sample(alone, 4, steps=4, first_index=4 * k).x, both[4 * k : 4 * k + 4], atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sde", ["edm", "rectified_flow"])
+def test_every_method_is_drawn_towards_y_from_every_process(method: str, sde: str) -> None:
+    from oracles import PROCESSES
+
+    law = correlated_gaussian()
+    out = sample(observe(law.denoiser(PROCESSES[sde]), A, Y, 0.05, method), 64, steps=30).x
+    free = law.sample(64)
+    assert (out @ A.mT - Y).norm(dim=1).median() < 0.5 * (free @ A.mT - Y).norm(dim=1).median()
+
+
+@pytest.mark.slow
+def test_a_function_that_is_not_linear_is_observed() -> None:
+    law = random_mixture(1, 2)
+    for method in ("mmps", "twisted", "diffpir", "gibbs"):
+        observed = observe(law.denoiser(VP()), lambda x: x.norm(dim=1, keepdim=True), [3.0], 0.05, method)
+        assert (sample(observed, 64, steps=40).x.norm(dim=1) - 3).abs().median() < 0.15
+
+
+@pytest.mark.slow
+def test_labels_are_conditions_still() -> None:
+    law = random_mixture(4, 2, labels=True)
+    inner: Model = law.denoiser(VP())
+    for method in ("mmps", "twisted"):
+        observed = observe(inner, f64(1, 0)[None], [0.3], 0.2, method)
+        x = sample(observed, 512, steps=30, label=1).x
+        assert torch.equal(x, sample(observed.given(label=1), 512, steps=30).x)
+        assert torch.allclose(x, sample(observe(inner.given(label=1), f64(1, 0)[None], [0.3], 0.2, method), 512,
+                                        steps=30).x, atol=1e-6)
+        if method == "twisted":
+            truth = law.given(1).posterior(f64(1, 0)[None], [0.3], 0.2)
+            close(x, truth, slack=0.1)
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda m: observe(m, A, Y, 0.1, "best"), lambda m: observe(m, A, Y, -0.1), lambda m: observe(m, A, Y[:1], 0.1),
+    lambda m: observe(m, A[:, :2], Y, 0.1), lambda m: observe(m, A, Y, 0.1, "dps", eta=2),
+    lambda m: observe(m, A, Y, 0.1, iteration=2), lambda m: observe(m, A[0], Y, 0.1),
+    lambda m: observe(m, A, Y, 0.1, units="grey"), lambda m: sample(observe(m, A, Y, 0.1, "dps"), 1, "ddim"),
+    lambda m: sample(observe(m, A, None, 0.1), 1), lambda m: sample(observe(m, A, Y, 0.1, "dps"), 1, steps=0),
+    lambda m: sample(observe(m, A, Y, 0.1, "twisted", particles=100), 1),
+    lambda m: observe(m, lambda x: x.detach(), Y, 0.1).denoise(torch.zeros(1, 3), 0.5),
+    lambda m: sample(observe(m, A, None, 0.1), 2, y=torch.zeros(2, 5)),
+])
+def test_nonsense_gets_a_sentence(wrong: object) -> None:
+    with pytest.raises(InputError, match=r"got .*"):
+        wrong(correlated_gaussian().denoiser(VP()))  # type: ignore[operator]

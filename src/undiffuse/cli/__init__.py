@@ -18,6 +18,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 
 from undiffuse.cli.bench import bench
+from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.learn import learn
 from undiffuse.cli.likelihood import likelihood
@@ -29,8 +30,8 @@ from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, tune, report, show, evaluate, verify, bench, learn,
-                                                likelihood)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, tune, ema, report, show, evaluate, likelihood,
+                                                verify, bench, learn)
 
 app = App(
     name="undiffuse",

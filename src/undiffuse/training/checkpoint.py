@@ -49,8 +49,9 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step}.safetensors"
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Writes a checkpoint atomically and removes all but the last two up to this step.
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
+         keep: int | None = KEEP) -> Path:
+    """Writes a checkpoint atomically and removes all but the last `keep` up to this step (None: removes nothing).
 
     Raises MachineError with the path and the bytes needed where it does not fit; the earlier ones stay as they were.
     """
@@ -62,7 +63,8 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     except MachineError as error:
         raise MachineError(f"{error} ({size} bytes are needed; the checkpoints before this one are kept)") from error
     sync_folder(folder)
-    _prune(folder, step)
+    if keep is not None:
+        _prune(folder, step, keep)
     return path
 
 
@@ -101,9 +103,9 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def _prune(folder: Path, step: int) -> None:
-    """Removes all checkpoints but the last two; those after the step are ones that were refused."""
-    kept = [s for s in steps(folder) if s <= step][-KEEP:]
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Removes all checkpoints but the last ones; those after the step are ones that were refused."""
+    kept = [s for s in steps(folder) if s <= step][-keep:]
     for other in set(steps(folder)) - set(kept):
         path_of(folder, other).unlink(missing_ok=True)
 

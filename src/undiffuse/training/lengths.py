@@ -1,0 +1,41 @@
+"""Which average of the weights is best: the held-out loss of averages of many lengths, made after the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from undiffuse.data import Dataset
+from undiffuse.errors import InputError
+from undiffuse.training.feed import Feed
+from undiffuse.training.loop import held_out_loss
+from undiffuse.training.run import load, load_data, open_run
+
+SWEEP = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.17, 0.2, 0.25)
+
+
+class Length(NamedTuple):
+    """An average and its held-out loss: σ_rel, or None for the running average."""
+
+    length: float | None
+    held_out: float
+
+
+def sweep(run: Path | str, lengths: Iterable[float] = SWEEP, data: Dataset | None = None,
+          seen: Callable[[Length], None] = lambda row: None) -> list[Length]:
+    """The held-out loss of the running average and of power averages of those σ_rel, on the same noise.
+
+    `seen` is told of each as it comes. Raises InputError for a run without held-out rows or without stored averages.
+    """
+    opened, (_, held) = open_run(run), load_data(run, data)
+    if held is None:
+        raise InputError(f"{run} has no held-out rows to measure on; train with held_out above 0")
+    model, rows = load(run, "running", "cpu"), []
+    for length in (None, *lengths):
+        if length is not None:
+            opened.average(model, length)
+        loss = held_out_loss(Feed(opened.experiment, held, model), opened.experiment.steps)["held_out"]
+        rows.append(Length(length, float(str(loss))))
+        seen(rows[-1])
+    return rows

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse import __version__, nets
+from undiffuse import __version__, missing, nets
 from undiffuse.data import Dataset, Transform, transforms
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
@@ -78,11 +78,16 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
 
 
 def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
-    """The mean and covariance of the data in model units, on at most 10,000 finite rows; None if the model has none."""
+    """The mean and covariance of the data in model units, on at most 10,000 rows; None if the model has none.
+
+    Rows that are not finite are left out, but for the missing cells of tables.
+    """
     if model.moments is None:
         return None
     rows = torch.linspace(0, len(data) - 1, min(len(data), _MEASURED)).round().long()
     z = model.transform.forward(data.x[rows])
+    if data.kind == "table" and bool(z.isnan().any()):
+        return missing.moments(z)
     return Moments.measure(z[z.flatten(1).isfinite().all(1)])
 
 

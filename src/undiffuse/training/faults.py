@@ -18,7 +18,7 @@ def losses(feed: Feed, batch: Batch) -> Tensor:
     """The loss of every row of a batch, (B,)."""
     cond = {} if batch.label is None else {"label": batch.label}
     weighting = feed.experiment.weighting
-    return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, **cond)
+    return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, batch.share, **cond)
 
 
 def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputError:

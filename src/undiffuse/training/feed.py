@@ -2,11 +2,16 @@
 
 The batch of step s are the positions sB ... sB + B − 1 of the epochs' permutations laid end to end. There is nothing
 to save, nothing to skip on resume, and a batch larger than the data wraps round.
+
+Cells of a table that are missing are filled with draws of what they may be, given the row's other cells, in turns; the
+loss does not count them. If the draws had the law of the data, its minimum would be where it is without missing cells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -15,18 +20,31 @@ from torch import Tensor
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
 from undiffuse.loss import Levels
-from undiffuse.model import Denoiser
+from undiffuse.missing import fill
+from undiffuse.model import Denoiser, Model
 from undiffuse.noise import Purpose, normal, permutation, uniform
+
+_FILLS = 8  # draws of the missing cells, which take turns
 
 
 class Batch(NamedTuple):
-    """Rows of the training data (B,), their values x0 in model units, times t (B,), noise eps and labels or None."""
+    """Rows of the training data (B,), their values x0 in model units, times t (B,), noise eps and labels or None.
+
+    share (B, *event) is what each entry counts: 0 if it is missing, and more than 1 if others of its column are. None
+    if nothing is missing.
+    """
 
     rows: Tensor
     x0: Tensor
     t: Tensor
     eps: Tensor
     label: Tensor | None
+    share: Tensor | None = None
+
+    def blocks(self, size: int) -> Iterator[Batch]:
+        """The batch in parts of `size` rows."""
+        parts = [repeat(None) if p is None else torch.split(p, size) for p in self]
+        return (Batch(*block) for block in zip(*parts, strict=False))
 
 
 def order(seed: int, n: int, first: int, count: int) -> Tensor:
@@ -51,7 +69,11 @@ class Feed:
     def __init__(self, experiment: Experiment, data: Dataset, model: Denoiser) -> None:
         self.experiment, self.model = experiment, model
         self._late = not data.x.is_floating_point()
-        self.x = (data.x if self._late else model.transform.forward(data.x).to(model.dtype)).to(model.device)
+        z = data.x if self._late else model.transform.forward(data.x).to(model.dtype)
+        gaps = data.kind == "table" and bool(z.isnan().any())
+        self.x = z.to(model.device)
+        self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if gaps else [self.x]
+        self.share = _shares(self.x).to(model.dtype) if gaps else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
         self.levels = Levels(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
 
@@ -64,10 +86,24 @@ class Feed:
     def at(self, step: int, rows: Tensor, hide: float = 0.0) -> Batch:
         """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null."""
         seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
-        x0 = self.model.transform.forward(self.x[on]).to(self.model.dtype) if self._late else self.x[on]
+        x0 = self.model.transform.forward(self.x[on]).to(self.model.dtype) if self._late else (
+            self.fills[step % len(self.fills)][on])
         t = self.levels.times(self.model.sde, seed, step, 0, n, n)
         eps = normal(seed, Purpose.NOISE, step, 0, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
+        share = None if self.share is None else self.share[on]
         if self.y is None:
-            return Batch(rows, x0, t, eps, None)
+            return Batch(rows, x0, t, eps, None, share)
         hidden = (uniform(seed, Purpose.CONDITION, step, 0, n) < hide).to(on.device)
-        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]))
+        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share)
+
+
+def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:
+    """Rows in model units with missing cells drawn from the model's Gaussian part, or 0 if it has none."""
+    moments = model.moments
+    return z.nan_to_num(0.0) if moments is None else fill(z, moments, 0, draw)
+
+
+def _shares(z: Tensor) -> Tensor:
+    """1 over the share of a column's cells that are there, 0 for those that are not."""
+    seen = (~z.isnan()).double()
+    return seen / seen.mean(0).clamp_min(1 / len(z))

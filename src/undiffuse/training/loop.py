@@ -140,8 +140,7 @@ def held_out_loss(feed: Feed, step: int) -> dict[str, object]:
     """
     rows = torch.arange(min(len(feed.x), MEASURED))
     whole = feed.at(step, rows)
-    blocks = zip(*(torch.split(part, feed.model.block) for part in whole if part is not None), strict=True)
-    values = torch.cat([losses(feed, type(whole)(*(*block, None)[:5])) for block in blocks]).double().cpu()
+    values = torch.cat([losses(feed, block) for block in whole.blocks(feed.model.block)]).double().cpu()
     log_sigma = -feed.model.sde.log_snr(whole.t)
     bands = [(float(a.mean()), float(b.mean())) for a, b in
              zip(log_sigma.tensor_split(BANDS), values.tensor_split(BANDS), strict=True) if len(a)]

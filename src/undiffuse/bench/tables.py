@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from undiffuse.bench import stochastic
+from undiffuse.bench import posteriors, stochastic
 from undiffuse.bench.orders import PROCESSES, measurable, orders
 from undiffuse.bench.overhead import overheads
 from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
@@ -56,5 +56,7 @@ def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
         yield f"{row.method:16}{row.shape!s:>18}{row.ours:10.1f}{row.loop:10.1f}{row.ratio:8.2f}"
 
 
-TABLES = {"orders": order_table, "solvers": solver_table, "overhead": overhead_table,
-          "stochastic": stochastic_table, "tuned": tuned_table}
+TABLES: dict[str, Callable[[list[str] | None], Iterator[str]]] = {
+    "orders": order_table, "solvers": solver_table, "stochastic": stochastic_table, "overhead": overhead_table,
+    "posteriors": posteriors.table, "tuned": tuned_table,
+}

@@ -150,8 +150,9 @@ def daps(observation: Observation, plan: Plan, *, inner: int = 5) -> Step:
 
 
 def gibbs(observation: Observation, plan: Plan, *, inner: int = 4, repeats: int = 4) -> Step:
-    """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z): `repeats`
-    times a node.
+    """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z).
+
+    Both are done `repeats` times at every node.
 
     At one σ̂ it tends to the law p(x_0) N(z; x_0, σ̂²) p(y | z), which is the posterior's as σ̂ → 0.
 

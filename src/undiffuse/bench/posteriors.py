@@ -1,0 +1,189 @@
+"""Posterior samplers against exact posteriors: with a mixture prior and a linear operator p(x | y) is a mixture too.
+
+For every case and method: sliced W₂ to the exact posterior beside its floor (two exact samples), the accuracy of a
+classifier that has to tell the samples from exact ones (C2ST, 0.5 is indistinguishable), the greatest error of a mode's
+weight, the mean error of the marginal deviations, and how often central 50 % and 90 % intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undiffuse.bench.laws import digits, rescaled
+from undiffuse.exact import Mixture
+from undiffuse.inverse import Downsample, Fourier, Operator, box, gaussian_blur, observe, random_mask
+from undiffuse.inverse.observe import observation
+from undiffuse.inverse.operators import as_operator
+from undiffuse.metrics import c2st, sliced_w2
+from undiffuse.model import Model
+from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.processes import VP
+from undiffuse.sampling import Samples, sample
+
+RUNS: dict[str, tuple[dict[str, Any], int]] = {
+    "replacement": ({}, 100), "repaint": ({"times": 5}, 50), "dps": ({}, 200), "diffpir": ({}, 100), "daps": ({}, 50),
+    "pigdm": ({}, 50), "tmpd": ({}, 50), "wiener": ({}, 50), "mmps": ({}, 50), "gibbs": ({}, 20), "twisted": ({}, 100),
+}
+"""The options and the steps of each method; mmps is the default, twisted what exact=True takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A law, an operator, and what was seen: y = A x + noise for one draw x of the law."""
+
+    name: str
+    law: Mixture
+    operator: Any
+    noise: float
+    y: Tensor
+    n: int = 512
+
+    @cached_property
+    def model(self) -> Model:
+        """The exact denoiser of the prior."""
+        return self.law.denoiser(VP())
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """The operator as a matrix, for the entries that are seen."""
+        seen = observation(self.model, self.operator, self.y, self.noise)
+        assert seen.y is not None
+        return seen.table[~seen.y.flatten().isnan()]
+
+    @cached_property
+    def truth(self) -> Mixture:
+        """The exact posterior."""
+        return posterior(self.law, self.matrix, self.operator, self.y, self.noise)
+
+    @cached_property
+    def log_evidence(self) -> float:
+        """log p(y), closed."""
+        A, y = self.matrix, as_operator(self.operator).seen(self.y).flatten()
+        cov = A @ self.law.covariances @ A.mT + self.noise**2 * torch.eye(len(A), dtype=torch.float64)
+        seen = torch.distributions.MultivariateNormal(self.law.means.flatten(1) @ A.mT, cov)
+        return float((self.law.weights.log() + seen.log_prob(y[~y.isnan()])).logsumexp(0))
+
+    def draw(self, method: str, n: int | None = None, y: Tensor | None = None, steps: int | None = None,
+             **options: Any) -> Samples:
+        """Samples of a method; "exact" is the denoiser of the true posterior under the default sampler."""
+        given, count = ({}, 50) if method == "exact" else RUNS[method]
+        model = (self.truth.denoiser(VP()) if method == "exact" else
+                 observe(self.model, self.operator, self.y if y is None else y, self.noise, method, **given, **options))
+        return sample(model, self.n if n is None else n, steps=steps or count)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a method gives on a case."""
+
+    case: str
+    method: str
+    sliced: float
+    floor: float
+    c2st: float
+    weights: float
+    deviations: float
+    evaluations: int
+    seconds: float
+
+
+def posterior(law: Mixture, matrix: Tensor, operator: Any, y: Tensor, noise: float) -> Mixture:
+    """The exact posterior given the entries of y that are seen."""
+    seen = as_operator(operator).seen(y).flatten()
+    return law.posterior(matrix, seen[~seen.isnan()], noise)
+
+
+def observed(name: str, law: Mixture, operator: Any, noise: float, seed: int = 0, n: int = 512) -> Case:
+    """A case with the y of a draw of the law."""
+    value = as_operator(operator)(law.sample(1, seed + 100))[0]
+    return Case(name, law, operator, noise, value + noise * normal(seed, Purpose.DATA, 33, 0, 1, tuple(value.shape),
+                                                                   torch.float64)[0], n)
+
+
+def four() -> Case:
+    """Four modes at (±1, ±1) of unequal weights, seen along one axis."""
+    law = Mixture([0.1, 0.4, 0.3, 0.2], [[1, 1], [1, -1], [-1, 1], [-1, -1]], 0.04)
+    return Case("4 modes, 2-D", law, torch.tensor([[1.0, 0.0]]).double(), 0.1, torch.tensor([0.15]).double(), 1024)
+
+
+def lattice(observations: int, seed: int = 0, noise: float = 0.05) -> Case:
+    """25 modes on a lattice in 8 dimensions, of root mean variance ½, seen through random rows.
+
+    Reference: Cardoso et al. (2024), MCGDiff, section 4. arXiv:2308.07983
+    """
+    means = 8 * torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double().repeat(1, 4)
+    law = rescaled(Mixture(uniform(seed, Purpose.DATA, 30, 0, 25), means, 1.0), 0.5)
+    rows = torch.linalg.qr(normal(seed, Purpose.DATA, 31, 0, 1, (8, 8), torch.float64)[0])[0][:observations]
+    scale = uniform(seed, Purpose.DATA, 32, 0, 1, (observations,))[0].sort(descending=True).values
+    return observed(f"25 modes, 8-D, {observations} seen", law, scale[:, None] * rows, noise, seed)
+
+
+def images(seed: int = 0, noise: float = 0.1) -> list[Case]:
+    """The digits as a mixture in 64 dimensions, seen through five operators."""
+    flat = digits()
+    law = Mixture(flat.weights, flat.means.reshape(-1, 1, 8, 8), flat.covariances)
+    frequencies = torch.zeros(8, 5, dtype=torch.bool)
+    frequencies[[0, 1, 2, 6, 7], :3] = True
+    seen: dict[str, Operator] = {
+        "digits, lower half hidden": box((1, 8, 8), 4, 0, 4, 8), "digits, 70 % hidden": random_mask((1, 8, 8), 0.7),
+        "digits, blurred": gaussian_blur(1.0), "digits, 4x4": Downsample(2), "digits, low frequencies":
+        Fourier(frequencies)}
+    return [observed(name, law, operator, noise, seed, 256) for name, operator in seen.items()]
+
+
+def cases() -> list[Case]:
+    """All of them."""
+    return [four(), lattice(1), lattice(4), *images()]
+
+
+def scores(methods: Iterable[str] = (*RUNS, "exact"), on: Iterable[Case] | None = None) -> Iterator[Score]:
+    """Every method on every case."""
+    for case in cases() if on is None else on:
+        for method in methods:
+            begun = time.perf_counter()
+            out = case.draw(method)
+            yield score(case, method, out, time.perf_counter() - begun)
+
+
+def score(case: Case, method: str, out: Samples, seconds: float = math.nan) -> Score:
+    """How far samples are from the exact posterior, which is drawn eight times."""
+    truth, x, n = case.truth, out.x.double(), len(out.x)
+    exact = [truth.sample(n, seed) for seed in range(1, 9)]
+    sliced = sum(sliced_w2(x, e) for e in exact) / 8
+    floor = sum(sliced_w2(exact[k], exact[k - 1]) for k in range(8)) / 8
+    weights = (truth.responsibilities(x).mean(0) - truth.weights).abs().max()
+    sd = truth.covariance.diagonal().sqrt()
+    return Score(case.name, method, sliced, floor, c2st(x, exact[0]), float(weights),
+                 float((x.flatten(1).std(0) / sd - 1).abs().mean()), out.nfe, seconds)
+
+
+def coverage(case: Case, method: str, truths: int = 32, draws: int = 64, **options: Any) -> dict[float, float]:
+    """How often the central 50 % and 90 % intervals of `draws` samples hold the entries of x that y came from."""
+    hold: dict[float, list[float]] = {0.5: [], 0.9: []}
+    wide = case.truth.covariance.diagonal() > case.noise**2 / 2
+    for k in range(truths):
+        one = observed(case.name, case.law, case.operator, case.noise, 1000 + k)
+        x = case.draw(method, draws, one.y, **options).x.double().flatten(1)
+        below = (x < case.law.sample(1, 1100 + k).flatten(1)).double().mean(0)[wide]
+        for level, found in hold.items():
+            found.append(float(((below > (1 - level) / 2) & (below < (1 + level) / 2)).double().mean()))
+    return {level: sum(found) / truths for level, found in hold.items()}
+
+
+def table(methods: list[str] | None = None) -> Iterator[str]:
+    """A row per method on every case."""
+    for case in cases():
+        yield f"{case.name}: log p(y) = {case.log_evidence:.2f}, {case.n} draws"
+        yield (f"{'method':14}{'sliced W2':>11}{'floor':>8}{'C2ST':>8}{'weights':>9}{'deviations':>12}{'calls':>8}"
+               f"{'seconds':>9}")
+        for s in scores(methods or (*RUNS, "exact"), [case]):
+            yield (f"{s.method:14}{s.sliced:11.4f}{s.floor:8.4f}{s.c2st:8.3f}{s.weights:9.3f}{s.deviations:12.3f}"
+                   f"{s.evaluations:8}{s.seconds:9.1f}")

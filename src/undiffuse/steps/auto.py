@@ -54,13 +54,12 @@ class Choice:
 
 LOWER = (("lower_final", True),)
 WITH_MOMENTS = {
-    1: Choice("dpm_solver_2m", "karras(9)", 3, jump=True),
+    1: Choice("dpm_solver_2m", "karras", 3, jump=True),
     6: Choice("dpm_solver_2m", "karras(9)", 4, jump=True),
     7: Choice("deis_3", "karras(9)", 7, jump=True),
-    8: Choice("deis_3", "karras(9)", 10, jump=True),
-    10: Choice("deis_3", "karras", 12, jump=True),
-    12: Choice("deis_3", "karras", 16, jump=True),
-    15: Choice("deis_3", "karras", 20, jump=True),
+    8: Choice("deis_3", "karras(12)", 14, jump=True),
+    10: Choice("deis_3", "karras", 10, jump=True),
+    13: Choice("deis_3", "karras(9)", 14, jump=True),
     18: Choice("unipc_4_noise", "karras(12)", 12, jump=True, options=LOWER),
     24: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
     45: Choice("unipc_4_noise", "log_snr", 35, jump=True),

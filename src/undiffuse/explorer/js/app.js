@@ -22,7 +22,7 @@ export class App {
     this.enter(state, ignored);
     addEventListener("hashchange", () => { const found = parse(location.hash); this.enter(found.state, found.ignored); });
     new ResizeObserver(() => this.resize()).observe(this.stage);
-    root.addEventListener("keydown", (event) => onKey(this, event));
+    (options.silent ? root : document).addEventListener("keydown", (event) => onKey(this, event));
     requestAnimationFrame((now) => this.tick(now));
   }
 

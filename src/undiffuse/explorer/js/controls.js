@@ -53,7 +53,7 @@ const HAS_ETA = new Set(["euler_maruyama", "ancestral", "dpmpp_2m_sde"]);
 
 // Controls that would do nothing are not shown.
 function needed(key, state) {
-  if (state.view === "digits" && state.mode === "complete") return ["mode", "std", "seed"].includes(key);
+  if (state.view === "digits" && state.mode === "complete") return !["label", "p"].includes(key) && (key !== "eta" || HAS_ETA.has(state.method));
   if (state.view === "digits" && key === "std") return false;
   if (key === "eta") return HAS_ETA.has(state.method) && state.dir === "reverse";
   if (key === "r" || key === "corr") return state.method === "predictor_corrector" && state.dir === "reverse";

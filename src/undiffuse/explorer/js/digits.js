@@ -5,7 +5,7 @@ import {exactModel} from "./sampling.js";
 import {parseProcess} from "./processes.js";
 import {seenPixels} from "./python.js";
 
-const SIDE = 8, COMPLETIONS = 8;
+const SIDE = 8, COMPLETIONS = 8, LEAST = 1e-13;
 
 export class Digits {
   constructor(app) { this.app = app; }
@@ -19,31 +19,28 @@ export class Digits {
     this.key = key;
     this.law = digitsLaw();
     this.scene = {sde: parseProcess(state.sde)};
-    this.run = this.answer = null;
-    if (state.mode === "complete") this.renewAnswer(state);
+    this.run = null;
+    if (state.mode === "complete") this.ask(state);
     else this.run = runOf({...state, p: Math.min(36, state.p)}, exactModel(this.law.given(state.label), this.scene.sde));
   }
 
-  // What is completed has no time.
-  get timeless() { return this.state.mode === "complete"; }
-
   get t() { return this.state.t * this.scene.sde.T; }
 
-  // The class posterior at once; the posterior itself, which needs ten eigenproblems, while the page waits.
-  renewAnswer({seen, std}) {
+  // The class posterior at once; the posterior itself needs eigenvectors and waits for `work`.
+  ask({seen, std}) {
     const {at, y} = seenPixels(seen), A = new Float64Array(at.length * 64);
     at.forEach((pixel, i) => { A[i * 64 + pixel] = 1; });
     this.classes = at.length ? this.law.classEvidence(A, y, std) : new Float64Array(10).fill(0.1);
-    this.question = {A, y, std};
+    this.conditioning = at.length ? this.law.conditioning(A, y, std, LEAST) : null;
   }
 
   work(deadline) {
-    if (this.run) return workOn([this.run], deadline);
-    if (!this.answer) {
-      const {A, y, std} = this.question, law = y.length ? this.law.posterior(A, y, std) : this.law;
-      this.answer = law.sample(COMPLETIONS, this.state.seed);
+    while (!this.run) {
+      const {value, done} = this.conditioning?.next() ?? {value: this.law, done: true};
+      if (done) this.run = runOf(this.state, exactModel(value, this.scene.sde), {n: COMPLETIONS});
+      if (performance.now() > deadline) return true;
     }
-    return false;
+    return workOn([this.run], deadline);
   }
 
   // The grey levels of a digit in [-1, 1] as squares.
@@ -92,7 +89,7 @@ export class Digits {
     this.drawClasses(pen, bars);
     const y = pen.small ? top + big + 34 : bars.y + bars.h + 44, x = pen.small ? left : bars.x, w = pen.small ? pen.w - 24 : bars.w;
     pen.text("Eight exact completions", x, y - 10, {size: 12, colour: pen.ink});
-    if (this.answer) this.drawCompletions(pen, x, y, w, pen.h - y - 4);
+    if (this.run) this.drawCompletions(pen, x, y, w, pen.h - y - 4);
   }
 
   drawSeen(pen, left, top, big) {
@@ -117,9 +114,9 @@ export class Digits {
   }
 
   drawCompletions(pen, x, y, w, h) {
-    const across = Math.min(w / 8, h) > Math.min(w / 4, h / 2) ? 8 : 4, size = Math.min(w / across, h / (COMPLETIONS / across)) - 8;
+    const x0 = seenAt(this.run, this.t), across = Math.min(w / 8, h) > Math.min(w / 4, h / 2) ? 8 : 4, size = Math.min(w / across, h / (COMPLETIONS / across)) - 8;
     for (let i = 0; i < COMPLETIONS; i++) {
-      this.image(pen, this.answer.x, 64 * i, x + (i % across) * (size + 8), y + Math.floor(i / across) * (size + 8), size, true);
+      this.image(pen, x0, 64 * i, x + (i % across) * (size + 8), y + Math.floor(i / across) * (size + 8), size, true);
     }
   }
 
@@ -180,7 +177,7 @@ export class Digits {
   describe() { return `${this.state.mode === "complete" ? "A digit is painted" : `Samples of the digit ${this.state.label}`}: ${this.numbers().map(([name, value]) => `${name} ${value}`).join("; ")}.`; }
 
   rows() {
-    const x = this.run ? this.run.x : this.answer?.x ?? new Float64Array(0);
+    const x = this.run?.x ?? new Float64Array(0);
     return {head: ["digit", ...Array.from({length: 64}, (_, i) => `pixel ${i}`)], rows: Array.from({length: x.length / 64}, (_, i) => [i, ...x.subarray(64 * i, 64 * i + 64)])};
   }
 }

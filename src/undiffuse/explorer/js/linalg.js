@@ -20,12 +20,12 @@ export function identity(d) {
 function offDiagonal(a, d) {
   let off = 0, on = 0;
   for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) if (i === j) on += a[i * d + j] ** 2; else off += a[i * d + j] ** 2;
-  return off <= 1e-34 * on ? 0 : off;
+  return off <= 1e-31 * on ? 0 : off;
 }
 
 function rotate(a, basis, d, p, q) {
   const apq = a[p * d + q];
-  if (apq === 0) return;
+  if (apq * apq <= 1e-34 * Math.abs(a[p * d + p] * a[q * d + q])) return;
   const theta = (a[q * d + q] - a[p * d + p]) / (2 * apq);
   const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(theta, 1)), c = 1 / Math.hypot(t, 1), s = t * c;
   for (let k = 0; k < d; k++) turn(a, k * d + p, k * d + q, c, s);

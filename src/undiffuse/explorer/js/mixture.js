@@ -4,21 +4,24 @@ import {PURPOSE, normal, uniform} from "./noise.js";
 import {cholesky, eigen, forward, identity, matmul, solve, transpose} from "./linalg.js";
 
 export class Mixture {
-  // weights (K), means (K·d), covariances: K matrices of d·d numbers, or K variances; labels (K) or null.
+  // weights (K), means (K·d), labels (K) or null; a covariance is a matrix of d·d numbers, a variance, or {basis, values}.
   constructor(weights, means, covariances, d, labels = null) {
     const total = weights.reduce((a, b) => a + b, 0);
     this.weights = Float64Array.from(weights, (w) => w / total);
     Object.assign(this, {d, K: weights.length, means: Float64Array.from(means), labels});
     this.isotropic = covariances.every((c) => typeof c === "number");
     this.frames = Array.from(covariances, (c) => (typeof c === "number"
-      ? {basis: identity(d), values: new Float64Array(d).fill(c)} : eigen(c, d)));
+      ? {basis: identity(d), values: new Float64Array(d).fill(c)} : c.basis ? c : eigen(c, d)));
     this.centres = this.frames.map((frame, k) => rotated(frame.basis, this.mean(k), d));
     this.classes = labels ? Math.max(...labels) + 1 : 0;
   }
 
   mean(k) { return this.means.subarray(k * this.d, (k + 1) * this.d); }
 
-  covariance(k) { return scaledFrame(this.frames[k], (value) => value, this.d); }
+  covariance(k) {
+    this.matrices ??= [];
+    return this.matrices[k] ??= scaledFrame(this.frames[k], (value) => value, this.d);
+  }
 
   // The moments of the whole law: mean, and covariance in its eigenbasis.
   get moments() {
@@ -66,16 +69,34 @@ export class Mixture {
 
   // The law of x_0 given y = A x_0 + n, n ~ N(0, std²): A is (m, d); a mixture again, by Kalman's formulas.
   posterior(A, y, std) {
-    const parts = Array.from({length: this.K}, (_, k) => kalman(this, k, A, y, std));
-    const logs = parts.map((part, k) => Math.log(this.weights[k]) + part.logEvidence), top = Math.max(...logs);
-    return new Mixture(logs.map((l) => Math.exp(l - top)), parts.flatMap((part) => [...part.mean]),
-      parts.map((part) => part.covariance), this.d, this.labels);
+    const steps = this.conditioning(A, y, std);
+    for (;;) {
+      const {value, done} = steps.next();
+      if (done) return value;
+    }
   }
 
-  // p(class | y) alone, which needs no eigenvectors.
+  // The same, one component at a time; those whose weight falls below `least` times the largest are left out.
+  * conditioning(A, y, std, least = 0) {
+    const logs = this.logEvidences(A, y, std), top = logs.reduce((a, b) => Math.max(a, b)), parts = [];
+    const kept = [...logs.keys()].filter((k) => Math.exp(logs[k] - top) >= least);
+    for (const k of kept) {
+      const {mean, covariance} = conditioned(this, k, A, std, seenComponent(this, k, A, y, std));
+      parts.push({mean, frame: eigen(covariance, this.d)});
+      yield;
+    }
+    return new Mixture(kept.map((k) => Math.exp(logs[k] - top)), parts.flatMap(({mean}) => [...mean]),
+      parts.map(({frame}) => frame), this.d, this.labels && kept.map((k) => this.labels[k]));
+  }
+
+  // log w_k N(y; A μ_k, A Σ_k Aᵀ + std²)
+  logEvidences(A, y, std) {
+    return Array.from({length: this.K}, (_, k) => Math.log(this.weights[k]) + seenComponent(this, k, A, y, std).logEvidence);
+  }
+
+  // p(class | y), which needs no eigenvectors.
   classEvidence(A, y, std) {
-    const logs = Array.from({length: this.K}, (_, k) => Math.log(this.weights[k]) + kalman(this, k, A, y, std, false).logEvidence);
-    const top = Math.max(...logs), p = new Float64Array(this.classes);
+    const logs = this.logEvidences(A, y, std), top = logs.reduce((a, b) => Math.max(a, b)), p = new Float64Array(this.classes);
     logs.forEach((l, k) => { p[this.labels[k]] += Math.exp(l - top); });
     const total = p.reduce((a, b) => a + b, 0);
     return p.map((value) => value / total);
@@ -251,29 +272,23 @@ export function momentPrior({mean, basis, values}, eps, n, d, alpha, sigma) {
   return out;
 }
 
-// One component given y = A x + n: its evidence and, if wanted, mean and covariance.
-function kalman(law, k, A, y, std, full = true) {
-  const {d} = law, m = y.length, cov = law.covariance(k), AC = matmul(A, cov, m, d, d), S = matmul(AC, transpose(A, m, d), m, d, m);
+// One component seen through y = A x + n: the factor L of S = A Σ Aᵀ + R, A Σ, y - A μ and log N(y; A μ, S).
+function seenComponent(law, k, A, y, std) {
+  const {d} = law, m = y.length, AC = matmul(A, law.covariance(k), m, d, d), S = matmul(AC, transpose(A, m, d), m, d, m);
   for (let i = 0; i < m; i++) S[i * m + i] += std * std;
   const L = cholesky(S, m), gap = matmul(A, law.mean(k), m, d, 1).map((value, i) => y[i] - value), white = forward(L, m, gap);
   let logEvidence = -0.5 * m * Math.log(2 * Math.PI);
   for (let i = 0; i < m; i++) logEvidence -= 0.5 * white[i] ** 2 + Math.log(L[i * m + i]);
-  return full ? {logEvidence, ...conditioned(law, k, A, std, L, AC, gap)} : {logEvidence};
+  return {L, AC, gap, logEvidence};
 }
 
 // μ + G gap and (I - G A) Σ (I - G A)ᵀ + G R Gᵀ with the gain G = Σ Aᵀ S⁻¹.
-function conditioned(law, k, A, std, L, AC, gap) {
+function conditioned(law, k, A, std, {L, AC, gap}) {
   const {d} = law, m = gap.length, gain = new Float64Array(d * m), kept = identity(d);
   for (let i = 0; i < d; i++) gain.set(solve(L, m, Float64Array.from({length: m}, (_, j) => AC[j * d + i])), i * m);
   matmul(gain, A, d, m, d).forEach((value, i) => { kept[i] -= value; });
   const left = matmul(matmul(kept, law.covariance(k), d, d, d), transpose(kept, d, d), d, d, d);
-  const right = matmul(gain, transpose(gain, d, m), d, m, d);
-  const shift = matmul(gain, gap, d, m, 1), cov = new Float64Array(d * d);
-  for (let i = 0; i < d; i++) {
-    for (let j = 0; j < d; j++) {
-      const a = i * d + j, b = j * d + i;
-      cov[a] = (left[a] + left[b] + std * std * (right[a] + right[b])) / 2;
-    }
-  }
-  return {mean: law.mean(k).map((value, i) => value + shift[i]), covariance: cov};
+  const right = matmul(gain, transpose(gain, d, m), d, m, d), total = left.map((value, i) => value + std * std * right[i]);
+  const shift = matmul(gain, gap, d, m, 1), turned = transpose(total, d, d);
+  return {mean: law.mean(k).map((value, i) => value + shift[i]), covariance: total.map((value, i) => (value + turned[i]) / 2)};
 }

@@ -89,13 +89,13 @@ export function seenPixels(seen) {
 }
 
 function digitLines(state) {
-  const head = ["import torch", "import undiffuse as ud", importLine(state.sde), "from undiffuse.explorer import law", "", 'data = law("digits")', processLine(state.sde)];
+  const head = [state.mode === "draw" ? "" : "import torch", "import undiffuse as ud", importLine(state.sde), "from undiffuse.explorer import law", "", 'data = law("digits")', processLine(state.sde)];
   if (state.mode === "draw") {
-    return [...head, `model = data.given(${state.label}).denoiser(sde)`, ...sampleLine(state), "x = out.x"];
+    return [...head, `model = data.given(${state.label}).denoiser(sde)`, ...sampleLine(state), "x = out.x"].filter((line, i) => line || i);
   }
   const {at, y} = seenPixels(state.seen);
   return [...head, `A = torch.eye(64, dtype=torch.float64)[[${at.join(", ")}]]`,
-    `law_given_y = data.posterior(A, ${list(y)}, ${num(state.std)})`, `x = law_given_y.sample(8, seed=${state.seed})`];
+    `law_given_y = data.posterior(A, ${list(y)}, ${num(state.std)})`, ...sampleLine(state, {n: 8, model: "law_given_y.denoiser(sde)"}), "x = out.x"];
 }
 
 const labStart = (state) => [...start(state), ...sampleLine(state, {model: "data.denoiser(sde)", n: state.p}), "x = out.x"];

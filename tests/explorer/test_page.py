@@ -1,0 +1,223 @@
+"""The page in a browser without network: every scene draws, says what it shows, and reproduces in Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from explorer.engine import browser, evaluated
+
+from undiffuse.explorer import page, url, write_page
+
+VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits")
+SEEN = "003cga0002eccc0005a0ab000001e920" + "-" * 32
+SCENES = {
+    "river": "#v=1&view=river&p=60",
+    "river, ODE": "#v=1&view=river&method=heun&n=20&sde=ve:0.01,30&p=50&seed=3",
+    "river, one path": "#v=1&view=river&path=1&n=32&p=40&eta=0.5&seed=9",
+    "river, forward": "#v=1&view=river&dir=forward&p=50&n=40&law=trimodal",
+    "cloud": "#v=1&view=cloud&p=80&n=24",
+    "cloud, corrected": "#v=1&view=cloud&law=moons&method=predictor_corrector&corr=2&p=60&n=20&sde=subvp:0.1,15",
+    "cloud, own law": "#v=1&view=cloud&law=mix:0.3,-1,0,0.4,0.1,0.3;0.7,1.2,0.5,0.2,0,0.5&p=60&method=dpmpp_2m&n=16",
+    "photocopier": "#v=1&view=cloud&law=points:0.05&p=40&n=32&method=ancestral",
+    "compare": "#v=1&view=compare&p=30&panes=rectified_flow|cosine&method=ddim",
+    "guidance": "#v=1&view=guidance&p=60&w=3&low=0.05&high=0.8",
+    "question": "#v=1&view=question&p=60&angle=30&y=0.7&answers=exact",
+    "digits": f"#v=1&view=digits&mode=complete&seen={SEEN}&n=20&seed=4",
+}
+PARTICLES = "() => Array.from(app.view.run.frames ? app.view.run.frames.at(-1) : [])"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("page") / "explorer.html")
+
+
+class Opened:
+    """A page from a file, offline, with what it complained of and what it asked the network for."""
+
+    def __init__(self, chromium: Any, file: Path, hash: str, **options: Any) -> None:
+        self.context = chromium.new_context(**{"viewport": {"width": 1000, "height": 700}, "offline": True, **options})
+        self.page, self.complaints, self.requests = self.context.new_page(), [], []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda r: self.requests.append(r.url))
+        self.page.goto(file.as_uri() + hash)
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_function("window.app && !app.working && !app.dirty", timeout=30_000)
+
+    def colours(self) -> int:
+        """How many different colours the picture has on a lattice."""
+        return self.page.evaluate(
+            "() => { const {ctx, canvas} = app, {data} = ctx.getImageData(0, 0, canvas.width, canvas.height);"
+            "const found = new Set();"
+            "for (let i = 0; i < data.length; i += 4 * 37) found.add(data.slice(i, i + 3).join());"
+            "return found.size; }"
+        )
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+
+def test_the_page_is_one_small_file_that_asks_for_nothing() -> None:
+    text = page()
+    assert len(text.encode()) <= 400_000
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"|@import|url\((?!data:)', text) == []
+    assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "document.write" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_the_copied_python_reproduces_the_particles(name: str, chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, SCENES[name]) as opened:
+        got = np.array(opened.page.evaluate(PARTICLES))
+        code = opened.page.evaluate("() => undiffuse.model.codeOf(app.state)")
+        assert opened.complaints == [] and opened.page.inner_text(".notice") == ""
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert len(code.splitlines()) <= 20
+    assert np.abs(np.asarray(scope["x"]).ravel() - got).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_every_preset_draws_without_a_complaint(chromium: Any, file: Path) -> None:
+    presets = evaluated("model => model.PRESETS", None)
+    assert len(presets) == 10
+    for i, (name, words, hash) in enumerate(presets):
+        with Opened(chromium, file, hash, color_scheme=("light", "dark")[i % 2]) as opened:
+            assert opened.complaints == [] and opened.page.inner_text(".notice") == "", name
+            assert [r for r in opened.requests if not r.startswith(("file:", "blob:", "data:"))] == []
+            assert opened.colours() > 20, name
+            assert opened.page.inner_text(".sentence").endswith(".") and words.endswith(".")
+            assert len(opened.page.get_attribute("canvas", "aria-label") or "") > 40
+
+
+@pytest.mark.slow
+def test_the_keyboard_does_what_the_pointer_does(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=river&p=20&n=64") as opened:
+        keys = opened.page.keyboard
+        opened.page.evaluate("() => document.activeElement.blur()")
+        keys.press("[")
+        assert opened.page.evaluate("app.state.n") == 32
+        keys.press("]")
+        keys.press("r")
+        assert opened.page.evaluate("app.state.n") == 64 and opened.page.evaluate("app.state.seed") != 0
+        opened.page.evaluate("app.set({t: 0.5})")
+        keys.press("ArrowRight")
+        assert opened.page.evaluate("app.state.t") < 0.5
+        keys.press("7")
+        assert opened.page.evaluate("app.state.view") == "digits"
+        keys.press("6")
+        opened.settle()
+        before = opened.page.evaluate("[app.state.y, app.state.angle]")
+        opened.page.focus("button.handle >> nth=0")
+        keys.press("Shift+ArrowUp")
+        opened.page.focus("button.handle >> nth=1")
+        keys.press("ArrowRight")
+        after = opened.page.evaluate("[app.state.y, app.state.angle]")
+        assert after == [pytest.approx(before[0] + 1), before[1] + 5]
+        assert "y=" in opened.page.evaluate("location.hash") and opened.complaints == []
+
+
+@pytest.mark.slow
+def test_pixels_are_painted_by_keyboard_and_pointer(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=digits&mode=complete") as opened:
+        opened.page.focus("button.handle")
+        opened.page.keyboard.press("Enter")
+        opened.page.keyboard.press("ArrowRight")
+        opened.page.keyboard.press("Enter")
+        assert opened.page.evaluate("app.state.seen").replace("-", "") == "gg"
+        box = opened.page.locator("canvas").bounding_box()
+        opened.page.mouse.click(box["x"] + 30, box["y"] + 40)
+        assert opened.page.evaluate("app.state.seen").count("g") == 3
+        opened.settle()
+        assert sum(opened.page.evaluate("Array.from(app.view.classes)")) == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dark", "views"), [("light", VIEWS), ("dark", ("river", "digits"))])
+def test_axe_finds_no_serious_violation(dark: str, views: tuple[str, ...], chromium: Any, file: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    with Opened(chromium, file, "#v=1&view=river&p=20", color_scheme=dark) as opened:
+        for view in views:
+            opened.page.click(f"#tab-{view}")
+            opened.page.evaluate("app.set({p: 12})")
+            found = axe.run(opened.page).response["violations"]
+            serious = [(v["id"], v["nodes"][0]["html"][:90]) for v in found if v["impact"] in ("serious", "critical")]
+            assert serious == [], view
+
+
+@pytest.mark.slow
+def test_nothing_moves_by_itself_where_motion_is_unwanted(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=river&p=20", reduced_motion="reduce") as opened:
+        opened.page.click(".play")
+        opened.page.wait_for_timeout(3000)
+        times = opened.page.evaluate("app.state.t")
+        assert times in (pytest.approx(0.8), pytest.approx(0.6), pytest.approx(0.4))  # a few jumps, no film
+
+
+@pytest.mark.slow
+def test_nothing_is_wider_than_a_telephone(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=river&p=20", viewport={"width": 320, "height": 640}) as opened:
+        for view in VIEWS:
+            opened.page.click(f"#tab-{view}")
+            opened.page.evaluate("app.set({p: 12})")
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= 320, view
+        assert opened.complaints == []
+
+
+def test_a_link_of_python_is_understood() -> None:
+    state = evaluated("(model, hash) => model.parse(hash)", url("cloud", "", law="swiss", sde="vp:0.2,10", n=48, path=True))
+    assert state["ignored"] == []
+    assert {k: state["state"][k] for k in ("view", "law", "sde", "n", "path")} == {
+        "view": "cloud", "law": "swiss", "sde": "vp:0.2,10", "n": 48, "path": True}  # fmt: skip
+
+
+def test_unknown_keys_and_wrong_values_are_named() -> None:
+    found = evaluated("(model, hash) => model.parse(hash)", "#v=1&view=river&colour=red&n=0&eta=x&law=<b>&t=0.5")
+    assert found["ignored"] == ["colour=red", "n=0", "eta=x", "law=<b>"] and found["state"]["t"] == 0.5
+
+
+RANDOM_STATES = """(model, seed) => {
+  const u = model.uniform(seed, 7, 0, 0, 200000); let at = 0;
+  const next = () => u[at++], pick = (list) => list[Math.floor(next() * list.length)];
+  const laws = {river: ["bimodal", "trimodal", "mix:0.5,-1.5,0.3;0.5,2,0.25"],
+    cloud: ["swiss", "points:0.07", "mix:1,0,0,1,0.1,2"]};
+  const texts = {law: (view) => pick((laws[view] ?? laws[model.WANTED[view]?.includes(1) ? "river" : "cloud"])),
+    sde: () => pick(["vp", "ve:0.02,30", "subvp:0.1,9.5", "rectified_flow", "ou:0.7,1.1"]),
+    drop: () => pick(["", "0.4,-1.2"]), panes: () => pick(["vp|ve", "vp~heun~0|edm:40|cosine:0.01"]),
+    seen: () => pick(["", "0g".repeat(32), "-8".repeat(32)])};
+  const value = (key, field, view) => ({
+    number: () => Number((field.low + next() * (field.high - field.low)).toPrecision(5)),
+    whole: () => field.low + Math.floor(next() * (field.high - field.low + 1)),
+    choice: () => (key === "view" ? view : pick(field.options)), flag: () => next() < 0.5,
+    list: () => field.options.filter(() => next() < 0.4), text: () => texts[key](view)})[field.kind]();
+  const wrong = [];
+  for (let i = 0; i < 1000; i++) {
+    const view = pick(Object.keys(model.VIEWS)), keep = model.defaults(view);
+    const state = Object.fromEntries(Object.entries(model.FIELDS).map(([key, field]) =>
+      [key, next() < 0.5 ? keep[key] : value(key, field, view)]));
+    const hash = model.format(state), back = model.parse(hash);
+    if (JSON.stringify(back.state) !== JSON.stringify(state) || back.ignored.length) wrong.push([hash, back]);
+  }
+  return wrong.slice(0, 3);
+}"""
+
+
+def test_parsing_a_formatted_state_gives_the_state() -> None:
+    assert evaluated(RANDOM_STATES, 5) == []

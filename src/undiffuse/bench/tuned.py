@@ -1,42 +1,50 @@
 """Tuned sampling against the best of all published samplers and grids, and of ours, at equal evaluations.
 
-On laws whose score is exact, so that all error is the sampler's, from starts that were neither fitted nor validated
-on. The best untuned entry is chosen anew for every budget and every figure: no one can do that without the truth.
+On laws whose score is exact, so that all error is the sampler's, or on trained models, whose own exact paths are then
+the truth; from starts that were neither fitted nor validated on. The best untuned entry is chosen anew for every budget
+and every figure: no one can do that without the truth.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from undiffuse.bench.laws import T_END, Problem, clusters, digits, modes
+from undiffuse import training
+from undiffuse.bench.laws import T_END, clusters, digits, modes
 from undiffuse.bench.published import entries
+from undiffuse.data.transforms import Identity
 from undiffuse.errors import InputError
-from undiffuse.exact import ExactDenoiser
 from undiffuse.metrics import sliced_w2
+from undiffuse.model import Model
+from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.tuning import EVALUATIONS, tune
 from undiffuse.tuning.tune import UNTUNED
 
 LAWS = {"plane": modes, "clusters": clusters, "digits": digits}
+_SEED = 7
 
 
 class Score(NamedTuple):
-    """The median over paths of the distance to the path's exact end, root mean square per coordinate; and the root
-    mean square over paths."""
+    """Distances to the exact ends of the paths, root mean square per coordinate: the median over paths, and the root
+    mean square."""
 
     median: float
     rmse: float
 
 
 class Cell(NamedTuple):
-    """One law at one budget: the least median and the least RMSE of all published entries, and of ours with them;
-    tuned; and sliced W₂ to fresh draws, tuned and exact, with what two sets of fresh draws give."""
+    """One model at one budget: the least median and the least RMSE of all published entries, and of ours with them;
+    tuned; and sliced W₂ to real draws of tuned samples and of exact ones, and between two sets of real ones."""
 
-    law: str
     evaluations: int
     published: Score
     ours: Score
@@ -46,51 +54,86 @@ class Cell(NamedTuple):
     floor: float
 
 
-def score(x: Tensor, truth: Tensor) -> Score:
-    """The figures of samples x (n, *event) whose paths should have ended in `truth`."""
-    each = (x - truth).double().flatten(1).square().mean(1)
-    return Score(float(each.sqrt().median()), float(each.mean().sqrt()))
+@dataclass(frozen=True)
+class Trial:
+    """A model in its own units, n starts whose paths end at t_end, and two sets of n real draws."""
+
+    model: Model
+    n: int
+    t_end: float
+    real: tuple[Tensor, Tensor]
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """Where the probability flow leads."""
+        return self.ends("unipc_4_noise", 300, "log_snr")
+
+    def ends(self, method: str, steps: int, grid: str | None = None, model: Model | None = None, **options: Any
+             ) -> Tensor:
+        """Where a sampler ends."""
+        return sample(model or self.model, self.n, method, steps, grid=grid, seed=_SEED, t_end=self.t_end,
+                      denoise_last=False, options=options).x
+
+    def score(self, x: Tensor) -> Score:
+        """The figures of samples."""
+        each = (x - self.truth).double().flatten(1).square().mean(1)
+        return Score(float(each.sqrt().median()), float(each.mean().sqrt()))
 
 
-def cells(name: str, seed: int = 0, n: int = 256, budgets: tuple[int, ...] = EVALUATIONS, scale: float = 1.0
-          ) -> Iterator[Cell]:
-    """A law of `LAWS` with that seed at every budget."""
-    problem = Problem(LAWS[name](seed, scale), n)
-    tuned = tune(problem.model, budgets, t_end=T_END)
-    fresh, other = problem.law.sample(n, 1), problem.law.sample(n, 2)
+def of_law(name: str, seed: int = 0, n: int = 256) -> Trial:
+    """The exact model of a law of `LAWS` under VP, from t = 1 to 1e−3."""
+    law = LAWS[name](seed)
+    model = law.denoiser(VP())
+    model.block = n
+    return Trial(model, n, T_END, (law.sample(n, 1), law.sample(n, 2)))
+
+
+def of_run(folder: Path, n: int = 256) -> Trial:
+    """The model of a run, and rows of its data: held-out ones, and training ones."""
+    model = copy.copy(training.load(folder))
+    seen, held = training.load_data(folder)
+    real = [model.transform.forward(rows.x[:n]) for rows in (held or seen, seen)]
+    model.transform, model.tuning, model.sampler = Identity(), None, None
+    return Trial(model, n, model.t_end(), (real[0], real[1]))
+
+
+def cells(trial: Trial, budgets: tuple[int, ...] = EVALUATIONS, tuned: Model | None = None) -> Iterator[Cell]:
+    """A trial at every budget; `tuned` is the model after tuning, which is done here if it is not given."""
+    tuned = tuned or tune(trial.model, budgets, t_end=trial.t_end)
+    first, second = trial.real
+    exact, floor = sliced_w2(trial.truth, first), sliced_w2(second, first)
     for budget in budgets:
-        published = least([score(problem.end(e.method, e.steps, e.grid, **e.options)[0], problem.truth)
-                           for e in entries(budget)])
-        own = [score(problem.end(method, budget, grid)[0], problem.truth) for method, grid in UNTUNED]
-        x = ends(tuned, problem, budget)
-        yield Cell(name, budget, published, least([published, *own]), score(x, problem.truth),
-                   sliced_w2(x, fresh), sliced_w2(problem.truth, fresh), sliced_w2(other, fresh))
-
-
-def ends(tuned: ExactDenoiser, problem: Problem, budget: int) -> Tensor:
-    """Where the tuned model's samples end, from the starts of a problem."""
-    return sample(tuned, method="auto", steps=budget, x_T=problem.start, t_end=T_END, denoise_last=False,
-                  block=problem.n).x
+        published = least([trial.score(trial.ends(e.method, e.steps, e.grid, **e.options)) for e in entries(budget)])
+        own = [trial.score(trial.ends(method, budget, grid)) for method, grid in UNTUNED]
+        x = trial.ends("auto", budget, model=tuned)
+        yield Cell(budget, published, least([published, *own]), trial.score(x), sliced_w2(x, first), exact, floor)
 
 
 def least(scores: list[Score]) -> Score:
     """The least of each figure."""
-    return Score(*torch.tensor(scores, dtype=torch.float64).amin(0).tolist())
+    return Score(*torch.tensor(scores, dtype=torch.float64).nan_to_num(torch.inf).amin(0).tolist())
 
 
-def tuned_table(methods: list[str] | None = None, seeds: tuple[int, ...] = (0,)) -> Iterator[str]:
-    """A row per law and budget; `methods` are names of `LAWS`."""
-    if unknown := [name for name in methods or [] if name not in LAWS]:
-        raise InputError(f"got the law {', '.join(unknown)}; expected {', '.join(LAWS)}")
+def tuned_table(names: list[str] | None = None, seeds: tuple[int, ...] = (0,)) -> Iterator[str]:
+    """A row per model and budget; `names` are laws of `LAWS` or folders of runs."""
     yield "distance to the end of the exact path per coordinate: median over paths, root mean square over paths"
-    yield (f"{'law':10}{'seed':>5}{'evals':>6} {'best published':>19} {'tuned':>19} {'share of it':>12}"
+    yield (f"{'model':14}{'evals':>6} {'best published':>19} {'tuned':>19} {'share of it':>12}"
            f"{'of our best':>12} {'sliced W2':>10}{'exact':>7}{'floor':>7}")
-    for name in methods or LAWS:
+    for name in names or LAWS:
         for seed in seeds:
-            for c in cells(name, seed):
-                yield (f"{c.law:10}{seed:5}{c.evaluations:6} {_pair(c.published)} {_pair(c.tuned)} "
+            label = f"{name} {seed}" if name in LAWS else Path(name).name
+            for c in cells(_trial(name, seed)):
+                yield (f"{label:14}{c.evaluations:6} {_pair(c.published)} {_pair(c.tuned)} "
                        f"{_share(c.tuned, c.published)}{_share(c.tuned, c.ours)} "
                        f"{c.distance:10.4f}{c.exact:7.4f}{c.floor:7.4f}")
+
+
+def _trial(name: str, seed: int) -> Trial:
+    if name in LAWS:
+        return of_law(name, seed)
+    if not Path(name).is_dir():
+        raise InputError(f"got {name}; expected {', '.join(LAWS)} or the folder of a run")
+    return of_run(Path(name))
 
 
 def _pair(score: Score) -> str:

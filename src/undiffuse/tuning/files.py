@@ -37,10 +37,11 @@ def save(model: Model, path: Path | str) -> Path:
     frame = {f"frame/{k}": v.contiguous() for k, v in tuning.frame.tensors().items()} if own else {}
     tables = {f"table/{given}/{n}/{part}": getattr(c, part).contiguous()
               for given, table in tuning.table.items() for n, c in table.items() for part in ("times", "theta")}
+    tensors = {**frame, **tables, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
-             "frame": tuning.frame.config() if own else None}
+             "frame": tuning.frame.config() if own else None, "sha256": _sum(tensors).hexdigest()}
     with atomic(path) as stream:
-        stream.write(serialised({**frame, **tables, "probe": _probe(model)}, {"undiffuse": json.dumps(about)}))
+        stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path
 
 
@@ -50,6 +51,8 @@ def load(model: M, path: Path | str) -> M:
     try:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+        if about["sha256"] != _sum(tensors).hexdigest():
+            raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
         tuned.tuning = Tuning(_frame(model, about, tensors), float(about["t_end"]), _tables(tensors),
@@ -76,12 +79,19 @@ def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M:
 def digest(model: Model) -> str:
     """SHA-256 over a model's process, shape, scale, moments and weights."""
     about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
-    found = hashlib.sha256(json.dumps(about).encode())
     moments = {} if model.moments is None else model.moments.tensors()
-    for name, tensor in sorted({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}.items()):
+    found = _sum({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}})
+    found.update(json.dumps(about).encode())
+    return found.hexdigest()
+
+
+def _sum(tensors: dict[str, Tensor]) -> Any:
+    """The running SHA-256 of named tensors."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return found
 
 
 @torch.no_grad()

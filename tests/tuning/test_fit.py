@@ -1,0 +1,96 @@
+"""The parts of a tuning against what they should be: paths, coefficients, spacing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from undiffuse.exact import Mixture
+from undiffuse.noise import normal
+from undiffuse.processes import VP, RectifiedFlow
+from undiffuse.sampling import sample
+from undiffuse.sde import GaussianSDE
+from undiffuse.steps.state import nodes_of
+from undiffuse.tuning.fit import fit, robust
+from undiffuse.tuning.nodes import FIRST, loss, search, spaced, starts
+from undiffuse.tuning.reference import SEED, Meter, Reference
+
+LAW = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
+
+
+def reference(sde: GaussianSDE, n: int = 16) -> Reference:
+    model = LAW.denoiser(sde)
+    return Reference.follow(Meter(model, {}), model.moments, n, 0, model.t_end())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sde", [VP(), RectifiedFlow()], ids=lambda sde: sde.name)
+def test_paths_are_exact_at_their_levels_and_between_them(sde: GaussianSDE) -> None:
+    ref = reference(sde)
+    grid = sde.time_of(torch.linspace(-4.9, 4.3, 900, dtype=torch.float64))
+    grid = torch.cat([torch.tensor([sde.T], dtype=torch.float64), grid])
+    exact = sample(ref.meter.model, 16, "rk4_log_snr", grid=grid, seed=SEED, denoise_last=False, trajectory=True)
+    for k in (400, 601, 777, -1):
+        t, x = exact.trajectory[k]
+        node = nodes_of(sde, torch.tensor([t], dtype=torch.float64))[0]
+        assert (ref.kernel.leave(ref.at(node), node) - x).abs().median() < 2e-6
+
+
+def test_every_evaluation_is_counted() -> None:
+    ref = reference(VP(), 8)
+    assert ref.meter.rows == 8 * (256 + 129)
+    fit(ref, *next(iter(starts(ref, 5))))
+    assert ref.meter.rows == 8 * (256 + 129 + 5)
+
+
+def test_coefficients_are_found_in_spite_of_lost_paths() -> None:
+    basis, theta = normal(0, 0, 0, 0, 3, (20, 4), torch.float64), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    target = torch.einsum("f,fmk->mk", theta, basis)
+    target[:4] += 10 * normal(1, 0, 0, 0, 4, (4,), torch.float64)  # four of twenty went to another mode
+    plain = torch.linalg.lstsq(basis.flatten(1).T, target.flatten()).solution
+    assert (robust(basis, target) - theta).abs().max() < 0.02 < 0.2 < (plain - theta).abs().max()
+
+
+def test_a_ridge_draws_to_zero_what_nothing_says() -> None:
+    basis = normal(0, 0, 0, 0, 1, (20, 4), torch.float64).repeat(2, 1, 1)  # the same feature twice
+    assert torch.allclose(robust(basis, 2 * basis[0]), torch.ones(2, dtype=torch.float64), atol=1e-3)
+    assert torch.equal(robust(0 * basis, 0 * basis[0]), torch.zeros(2, dtype=torch.float64))
+
+
+def test_grids_share_the_error_evenly() -> None:
+    ref = reference(VP(), 16)
+    lam, m = ref.curvature()
+    even = torch.nn.functional.avg_pool1d(m[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
+    density = (even + 0.02 * even.max()) ** (1 / 3)
+    fine = np.linspace(float(lam[0]), float(lam[-1]), 20001)
+    found = spaced(ref, float(lam[0]), 8)
+    parts = [np.interp(part, lam, density).mean() * float(b - a) for a, b in pairwise(found)
+             for part in [fine[(fine >= float(a)) & (fine <= float(b))]]]
+    assert max(parts) / min(parts) < 1.1
+
+
+@pytest.mark.parametrize("sde", [VP(), RectifiedFlow()], ids=lambda sde: sde.name)
+def test_every_start_has_the_budget_asked_for(sde: GaussianSDE) -> None:
+    ref = reference(sde, 8)
+    found = list(starts(ref, 5))
+    assert len(found) > len(FIRST) // 2
+    for nodes, leap in found:
+        assert len(nodes) - 1 - leap == 5
+        assert nodes[0].t == sde.T and abs(float(nodes[-1].t) - ref.meter.model.t_end()) < 1e-12
+        assert all(a.log_snr < b.log_snr for a, b in pairwise(nodes))
+
+
+def test_what_is_known_before_a_node_need_not_be_done_again() -> None:
+    ref = reference(VP(), 8)
+    whole = fit(ref, *next(iter(starts(ref, 5))))
+    before = ref.meter.rows
+    again = fit(ref, whole.nodes, whole.leap, whole.stops[:3])
+    assert torch.equal(again.error, whole.error) and ref.meter.rows - before == 8 * 3
+
+
+def test_moving_the_nodes_gains() -> None:
+    ref = reference(VP(), 16)
+    assert loss(search(ref, 6, 3).error) < 0.7 * loss(search(ref, 6, 0).error)

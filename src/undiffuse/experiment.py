@@ -47,6 +47,7 @@ class Experiment:
     `clip`          largest norm of the gradient; None: no clipping.
     `ema`           decay per update of the moving average of the weights, which is what is sampled.
     `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x).
+    `exact`         whether sums over a batch have the same bits on 1, 2, 4 and 8 processes.
     `seed`          the seed of everything random.
     `save_every`    updates between checkpoints.
     `block`         rows per evaluation of the network outside training; fixed, so that results do not depend on
@@ -81,6 +82,7 @@ class Experiment:
     clip: float | None = 1.0
     ema: float = 0.999
     label_dropout: float = 0.1
+    exact: bool = False
     seed: int = 0
     save_every: int = 500
     block: int = 64
@@ -240,6 +242,7 @@ _DOMAINS: dict[str, _Domain] = {
     "clip": _or_none(_POSITIVE),
     "ema": _real("a number above 0 and below 1", lambda x: 0 < x < 1),
     "label_dropout": _real("a number from 0 to 1", lambda x: 0 <= x <= 1),
+    "exact": _Domain("true or false", lambda value: _check(value, isinstance(value, bool))),
     "seed": _Domain("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
     "save_every": _whole(1),
     "block": _whole(1),

@@ -17,6 +17,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments, measurable
 from undiffuse.model import Denoiser
 from undiffuse.processes import make_sde
+from undiffuse.training.team import local_rank
 
 FORMAT = 1
 _CHUNK = 4096
@@ -24,11 +25,16 @@ _MEASURED = 10_000
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is cuda if there is one, else mps, else cpu. MachineError if it is missing."""
+    """The device of that name; "auto" is cuda if there is one, else mps, else cpu. MachineError if it is missing.
+
+    Of several processes on one machine each takes a GPU of its own.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
+        name = next(kind for kind, found in there.items() if found)
     device = torch.device(name)
+    if device == torch.device("cuda") and local_rank():
+        device = torch.device("cuda", local_rank())
     if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise MachineError(f"got device {name}, but this machine or this PyTorch has none; use auto or cpu")
     return device
@@ -53,7 +59,8 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
         "block": experiment.block,
         "dtype": experiment.dtype,
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
-                 "columns": list(train.columns), "note": list(train.note), "rows": len(train),
+                 "columns": list(train.columns), "words": [list(w) for w in train.words],
+                 "note": list(train.note), "rows": len(train),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }

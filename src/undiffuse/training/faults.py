@@ -29,7 +29,7 @@ def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputErro
     step = int(state.made)
     batch = feed.batch(step)
     values = losses(feed, batch)
-    gradient, _ = state.gradient(values.mean())
+    gradient = state.slope(values.mean())[:-1]
     found = _weights(state) or _rows(batch, values.detach().cpu(), numbers) or _gradients(state, gradient)
     return InputError(f"stopped before the update of step {step}: {found}; {advice}")
 

@@ -77,23 +77,26 @@ class Feed:
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
         self.levels = Levels(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of an update."""
-        size = self.experiment.batch
-        rows = order(self.experiment.seed, len(self.x), step * size, size)
-        return self.at(step, rows, hide=self.experiment.label_dropout)
+    def batch(self, step: int, first: int = 0, end: int | None = None) -> Batch:
+        """The batch of an update, or its slots from `first` to before `end`."""
+        size, end = self.experiment.batch, self.experiment.batch if end is None else end
+        rows = order(self.experiment.seed, len(self.x), step * size + first, end - first)
+        return self.at(step, rows, self.experiment.label_dropout, first, size)
 
-    def at(self, step: int, rows: Tensor, hide: float = 0.0) -> Batch:
-        """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null."""
+    def at(self, step: int, rows: Tensor, hide: float = 0.0, first: int = 0, size: int | None = None) -> Batch:
+        """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null.
+
+        The rows are in slots `first` ... of a batch of `size`, by default the whole of it.
+        """
         seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
         x0 = self.model.transform.forward(self.x[on]).to(self.model.dtype) if self._late else (
             self.fills[step % len(self.fills)][on])
-        t = self.levels.times(self.model.sde, seed, step, 0, n, n)
-        eps = normal(seed, Purpose.NOISE, step, 0, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
+        t = self.levels.times(self.model.sde, seed, step, first, n, size or n)
+        eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
         share = None if self.share is None else self.share[on]
         if self.y is None:
             return Batch(rows, x0, t, eps, None, share)
-        hidden = (uniform(seed, Purpose.CONDITION, step, 0, n) < hide).to(on.device)
+        hidden = (uniform(seed, Purpose.CONDITION, step, first, n) < hide).to(on.device)
         return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share)
 
 

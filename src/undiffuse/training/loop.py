@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -30,49 +31,70 @@ from undiffuse.training.progress import Progress, say, watch
 from undiffuse.training.run import Run, begin, divide, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.state import State
+from undiffuse.training.team import PATIENCE, Team, gathered
 
 LOOKS = 32  # updates between looks at a GPU; a CPU is looked at after every update
 ENTRIES = 500  # entries in metrics.jsonl
 MEASURED = 1024  # held-out rows that are measured
 BANDS = 8  # noise levels at which the held-out loss is reported
+_ASKED = 256  # what no signal's number is: the caller asked to stop
 
 
 def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
-          stop: Callable[[int], bool] | None = None) -> Denoiser:
+          stop: Callable[[int], bool] | None = None, patience: float = PATIENCE) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
-    Raises InputError for another run or other data in `out`, and before an update that is not finite; MachineError
-    for a full disk or a folder in use. The last good checkpoint always remains.
+    Under torchrun the processes train together, and the first one writes; one that is stuck for `patience` seconds is
+    given up. Raises InputError for another run or other data in `out`, and before an update that is not finite;
+    MachineError for a full disk, a folder in use, or a process that is lost. The last good checkpoint always remains.
     """
     whole = source(experiment) if data is None else data
     rows, held, numbers = divide(whole, experiment.held_out)
-    run = plan(Path(out), experiment, whole, rows)
-    model = rebuild(run.config)
-    initialize(model.net, experiment.seed)
-    model.moments = moments_of(rows, model)
-    state = State(experiment, model.to(pick_device(experiment.device)))
-    feed = Feed(experiment, rows, model)
-    losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with locked(run.folder), Signals() as signals:
-        seconds = begin(run, state)
-        with Log(run.folder, state.step) as log, watch(state.step, experiment.steps, progress) as bar:
-            training = _Training(run, state, feed, held, numbers, log, bar, seconds)
-            training.update(lambda step: bool(stop and stop(step)) or signals.number > 0)
-    if signals.number:
-        say(f"stopped by signal {signals.number} at step {state.step}; `{_again(run)}` continues")
-        raise SystemExit(128 + signals.number)
+    device, folder = pick_device(experiment.device), Path(out)
+    with gathered(device, experiment.exact, patience) as team, ExitStack() as opened:
+        team.check(experiment.batch)
+        run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
+        model = rebuild(run.config)
+        initialize(model.net, experiment.seed)
+        model.moments = moments_of(rows, model)
+        state = State(experiment, model.to(device))
+        feed = Feed(experiment, rows, model)
+        losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
+        signals = opened.enter_context(Signals())
+        seconds = _start(team, run, state, opened)
+        log = opened.enter_context(Log(run.folder, state.step)) if team.leads else None
+        bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
+        training = _Training(team, run, state, feed, held, numbers, log, bar, seconds)
+        ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
+    if ending % _ASKED:
+        if team.leads:
+            say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
+        raise SystemExit(128 + ending)
     return state.average
+
+
+def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
+    """Brings the states of all processes to where the run stands, under its lock; the seconds trained so far."""
+    def first() -> list[float]:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        opened.enter_context(locked(run.folder))
+        return [begin(run, state, team.size), state.step]
+
+    seconds, step = team.share(first)
+    team.spread(state.tensors().values())
+    state.stand(int(step))
+    return float(seconds)
 
 
 class _Training:
     """One run in progress."""
 
-    def __init__(self, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor, log: Log,
-                 bar: Progress, seconds: float) -> None:
-        self.run, self.state, self.feed, self.log, self.bar, self.numbers = run, state, feed, log, bar, numbers
+    def __init__(self, team: Team, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor,
+                 log: Log | None, bar: Progress, seconds: float) -> None:
+        self.team, self.run, self.state, self.feed, self.log, self.bar, self.numbers = (
+            team, run, state, feed, log, bar, numbers)
         self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
         self.held = Feed(run.experiment, held, state.average) if held is not None else None
         self.log_every = max(1, self.steps // ENTRIES)
@@ -81,20 +103,28 @@ class _Training:
         self.logged = (state.step, time.monotonic())
         self.loss, self.rate = float("nan"), 0.0
 
-    def update(self, stop: Callable[[int], bool]) -> None:
-        """All the updates that are left, unless told to stop."""
-        state, ending = self.state, False
+    def update(self, stop: Callable[[int], int]) -> int:
+        """All the updates that are left, unless a process is told to stop: by what number, or 0."""
+        state, wanted, ending = self.state, 0, 0
         while state.step < self.steps and not ending:
-            state.update(losses(self.feed, self.feed.batch(state.step)).mean())
-            ending = stop(state.step)
+            state.update(self.team.total(self._slope, self.run.experiment.batch))
+            wanted = wanted or stop(state.step)
+            if self.team.size == 1 or self._due(self.look_every):
+                ending = self.team.agree(wanted, state.model.device)
             log = self._due(self.log_every) or state.step == 1
-            save = self._due(self.save_every) or ending
+            save = self._due(self.save_every) or ending > 0
             if log or save or self._due(self.look_every):
                 self.look()
             if log:
                 self.note()
             if save:
                 self.save()
+        return ending
+
+    def _slope(self, first: int, end: int) -> Tensor:
+        """What some slots of the batch add to the slope of its mean loss."""
+        values = losses(self.feed, self.feed.batch(self.state.step, first, end))
+        return self.state.slope(values.sum() / self.run.experiment.batch)
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.steps
@@ -102,7 +132,7 @@ class _Training:
     def look(self) -> None:
         """Waits for the device; the updates must all have been made."""
         if int(self.state.made) < self.state.step:
-            raise explain(self.state, self.feed, self.numbers, self._advice())
+            raise self.team.voice(explain(self.state, self.feed, self.numbers, self._advice()))
         self.bar.update(self.state.step, self.loss, self.rate)
 
     def note(self) -> None:
@@ -112,19 +142,23 @@ class _Training:
         updates, loss, norm = self.state.meter.tolist()
         self.loss, norm = loss / updates, norm / updates
         self.rate = (step - before) * self.run.experiment.batch / max(now - then, 1e-9)
-        self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run.experiment, step - 1), grad_norm=norm,
-                       rate=round(self.rate, 1), seconds=round(now - self.start, 3))
+        if self.log is not None:
+            self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run.experiment, step - 1), grad_norm=norm,
+                           rate=round(self.rate, 1), seconds=round(now - self.start, 3))
         self.state.meter.zero_()
         self.logged = (step, now)
 
     def save(self) -> None:
-        """Measures on the held-out rows where that is due, and writes a checkpoint."""
+        """The first process measures on the held-out rows where that is due, and saves; the others wait."""
         if not self.state.finite():
-            raise InputError(f"the weights are not finite after step {self.state.step}; {self._advice()}")
-        if self.held is not None and self._due(self.save_every):
-            self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps))
-        self.log.sync()
-        self.run.save(self.state, time.monotonic() - self.start)
+            raise self.team.voice(InputError(f"the weights are not finite after step {self.state.step}; "
+                                             f"{self._advice()}"))
+        if self.log is not None:
+            if self.held is not None and self._due(self.save_every):
+                self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps))
+            self.log.sync()
+            self.run.save(self.state, time.monotonic() - self.start, self.team.size)
+        self.team.wait()
 
     def _advice(self) -> str:
         last = checkpoint.steps(self.run.folder)[-1]

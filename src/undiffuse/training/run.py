@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, what was measured, and the model.
 
     experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
+    averages/checkpoint-STEP.safetensors (power averages of the weights, at every save)  ema.json (which one is sampled)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from undiffuse import tuning
 from undiffuse.data import Dataset, open_data
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
@@ -23,16 +25,18 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Denoiser
 from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, pick_device, rebuild, versions
+from undiffuse.training.ema import combined, exponent
 from undiffuse.training.files import read_json, sweep, write_json
 from undiffuse.training.log import NAME as METRICS
 from undiffuse.training.log import read_metrics
+from undiffuse.training.optim import parts, trained
 from undiffuse.training.progress import say
-from undiffuse.training.state import State, schema
+from undiffuse.training.state import State, schema, traces
 
 FREE = ("save_every", "device")
 """The fields of an experiment that may change when a run is continued: they do not change the outcome."""
 
-_EXPERIMENT, _CONFIG = "experiment.json", Path("model") / "config.json"
+_EXPERIMENT, _CONFIG, _CHOSEN = "experiment.json", Path("model") / "config.json", "ema.json"
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,48 @@ class Run:
                                  f"{_EXPERIMENT} or {_CONFIG} changed by hand?")
         return found
 
-    def save(self, state: State, seconds: float) -> None:
-        """Writes a checkpoint of a state after so many seconds of training."""
-        about = {"seconds": seconds, "block": self.experiment.block, "data": self.config["data"]["fingerprint"]}
-        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **_machine(state), **about})
+    def save(self, state: State, seconds: float, processes: int = 1) -> None:
+        """Writes a checkpoint of a state after so many seconds of training by so many processes."""
+        about: dict[str, Any] = {"seconds": seconds, "block": self.experiment.block,
+                                 "data": self.config["data"]["fingerprint"]}
+        if state.step:
+            self.averages.mkdir(exist_ok=True)
+            checkpoint.save(self.averages, state.step, {"traces": state.traces.half()}, self._identity(), keep=None)
+        about |= _machine(state, processes)
+        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about})
+
+    @property
+    def averages(self) -> Path:
+        """The folder of the power averages."""
+        return self.folder / "averages"
+
+    def average(self, model: Denoiser, length: float) -> None:
+        """Gives a model the power average of its weights whose relative deviation σ_rel is `length`.
+
+        Raises InputError where none are stored, or one of them is damaged.
+        """
+        fresh, own = rebuild(self.config), dict(model.net.named_parameters())
+        form, steps = {"traces": traces(fresh).half()}, checkpoint.steps(self.averages)
+        if not steps:
+            raise InputError(f"{self.folder} has no averages yet; let the training reach its first checkpoint")
+        stored = [(step, checkpoint.load(checkpoint.path_of(self.averages, step), form).tensors["traces"])
+                  for step in steps]
+        parameters = [own[name] for name in trained(fresh.net)]
+        for p, part in zip(parameters, parts(combined(stored, length), parameters), strict=True):
+            p.data.copy_(part)
+
+    def chosen(self) -> float | None:
+        """The σ_rel that `undiffuse ema` chose for this run; None: the running average."""
+        file = self.folder / _CHOSEN
+        return float(read_json(file)["length"]) if file.is_file() else None
+
+    def choose(self, length: float | None) -> None:
+        """Makes the power average of that σ_rel the one that `load` gives; None: the running average."""
+        if length is None:
+            (self.folder / _CHOSEN).unlink(missing_ok=True)
+        else:
+            exponent(length)
+            write_json(self.folder / _CHOSEN, {"length": length})
 
     def _identity(self) -> dict[str, str]:
         return {"experiment": self.experiment.replace(save_every=1, device="cpu").digest(),
@@ -77,22 +119,28 @@ def open_run(folder: Path | str) -> Run:
 
 
 def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
-    """The model of a run: which = "ema", the average of the weights, or "net", the weights themselves.
+    """The model of a run: which = "ema", the average of the weights that was chosen, or "net", the weights themselves.
 
-    Needs neither the data nor the network; a damaged checkpoint is passed over with a line that says so.
+    The average is the running one (always with which = "running"), unless `undiffuse ema` chose a power average.
+    Needs neither the data nor the network; a damaged checkpoint is passed over with a line that says so. A tuning that
+    lies in the folder and was made for these weights comes with it.
     Raises InputError if there is no intact one, MachineError if the device is missing.
     """
-    if which not in ("ema", "net"):
-        raise InputError(f"got which={which!r}; expected ema or net")
+    if which not in ("ema", "running", "net"):
+        raise InputError(f"got which={which!r}; expected ema, running or net")
     opened = open_run(run)
     model = rebuild(opened.config)
     found = opened.checkpoint(model)
     if found is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
-    model.net.load_state_dict(_part(found.tensors, which))
+    model.net.load_state_dict(_part(found.tensors, "net" if which == "net" else "ema"))
+    length = opened.chosen()
+    if which == "ema" and length is not None:
+        opened.average(model, length)
     if model.moments is not None:
         model.moments = Moments.from_config(model.moments.config(), _part(found.tensors, "moments"))
-    return model.to(pick_device(device)).eval().requires_grad_(False)
+    model = model.to(pick_device(device)).eval().requires_grad_(False)
+    return tuning.attach(model, Path(run), say) if which == "ema" else model
 
 
 def _part(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
@@ -145,7 +193,7 @@ def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) ->
     return Run(folder, experiment, describe(experiment, train, data.fingerprint()))
 
 
-def begin(run: Run, state: State) -> float:
+def begin(run: Run, state: State, processes: int = 1) -> float:
     """Brings a state to the newest checkpoint, or writes a new run's first files; the seconds trained so far.
 
     To be called under the lock. Raises InputError rather than start afresh where a checkpoint is missing.
@@ -156,20 +204,22 @@ def begin(run: Run, state: State) -> float:
     found = run.checkpoint(state.model)
     if found is not None:
         state.restore(found.step, found.tensors)
-        _tell(found, state)
+        _tell(found, _machine(state, processes))
         return float(found.state["seconds"])
     if run.metrics():
         raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
     write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
     (run.folder / _CONFIG).parent.mkdir(exist_ok=True)
     write_json(run.folder / _CONFIG, run.config)
-    run.save(state, 0.0)
+    run.save(state, 0.0, processes)
     return 0.0
 
 
-def _machine(state: State) -> dict[str, Any]:
+def _machine(state: State, processes: int) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
-    return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type}
+    alone = 1 if state.experiment.exact else processes
+    return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
+            "processes": alone}
 
 
 def _foreign(folder: Path) -> bool:
@@ -177,9 +227,8 @@ def _foreign(folder: Path) -> bool:
     return any(path.name != "lock" and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
-def _tell(found: checkpoint.Checkpoint, state: State) -> None:
+def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:
     """Says where a run goes on, and what has changed on the machine that may change the last bits."""
-    now = _machine(state)
     changed = [f"{key} {found.state[key]} -> {value}" for key, value in now.items() if found.state[key] != value]
     exact = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
     say(f"continuing from step {found.step}{exact}")

@@ -81,8 +81,8 @@ def _noisy(eta: float, first: float | None = None) -> Choice:
     return Choice("dpmpp_2m_sde", "log_snr", first, first is not None, (("eta", eta),))
 
 
-SDE_WITH_MOMENTS = {1: _noisy(0.25, 4), 10: _noisy(0.5, 4), 50: _noisy(0.5, 10), 70: _noisy(1.0)}
-SDE_PLAIN = {1: _noisy(0.5), 70: _noisy(1.0)}
+SDE_WITH_MOMENTS = {1: _noisy(0.25, 4), 10: _noisy(0.5, 4), 45: _noisy(1.0)}
+SDE_PLAIN = {1: _noisy(0.5), 45: _noisy(1.0)}
 """The same for `sde`, the default among the samplers with noise: the least distances of `bench.stochastic` on four laws
 among η = ¼, ½, 1, with and without the frame of the moments, on three grids from five levels."""
 TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}

@@ -128,6 +128,15 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     return Extrapolated(model, Instead(model, negative), guidance_scale, interval, _combined(rescale, projected))
 
 
+def scaled(model: Model, guidance_scale: float, labelled: bool) -> Model:
+    """The model under classifier-free guidance, or as it is at scale 1; InputError for a scale without a label."""
+    if guidance_scale == 1:
+        return model
+    if not labelled:
+        raise InputError(f"got guidance_scale={guidance_scale} without a label; expected a class to lean towards")
+    return classifier_free(model, guidance_scale)
+
+
 def autoguidance(model: Model, weaker: Model, guidance_scale: float = 2.0, *, interval: Interval = None) -> Model:
     """D_bad + w (D_good − D_bad): away from what a smaller model, or an earlier state of this one, gets wrong.
 

@@ -23,6 +23,7 @@ from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.learn import learn
 from undiffuse.cli.likelihood import likelihood
 from undiffuse.cli.report import report
+from undiffuse.cli.restore import restore
 from undiffuse.cli.sample import sample
 from undiffuse.cli.show import show
 from undiffuse.cli.train import train
@@ -30,7 +31,7 @@ from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, tune, ema, report, show, evaluate, likelihood,
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, tune, ema, report, show, evaluate, likelihood,
                                                 verify, bench, learn)
 
 app = App(

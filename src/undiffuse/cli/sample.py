@@ -8,15 +8,16 @@ from typing import Any
 from undiffuse.cli.select import cycled, labels_of, stretches
 
 
-def sample(run: Path, /, *, n: int = 100, label: str | None = None, seed: int = 0, first_index: int = 0,
-           indices: str | None = None, method: str = "auto", steps: int = 20, out: Path | None = None,
-           device: str = "auto") -> None:
+def sample(run: Path, /, *, n: int = 100, label: str | None = None, guidance_scale: float = 1.0, seed: int = 0,
+           first_index: int = 0, indices: str | None = None, method: str = "auto", steps: int = 20,
+           out: Path | None = None, device: str = "auto") -> None:
     """Draw new samples; number i of a seed is the same whatever else is drawn.
 
     Args:
         run: Folder of the run.
         n: How many.
         label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: any.
+        guidance_scale: How far to lean towards the class: 1 is the class itself, 0 any, 2 past it.
         seed: The seed of everything random.
         first_index: Index of the first sample.
         indices: The samples' indices, such as 7,9000,20-29, in place of n and first-index.
@@ -27,10 +28,10 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, seed: int = 
     """
     import torch
 
-    from undiffuse import data, sampling, training
+    from undiffuse import data, guide, sampling, training
 
     opened, model = training.open_run(run), training.load(run, device=device)
-    about = opened.config["data"]
+    about, model = opened.config["data"], guide.scaled(model, guidance_scale, label is not None)
     asked = labels_of(label, about["classes"]) if label is not None else None
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
     pieces, marks = [], list[int]()

@@ -1,0 +1,42 @@
+"""`undiffuse restore RUN IMAGES`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path | None = None,
+            amount: float | None = None, angle: float = 0.0, noise: float = 0.0, draws: int = 8,
+            label: str | None = None, method: str = "mmps", exact: bool = False, steps: int | None = None,
+            simulate: bool = False, seed: int = 0, out: Path | None = None, device: str = "auto") -> None:
+    """Fill in, sharpen or enlarge images: draws of what they may have been, by the model of a run.
+
+    Args:
+        run: Folder of the run.
+        images: A picture, a .npy or IDX file, or a folder.
+        operator: What happened to them: inpaint, random, blur, motion, downsample, fourier or grey.
+        mask: Picture that is white where an image is to be filled in (inpaint).
+        amount: Share hidden, blur in pixels, factor of downsampling, share of frequencies.
+        angle: Direction of a motion, in degrees.
+        noise: Standard deviation of the images' noise, in grey levels.
+        draws: How many for each image.
+        label: Class that they are of, if it is known.
+        method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
+        exact: Take the method that tends to the exact posterior.
+        steps: Number of steps from noise to data.
+        simulate: The images are whole; damage them first.
+        seed: The seed of everything random.
+        out: Folder to write to; restored in the run by default.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+    from undiffuse import training
+    from undiffuse.cli.select import labels_of
+    from undiffuse.report import restore as report
+
+    about, model = training.open_run(run).config["data"], training.load(run, device=device)
+    asked = {"label": labels_of(label, about["classes"])[0]} if label is not None else {}
+    seen = report.operator(operator, model.shape, mask, amount, angle, seed)
+    found = report.restore(model, seen, report.images(images), noise, draws, simulate=simulate, method=method,
+                           exact=exact, steps=steps, seed=seed, levels=about["levels"], **asked)
+    for path in found.write(out or run / "restored"):
+        print(path)

@@ -1,0 +1,151 @@
+"""Damaged images restored by a model: several draws of p(x | y) each, their mean and their deviation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undiffuse.data import open_data
+from undiffuse.data.images import load_image
+from undiffuse.data.writers import atomic, png_grid
+from undiffuse.errors import InputError
+from undiffuse.inverse import (
+    Downsample,
+    Fourier,
+    Grey,
+    Mask,
+    Operator,
+    gaussian_blur,
+    motion_blur,
+    observe,
+    random_mask,
+)
+from undiffuse.model import Model
+from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.sampling import sample
+
+OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
+"""What can have happened to an image, by name."""
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Observations y (N, *out) and draws (N, k, C, H, W) of what they came from, in grey levels 0 ... levels − 1."""
+
+    y: Tensor
+    draws: Tensor
+    levels: int
+
+    def write(self, folder: Path) -> list[Path]:
+        """draws.npy (float32), mean.png, deviation.png (white: half of the range) and restored.png, one row an image:
+        what was seen, the mean, the deviation, the draws.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        mean, deviation = self.draws.mean(1), (self.draws.std(1) if self.draws.shape[1] > 1 else 0 * self.draws[:, 0])
+        bright = 2 * deviation
+        shown = torch.cat([self._fitted()[:, None], mean[:, None], bright[:, None], self.draws], 1)
+        pictures = {"mean.png": png_grid(mean, self.levels), "deviation.png": png_grid(bright, self.levels),
+                    "restored.png": png_grid(_sheet(shown), self.levels)}
+        paths = [folder / "draws.npy"]
+        with atomic(paths[0]) as file:
+            np.save(file, self.draws.float().numpy(), allow_pickle=False)
+        for name, data in pictures.items():
+            paths.append(folder / name)
+            with atomic(paths[-1]) as file:
+                file.write(data)
+        return paths
+
+    def _fitted(self) -> Tensor:
+        """What was seen as pictures of the restored size, with mid-grey where nothing was; blank if it is none."""
+        size = self.draws.shape[-3:]
+        y = self.y.nan_to_num((self.levels - 1) / 2)
+        if y.ndim != 4:
+            return torch.full((len(y), *size), (self.levels - 1) / 2)
+        large = torch.nn.functional.interpolate(y, size[-2:], mode="nearest")
+        return large.expand(-1, size[0], -1, -1)
+
+
+def images(source: Path) -> Tensor:
+    """Images (N, C, H, W) in grey levels: one picture, a .npy, an IDX file or a folder."""
+    if source.suffix.lower() in _PICTURES:
+        return load_image(source)[0][None].float()
+    data = open_data(source)
+    if data.kind != "image":
+        raise InputError(f"got {source.name}, which holds no images; expected pictures, .npy or IDX files, or a folder")
+    return data.x.float()
+
+
+def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount: float | None = None,
+             angle: float = 0.0, seed: int = 0) -> Operator:
+    """The operator of that name for images (C, H, W).
+
+    mask: a picture, white where the image is to be filled in. amount: the share hidden (random), the blur's deviation
+    or the motion's length in pixels, the factor of downsampling, the share of frequencies measured (fourier).
+    """
+    if name not in OPERATORS:
+        raise InputError(f"got operator {name!r}; expected one of {', '.join(OPERATORS)}")
+    if (name == "inpaint") != (mask is not None):
+        raise InputError("got inpaint without a mask, or a mask without inpaint; expected both together")
+    if mask is not None:
+        return Mask(_hidden(mask, shape) < 0.5)
+    usual = {"random": 0.7, "blur": 1.0, "motion": 5.0, "downsample": 2.0, "fourier": 0.3, "grey": 0.0}
+    value = usual[name] if amount is None else amount
+    made: dict[str, Callable[[], Operator]] = {
+        "random": lambda: random_mask(shape, value, seed), "blur": lambda: gaussian_blur(value),
+        "motion": lambda: motion_blur(int(value), angle), "downsample": lambda: Downsample(int(value)),
+        "fourier": lambda: Fourier(_frequencies(shape, value, seed)), "grey": Grey,
+    }
+    return made[name]()
+
+
+def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: int = 8, *, simulate: bool = False,
+            method: str = "mmps", exact: bool = False, steps: int | None = None, seed: int = 0, levels: int = 256,
+            **cond: Any) -> Restored:
+    """Draws of p(x | y) for every row of y; with `simulate` y holds whole images, which are damaged first.
+
+    noise: the standard deviation, in grey levels. Raises InputError where y is not what the operator gives.
+    """
+    if draws < 1:
+        raise InputError(f"got {draws} draws; expected at least 1")
+    if simulate:
+        clean = seen(y)
+        y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
+    y = seen.seen(y)
+    observed = observe(model, seen, None, noise, method, exact=exact)
+    out = sample(observed, len(y) * draws, steps=steps, seed=seed, y=y.repeat_interleave(draws, 0), **cond).x
+    return Restored(y, out.reshape(len(y), draws, *out.shape[1:]), levels)
+
+
+def _hidden(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """How white a mask is, 0 to 1, (1, H, W)."""
+    picture = load_image(path)[0].float().mean(0, keepdim=True) / 255
+    if picture.shape[-2:] != shape[-2:]:
+        raise InputError(f"got a mask of {picture.shape[-1]}x{picture.shape[-2]} pixels for a model of "
+                         f"{shape[-1]}x{shape[-2]}; expected the same size")
+    return picture.expand(shape)
+
+
+def _frequencies(shape: tuple[int, ...], share: float, seed: int) -> Tensor:
+    """The lowest frequencies and a random rest, that share of all in the half-plane."""
+    rows, columns = shape[-2], shape[-1] // 2 + 1
+    up = torch.fft.fftfreq(shape[-2])[:, None].double()
+    distance = (up**2 + (torch.arange(columns) / shape[-1]) ** 2).sqrt()
+    rank = distance + 0.5 * uniform(seed, Purpose.DATA, 22, 0, 1, (rows, columns))[0]
+    count = min(rank.numel(), max(1, math.ceil(share * rank.numel())))
+    return torch.as_tensor(rank <= rank.flatten().kthvalue(count).values)
+
+
+def _sheet(pictures: Tensor) -> Tensor:
+    """(N, k, C, H, W) as one large picture (1, C, ...), a row an image, enlarged to be seen."""
+    zoom = max(1, 64 // max(pictures.shape[-2:]))
+    large = pictures.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
+    large = torch.nn.functional.pad(large, (2, 2, 2, 2), value=0.0)
+    return large.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)[None]

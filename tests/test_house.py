@@ -38,14 +38,16 @@ FLOORS = (
     "tuning",
     "training interop latent likelihood",
     "report recipes verify bench learn",
-    "cli explorer",
+    "explorer",
+    "cli",
     "__main__",
 )
 FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.split()}
 
 CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "huggingface_hub", "accelerate",
         "cyclopts", "rich"}
-OPTIONAL = {"datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas"}
+OPTIONAL = {"datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas", "anywidget",
+            "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "experiment", "cli"}  # torch and numpy only inside functions
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
@@ -320,7 +322,7 @@ def test_constraints_fit_every_machine() -> None:
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
-                                                         "tune", "learn", "likelihood", "restore")))),
+                                                         "tune", "learn", "likelihood", "explore", "restore")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -335,5 +337,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn", "likelihood",
-             "tune", "restore"}
+             "tune", "explore", "restore"}
     assert {command.__name__ for command in COMMANDS} == tried

@@ -30,7 +30,8 @@ _HOME = {
     "training": ("train", "load"),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps", "tuning")
+_MODULES = ("data", "explorer", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps",
+            "tuning")
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 from undiffuse.data.writers import atomic
+from undiffuse.errors import InputError
 from undiffuse.explorer.bundle import bundle, sources
 from undiffuse.explorer.laws import digits_data, laws
+
+VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits")
 
 
 def page() -> str:
@@ -29,7 +33,26 @@ def script() -> str:
 @cache
 def data() -> str:
     """What the page knows of laws and digits, as JSON that cannot close its element."""
-    return json.dumps({"laws": laws(), "digits": digits_data()}, separators=(",", ":")).replace("<", "\\u003c")
+    known = {"laws": laws(), "digits": digits_data(), "scenes": scenes()}
+    return json.dumps(known, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def scenes() -> list[dict[str, str]]:
+    """The ten scenes: name, words, and the part of the address from # on."""
+    found: list[dict[str, str]] = json.loads(read("scenes.json"))
+    return found
+
+
+def scene_hash(text: str) -> str:
+    """The part of an address from # on, for a scene's number, a view, or such a part itself."""
+    if text.isdecimal() and 1 <= int(text) <= len(scenes()):
+        return scenes()[int(text) - 1]["hash"]
+    if text in VIEWS:
+        return f"#v=1&view={text}"
+    if re.fullmatch(r"#?v=1&[\w=&.,:;|~%-]*", text, re.ASCII):
+        return "#" + text.removeprefix("#")
+    raise InputError(f"got scene {text[:60]!r}; expected a number from 1 to {len(scenes())}, a view "
+                     f"({', '.join(VIEWS)}) or the part of a link from # on")
 
 
 def read(name: str) -> str:

@@ -20,7 +20,7 @@ export class App {
     this.build();
     const {state, ignored} = parse(options.hash ?? location.hash);
     this.enter(state, ignored);
-    addEventListener("hashchange", () => { const found = parse(location.hash); this.enter(found.state, found.ignored); });
+    if (!options.silent) addEventListener("hashchange", () => this.visit(location.hash));
     new ResizeObserver(() => this.resize()).observe(this.stage);
     (options.silent ? root : document).addEventListener("keydown", (event) => onKey(this, event));
     requestAnimationFrame((now) => this.tick(now));
@@ -71,8 +71,15 @@ export class App {
   // A state from the address, from a scene or from the start.
   enter(state, ignored = []) {
     this.notice.textContent = ignored.length ? `Not understood and ignored: ${ignored.join(", ")}.` : "";
-    this.state = fitting(state);
+    this.state = this.views[state.view] ? fitting(state) : defaults("river");
     this.renew();
+  }
+
+  // An address from outside, such as a notebook's.
+  visit(hash) {
+    if (hash === format(this.state)) return;
+    const {state, ignored} = parse(hash);
+    this.enter(state, ignored);
   }
 
   open(name) {

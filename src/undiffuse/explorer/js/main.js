@@ -5,6 +5,7 @@ import {Compare} from "./compare.js";
 import {Digits} from "./digits.js";
 import {Guidance} from "./guidance.js";
 import {Lab} from "./lab.js";
+import {Own} from "./own.js";
 import {Question} from "./question.js";
 import {River} from "./river.js";
 import {setLaws} from "./laws.js";
@@ -29,12 +30,13 @@ export const model = {...noise, ...processes, ...mixture, ...lawsOf, ...grid, ..
 
 const VIEWS = {river: River, cloud: Cloud, compare: Compare, lab: Lab, guidance: Guidance, question: Question, digits: Digits};
 
-// The page inside `root`; `data` is what Python has put into it: {laws, digits}.
+// The page inside `root`; `data` is what Python has put into it: {laws, digits, scenes}.
 export function page(root, data, options = {}) {
   setLaws(data.laws, data.digits);
+  presets.setScenes(data.scenes);
   root.classList.add("explorer");
   root.classList.toggle("embedded", Boolean(options.embed));
-  return new App(root, VIEWS, {...options, data});
+  return new App(root, options.own ? {...VIEWS, own: Own} : VIEWS, {...options, data});
 }
 
 // The worker's part: measure what is asked for and report every point.

@@ -6,7 +6,7 @@ import {knownLaw, lawDimension} from "./laws.js";
 
 export const VIEWS = {
   river: "River", cloud: "Cloud", compare: "Compare", lab: "Error lab", guidance: "Guidance", question: "Question",
-  digits: "Digits",
+  digits: "Digits", own: "Your model",
 };
 
 const number = (value, low, high) => ({value, kind: "number", low, high});
@@ -78,6 +78,7 @@ const OWN = {
   lab: {n: 16, p: 400, method: "heun"},
   guidance: {law: "overlap", method: "ddim", p: 800, n: 48, label: 1},
   question: {law: "blobs", method: "ancestral", p: 400, n: 48},
+  own: {method: "ddim", n: 20, p: 1000},
   digits: {method: "dpmpp_2m_sde", n: 30, p: 18, label: 3, w: 1},
 };
 

@@ -1,0 +1,109 @@
+"""What the loopback server answers about a trained model of one or two numbers: what it is, samples, its field."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+import torch
+from torch import Tensor
+
+from undiffuse.data import Dataset
+from undiffuse.errors import InputError
+from undiffuse.model import Model
+from undiffuse.sampling import sample
+from undiffuse.steps import METHODS
+
+MOST = {"n": 2000, "steps": 256, "seed": 2**32 - 1}
+_ROWS, _FRAMES, _LATTICE = 2000, 64, 24
+
+
+class Busy(Exception):
+    """Another request is being computed."""
+
+
+class _Stopped(Exception):
+    """The page has asked for something else."""
+
+
+@dataclass
+class OwnModel:
+    """A trained model with its data. One computation at a time; `stop` ends it after its current step."""
+
+    model: Model
+    data: Dataset
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        if self.model.shape not in ((1,), (2,)):
+            raise InputError(f"got a model of shape {self.model.shape}; expected one or two numbers a sample (points), "
+                             "or run explore without --run")
+
+    def answer(self, route: str, query: str) -> dict[str, Any]:
+        """The answer as JSON; raises KeyError for no such route, InputError for numbers out of range, Busy."""
+        work = {"about": self.about, "sample": self.sample, "field": self.field, "stop": self.stop}[route]
+        given = {key: values[-1] for key, values in parse_qs(query).items()}
+        return work(given) if route == "stop" else self._alone(work, given)
+
+    def about(self, given: dict[str, str]) -> dict[str, Any]:
+        """Name, columns, process and a part of the training rows."""
+        sde = self.model.sde
+        return {"name": self.data.name, "d": self.data.x.shape[1], "columns": list(self.data.columns), "T": sde.T,
+                "sde": sde.name, "rows": self.data.x[:_ROWS].flatten().tolist(), "most": MOST}
+
+    def sample(self, given: dict[str, str]) -> dict[str, Any]:
+        """Frames of `n` samples on their way: times and states in data units, at most 64 of them."""
+        method = given.get("method", "auto")
+        if method != "auto" and method not in METHODS:
+            raise InputError("got an unknown method; expected auto or one of the library's samplers")
+        n, steps, seed = (_whole(given, key, low) for key, low in (("n", 1), ("steps", 1), ("seed", 0)))
+        out = sample(self.model, n, method, steps, seed=seed, trajectory=True, callback=self._watch)
+        every = max(1, len(out.trajectory) // _FRAMES)
+        kept = [*out.trajectory[:-1:every], out.trajectory[-1]]
+        return {"t": [t for t, _ in kept], "x": [_rounded(x) for _, x in kept], "nfe": out.nfe, "method": out.method}
+
+    def field(self, given: dict[str, str]) -> dict[str, Any]:
+        """Where the model would denoise points of a lattice over the data to, at time t."""
+        t = min(max(float(given.get("t", "0")), 1e-3), 1.0) * self.model.sde.T
+        low, high = (self.data.x.double().quantile(q, 0) for q in (0.0, 1.0))
+        axes = [torch.linspace(float(a), float(b), _LATTICE) for a, b in zip(low, high, strict=True)]
+        x = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], 1)
+        alpha = self.model.sde.alpha(torch.tensor(t, dtype=torch.float64))
+        with torch.no_grad():
+            D = self.model.denoise(float(alpha) * self.model.transform.forward(x), t)
+        return {"x": _rounded(x), "to": _rounded(self.model.transform.inverse(D))}
+
+    def stop(self, given: dict[str, str]) -> dict[str, Any]:
+        """End what is being computed."""
+        self.stopped.set()
+        return {}
+
+    def _alone(self, work: Callable[[dict[str, str]], dict[str, Any]], given: dict[str, str]) -> dict[str, Any]:
+        if not self.lock.acquire(blocking=False):
+            raise Busy
+        try:
+            self.stopped.clear()
+            return work(given)
+        except _Stopped:
+            return {"stopped": True}
+        finally:
+            self.lock.release()
+
+    def _watch(self, step: int, t: float, x: Tensor) -> None:
+        if self.stopped.is_set():
+            raise _Stopped
+
+
+def _whole(given: dict[str, str], key: str, low: int) -> int:
+    text = given.get(key, str(max(low, 20)))
+    if not text.isdecimal() or not low <= int(text) <= MOST[key]:
+        raise InputError(f"got {key} out of range; expected {low} to {MOST[key]}")
+    return int(text)
+
+
+def _rounded(x: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in x.double().flatten().tolist()]

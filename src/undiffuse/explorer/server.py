@@ -1,0 +1,114 @@
+"""The loopback server of `undiffuse explore --run RUN`: a few files from memory, and the model's answers.
+
+It binds 127.0.0.1 only. Every request passes `guard.admitted` before it is looked at, opens no file, has no body, and
+its connection ends with its answer or after ten seconds of silence; at most 32 are open at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from undiffuse.errors import InputError
+from undiffuse.explorer.guard import admitted
+from undiffuse.explorer.own import Busy, OwnModel
+from undiffuse.explorer.page import data, read, script
+
+_OPEN = 32
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; worker-src blob:; "
+                               "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
+}
+_START = """
+fetch("about").then((answer) => answer.json()).then((own) => {
+  window.undiffuse = explorer();
+  window.app = window.undiffuse.page(document.getElementById("explorer"), DATA, {source: explorer, own});
+});
+"""
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SDE explorer</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="page.css">
+</head><body><div id="explorer"></div><script src="page.js"></script></body></html>"""
+
+
+class Server(ThreadingHTTPServer):
+    """The server of one model; `address` is the page's, with its token."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, own: OwnModel, port: int = 0) -> None:
+        self.own, self.token, self.slots = own, secrets.token_hex(16), threading.BoundedSemaphore(_OPEN)
+        start = f"{script()}\nconst DATA = {data()};\n{_START}"
+        self.files: Mapping[str, tuple[str, bytes]] = {
+            "": ("text/html; charset=utf-8", _PAGE.encode()),
+            "page.css": ("text/css; charset=utf-8", read("explorer.css").encode()),
+            "page.js": ("text/javascript; charset=utf-8", start.encode()),
+        }
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/#v=1&view=own"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, or its end where too many are open."""
+        if self.slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection and free its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+        """A client that went away is no news."""
+
+    def respond(self, route: str, query: str) -> tuple[int, str, bytes]:
+        """Status, type and text of an admitted request."""
+        if route in self.files:
+            return 200, *self.files[route]
+        try:
+            status, answer = 200, self.own.answer(route, query)
+        except KeyError:
+            status, answer = 404, {"error": "no such thing"}
+        except Busy:
+            status, answer = 503, {"error": "busy"}
+        except (InputError, ValueError) as error:
+            status, answer = 400, {"error": str(error)}
+        return status, "application/json", json.dumps(answer).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request, one answer, one connection."""
+
+    server: Server
+    timeout = 10
+    server_version, sys_version = "undiffuse", ""
+
+    def _answer(self) -> None:
+        headers = {name.lower(): self.headers.get_all(name, []) for name in self.headers}
+        allowed = admitted(self.command, self.path, headers, self.server.token, self.server.server_port)
+        status, kind, body = self.server.respond(*allowed) if allowed else (403, "text/plain", b"refused\n")
+        self.close_connection = True
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **_HEADERS}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is written down."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import undiffuse
 from undiffuse.exact import Gaussian, Mixture
 from undiffuse.experiment import Experiment
+from undiffuse.likelihood import log_likelihood
 from undiffuse.loss import denoising_loss, levels, loss_floor
 from undiffuse.model import Denoiser, ScoreModel, reverse
 from undiffuse.nets import Sinusoidal, build
@@ -400,6 +401,26 @@ def test_d26_a_langevin_step_is_as_long_as_its_noise() -> None:
         seed = seed + eps * score + (2 * eps).sqrt() * noise()
     error = 4 * math.sqrt(2 / (n * d)) + r**2 + 2 / d  # chance, Euler's bias ε/2, and the spread of ‖ξ‖² in ε
     assert float(ours.var()) == pytest.approx(1, abs=error) and float(seed.var()) < 0.6
+
+
+def test_d25_the_likelihood_adds_what_the_flow_contracts() -> None:
+    """The notebook has log π(x_T) − ∫ div v dt, under `no_grad`, and the prior N(0, 1) for every process."""
+    x, dt = NARROW.sample(200, seed=1), 1 / 4000
+    var = SDE_.alpha(line(0, 1, 4000)) ** 2 * 0.25 + SDE_.variance(line(0, 1, 4000))
+    rate = -0.5 * beta(line(0, 1, 4000)) * (1 - 1 / var)  # v = rate x, and its divergence, for Gaussian data
+    change = float(torch.trapezoid(rate, dx=dt))
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(x[:, 0] * math.exp(change))
+    truth, ours = NARROW.log_prob(x), log_likelihood(NARROW.denoiser(SDE_), x).log_prob
+    assert float((prior - change - truth).mean()) < -1 and torch.allclose(prior + change, truth, atol=1e-3)
+    assert torch.allclose(ours, truth, atol=1e-6)
+    exploding = VE(from_data=True)
+    end = exploding.sigma(1.0) ** 2 + 0.25
+    there = x[:, 0] * (end / 0.25).sqrt()  # the exact flow of N(0, 1/4)
+    seed = torch.distributions.Normal(0.0, 1.0).log_prob(there) + 0.5 * (end / 0.25).log()
+    assert float((seed - truth).mean()) < -100
+    assert torch.allclose(log_likelihood(NARROW.denoiser(exploding), x).log_prob, truth, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(log_likelihood(NARROW.denoiser(SDE_), x).log_prob, ours)
 
 
 def test_d27_a_denoiser_that_ignores_the_noise_level_cannot_reach_the_floor() -> None:

@@ -6,7 +6,7 @@
 #
 # Theory: P1 to P3 (the equivalence), P14 (weights).
 #
-# <!-- seeds: S0.3 S0.29-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
+# <!-- seeds: S0.3 S0.29-31 S0.33-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
 #
 # One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A regression does
 # not mind: its best answer is the mean, and the mean of the proposals *is* the score.
@@ -44,7 +44,7 @@ for k in range(1200):
     adam.zero_grad()
     loss.backward()
     adam.step()
-    losses.append(float(loss))
+    losses.append(float(loss.detach()))
 q = levels.quantile(sde, (torch.arange(200) + 0.5) / 200)
 floor = float(ud.loss.loss_floor(law, sde, q, "simple").value.mean())
 smooth = torch.tensor(losses).unfold(0, 100, 20).mean(1)

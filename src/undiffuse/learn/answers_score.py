@@ -164,7 +164,7 @@ def adam(answer: Any) -> str | None:
             return "return three tensors: the parameters, and the two averages"
         p, m, v = got
         if found := verdict(p, twin, tol=1e-5):
-            return f"after step {k}: {found}" + ("; are both averages divided by 1 − bᵏ?" if k == 1 else "")
+            return found if "blank" in found else f"after step {k}: {found}; are both averages divided by 1 − bᵏ?"
     return None
 
 

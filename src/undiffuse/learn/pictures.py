@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,8 +43,8 @@ def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str
 
 def _reach(law: Mixture, sde: GaussianSDE) -> float:
     """How far up and down anything is to be seen."""
-    data = float(law.means.abs().max()) + 3 * float(law.covariances.amax()) ** 0.5
-    return max(data, 3.2 * float(law.diffused(sde, sde.T).covariance[0, 0]) ** 0.5)
+    data = float(law.means.abs().max()) + 3 * math.sqrt(float(law.covariances.amax()))
+    return max(data, 3.2 * math.sqrt(float(law.diffused(sde, sde.T).covariance[0, 0])))
 
 
 def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:

@@ -1,0 +1,73 @@
+"""What a text-to-image pipeline is made of: the real classes of diffusers, tiny, with random weights, and offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from undiffuse.errors import InputError
+
+
+def recursive_print(module: nn.Module, name: str = "", deepest: int = 2, depth: int = 0) -> None:
+    """Prints a module and what it is made of, `deepest` levels down, with the number of parameters of each."""
+    size = sum(p.numel() for p in module.parameters())
+    print(f"{'    ' * depth}{name}: {type(module).__name__}, {size:,} parameters")
+    if depth < deepest:
+        for key, child in module.named_children():
+            recursive_print(child, key, deepest, depth + 1)
+
+
+def tiny_pipeline(path: str | None = None) -> Any:
+    """A Stable Diffusion pipeline: the one in the folder `path`, else a tiny one with random weights.
+
+    None without diffusers and transformers. Raises InputError for a path that is no folder; nothing is downloaded.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("diffusers", "transformers")):
+        return None
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from diffusers import StableDiffusionPipeline
+
+    if path is not None:
+        if not Path(path).is_dir():
+            raise InputError(f"got {path!r}; expected a folder with a pipeline (model_index.json)")
+        return StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
+    return StableDiffusionPipeline(**_networks(), **_words(), safety_checker=None, feature_extractor=None,
+                                   requires_safety_checker=False)
+
+
+def _networks() -> dict[str, Any]:
+    """The score model, the autoencoder and the solver."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=2, cross_attention_dim=16,
+        attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+    vae = AutoencoderKL(block_out_channels=[8, 16], norm_num_groups=2, layers_per_block=1,
+                        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2)
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                              set_alpha_to_one=False, steps_offset=1)
+    return {"unet": unet, "vae": vae, "scheduler": scheduler}
+
+
+def _words() -> dict[str, Any]:
+    """The text encoder, and a tokenizer that spells."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(i) for i in range(33, 127)]
+    names = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocabulary.write_text(json.dumps({name: i for i, name in enumerate(names)}), "utf-8")
+        merges.write_text("#version: 0.2\n", "utf-8")
+        tokenizer = CLIPTokenizer(str(vocabulary), str(merges), model_max_length=20)
+    config = CLIPTextConfig(vocab_size=len(names), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                            num_attention_heads=2, max_position_embeddings=20, bos_token_id=len(names) - 2,
+                            eos_token_id=len(names) - 1, pad_token_id=len(names) - 1)
+    return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(config)}

@@ -1,0 +1,143 @@
+# %% [markdown]
+# # C6 · Solvers and the price of a step
+#
+# *30 minutes.* **Goal.** Know what a step costs, what order means, and which sampler to take.
+#
+# Theory: P16 (orders), P15 (DDIM). How-to: choosing a sampler.
+#
+# <!-- seeds: S0.41-42 S0.44 S1.30 S1.40 S2.35 S2.37-38 S3.4 S3.28-32 -->
+#
+# The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its steps. All
+# errors below are the solver's own, because the score is exact. The dashed line is the distance between two sets of real
+# draws: below it nothing can be seen. Predict: which is best at 8 evaluations, and does the corrector pay?
+
+# %%
+import torch
+
+import undiffuse as ud
+from undiffuse import learn
+
+law = ud.Mixture([0.25, 0.5, 0.25], [[-2.2], [0.0], [2.2]], [0.09, 0.16, 0.06])
+model, real = law.denoiser(ud.VP()), law.sample(20_000, 1)
+each = {"euler_maruyama": 1, "predictor_corrector": 2, "euler": 1, "heun": 2, "ddim": 1, "dpmpp_2m": 1}
+budgets, lines = (8, 16, 32, 64, 128), {}
+for name, cost in each.items():
+    options = {"grid": "time"} if name in ("euler", "heun") else {}
+    found = [ud.sample(model, 2000, name, n // cost, seed=4, t_end=1e-3, denoise_last=False, block=2000, **options).x
+             for n in budgets]
+    lines[name] = (budgets, [ud.metrics.w1_1d(x, real) for x in found])
+    print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  deviation {found[-1].std():.3f}")
+floor = ud.metrics.noise_floor(ud.metrics.w1_1d, law.sample(2000, 2), real).value
+print(f"deviation of the law {float(law.covariance) ** 0.5:.3f}; floor {floor:.4f}")
+learn.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
+
+# %% [markdown]
+# **The corrector "improves quality". Why is it the worst here?** <details><summary>Answer</summary>
+#
+# The comparison is at equal cost: half of its evaluations go to corrections that an exact score does not need. It pays where
+# the predictor or the score is poor. Its step, $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, keeps the ratio of noise to signal constant; without $\lVert\xi\rVert$
+# it is about $d$ times too small (museum, D26).
+#
+# </details>
+#
+# **Is the ODE less diverse than the SDE?** <details><summary>Answer</summary>
+#
+# Compare the printed deviations with the law's. With the same score both have the same marginals (museum, D9).
+#
+# </details>
+#
+# **Where should the steps be?** <details><summary>Answer</summary>
+#
+# Where the integrand changes. Steps even in $t$ spend most of their number at high noise, where nothing happens; steps even in
+# log-SNR spend as many on every octave.
+#
+# </details>
+#
+# One noise, seen at several step counts: with `noise="path"` a finer grid refines the same Brownian path.
+
+# %%
+starts, ends = model.prior_sample(300, 0, 0), {}
+for n in (8, 16, 32, 64, 192):
+    ends[n] = ud.sample(model, method="euler_maruyama", steps=n, grid="log_snr", x_T=starts, noise="path", seed=2,
+                        denoise_last=False, block=300).x
+gaps = {n: float((x - ends[192]).abs().mean()) for n, x in ends.items() if n < 192}
+print("distance to 192 steps on the same path:", {n: round(g, 3) for n, g in gaps.items()})
+for name in ("euler", "heun", "rk4"):
+    errors = []
+    for n in (10, 20, 320):
+        grid = torch.linspace(0.8, 0.2, n + 1, dtype=torch.float64)
+        errors.append(ud.sample(model, method=name, grid=grid, x_T=starts, denoise_last=False, block=300).x)
+    ratio = float((errors[0] - errors[2]).abs().mean() / (errors[1] - errors[2]).abs().mean())
+    print(f"{name:5} halving the step divides the error by {ratio:5.1f}")
+
+# %% [markdown]
+# ## Exercises
+#
+# One step of Heun's method for $\dot x=v(x,t)$ from time `t` to time `s` (which may be earlier). The check measures its order.
+
+# %% exercise c6.1
+def heun(v, x, t, s):
+    return ...
+
+
+learn.check("c6.1", heun)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def heun(v, x, t, s):
+#     first = v(x, t)
+#     return x + (s - t) / 2 * (first + v(x + (s - t) * first, s))
+#
+#
+# learn.check("c6.1", heun)
+# ```
+#
+# </details>
+#
+# The size of Langevin's step in the predictor-corrector scheme, from the norms of noise and score. `alpha` is $1-\beta_i$.
+
+# %% exercise c6.2
+def size(r, norm_noise, norm_score, alpha):
+    return ...
+
+
+learn.check("c6.2", size)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def size(r, norm_noise, norm_score, alpha):
+#     return 2 * alpha * (r * norm_noise / norm_score) ** 2
+#
+#
+# learn.check("c6.2", size)
+# ```
+#
+# </details>
+#
+# Give DDIM a better grid: 11 times from 1 down to .001. The check compares its error with that of even steps in $t$.
+
+# %% exercise c6.3
+times = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
+learn.check("c6.3", times)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# lam = ud.VP().log_snr(torch.tensor([1.0, 1e-3], dtype=torch.float64))
+# times = ud.VP().time_of(torch.linspace(float(lam[0]), float(lam[1]), 11, dtype=torch.float64))
+# learn.check("c6.3", times)
+# ```
+#
+# </details>
+#
+# **Find the bug** (museum, D10). `ts = linspace(1, eps, N)`, `dt = ts[0] - ts[1]`, then `for t in ts: x = step(x, t, dt)`.
+# <details><summary>Answer</summary>
+#
+# $N$ nodes have $N-1$ gaps, but $N$ steps are taken: the last leads from $\epsilon$ to $\epsilon-dt<0$.
+#
+# </details>

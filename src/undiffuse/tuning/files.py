@@ -82,7 +82,7 @@ def digest(model: Model) -> str:
     moments = {} if model.moments is None else model.moments.tensors()
     found = _sum({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}})
     found.update(json.dumps(about).encode())
-    return found.hexdigest()
+    return str(found.hexdigest())
 
 
 def _sum(tensors: dict[str, Tensor]) -> Any:

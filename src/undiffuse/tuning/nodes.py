@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.steps.calibrated import Calibration
 from undiffuse.steps.state import Node, nodes_of
 from undiffuse.tuning.fit import Fit, fit
 from undiffuse.tuning.reference import Reference
@@ -37,6 +38,11 @@ def search(reference: Reference, steps: int, rounds: int) -> Fit:
             return min(best, better, key=lambda f: loss(f.error))
         best = better
     return best
+
+
+def refit(reference: Reference, known: Calibration) -> Fit:
+    """The coefficients of a calibration fitted anew on its own nodes."""
+    return fit(reference, nodes_of(reference.meter.model.sde, known.times), known.leap)
 
 
 def starts(reference: Reference, steps: int) -> Iterator[tuple[list[Node], bool]]:

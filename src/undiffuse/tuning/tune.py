@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps import Method
 from undiffuse.steps.calibrated import Calibration, Tuning
-from undiffuse.tuning.nodes import loss, search
+from undiffuse.tuning.nodes import loss, refit, search
 from undiffuse.tuning.reference import Meter, Reference
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=ReverseModel)
 
 
 def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None, trajectories: int = 32,
-         rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> M:
+         rounds: int = 4, like: Tuning | None = None, say: Callable[[str], None] = lambda line: None) -> M:
     """The same model with samplers fitted to it, which `ud.sample(tuned, steps=n)` takes for n in `evaluations`.
 
     Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
@@ -37,8 +37,9 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
     classes is tuned for samples with labels and without. Nothing is differentiated; `tuned.tuning.rows` says what came
     out, and what it cost. A model without moments gets those of 512 samples of its own.
 
-    t_end: where paths end, the model's own end by default. say: hears of every stage. Raises InputError for fewer than
-    2 evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
+    t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
+    coefficients are fitted; what it does not have is left out. say: hears of every stage. Raises InputError for fewer
+    than 2 evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
@@ -48,8 +49,11 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
     for cond in _conditions(model, trajectories):
-        found = list(_fitted(Meter(model, cond), frame, sorted(set(evaluations)), end, trajectories, rounds, say))
-        table[",".join(cond)] = {c.evaluations: c for c, row in found if row["kept"]}
+        meter, given = Meter(model, cond), ",".join(cond)
+        known = None if like is None else like.table.get(given, {})
+        wanted = [n for n in sorted(set(evaluations)) if known is None or n in known]
+        found = list(_fitted(meter, frame, wanted, end, trajectories, rounds, known, say))
+        table[given] = {c.evaluations: c for c, row in found if row["kept"]}
         rows += [row for _, row in found]
     tuned = copy.copy(model)
     tuned.tuning = Tuning(frame, end, table, tuple(rows))
@@ -57,14 +61,15 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
 
 
 def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
-            say: Callable[[str], None]) -> Iterator[tuple[Calibration, dict[str, Any]]]:
+            known: Mapping[int, Calibration] | None, say: Callable[[str], None]
+            ) -> Iterator[tuple[Calibration, dict[str, Any]]]:
     """For each number of evaluations the calibration and what was measured of it."""
     name, clock = ",".join(meter.cond), time.monotonic()
     say(f"following {2 * n} paths" + f" given {name}" * bool(name))
     fitted, held = (Reference.follow(meter, frame, n, first, t_end) for first in (0, _HELD))
     for steps in evaluations:
         say(f"fitting {steps} evaluations" + f" given {name}" * bool(name))
-        best = search(fitted, steps, rounds).calibration
+        best = (search(fitted, steps, rounds) if known is None else refit(fitted, known[steps])).calibration
         after, _ = _error(held, steps, t_end, best.method(frame))
         untuned = [_error(held, steps, t_end, *entry) for entry in UNTUNED]
         before, method = min(untuned, key=lambda found: loss(found[0]))

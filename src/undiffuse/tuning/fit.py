@@ -27,8 +27,8 @@ class Stop(NamedTuple):
 class Fit(NamedTuple):
     """A fitted sampler on its nodes: a stop before every step that evaluates, one at the end, and the error (M, ...).
 
-    The error is the distance to the exact path at the end, per coordinate, and `EARLY` of the root mean square over stops of
-    the distance relative to Ψ, in deviations of the data: an early one, small as it becomes, decides between modes.
+    The error is the distance to the exact path at the end, per coordinate, and `EARLY` of the root mean square over
+    stops of the distance relative to Ψ, in deviations of the data: an early one, however small, decides between modes.
     """
 
     nodes: list[Node]

@@ -167,7 +167,7 @@ def motion_blur(length: int, angle: float = 0.0) -> Convolve:
         raise InputError(f"got a motion of {length} pixels; expected at least 1")
     reach, turn = length // 2, math.radians(angle)
     kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
-    for u in torch.linspace(-(length - 1) / 2, (length - 1) / 2, 8 * length).tolist():
+    for u in ((torch.arange(8 * length) + 0.5) / 8 - length / 2).tolist():
         kernel[reach - round(u * math.sin(turn)), reach + round(u * math.cos(turn))] += 1
     return Convolve(kernel / kernel.sum())
 

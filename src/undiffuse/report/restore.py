@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import open_data
+from undiffuse.data.checks import decoding
 from undiffuse.data.images import load_image
 from undiffuse.data.writers import atomic, png_grid
 from undiffuse.errors import InputError
@@ -77,6 +78,12 @@ def images(source: Path) -> Tensor:
     """Images (N, C, H, W) in grey levels: one picture, a .npy, an IDX file or a folder."""
     if source.suffix.lower() in _PICTURES:
         return load_image(source)[0][None].float()
+    if source.suffix.lower() == ".npy":
+        with decoding(source, "an array"):
+            array = torch.from_numpy(np.load(source, allow_pickle=False)).float()
+        if array.ndim not in (3, 4):
+            raise InputError(f"got an array of shape {tuple(array.shape)}; expected (N, C, H, W) or (N, H, W)")
+        return array if array.ndim == 4 else array[:, None]
     data = open_data(source)
     if data.kind != "image":
         raise InputError(f"got {source.name}, which holds no images; expected pictures, .npy or IDX files, or a folder")

@@ -1,0 +1,141 @@
+"""Restoring images: operators against their definitions, draws against the posterior, files that hold what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import f64
+from PIL import Image
+
+from undiffuse.cli import main
+from undiffuse.errors import InputError
+from undiffuse.exact import Mixture
+from undiffuse.experiment import Experiment
+from undiffuse.inverse import (
+    Columns,
+    Convolve,
+    Downsample,
+    Fourier,
+    Grey,
+    Linear,
+    Operator,
+    box,
+    gaussian_blur,
+    motion_blur,
+    random_mask,
+)
+from undiffuse.inverse.observe import observation
+from undiffuse.noise import normal
+from undiffuse.processes import VP
+from undiffuse.report.restore import operator, restore
+from undiffuse.training import train
+
+SHAPE = (1, 6, 6)
+HALF = torch.ones(6, 4, dtype=torch.bool)
+OPERATORS: list[tuple[Operator, tuple[int, ...]]] = [
+    (box(SHAPE, 1, 2, 3, 3), SHAPE), (random_mask(SHAPE, 0.5), SHAPE), (gaussian_blur(0.7), SHAPE),
+    (motion_blur(5, 30.0), SHAPE), (Downsample(2), SHAPE), (Fourier(HALF), SHAPE), (Grey(), (3, 4, 4)),
+    (Linear(normal(1, 0, 0, 0, 4, (36,), torch.float64)), SHAPE), (Columns([2, 0]), (5,)),
+]
+
+
+@pytest.mark.parametrize("seen, shape", OPERATORS, ids=lambda v: type(v).__name__)
+def test_the_adjoint_is_the_transpose(seen: Operator, shape: tuple[int, ...]) -> None:
+    """⟨A u, w⟩ = ⟨u, Aᵀ w⟩ for the products by differentiation, and both agree with the operator itself."""
+    law = Mixture([1.0], torch.zeros(1, *shape), 1.0)
+    near = observation(law.denoiser(VP()), seen, None, 0.1)
+    u, D = normal(2, 0, 0, 0, 2, shape, torch.float64).split(1)
+    local = near.local(D, 1.0, seen.seen(seen(D)[0]))
+    w = normal(2, 0, 1, 0, 1, tuple(local.residual.shape[1:]), torch.float64)
+    pushed = local.push(u.flatten(1))
+    assert torch.allclose((pushed * w).sum(), (u.flatten(1) * local.pull(w)).sum(), atol=1e-12)
+    assert torch.allclose(pushed, torch.where(local.seen, seen(u).flatten(1), 0.0), atol=1e-12)
+    assert torch.allclose(pushed, (local.matrix @ u.flatten()[:, None])[..., 0], atol=1e-12)
+
+
+def test_operators_do_what_they_are_called() -> None:
+    x = normal(3, 0, 0, 0, 1, SHAPE, torch.float64)
+    one = torch.zeros(1, 1, 7, 7, dtype=torch.float64)
+    one[..., 3, 3] = 1
+    line = motion_blur(3)(one)[0, 0]
+    assert torch.allclose(line[3, 2:5], f64(1, 1, 1) / 3, atol=0.05) and line.sum() == pytest.approx(1)
+    assert motion_blur(5, 90.0)(one)[0, 0, 1:6, 3].sum() == pytest.approx(1)
+    turned = motion_blur(7, 45.0)(torch.nn.functional.pad(one, (2, 2, 2, 2)))[0, 0]
+    assert turned[4, 6] > 0.1 and turned[4, 4] == 0  # up means right
+    assert torch.allclose(gaussian_blur(1.0)(torch.ones(1, 1, 9, 9)), torch.ones(1, 1, 9, 9))
+    spread = gaussian_blur(0.8)(torch.nn.functional.pad(one, (4, 4, 4, 4)))[0, 0].sum(0)
+    assert (spread * (torch.arange(15) - 7) ** 2).sum() == pytest.approx(0.64, rel=0.02)
+    assert torch.equal(Convolve(torch.tensor([[0.0, 0, 1]]))(x)[..., 1:], x[..., :-1])
+    assert torch.allclose(Downsample(3)(x)[0, 0, 0, 1], x[0, 0, :3, 3:].mean())
+    whole = torch.fft.fft2(x, norm="ortho")
+    weights = f64(1, 2, 2, 1)  # columns of the half-plane stand for two
+    power = Fourier(HALF)(x).square().sum(-1).reshape(6, 4) * weights
+    assert power.sum() == pytest.approx(float(whole.abs().square().sum())) == pytest.approx(float(x.square().sum()))
+    assert Grey()(torch.ones(1, 3, 2, 2)).flatten() == pytest.approx(torch.ones(4))
+    assert random_mask((3, 50, 50), 0.3).mask.double().mean() == pytest.approx(0.7, abs=0.03)
+    assert (~box(SHAPE, 1, 2, 3, 4).mask).sum() == 12
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: gaussian_blur(0.0), lambda: motion_blur(0), lambda: Downsample(4)(torch.zeros(1, *SHAPE)),
+    lambda: gaussian_blur(3.0)(torch.zeros(1, *SHAPE)), lambda: Grey()(torch.zeros(1, *SHAPE)),
+    lambda: random_mask(SHAPE, 1.0), lambda: operator("sharpen", SHAPE), lambda: operator("inpaint", SHAPE),
+])
+def test_nonsense_gets_a_sentence(wrong: object) -> None:
+    with pytest.raises(InputError, match=r"got .*; expected"):
+        wrong()  # type: ignore[operator]
+
+
+def test_draws_mean_and_deviation_are_those_of_the_posterior(tmp_path: Path) -> None:
+    means = 3 + normal(1, 0, 0, 0, 1, (1, 4, 4), torch.float64)
+    i = torch.arange(16, dtype=torch.float64)
+    law = Mixture([1.0], means, (0.8 ** (i[:, None] - i).abs())[None])
+    y = law.sample(2)
+    seen = box((1, 4, 4), 2, 0, 2, 4)
+    found = restore(law.denoiser(VP()), seen, y, 0.2, 256, levels=8)
+    for row, draws in zip(y, found.draws, strict=True):
+        truth = law.posterior(torch.eye(16)[:8], row.flatten()[:8], 0.2)
+        sd = truth.covariance.diagonal().sqrt()
+        assert ((draws.mean(0).flatten() - truth.mean.flatten()).abs() < 4 * sd / 16).all()
+        assert ((draws.std(0).flatten() / sd - 1).abs() < 4 / 512**0.5).all()
+    paths = found.write(tmp_path / "out")
+    assert np.array_equal(np.load(paths[0]), found.draws.float().numpy())
+    assert Image.open(paths[1]).size == (9 * 8, 4 * 8)  # two pictures with a line between, eight times enlarged
+
+
+def test_simulated_damage_is_the_operators_with_that_noise() -> None:
+    law = Mixture([1.0], torch.zeros(1, 1, 4, 4), 1.0)
+    whole = law.sample(200)
+    found = restore(law.denoiser(VP()), Downsample(2), whole, 0.3, 1, simulate=True, steps=2)
+    assert (found.y - Downsample(2)(whole)).std() == pytest.approx(0.3, abs=3 * 0.3 / 40)
+    still = restore(law.denoiser(VP()), Downsample(2), Downsample(2)(whole), 0.3, 1, steps=2)
+    assert torch.equal(still.y, Downsample(2)(whole))
+
+
+@pytest.mark.slow
+def test_the_command_keeps_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, small = tmp_path / "run", {"width": 32, "depth": 1}
+    train(Experiment(data="digits", steps=40, save_every=20, warmup=2, net_args=small, block=64), run)
+    picture = (normal(0, 0, 0, 0, 1, (8, 8))[0] * 3 + 8).clamp(0, 16).round().to(torch.uint8)
+    np.save(tmp_path / "x.npy", picture[None, None].numpy())
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ["restore", str(run), str(tmp_path / "x.npy"), "--mask", str(tmp_path / "mask.png"), "--draws", "3"]
+    assert main([*words, "--noise", "0.1"]) == 0
+    draws = np.load(run / "restored" / "draws.npy")
+    assert draws.shape == (1, 3, 1, 8, 8)
+    assert np.abs(draws[0, :, 0, :4] - picture[:4].numpy()).max() < 1 < draws[0, :, 0, 4:].std(0).max()
+    assert {p.name for p in (run / "restored").iterdir()} == {"draws.npy", "mean.png", "deviation.png", "restored.png"}
+    again = tmp_path / "again"
+    assert main([*words, "--noise", "0.1", "--out", str(again)]) == 0
+    assert np.array_equal(np.load(again / "draws.npy"), draws)
+    for more in (["--operator", "blur"], ["--method", "best"], ["--noise", "-1"], ["--draws", "0"], ["--label", "cat"]):
+        assert main([*words, *more]) == 2
+    capsys.readouterr()
+    assert main(["sample", str(run), "--guidance-scale", "2", "--n", "2"]) == 2
+    assert "label" in capsys.readouterr().err
+    assert main(["sample", str(run), "--guidance-scale", "2", "--label", "4", "--n", "2"]) == 0

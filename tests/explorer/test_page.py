@@ -182,10 +182,17 @@ def test_nothing_is_wider_than_a_telephone(chromium: Any, file: Path) -> None:
 
 
 def test_a_link_of_python_is_understood() -> None:
-    state = evaluated("(model, hash) => model.parse(hash)", url("cloud", "", law="swiss", sde="vp:0.2,10", n=48, path=True))
+    state = evaluated(
+        "(model, hash) => model.parse(hash)", url("cloud", "", law="swiss", sde="vp:0.2,10", n=48, path=True)
+    )
     assert state["ignored"] == []
     assert {k: state["state"][k] for k in ("view", "law", "sde", "n", "path")} == {
-        "view": "cloud", "law": "swiss", "sde": "vp:0.2,10", "n": 48, "path": True}  # fmt: skip
+        "view": "cloud",
+        "law": "swiss",
+        "sde": "vp:0.2,10",
+        "n": 48,
+        "path": True,
+    }
 
 
 def test_unknown_keys_and_wrong_values_are_named() -> None:

@@ -37,7 +37,7 @@ FLOORS = (
     "sampling inverse",
     "tuning",
     "training interop latent likelihood",
-    "report recipes verify bench learn",
+    "report recipes imputation verify bench learn",
     "explorer",
     "cli",
     "__main__",
@@ -322,7 +322,8 @@ def test_constraints_fit_every_machine() -> None:
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
-                                                         "tune", "learn", "likelihood", "explore", "restore")))),
+                                                         "tune", "learn", "likelihood", "explore", "restore",
+                                                         "impute")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -337,5 +338,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn", "likelihood",
-             "tune", "explore", "restore"}
+             "tune", "explore", "restore", "impute"}
     assert {command.__name__ for command in COMMANDS} == tried

@@ -17,11 +17,13 @@ from torch import Tensor
 from undiffuse.data import Dataset, describe, open_data, transforms
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
+from undiffuse.gaussian import measurable
 from undiffuse.training.build import deviation
 
 _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
 _FEWEST = 500  # updates
+_SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
 _FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
@@ -42,6 +44,10 @@ class _Case:
     deviation: float
     reach: float
     net: str
+
+    @property
+    def table(self) -> bool:
+        return self.train.kind == "table"
 
     @property
     def image(self) -> bool:
@@ -122,6 +128,8 @@ def _process(case: _Case, sde: str) -> _Part:
 
 def _network(case: _Case) -> _Part:
     """The network of the case, in the size that suits its rows."""
+    if case.table and case.net == "mlp":
+        return _correction(case)
     if case.net == "unet":
         args = _unet_args(case)
         why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
@@ -132,6 +140,16 @@ def _network(case: _Case) -> _Part:
     why = (f"A residual MLP of {args['depth']} x {args['width']}: the quickest learner for "
            f"{case.train.x[0].numel()} values a row; one thread serves it best.")
     return _Part({"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}, why)
+
+
+def _correction(case: _Case) -> _Part:
+    """For tables a network that is added to the best linear denoiser, the larger the more rows there are."""
+    width = 64 if len(case.train) < _SOME else 128 if len(case.train) < _SEVERAL else 256
+    args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
+    why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
+           "covariance are measured; one thread serves it best.")
+    fields = {"net": "mlp", "net_args": args, "block": 256}
+    return _Part({**fields, "predict": "wiener"} if measurable(case.train.shape) else fields, why)
 
 
 def _unet_args(case: _Case) -> dict[str, Any]:
@@ -152,19 +170,20 @@ def _levels(case: _Case) -> _Part:
 
 def _updates(case: _Case) -> _Part:
     """The optimiser."""
-    batch = min(len(case.train), 32 if case.net == "unet" else 128 if case.image else 256)
-    lr, schedule = (2e-3, "linear") if case.image else (5e-3, "cosine")
+    batch = min(len(case.train), 32 if case.net == "unet" else 128 if case.image or case.table else 256)
+    lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
     fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
-              "ema": 0.999 if case.net == "unet" else 0.998}
+              "ema": 0.999 if case.net == "unet" else 0.99 if case.table else 0.998}
     return _Part(fields, f"AdamW on {batch} rows at a time, with a rate of {lr:g} that falls to 0 ({schedule}).")
 
 
 def _duration(case: _Case, batch: int | None) -> _Part:
     """The number of updates: what the kind of data needs, and no more than so many readings of the data."""
     batch = batch or _updates(case).fields["batch"]
-    needed, most = _rows_needed(case) // batch, _EPOCHS * len(case.train) // batch
-    steps = max(_FEWEST, min(needed, most))
-    why = "which is enough for data of this kind" if needed <= most else f"in which every row is seen {_EPOCHS} times"
+    epochs, fewest = (_EPOCHS // 2, _FEWEST // 5) if case.table else (_EPOCHS, _FEWEST)
+    needed, most = _rows_needed(case) // batch, epochs * len(case.train) // batch
+    steps = max(fewest, min(needed, most))
+    why = "which is enough for data of this kind" if needed <= most else f"in which every row is seen {epochs} times"
     return _Part({"steps": steps, "save_every": max(100, -(-steps // 8))}, f"{steps:,} updates, {why}.")
 
 

@@ -21,6 +21,7 @@ from undiffuse.cli.bench import bench
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.explore import explore
+from undiffuse.cli.impute import impute
 from undiffuse.cli.learn import learn
 from undiffuse.cli.likelihood import likelihood
 from undiffuse.cli.report import report
@@ -32,8 +33,8 @@ from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, tune, ema, report, show, evaluate, likelihood,
-                                                verify, bench, learn, explore)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, report, show, evaluate,
+                                                likelihood, verify, bench, learn, explore)
 
 app = App(
     name="undiffuse",

@@ -43,4 +43,4 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, guidance_sca
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
     print(data.save_samples(file, torch.cat(pieces), levels=about["levels"], columns=about["columns"],
                             labels=torch.tensor(marks) if asked else None, classes=about["classes"],
-                            label_name=opened.experiment.label or "label"))
+                            label_name=opened.experiment.label or "label", words=about.get("words", ())))

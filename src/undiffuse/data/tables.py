@@ -107,6 +107,15 @@ def missing(cell: str) -> bool:
     return cell.lower() in _MISSING
 
 
+def check_finite(cells: Cells, j: int) -> None:
+    """Refuse a number that is infinite in column j, naming its row."""
+    infinite = np.isinf(cells.values[:, j])
+    if infinite.any():
+        at = int(np.argmax(infinite))
+        raise InputError(f"{cells.where(at, j)} holds a number that is not finite "
+                         f"({shown(read_columns(cells.path, [j])[j][at])}); expected a finite number")
+
+
 def _take(cells: Cells, values: array[float], line: int, row: list[str]) -> None:
     """Adds a row."""
     i = len(cells.lines)
@@ -154,11 +163,7 @@ def _vocabulary(cells: Cells, j: int, text: Sequence[str]) -> tuple[str, ...]:
 
 def _check_numbers(cells: Cells, j: int, words: bool) -> None:
     """Refuse a word among numbers, and numbers that are infinite."""
-    infinite = np.isinf(cells.values[:, j])
-    if infinite.any():
-        at = int(np.argmax(infinite))
-        raise InputError(f"{cells.where(at, j)} holds a number that is not finite "
-                         f"({shown(read_columns(cells.path, [j])[j][at])}); expected a finite number")
+    check_finite(cells, j)
     if cells.words[j] and not words:
         at, word = next(iter(cells.words[j].items()))
         column = cells.columns[j]

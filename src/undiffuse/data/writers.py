@@ -27,11 +27,12 @@ _VIEWABLE = 32
 
 def save_samples(path: str | os.PathLike[str], x: Tensor, *, levels: int = 0, columns: Sequence[str] = (),
                  labels: Tensor | None = None, classes: Sequence[str] = (),
-                 label_name: str = "label") -> Path:
+                 label_name: str = "label", words: Sequence[Sequence[str]] = ()) -> Path:
     """Write samples in data units: images (N, C, H, W) as .png or .npy, points and tables as .npy or .csv.
 
     Images are rounded and clamped to 0 ... levels−1. A .csv has a header and, with labels (N,), a last column
-    of class names. Raises InputError, before anything is written, for samples that are not finite, an unknown
+    of class names; `words` are what the numbers of each column stand for, as in a `Dataset`. Raises InputError,
+    before anything is written, for samples that are not finite, an unknown
     ending or a form the file cannot hold; MachineError if the disk refuses.
     """
     path = Path(path)
@@ -42,7 +43,7 @@ def save_samples(path: str | os.PathLike[str], x: Tensor, *, levels: int = 0, co
         elif path.suffix.lower() == ".png":
             file.write(png_grid(x, levels or 256))
         else:
-            file.write(_csv(x, columns, labels, classes, label_name).encode())
+            file.write(_csv(x, columns, labels, classes, label_name, words).encode())
     return path
 
 
@@ -121,10 +122,13 @@ def _tiles(x: Tensor, across: int, down: int) -> Tensor:
 
 
 def _csv(x: Tensor, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
-         label_name: str) -> str:
+         label_name: str, words: Sequence[Sequence[str]] = ()) -> str:
     """The text of a table; as many digits as give back every number exactly."""
     digits = ".17g" if x.dtype == torch.float64 else ".9g"
     rows = [[format(value, digits) for value in row] for row in x.detach().cpu().tolist()]
+    for j, known in enumerate(words):
+        for row, value in zip(rows, x[:, j].tolist() if known else (), strict=False):
+            row[j] = known[int(value)]
     header = list(columns) or default_columns(x.shape[1])
     if len(header) != x.shape[1]:
         raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from undiffuse.model import Model
 from undiffuse.noise import Purpose, permutation
 from undiffuse.sampling import Samples, sample
 from undiffuse.training import Run
+from undiffuse.training.feed import completed
 
 STEPS = 20
 _MOST = 5000
@@ -64,11 +65,13 @@ def gather(folder: Path, n: int | None = None, seed: int = 0, *, model: Model | 
     """Loads a run and draws n samples of it, with the labels of random training rows where it knows classes.
 
     n: by default as many as rows were held out, within what takes seconds. `model` and `data` take the place of what
-    the folder names. Raises InputError for n < 2.
+    the folder names. Empty cells of a table are filled with draws of the model's Gaussian part, so that rows can be
+    compared. Raises InputError for n < 2.
     """
     run = training.open_run(folder)
     train, held = training.load_data(folder, data)
     model = model or training.load(folder)
+    train, held = _whole(train, model), None if held is None else _whole(held, model)
     count = n if n is not None else _count(train, held)
     if count < 2:
         raise InputError(f"got n={count}; expected at least 2 samples to compare")
@@ -84,6 +87,15 @@ def _count(train: Dataset, held: Dataset | None) -> int:
     if train.kind != "image":
         return min(max(rows, 2), _MOST)
     return max(200, min(1000, 300_000 // math.prod(train.shape)))
+
+
+def _whole(data: Dataset, model: Model) -> Dataset:
+    """The data with their empty cells filled."""
+    gaps = data.x.isnan() if data.kind == "table" else torch.zeros(1)
+    if not gaps.any():
+        return data
+    filled = model.transform.inverse(completed(model.transform.forward(data.x), model))
+    return replace(data, x=torch.where(gaps, filled, data.x))
 
 
 def _labels(train: Dataset, n: int, seed: int) -> Tensor:

@@ -1,0 +1,210 @@
+"""Imputation: the empty cells of a table, drawn given the cells that hold something.
+
+Every row is an observation of its own, without noise, of a model that was trained on such rows (with cells that were
+empty then, too); a draw of p(x | y) fills its gaps. Files come back character by character, but for the gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from undiffuse import missing, training
+from undiffuse.data import tables
+from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.gaps import Text, cell
+from undiffuse.data.writers import atomic
+from undiffuse.errors import InputError
+from undiffuse.inverse import Identity, observe
+from undiffuse.model import Model, Wrapper
+from undiffuse.sampling import sample
+from undiffuse.sde import Time, as_time
+
+
+class Linear(Wrapper):
+    """p(x | y) for cells y (B, d) that are known exactly, NaN where not: D_y = D + V Mᵀ (M V Mᵀ)⁻¹ M (y − D).
+
+    M takes the cells that are known; V is the covariance of x_0 given x_t for Gaussian data with the model's moments,
+    s² σ̂²/(s² + σ̂²) in every principal direction. One evaluation a step, and one small linear system for each pattern of
+    gaps. For Gaussian data D_y is exact; otherwise the mean is corrected by what the network has learned, V is not.
+    """
+
+    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
+        """D_y."""
+        D, law = self.inner.denoise(x, t, **cond), self.moments
+        alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
+        if y is None or law is None or law.basis is None:
+            raise InputError("got no cells to hold or a model without moments; give y and a model of a table")
+        left = law.spectrum * variance / (alpha**2 * law.spectrum + variance)
+        patterns, of = torch.unique(y.isnan(), dim=0, return_inverse=True)
+        G = missing.gains((law.basis * left) @ law.basis.mT, patterns)[of]
+        away = torch.where(y.isnan(), 0.0, y - D).double()
+        return torch.where(y.isnan(), D + (G @ away[..., None])[..., 0].to(D), y)
+
+
+def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: int = 20, labels: Tensor | None = None,
+           method: str = "linear") -> Tensor:
+    """Draws (draws, N, D) of rows x (N, D) in data units, where NaN is a missing cell; the others stay as they are.
+
+    labels: the class of each row (N,), where the model knows classes. method: "linear", which takes the covariance of
+    x_0 given x_t from the data's moments and is exact if they say all (`Linear`), or one of `observe`: mmps takes it
+    from the network, twisted tends to the truth. Raises InputError for rows that are not the model's.
+    """
+    z = model.transform.forward(x)
+    if draws < 1 or tuple(z.shape[1:]) != model.shape:
+        raise InputError(f"got {draws} draws of rows {tuple(x.shape[1:])}; expected at least 1 of the model's own rows")
+    full = x.expand(draws, *x.shape).clone()
+    rows = z.isnan().any(1).nonzero()[:, 0]
+    if len(rows):
+        observed = Linear(model) if method == "linear" and model.moments is not None else observe(
+            model, Identity(), None, 0.0, method="mmps" if method == "linear" else method, units="model")
+        given: dict[str, Any] = {"y": z[rows].to(model.dtype).repeat_interleave(draws, 0)}
+        if labels is not None:
+            given["label"] = labels[rows].repeat_interleave(draws)
+        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, **given).x
+        full[:, rows] = drawn.reshape(len(rows), draws, -1).transpose(0, 1).to(x)
+    constant = model.transform.inverse(torch.zeros(1, *model.shape, dtype=torch.float64)).to(x)
+    full = torch.where(full.isnan(), constant, full)
+    return torch.where(x.isnan(), full, x)
+
+
+def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 0, steps: int = 20,
+                interval: float = 0.9, method: str = "linear", device: str = "auto") -> list[Path]:
+    """Writes draw-1.csv ... and summary.csv into the folder `out`, and returns their paths.
+
+    summary.csv holds the mean of the draws in each gap, of words the most frequent, and for every column with gaps two
+    more, the ends of the interval that holds that share of the draws, of words the share of the most frequent one.
+    Raises InputError for a table that is not the run's, one without gaps, and a folder that holds something.
+    """
+    _check(out, draws, interval)
+    opened, model = training.open_run(run), training.load(run, device=device)
+    about = opened.config["data"]
+    if about["kind"] == "image":
+        raise InputError(f"{run} was trained on images; expected the run of a table")
+    asked = _read(table, about, opened.experiment.label)
+    if not asked.x.isnan().any():
+        raise InputError(f"{shown(table)} has no empty cell, so there is nothing to fill")
+    labels = asked.labels if model.classes else None
+    filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method).numpy()
+    out.mkdir(parents=True, exist_ok=True)
+    suffix = table.suffix.lower()
+    files = {out / f"draw-{k + 1}{suffix}": asked.with_gaps(filled[k]) for k in range(draws)}
+    files[out / f"summary{suffix}"] = _summary(asked, filled, interval)
+    for path, text in files.items():
+        with atomic(path) as file:
+            file.write(text.encode())
+    return list(files)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A table to complete: its text, the rows x (N, D) in the model's order, and where each column is in the text."""
+
+    text: Text
+    x: Tensor
+    labels: Tensor | None
+    names: Sequence[str]
+    words: Sequence[Sequence[str]]
+    at: list[int]
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The missing cells, as (row, column of the model)."""
+        return [(i, j) for i, j in self.x.isnan().nonzero().tolist()]
+
+    def with_gaps(self, values: NDArray[np.floating[Any]]) -> str:
+        """The text with the gaps filled."""
+        return self.text.filled({(i, self.at[j]): self.shown(j, values[i, j]) for i, j in self.gaps})
+
+    def shown(self, j: int, value: float) -> str:
+        """A value of column j as a cell."""
+        return cell(self.words[j][int(value)] if self.words[j] else format(value, ".9g"), self.text.separator)
+
+
+def _check(out: Path, draws: int, interval: float) -> None:
+    if draws < 1 or not 0 < interval < 1:
+        raise InputError(f"got draws={draws} and interval={interval}; expected at least 1, and a share between 0 and 1")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{shown(out)} holds something; choose another folder")
+
+
+def _read(path: Path, about: dict[str, Any], label: str | None) -> _Asked:
+    """The table, in the order of the run's columns."""
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        raise InputError(f"{shown(path)} is no table; expected a .csv or .tsv file")
+    names, words = about["columns"], about.get("words") or [[]] * len(about["columns"])
+    with decoding(path, "a table"):
+        cells = tables.read_cells(path)
+        text = Text.read(path, cells)
+    at = _places(cells, names, label)
+    texts = tables.read_columns(path, [j for j, w in zip(at, words, strict=True) if w])
+    columns = [_words(cells, j, texts[j], w) if w else _numbers(cells, j) for j, w in zip(at, words, strict=True)]
+    x = torch.from_numpy(np.stack(columns, 1).astype(np.float32))
+    return _Asked(text, x, _labels(cells, label, about["classes"]), names, words, at)
+
+
+def _places(cells: tables.Cells, names: Sequence[str], label: str | None) -> list[int]:
+    """Where the model's columns stand in the table; InputError if one is missing or there is another."""
+    table = shown(cells.path)
+    for name in names:
+        if name not in cells.columns:
+            raise InputError(f"{table} has no column {shown(name)}, which the model was trained on"
+                             f"{did_you_mean(name, cells.columns)}")
+    others = [c for c in cells.columns if c not in names and c != label]
+    if others:
+        raise InputError(f"{table} has a column {shown(others[0])} that the model was not trained on; remove it")
+    return [cells.columns.index(name) for name in names]
+
+
+def _numbers(cells: tables.Cells, j: int) -> NDArray[np.float64]:
+    if cells.words[j]:
+        i, word = next(iter(cells.words[j].items()))
+        raise InputError(f"{cells.where(i, j)} holds {shown(word)}; expected a number, or nothing")
+    tables.check_finite(cells, j)
+    return cells.values[:, j]
+
+
+def _words(cells: tables.Cells, j: int, text: Sequence[str], words: Sequence[str]) -> NDArray[np.float64]:
+    codes = tables.coded(text, words)
+    for i in np.flatnonzero(np.isnan(codes)).tolist():
+        if not tables.missing(text[i]):
+            raise InputError(f"{cells.where(i, j)} holds {shown(text[i])}, which the model has never seen; expected "
+                             f"one of {', '.join(map(shown, words[:8]))}{did_you_mean(text[i], words)}")
+    return codes
+
+
+def _labels(cells: tables.Cells, label: str | None, classes: Sequence[str]) -> Tensor | None:
+    """The number of each row's class, that of no class where the cell is empty; None without such a column."""
+    if label not in cells.columns:
+        return None
+    j = cells.columns.index(label)
+    codes = _words(cells, j, tables.read_columns(cells.path, [j])[j], classes)
+    return torch.from_numpy(np.where(np.isnan(codes), len(classes), codes).astype(np.int64))
+
+
+def _summary(asked: _Asked, filled: NDArray[np.floating[Any]], interval: float) -> str:
+    """The table with the middle of the draws in its gaps, and columns that say how sure they are."""
+    columns = sorted({j for _, j in asked.gaps})
+    middle: dict[tuple[int, int], str] = {}
+    beside: dict[tuple[int, str], str] = {}
+    for i, j in asked.gaps:
+        draws = filled[:, i, j].astype(np.float64)
+        if asked.words[j]:
+            counts = np.bincount(draws.astype(np.int64))
+            middle[i, asked.at[j]] = asked.shown(j, float(counts.argmax()))
+            beside[i, f"{asked.names[j]}_share"] = format(counts.max() / len(draws), ".4g")
+        else:
+            low, high = np.quantile(draws, [(1 - interval) / 2, (1 + interval) / 2], method="weibull")
+            middle[i, asked.at[j]] = format(draws.mean(), ".9g")
+            beside[i, f"{asked.names[j]}_low"] = format(low, ".9g")
+            beside[i, f"{asked.names[j]}_high"] = format(high, ".9g")
+    ends = [[f"{asked.names[j]}_share"] if asked.words[j] else [f"{asked.names[j]}_low", f"{asked.names[j]}_high"]
+            for j in columns]
+    return asked.text.filled(middle, [name for pair in ends for name in pair], beside)

@@ -57,7 +57,7 @@ def density(frame: Frame, z: Tensor, settings: Settings, first_index: int = 0, k
     gap, doubt = problem.gap()
     each = (frame.log_prior(u) - frame.log_volume(frame.start))[:, None] + b + gap
     tail = (rate.mean(1) - (u * last).sum(1)).abs() / (1 if frame.model.moments is None else 3)
-    found = Density(each.mean(1), problem.spread(each), seen.abs(), gap.mean(1), doubt, tail,
+    found = Density(each.mean(1), problem.spread(each), seen, gap.mean(1), doubt, tail,
                     spent + (3 if settings.truncation else 1))
     return Density(*(part[: problem.keep].cpu() for part in found))
 
@@ -109,13 +109,13 @@ class _Measured(Flow):
         """What an error of (u, b) at λ does to log p, (B,): b's mean, and along u the gradient of log p_λ in u."""
         (u, _), (pace, _), (wrong_u, wrong_b) = map(self.parts, (y, slope, error))
         gradient = self.frame.psi(lam) ** 2 * torch.exp(2 * lam).to(u)[:, None] * pace - u
-        return wrong_b.mean(1) + (gradient * wrong_u).sum(1)
+        return (wrong_b.mean(1) + (gradient * wrong_u).sum(1)).abs()
 
     def spread(self, each: Tensor) -> Tensor:
         """The standard error of the mean over the probes; NaN for a single one, 0 for the whole trace."""
         if self.probes is None:
             return torch.zeros_like(each[:, 0])
-        return each.std(1) / math.sqrt(self.n)
+        return each.std(1) / math.sqrt(self.n) if self.n > 1 else torch.full_like(each[:, 0], math.nan)
 
     def gap(self) -> tuple[Tensor, Tensor]:
         """log p_0 − log p_σ̂₀ (B, n or 1) and how far it can be trusted (B,)."""

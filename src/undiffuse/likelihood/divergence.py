@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -30,10 +31,17 @@ def linearised(denoise: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, 
         if not D.requires_grad:
             return torch.zeros_like(v)
         pieces = v.to(D).movedim(1, 0).split(max(1, _CHUNK // max(1, D.numel())))
-        grads = [torch.autograd.grad(D, point, piece, is_grads_batched=True, retain_graph=True)[0] for piece in pieces]
-        return torch.cat(grads).movedim(0, 1).to(v)
+        return torch.cat([_products(D, point, piece) for piece in pieces]).movedim(0, 1).to(v)
 
     return D.detach().to(z), product
+
+
+def _products(D: Tensor, point: Tensor, v: Tensor) -> Tensor:
+    """Jᵀ v of v (n, B, *event), all at once where every layer of the network can, else one after the other."""
+    if len(v) > 1:
+        with suppress(RuntimeError):
+            return torch.autograd.grad(D, point, v, is_grads_batched=True, retain_graph=True)[0]
+    return torch.stack([torch.autograd.grad(D, point, one, retain_graph=True)[0] for one in v])
 
 
 def units(like: Tensor) -> Tensor:

@@ -153,10 +153,11 @@ def rows_of(model: Model, x: Tensor) -> Tensor:
     """
     if x.ndim == 0 or not bool(x.isfinite().all()):
         raise InputError(f"got x of shape {tuple(x.shape)} with {int((~x.isfinite()).sum())} values that are not "
-                         "finite; expected one finite row per sample (a single point is x[None])")
+                         "finite; expected finite rows (a single point is x[None])")
     z = _forward(model, x)
     if tuple(z.shape[1:]) != tuple(model.shape):
-        raise InputError(f"got x of shape {tuple(x.shape)}; expected (B, {', '.join(map(str, model.shape))})")
+        raise InputError(f"got x of shape {tuple(x.shape)}; expected one row of {tuple(model.shape)} per sample (a "
+                         "single point is x[None])")
     return z.double() if model.device.type != "mps" else z
 
 

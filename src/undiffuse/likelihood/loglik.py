@@ -36,7 +36,8 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
     truncation: correct for what is below.
     dequantise: for grey levels "normal" (auto) or "uniform", which make the result a lower bound of the log-probability
     of a level, tighter with more `draws`; "none" gives the density of levels taken as real numbers.
-    block: rows that advance together. progress(done, of): called after every block. cond: conditions such as label.
+    block: rows that advance together; the last bits depend on it. progress(done, of): called after every block.
+    cond: conditions such as label.
 
     Raises InputError for a request that makes no sense and for a sample whose ODE could not be solved.
 

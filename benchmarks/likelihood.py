@@ -1,0 +1,151 @@
+"""Likelihoods against closed forms, and of trained models: `python -m benchmarks likelihood [laws | digits | images RUN
+MNIST FASHION]`.
+
+laws: a 2-D mixture of 16 modes and a 64-D one of 10 components with full covariances: error, evaluations, CPU time, and
+what dopri5 in t with one exact divergence per evaluation takes, one product with the Jacobian after the other.
+digits: held-out bits/dim after training with the simple loss and with the likelihood weighting.
+images: held-out bits/dim of a run on MNIST, and what it makes of Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+import undiffuse as ud
+from undiffuse.bench.laws import digits, modes
+from undiffuse.likelihood import Likelihood
+from undiffuse.model import Model, Wrapper
+from undiffuse.ode import DORMAND_PRINCE, solve
+from undiffuse.recipes import digits as digits_recipe
+from undiffuse.sde import as_time, bcast
+from undiffuse.training import load, load_data, train
+
+
+class Opaque(Wrapper):
+    """A model whose divergence is not known in closed form."""
+
+    def denoise(self, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+        """The inner model's."""
+        return self.inner.denoise(x, t, **cond)
+
+
+def table(what: str = "laws", *arguments: str) -> Iterator[str]:
+    """The lines of one part."""
+    return {"laws": laws, "digits": weightings, "images": images}[what](*arguments)
+
+
+def laws() -> Iterator[str]:
+    """Error, evaluations and CPU time on two mixtures."""
+    yield "law     method                       mean |error|   largest   evaluations   CPU s"
+    for name, law, n, tolerance in (("2-D", modes(), 256, 1e-5), ("64-D", digits(), 64, 1e-4)):
+        model, x = law.denoiser(ud.VP()), law.sample(n, seed=5)
+        truth = law.log_prob(x)
+        yield _line(name, "exact, closed form", truth, *_timed(model, x, "exact", tolerance))
+        yield _line(name, "exact, by products", truth, *_timed(Opaque(model), x, "exact", tolerance))
+        yield _line(name, "dopri5 in t, looped", law.diffused(ud.VP(), 1e-3).log_prob(x), *_looped(model, x))
+    law = digits()
+    model, x = law.denoiser(ud.VP()), law.sample(1000, seed=5)
+    truth = law.log_prob(x)
+    for probes in (1, 8, 16):
+        start = time.process_time()
+        ll = ud.log_likelihood(model, x, "hutchinson", probes, 1e-4, 1e-4)
+        yield _line("64-D", f"{probes} probes", truth, ll.log_prob, ll.nfe, time.process_time() - start)
+        if probes > 1:
+            found = stats.kstest(((ll.log_prob - truth) / ll.stderr).numpy(), stats.t(probes - 1).cdf)
+            yield f"        error/stderr against Student's t: Kolmogorov-Smirnov p = {found.pvalue:.3f} (1,000 points)"
+
+
+def _timed(model: Model, x: Tensor, divergence: str, tolerance: float) -> tuple[Tensor, Tensor, float]:
+    start = time.process_time()
+    ll = ud.log_likelihood(model, x, divergence, rtol=tolerance, atol=tolerance)
+    return ll.log_prob, ll.nfe, time.process_time() - start
+
+
+def _looped(model: Model, x: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Tensor, float]:
+    """What the public libraries do: dopri5 from t = 1e−3 to T in t, the trace by one vector-Jacobian product an entry.
+
+    The step is one for the whole batch there and one for each sample here, which is in their favour.
+    """
+    start, (n, d) = time.process_time(), x.shape
+
+    def field(y: Tensor, t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = y[:, :-1].detach().requires_grad_(True)
+            v = _velocity(model, point, t)
+            trace = sum(torch.autograd.grad(v[:, i].sum(), point, retain_graph=True)[0][:, i] for i in range(d))
+        return torch.cat([v.detach(), torch.as_tensor(trace)[:, None]], 1)
+
+    ends = as_time(1e-3), as_time(1.0)
+    y, spent, _ = solve(DORMAND_PRINCE, field, torch.cat([x, x.new_zeros(n, 1)], 1), *ends, tolerance, tolerance)
+    prior = -0.5 * y[:, :-1].square().sum(1) - 0.5 * d * math.log(2 * math.pi)
+    return prior + y[:, -1], spent, time.process_time() - start
+
+
+def _velocity(model: Model, x: Tensor, t: Tensor) -> Tensor:
+    """−½ β (x + s)."""
+    g2 = model.sde.g2(t)
+    return -0.5 * bcast(g2, x) * (x + model.score(x, t))
+
+
+def _line(law: str, method: str, truth: Tensor, log_prob: Tensor, nfe: Tensor, seconds: float) -> str:
+    error = (log_prob - truth).abs()
+    return (f"{law:7s} {method:28s} {float(error.mean()):12.2e} {float(error.max()):9.1e} {float(nfe.median()):13.0f} "
+            f"{seconds:7.2f}")
+
+
+WEIGHTINGS = {"simple loss, times even in t": {"weighting": "simple", "levels": "time"},
+              "likelihood, importance-sampled": {"weighting": "likelihood", "levels": "importance"}}
+
+
+def weightings(seeds: str = "1", steps: str = "2000") -> Iterator[str]:
+    """Bits per dimension of held-out digits after equal trainings that differ in the loss only; all VP, EDM target."""
+    yield f"loss                              seed   bits/dim (upper bound) on held-out digits, {steps} updates"
+    found: dict[str, list[Tensor]] = {name: [] for name in WEIGHTINGS}
+    for seed in range(int(seeds)):
+        for name, fields in WEIGHTINGS.items():
+            experiment = digits_recipe(sde="vp", steps=int(steps), label_dropout=1.0, seed=seed, **fields)
+            with tempfile.TemporaryDirectory() as folder:
+                model = train(experiment, Path(folder) / "run", progress=False)
+                held = load_data(Path(folder) / "run")[1]
+            assert held is not None
+            bits = ud.log_likelihood(model, held.x, rtol=1e-4, atol=1e-4).bits_per_dim
+            found[name].append(bits)
+            yield f"{name:33s} {seed:4d}   {_mean(bits)}"
+    first, second = (torch.cat(bits) for bits in found.values())
+    yield f"difference, image by image        all    {_mean(second - first)}"
+
+
+def images(run: str, mnist: str, fashion: str, n: str = "64", probes: str = "1", draws: str = "1") -> Iterator[str]:
+    """Bits per dimension of MNIST's test images and of Fashion-MNIST's under a run, and how well they tell them apart.
+    """
+    yield from compared(load(run), mnist, fashion, int(n), int(probes), int(draws))
+
+
+def compared(model: Model, mnist: str, fashion: str, n: int, probes: int, draws: int) -> Iterator[str]:
+    """The same for a model in memory."""
+    scores = []
+    for source in (mnist, fashion):
+        x = ud.open_data(source, size=model.shape[-1], n=n, part="test").x
+        start = time.process_time()
+        ll = ud.log_likelihood(model, x, "hutchinson", probes, 1e-3, 1e-3, draws=draws, block=32)
+        scores.append(ll)
+        yield f"{Path(source).name:14s} {_mean(ll.bits_per_dim)} bits/dim, at most; {_cost(ll, start)}"
+    wins = (scores[1].bits_per_dim[:, None] > scores[0].bits_per_dim).double().mean()
+    yield f"area under the curve of bits/dim as a score of what is no digit: {float(wins):.4f} ({n} of each)"
+
+
+def _cost(ll: Likelihood, start: float) -> str:
+    return f"{float(ll.nfe.median()):.0f} evaluations, {(time.process_time() - start) / len(ll.nfe):.1f} CPU s an image"
+
+
+def _mean(values: Tensor) -> str:
+    """Mean ± 1.96 standard errors over the rows."""
+    return f"{float(values.mean()):.4f} ± {1.96 * float(values.std()) / math.sqrt(len(values)):.4f}"

@@ -1,8 +1,12 @@
-"""Writes the chapters as notebooks with the outputs of a solved run; what has not changed is not run again."""
+"""Writes the chapters as notebooks with the outputs of a solved run; what has not changed is not run again.
+
+UNDIFFUSE_CHAPTERS=unrun leaves the outputs out, for those who work on the text.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import undiffuse
@@ -12,6 +16,11 @@ from undiffuse.learn import chapters
 def write(out: Path) -> None:
     """`course/*.ipynb`, and the list of chapters."""
     out.mkdir(exist_ok=True)
+    if os.environ.get("UNDIFFUSE_CHAPTERS") == "unrun":
+        for file in chapters.chapters().values():
+            found = chapters.cells(file.read_text("utf-8"))
+            (out / f"{file.stem}.ipynb").write_text(_linked(chapters.notebook(found)), "utf-8")
+        return
     source = _digest(Path(undiffuse.__file__).parent)
     for file in chapters.chapters().values():
         target, mark = out / f"{file.stem}.ipynb", out / f".{file.stem}.done"
@@ -19,8 +28,13 @@ def write(out: Path) -> None:
         if not target.exists() or not mark.exists() or mark.read_text() != state:
             from render import execute
 
-            target.write_text(execute(file, solutions=True).notebook(), "utf-8")
+            target.write_text(_linked(execute(file, solutions=True).notebook()), "utf-8")
             mark.write_text(state)
+
+
+def _linked(notebook: str) -> str:
+    """With links that lead from `course/`, where the chapter itself is in `tutorials/`."""
+    return notebook.replace("](../docs/", "](../")
 
 
 def _digest(package: Path) -> bytes:

@@ -19,7 +19,7 @@ def inline(writer: Any, node: nodes.Element) -> None:
 def block(writer: Any, node: nodes.Element) -> None:
     """A formula by itself."""
     formula = convert(node.astext(), display="block")
-    writer.body.append(f'<div class="math" title="{escape(node.astext())}">{formula}</div>')
+    writer.body.append(f'<div class="math" style="overflow-x: auto" title="{escape(node.astext())}">{formula}</div>')
     raise nodes.SkipNode
 
 

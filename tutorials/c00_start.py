@@ -5,8 +5,10 @@
 #
 # **Goal.** See noise become data once, and know the map.
 #
-# A diffusion model is two sentences. *Destroy data slowly with noise, so slowly that each step can be undone. Learn to
-# undo one step.* What undoes a step is a vector field, the score $\nabla\log p_t(x)$, and one lemma makes it learnable:
+# A diffusion model is two sentences. *Destroy data slowly with noise, so slowly that each step can be undone. Learn
+# to
+# undo one step.* What undoes a step is a vector field, the score $\nabla\log p_t(x)$, and one lemma makes it
+# learnable:
 # it is the average, over everything the noisy point may have been, of a direction that we can write down.
 #
 # | chapter | question |
@@ -55,9 +57,12 @@ learn.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on
 # %% [markdown]
 # ## Notation
 #
-# $t=0$ is the data, $t=T$ is noise. The kernel is $x_t=\alpha_tx_0+\sigma_tz$ with $z$ standard normal; $f=\alpha'/\alpha$ and
-# $g^2=(\sigma^2)'-2f\sigma^2$ follow. $p_t$ is the density of $x_t$, $s_t=\nabla\log p_t$ its score, $D_t(x)=E[x_0\mid x_t=x]$ the
-# denoiser, $\lambda=\log(\alpha/\sigma)$ the log-SNR. Samplers run with decreasing $t$, so $dt<0$. In code `x` is (B, ...), `t` is a
+# $t=0$ is the data, $t=T$ is noise. The kernel is $x_t=\alpha_tx_0+\sigma_tz$ with $z$ standard normal;
+# $f=\alpha'/\alpha$ and
+# $g^2=(\sigma^2)'-2f\sigma^2$ follow. $p_t$ is the density of $x_t$, $s_t=\nabla\log p_t$ its score,
+# $D_t(x)=E[x_0\mid x_t=x]$ the
+# denoiser, $\lambda=\log(\alpha/\sigma)$ the log-SNR. Samplers run with decreasing $t$, so $dt<0$. In code `x` is
+# (B, ...), `t` is a
 # number or (B,).
 #
 # ## One page to keep
@@ -96,11 +101,13 @@ print("device:", pick_device("auto"))
 #
 # **2.** $X$ and $Z$ are independent standard normals. What is $E[X\mid X+Z=2]$? <details><summary>Answer</summary>
 #
-# 1. Signal and noise are equally strong, so half of what is seen is signal. This little fact is the whole of denoising.
+# 1. Signal and noise are equally strong, so half of what is seen is signal. This little fact is the whole of
+# denoising.
 #
 # </details>
 #
-# **3.** $X$ has variance 2, $Z$ has variance 1, they are independent. What is the variance of $0.6X+0.8Z$? Write it down;
+# **3.** $X$ has variance 2, $Z$ has variance 1, they are independent. What is the variance of $0.6X+0.8Z$? Write it
+# down;
 # the exercise checks it. In every exercise `...` is the place for your answer.
 
 # %% exercise c0.1

@@ -1,15 +1,19 @@
 # %% [markdown]
 # # C1 · Noise that adds up
 #
-# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how a computer walks along it.
+# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how a computer walks along
+# it.
 #
-# Theory: P12 (the integral form), P16 (orders).
+# Theory: [P12](../docs/theory/reversal.md) (the integral form), [P16](../docs/theory/reversal.md) (orders).
 #
 # <!-- seeds: S0.1 S0.9-15 S2.1-2 S2.5 S2.31-33 S2.36 S3.2 S3.5 -->
 #
-# Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is independent of
-# what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet nowhere have a slope.
-# Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at twice as finely? And $\sum(\Delta w)^2$?
+# Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is
+# independent of
+# what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet
+# nowhere have a slope.
+# Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at twice as finely? And
+# $\sum(\Delta w)^2$?
 
 # %%
 import torch
@@ -24,24 +28,29 @@ for k in (0, 2, 4, 6):
           f"steepest slope {(dw / t.diff()).abs().max():6.0f}")
 zoom = {f"{8 * 2**k} steps": ud.brownian(1, 8, refine=k) for k in (0, 3, 7)}
 learn.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined: old points stay",
-             alt="The same Brownian path at 8, 64 and 1024 steps; finer versions pass through the points of coarser ones.")
+             alt="The same Brownian path at 8, 64 and 1024 steps; finer ones pass through the points of coarser ones.")
 
 # %% [markdown]
-# The squares add up to $T$ however fine the grid: that is the *quadratic variation*, and it is why noise has a rate, $g^2$. The
+# The squares add up to $T$ however fine the grid: that is the *quadratic variation*, and it is why noise has a rate,
+# $g^2$. The
 # length grows like $\sqrt N$ and the slopes like $1/\sqrt{\Delta t}$: there is no $dw/dt$.
 #
 # **Why √Δt, and not Δt?** <details><summary>Answer</summary>
 #
-# Independent increments add their variances. $N$ increments of variance $\Delta t$ make $T$ for every $N$. With standard deviation
+# Independent increments add their variances. $N$ increments of variance $\Delta t$ make $T$ for every $N$. With
+# standard deviation
 # $\Delta t$ the sum would have variance $T\Delta t\to0$, with 1 it would explode.
 #
 # </details>
 #
-# **Can we integrate both sides of the SDE to get** $x_t=x_s+\int f\,dt+\int g\,dw$**?** <details><summary>Answer</summary>
+# **Can we integrate both sides of the SDE to get** $x_t=x_s+\int f\,dt+\int g\,dw$**?**
+# <details><summary>Answer</summary>
 #
-# There is nothing to integrate: the differential form has no meaning of its own. The SDE *is* that integral equation, with
-# $\int g\,dw$ the limit of $\sum g(t_i)(w_{i+1}-w_i)$, which is $N(0,\int g^2dt)$. An increment of length $ds$ is $N(0,ds)$; notes that
-# write $N(0,ds)\,ds$ have one $ds$ too many (museum, D17).
+# There is nothing to integrate: the differential form has no meaning of its own. The SDE *is* that integral
+# equation, with
+# $\int g\,dw$ the limit of $\sum g(t_i)(w_{i+1}-w_i)$, which is $N(0,\int g^2dt)$. An increment of length $ds$ is
+# $N(0,ds)$; notes that
+# write $N(0,ds)\,ds$ have one $ds$ too many ([museum](../docs/museum.md), D17).
 #
 # </details>
 #
@@ -80,7 +89,8 @@ learn.check("c1.1", step)
 #
 # </details>
 #
-# Two forces: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process any start ends in the same
+# Two forces: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process any start ends in the
+# same
 # Gaussian, of variance $g^2/2\theta$. That is *forgetting*, and the next chapter is about three ways to do it.
 
 # %%
@@ -94,7 +104,8 @@ learn.river(start, {"Ornstein-Uhlenbeck": ou}, {"Ornstein-Uhlenbeck": (torch.lin
 # %% [markdown]
 # ## From steps to rates
 #
-# DDPM adds noise in steps, $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$. If a step takes the time $\Delta t$, which $f/x$ and $g$ give the
+# DDPM adds noise in steps, $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$. If a step takes the time $\Delta t$,
+# which $f/x$ and $g$ give the
 # same step to first order? Write the two numbers as a function of $\beta_i$ and $\Delta t$.
 
 # %% exercise c1.2
@@ -117,9 +128,10 @@ learn.check("c1.2", rates)
 #
 # </details>
 #
-# **Find the bug** (museum, D7). `t = cat([0, linspace(0, T, N)])` goes with
+# **Find the bug** ([museum](../docs/museum.md), D7). `t = cat([0, linspace(0, T, N)])` goes with
 # `w = cat([0, cumsum(sqrt(T/N) * z)])`. <details><summary>Answer</summary>
 #
-# The grid has two zeros, and $w_1$, of variance $T/N$, is drawn at time 0. There have to be $N+1$ nodes for $N$ increments.
+# The grid has two zeros, and $w_1$, of variance $T/N$, is drawn at time 0. There have to be $N+1$ nodes for $N$
+# increments.
 #
 # </details>

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # C2 · Three ways to forget
 #
-# *25 minutes.* **Goal.** Know VP, VE and sub-VP by their kernels, compare them fairly, and see that they are one process in
+# *25 minutes.* **Goal.** Know VP, VE and sub-VP by their kernels, compare them fairly, and see that they are one
+# process in
 # three coats.
 #
-# Theory: P5 (kernels), P15 (one path, many clocks).
+# Theory: [P5](../docs/theory/score.md) (kernels), [P15](../docs/theory/score.md) (one path, many clocks).
 #
 # <!-- seeds: S0.2 S0.5 S0.16-27 S1.5-11 S1.29 S2.4 S2.6-7 S3.6-7 S3.11-19 S4.2 -->
 #
-# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to simulate a path to train a
+# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to
+# simulate a path to train a
 # model. Before you run the cell: which of the three pictures will end at the same width whatever the data?
 
 # %%
@@ -37,30 +39,36 @@ learn.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t)
 # %% [markdown]
 # **Does VP preserve the variance?** <details><summary>Answer</summary>
 #
-# Only a variance of 1: $\operatorname{Var}x_t=\alpha^2\operatorname{Var}x_0+1-\alpha^2$. Here the data have variance 4.04, and the printed deviations
+# Only a variance of 1: $\operatorname{Var}x_t=\alpha^2\operatorname{Var}x_0+1-\alpha^2$. Here the data have variance
+# 4.04, and the printed deviations
 # fall from 2.01 to 1.
 #
 # </details>
 #
 # **Does** $p_T$ **depend on** $p_0$**?** <details><summary>Answer</summary>
 #
-# A little, always. VP(0.1, 20) ends with $\alpha=e^{-5.025}=.0066$: six thousandths of the data are left. VE shrinks nothing; its
+# A little, always. VP(0.1, 20) ends with $\alpha=e^{-5.025}=.0066$: six thousandths of the data are left. VE shrinks
+# nothing; its
 # prior $N(0,\sigma_T^2)$ ignores mean and variance of the data, an error of relative size $|x_0|/\sigma_T$.
 #
 # </details>
 #
 # **Why should VE's noise grow, and what if it grows too little or too much?** <details><summary>Answer</summary>
 #
-# It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. Too little, and the
-# reverse starts where no data would ever be. Too much, and there are more octaves of noise to walk back through with the
-# same number of steps (museum, D12). $g=\lambda^t$ spends equal time on every octave; at $\lambda=1$ it is Brownian motion, and the
+# It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. Too little, and
+# the
+# reverse starts where no data would ever be. Too much, and there are more octaves of noise to walk back through with
+# the
+# same number of steps ([museum](../docs/museum.md), D12). $g=\lambda^t$ spends equal time on every octave; at
+# $\lambda=1$ it is Brownian motion, and the
 # formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit $t$.
 #
 # </details>
 #
 # ## The same picture three times
 #
-# Divide $x_t$ by $\alpha_t$ and use $\sigma/\alpha$ as the clock: then all three are Brownian motion seen by different watches. If that is
+# Divide $x_t$ by $\alpha_t$ and use $\sigma/\alpha$ as the clock: then all three are Brownian motion seen by
+# different watches. If that is
 # true, equal noise must give equal samples.
 
 # %%
@@ -73,7 +81,7 @@ for name, sde in three.items():
 print("largest difference:", max(float((x - ends["VP"]).abs().max()) for x in ends.values()))
 roll = ud.open_data("swiss_roll").x[:1500].double()
 shots = {f"t = {s}": ud.VP().perturb(roll, s, learn.normals(1500, 2)) for s in (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)}
-learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and at t = 1 a round cloud is left.")
+learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and a round cloud is left.")
 
 # %% [markdown]
 # **When is the last cloud not round?** <details><summary>Answer</summary>
@@ -84,7 +92,8 @@ learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms
 #
 # ## Exercises
 #
-# Compute $\alpha(t)$ and $\sigma^2(t)$ for any $f(t)$, $g^2(t)$ by quadrature: $\log\alpha=\int f$, and noise that was added at $s$ has shrunk by
+# Compute $\alpha(t)$ and $\sigma^2(t)$ for any $f(t)$, $g^2(t)$ by quadrature: $\log\alpha=\int f$, and noise that
+# was added at $s$ has shrunk by
 # $\alpha(t)/\alpha(s)$ when $t$ comes.
 
 # %% exercise c2.1
@@ -111,7 +120,8 @@ learn.check("c2.1", kernel)
 #
 # </details>
 #
-# **Find the bug** (museum, D1). Simulating VP up to $t=.3$ gives mean .630 and deviation .777. This function says .793 and .609.
+# **Find the bug** ([museum](../docs/museum.md), D1). Simulating VP up to $t=.3$ gives mean .630 and deviation .777.
+# This function says .793 and .609.
 
 # %% exercise c2.2
 def vp(t):
@@ -137,7 +147,8 @@ learn.check("c2.2", vp)
 #
 # </details>
 #
-# Sub-VP has $g^2=\beta(1-e^{-2B})$. Solve $V'=-\beta V+g^2$ for its deviation as a function of $B$ (museum, D22).
+# Sub-VP has $g^2=\beta(1-e^{-2B})$. Solve $V'=-\beta V+g^2$ for its deviation as a function of $B$
+# ([museum](../docs/museum.md), D22).
 
 # %% exercise c2.3
 def sub_vp(B):
@@ -159,7 +170,8 @@ learn.check("c2.3", sub_vp)
 #
 # </details>
 #
-# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR falls at a constant rate, with $\alpha(0)>.99$ and $\alpha(1)<.01$.
+# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR falls at a constant rate, with $\alpha(0)>.99$
+# and $\alpha(1)<.01$.
 
 # %% exercise c2.4
 def alpha(t):

@@ -1,15 +1,19 @@
 # %% [markdown]
 # # C3 · The score and the flow of probability
 #
-# *25 minutes.* **Goal.** See $\nabla\log p$ of a mixture as a sum of pulls, compute it without underflow, and watch a density
+# *25 minutes.* **Goal.** See $\nabla\log p$ of a mixture as a sum of pulls, compute it without underflow, and watch
+# a density
 # obey its equation.
 #
-# Theory: P1 (posterior mean), P6 (Fokker-Planck), P17 (mixtures).
+# Theory: [P1](../docs/theory/score.md) (posterior mean), [P6](../docs/theory/reversal.md) (Fokker-Planck),
+# [P17](../docs/theory/score.md) (mixtures).
 #
 # <!-- seeds: S0.28 S1.12-15 S2.22 S2.25 S4.11 -->
 #
-# Each component pulls a point towards its centre with $\Sigma_k^{-1}(\mu_k-x)$, and is listened to in proportion to its
-# *responsibility*, the probability that the point is its own. As noise is added, the components widen, the responsibilities
+# Each component pulls a point towards its centre with $\Sigma_k^{-1}(\mu_k-x)$, and is listened to in proportion to
+# its
+# *responsibility*, the probability that the point is its own. As noise is added, the components widen, the
+# responsibilities
 # blur, and the field becomes one pull to the centre. Predict: at which time do the modes below stop being separate?
 
 # %%
@@ -36,29 +40,35 @@ learn.curves({f"t = {t}": (line, ridge.diffused(ud.VP(), t).score(line)) for t i
 # %% [markdown]
 # **What is the score near a mode, and in the valley between two?** <details><summary>Answer</summary>
 #
-# Near a mode it tends to 0. On the ridge it *is* 0, by symmetry, and steep on either side: .60 at .01, 6.57 at .2. It is an
-# equilibrium, and an unstable one. "Large in valleys" is wrong at the one place where it matters (museum, D11). Far outside it
+# Near a mode it tends to 0. On the ridge it *is* 0, by symmetry, and steep on either side: .60 at .01, 6.57 at .2.
+# It is an
+# equilibrium, and an unstable one. "Large in valleys" is wrong at the one place where it matters
+# ([museum](../docs/museum.md), D11). Far outside it
 # grows linearly.
 #
 # </details>
 #
 # **Does a longer score mean further from the data?** <details><summary>Answer</summary>
 #
-# No. $s=(\alpha E[x_0\mid x]-x)/\sigma^2$: its length depends on the noise level and on how far the candidates for $x_0$ disagree.
+# No. $s=(\alpha E[x_0\mid x]-x)/\sigma^2$: its length depends on the noise level and on how far the candidates for
+# $x_0$ disagree.
 #
 # </details>
 #
-# **Does** $\nabla\log p(x_t\mid x_0)$ **approximate** $\nabla\log p_t(x_t)$ **near** $x_t$**?** <details><summary>Answer</summary>
+# **Does** $\nabla\log p(x_t\mid x_0)$ **approximate** $\nabla\log p_t(x_t)$ **near** $x_t$**?**
+# <details><summary>Answer</summary>
 #
-# Only where a single origin explains the point, $\sigma_t$ far below the spacing of the data. Otherwise only its average over the
+# Only where a single origin explains the point, $\sigma_t$ far below the spacing of the data. Otherwise only its
+# average over the
 # posterior does, and then exactly (P1).
 #
 # </details>
 #
 # ## Exercises
 #
-# The score of a mixture on a line, for points `x` (B,), weights `w` (K,), centres `mu` (K,), variance `var`. It has to survive
-# $x=50$, where every density underflows (museum, D3 and D4).
+# The score of a mixture on a line, for points `x` (B,), weights `w` (K,), centres `mu` (K,), variance `var`. It has
+# to survive
+# $x=50$, where every density underflows ([museum](../docs/museum.md), D3 and D4).
 
 # %% exercise c3.1
 def score(x, w, mu, var):
@@ -82,7 +92,8 @@ learn.check("c3.1", score)
 #
 # </details>
 #
-# The density obeys $\partial_tp=-\partial_x(fp)+\tfrac12g^2\partial_x^2p$. Make one explicit step on a grid: `p` and the drift `f` are given
+# The density obeys $\partial_tp=-\partial_x(fp)+\tfrac12g^2\partial_x^2p$. Make one explicit step on a grid: `p` and
+# the drift `f` are given
 # at the nodes, `g2` is a number; `torch.roll(p, 1)` is the left neighbour. The check takes 4000 of your steps.
 
 # %% exercise c3.2
@@ -109,7 +120,8 @@ learn.check("c3.2", step)
 #
 # </details>
 #
-# With nothing but samples `x0` (n,) of the data, estimate the score of $x_t=\alpha x_0+\sigma z$ at one point `x`: average the kernels'
+# With nothing but samples `x0` (n,) of the data, estimate the score of $x_t=\alpha x_0+\sigma z$ at one point `x`:
+# average the kernels'
 # scores, each weighted by how likely its $x_0$ makes `x`. This is P1 as a program.
 
 # %% exercise c3.3
@@ -133,5 +145,6 @@ learn.check("c3.3", estimate)
 #
 # </details>
 #
-# The error falls like $1/\sqrt n$ in one dimension. In 64 dimensions hardly any sample is ever close to `x`, and the estimate is
+# The error falls like $1/\sqrt n$ in one dimension. In 64 dimensions hardly any sample is ever close to `x`, and the
+# estimate is
 # that of the nearest one. That is why a network has to be trained.

@@ -1,15 +1,18 @@
 # %% [markdown]
 # # C4 · Running time backwards
 #
-# *30 minutes.* **Goal.** The reverse SDE, why the score appears in it, and what its Wiener process is. Generate data with an
+# *30 minutes.* **Goal.** The reverse SDE, why the score appears in it, and what its Wiener process is. Generate data
+# with an
 # exact score.
 #
-# Theory: P7 (time reversal, parts A to D), P4 (Tweedie).
+# Theory: [P7](../docs/theory/reversal.md) (time reversal, parts A to D), [P4](../docs/theory/score.md) (Tweedie).
 #
 # <!-- seeds: S0.4 S0.36-39 S1.16-18 S2.8-11 S2.34 S3.8-10 S4.8-10 S4.12-13 -->
 #
-# Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the noise knows nothing of
-# the state that it hits. But look at it from the other side: *given where the step ended*, is the noise still centred at 0?
+# Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the
+# noise knows nothing of
+# the state that it hits. But look at it from the other side: *given where the step ended*, is the noise still
+# centred at 0?
 
 # %%
 import itertools
@@ -35,14 +38,16 @@ for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it le
 learn.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
 
 # %% [markdown]
-# *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.* That is
+# *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.*
+# That is
 # Tweedie's formula for one step. Subtract what the present predicts and a fresh, centred noise is left:
 #
 # $$d\bar w=dw+g\,s\,dt,\qquad dx=f\,dt+g\,dw=[f-g^2s]\,dt+g\,d\bar w .$$
 #
 # **Is** $d\bar w$ **just** $-dw$**?** <details><summary>Answer</summary>
 #
-# No. $-dw$ has the right law on its own, but given $x_t$ its mean is $+g\,s\,dt$. The same goes for $W_T-W_{T-s}$, which is a Brownian
+# No. $-dw$ has the right law on its own, but given $x_t$ its mean is $+g\,s\,dt$. The same goes for $W_T-W_{T-s}$,
+# which is a Brownian
 # motion but not independent of $x_T$. Feeding fresh noise of either sign into the forward drift reverses nothing.
 #
 # </details>
@@ -65,12 +70,15 @@ learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.pat
 #
 # **Why add noise while removing noise? Can one leave it out?** <details><summary>Answer</summary>
 #
-# Not by itself. With the whole of $g^2s$ and no noise everything contracts into the modes. If the noise goes, half of the score
-# has to go too, and the result is the probability-flow ODE (C7). In between lies a family: noise $\eta g$, score ½(1+η²)g².
+# Not by itself. With the whole of $g^2s$ and no noise everything contracts into the modes. If the noise goes, half
+# of the score
+# has to go too, and the result is the probability-flow ODE (C7). In between lies a family: noise $\eta g$, score
+# ½(1+η²)g².
 #
 # </details>
 #
-# **Sign lab.** Four signs, one way home. The cell runs $dx=[\pm f\pm g^2s]\,dt+g\,dw$ backwards and measures the distance to the data.
+# **Sign lab.** Four signs, one way home. The cell runs $dx=[\pm f\pm g^2s]\,dt+g\,dw$ backwards and measures the
+# distance to the data.
 
 # %%
 truth, times = law.sample(1000, 3), torch.linspace(1, 1e-3, 201, dtype=torch.float64)
@@ -139,10 +147,12 @@ learn.check("c4.3", family)
 #
 # </details>
 #
-# **Find the bug** (museum, D8). A sampler of 500 steps appends `x` when `i % 50 == 0` and labels frame $k$ of $K$ with
+# **Find the bug** ([museum](../docs/museum.md), D8). A sampler of 500 steps appends `x` when `i % 50 == 0` and
+# labels frame $k$ of $K$ with
 # $1-k/K$. <details><summary>Answer</summary>
 #
-# The last frame is that of step 450; the finished sample is never stored, and the labels are off by up to .09. Store pairs
+# The last frame is that of step 450; the finished sample is never stored, and the labels are off by up to .09. Store
+# pairs
 # $(t,x)$, as `trajectory=True` does.
 #
 # </details>

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # C5 · Learning the score by denoising
 #
-# *35 minutes.* **Goal.** From the lemma to a loss, its weight, what the network should output, and the floor below which no
+# *35 minutes.* **Goal.** From the lemma to a loss, its weight, what the network should output, and the floor below
+# which no
 # network can go.
 #
-# Theory: P1 to P3 (the equivalence), P14 (weights).
+# Theory: [P1 to P3](../docs/theory/score.md) (the equivalence), [P14](../docs/theory/score.md) (weights).
 #
 # <!-- seeds: S0.3 S0.29-31 S0.33-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
 #
-# One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A regression does
+# One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A
+# regression does
 # not mind: its best answer is the mean, and the mean of the proposals *is* the score.
 
 # %%
@@ -28,10 +30,11 @@ pull = 0.25 * (alpha * x0 - here) / sigma**2
 ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
 ax.quiver(*here.T, *(0.25 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-learn.finished(figure, "Thin arrows point from one noisy point towards many origins; the thick one, their mean, is the score.")
+learn.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
 
 # %% [markdown]
-# Training is a loop of six lines: draw data, a time, noise; move; compare; improve. `ud.train` is this with averaged weights,
+# Training is a loop of six lines: draw data, a time, noise; move; compare; improve. `ud.train` is this with averaged
+# weights,
 # checkpoints and a log.
 
 # %%
@@ -49,27 +52,31 @@ q = levels.quantile(sde, (torch.arange(200) + 0.5) / 200)
 floor = float(ud.loss.loss_floor(law, sde, q, "simple").value.mean())
 smooth = torch.tensor(losses).unfold(0, 100, 20).mean(1)
 print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score is off by {smooth[-1] - floor:.4f}")
-learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="The loss and its floor (dashed)")
+learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="Loss and floor (dashed)")
 
 # %% [markdown]
 # **Can the loss reach 0?** <details><summary>Answer</summary>
 #
 # No. Two clean points can give the same noisy one, and then nobody can tell the noise. The floor is
-# $E\lVert z-E[z\mid x_t]\rVert^2$. What the network can still improve is the difference: loss − floor = the error of the score (P3). The floor
+# $E\lVert z-E[z\mid x_t]\rVert^2$. What the network can still improve is the difference: loss − floor = the error of
+# the score (P3). The floor
 # is 0 for a data set of one point, which makes a good unit test.
 #
 # </details>
 #
 # **Why multiply by** $\sigma_t$**? And which weight?** <details><summary>Answer</summary>
 #
-# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is another choice:
-# $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14); $\lambda=g^2$ bounds the likelihood (P10).
+# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is
+# another choice:
+# $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14);
+# $\lambda=g^2$ bounds the likelihood (P10).
 #
 # </details>
 #
 # **Why average the weights (EMA) for sampling?** <details><summary>Answer</summary>
 #
-# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less of it.
+# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less
+# of it.
 #
 # </details>
 
@@ -81,7 +88,8 @@ learn.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, ste
 # %% [markdown]
 # ## Exercises
 #
-# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the weight $\sigma^2$.
+# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the
+# weight $\sigma^2$.
 
 # %% exercise c5.1
 def dsm_loss(score, x0, z, alpha, sigma):
@@ -103,7 +111,8 @@ learn.check("c5.1", dsm_loss)
 #
 # </details>
 #
-# Split $E\lVert Z-a\rVert^2$ for samples `Z` (n, d): return the squared bias $\lVert EZ-a\rVert^2$ and the variance $E\lVert Z-EZ\rVert^2$.
+# Split $E\lVert Z-a\rVert^2$ for samples `Z` (n, d): return the squared bias $\lVert EZ-a\rVert^2$ and the variance
+# $E\lVert Z-EZ\rVert^2$.
 
 # %% exercise c5.2
 def split(Z, a):
@@ -125,7 +134,8 @@ learn.check("c5.2", split)
 #
 # </details>
 #
-# **Find the bug** (museum, D5). These features are meant for $t=0\ldots1000$ and are fed $t\in[0,1]$: almost nothing changes. Repair them.
+# **Find the bug** ([museum](../docs/museum.md), D5). These features are meant for $t=0\ldots1000$ and are fed
+# $t\in[0,1]$: almost nothing changes. Repair them.
 
 # %% exercise c5.3
 def features(t):
@@ -149,7 +159,8 @@ learn.check("c5.3", features)
 #
 # </details>
 #
-# *For the curious:* one update of Adam with `lr=0.1`, `b=(0.9, 0.999)`, `eps=1e-8`; `k` counts from 1. Return the new `p, m, v`.
+# *For the curious:* one update of Adam with `lr=0.1`, `b=(0.9, 0.999)`, `eps=1e-8`; `k` counts from 1. Return the
+# new `p, m, v`.
 
 # %% exercise c5.4
 def adam_step(p, g, m, v, k):

@@ -3,12 +3,15 @@
 #
 # *30 minutes.* **Goal.** Know what a step costs, what order means, and which sampler to take.
 #
-# Theory: P16 (orders), P15 (DDIM). How-to: choosing a sampler.
+# Theory: [P16](../docs/theory/reversal.md) (orders), [P15](../docs/theory/score.md) (DDIM). How-to: [choosing a
+# sampler](../docs/choosing_a_sampler.md).
 #
 # <!-- seeds: S0.41-42 S0.44 S1.30 S1.40 S2.35 S2.37-38 S3.4 S3.28-32 -->
 #
-# The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its steps. All
-# errors below are the solver's own, because the score is exact. The dashed line is the distance between two sets of real
+# The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its
+# steps. All
+# errors below are the solver's own, because the score is exact. The dashed line is the distance between two sets of
+# real
 # draws: below it nothing can be seen. Predict: which is best at 8 evaluations, and does the corrector pay?
 
 # %%
@@ -18,38 +21,44 @@ import undiffuse as ud
 from undiffuse import learn
 
 law = ud.Mixture([0.25, 0.5, 0.25], [[-2.2], [0.0], [2.2]], [0.09, 0.16, 0.06])
-model, real = law.denoiser(ud.VP()), law.sample(20_000, 1)
+model, real = law.denoiser(ud.VP()), law.sample(40_000, 1)
 each = {"euler_maruyama": 1, "predictor_corrector": 2, "euler": 1, "heun": 2, "ddim": 1, "dpmpp_2m": 1}
-budgets, lines = (8, 16, 32, 64, 128), {}
+budgets, lines = (8, 16, 32, 64), {}
 for name, cost in each.items():
     options = {"grid": "time"} if name in ("euler", "heun") else {}
-    found = [ud.sample(model, 2000, name, n // cost, seed=4, t_end=1e-3, denoise_last=False, block=2000, **options).x
+    found = [ud.sample(model, 6000, name, n // cost, seed=4, t_end=1e-3, denoise_last=False, block=6000, **options).x
              for n in budgets]
     lines[name] = (budgets, [ud.metrics.w1_1d(x, real) for x in found])
     print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  deviation {found[-1].std():.3f}")
-floor = ud.metrics.noise_floor(ud.metrics.w1_1d, law.sample(2000, 2), real).value
+floor = ud.metrics.noise_floor(ud.metrics.w1_1d, law.sample(6000, 2), real, 4).value
 print(f"deviation of the law {float(law.covariance) ** 0.5:.3f}; floor {floor:.4f}")
 learn.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
 
 # %% [markdown]
 # **The corrector "improves quality". Why is it the worst here?** <details><summary>Answer</summary>
 #
-# The comparison is at equal cost: half of its evaluations go to corrections that an exact score does not need. It pays where
-# the predictor or the score is poor. Its step, $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, keeps the ratio of noise to signal constant; without $\lVert\xi\rVert$
-# it is about $d$ times too small (museum, D26).
+# Half of its evaluations go to corrections that an exact score does not need. And its step,
+# $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, is made for
+# images: with thousands of pixels the two norms hardly vary, with one coordinate they do, and the chain no longer
+# leaves $p_t$ alone.
+# It pays where the predictor or the score is poor. Without $\lVert\xi\rVert$ the step is about $d$ times too small
+# ([museum](../docs/museum.md), D26).
 #
 # </details>
 #
 # **Is the ODE less diverse than the SDE?** <details><summary>Answer</summary>
 #
-# Compare the printed deviations with the law's. With the same score both have the same marginals (museum, D9).
+# Compare the printed deviations with the law's. With the same score both have the same marginals
+# ([museum](../docs/museum.md), D9).
 #
 # </details>
 #
 # **Where should the steps be?** <details><summary>Answer</summary>
 #
-# Where the integrand changes. Steps even in $t$ spend most of their number at high noise, where nothing happens; steps even in
-# log-SNR spend as many on every octave.
+# Where what the solver freezes changes most; that depends on the solver, the law and the budget. For ten steps of
+# DDIM on the law of
+# exercise c6.3, even steps in log-SNR are no better than even steps in $t$, and even steps in the angle
+# $\arctan(\sigma/\alpha)$ halve the error.
 #
 # </details>
 #
@@ -73,7 +82,8 @@ for name in ("euler", "heun", "rk4"):
 # %% [markdown]
 # ## Exercises
 #
-# One step of Heun's method for $\dot x=v(x,t)$ from time `t` to time `s` (which may be earlier). The check measures its order.
+# One step of Heun's method for $\dot x=v(x,t)$ from time `t` to time `s` (which may be earlier). The check measures
+# its order.
 
 # %% exercise c6.1
 def heun(v, x, t, s):
@@ -96,7 +106,8 @@ learn.check("c6.1", heun)
 #
 # </details>
 #
-# The size of Langevin's step in the predictor-corrector scheme, from the norms of noise and score. `alpha` is $1-\beta_i$.
+# The size of Langevin's step in the predictor-corrector scheme, from the norms of noise and score. `alpha` is
+# $1-\beta_i$.
 
 # %% exercise c6.2
 def size(r, norm_noise, norm_score, alpha):
@@ -118,7 +129,10 @@ learn.check("c6.2", size)
 #
 # </details>
 #
-# Give DDIM a better grid: 11 times from 1 down to .001. The check compares its error with that of even steps in $t$.
+# Give DDIM a better grid for three narrow modes in the plane: 11 times from 1 down to .001, `float64`. The check
+# compares the error with
+# that of even steps in $t$. `ud.VP().log_snr(t)` and `ud.VP().time_of(log_snr)` lead from times to noise levels and
+# back.
 
 # %% exercise c6.3
 times = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
@@ -128,14 +142,16 @@ learn.check("c6.3", times)
 # <details><summary>Solution</summary>
 #
 # ```python
-# lam = ud.VP().log_snr(torch.tensor([1.0, 1e-3], dtype=torch.float64))
-# times = ud.VP().time_of(torch.linspace(float(lam[0]), float(lam[1]), 11, dtype=torch.float64))
+# first, last = torch.atan(torch.exp(-ud.VP().log_snr(torch.tensor([1.0, 1e-3], dtype=torch.float64)))).tolist()
+# angle = torch.linspace(first, last, 11, dtype=torch.float64)
+# times = ud.VP().time_of(-torch.log(torch.tan(angle)))
 # learn.check("c6.3", times)
 # ```
 #
 # </details>
 #
-# **Find the bug** (museum, D10). `ts = linspace(1, eps, N)`, `dt = ts[0] - ts[1]`, then `for t in ts: x = step(x, t, dt)`.
+# **Find the bug** ([museum](../docs/museum.md), D10). `ts = linspace(1, eps, N)`, `dt = ts[0] - ts[1]`, then `for t
+# in ts: x = step(x, t, dt)`.
 # <details><summary>Answer</summary>
 #
 # $N$ nodes have $N-1$ gaps, but $N$ steps are taken: the last leads from $\epsilon$ to $\epsilon-dt<0$.

@@ -1,13 +1,16 @@
 # %% [markdown]
 # # C7 · The deterministic twin
 #
-# *30 minutes.* **Goal.** The probability-flow ODE: encode and decode, measure likelihood, and know what a KL bound promises.
+# *30 minutes.* **Goal.** The probability-flow ODE: encode and decode, measure likelihood, and know what a KL bound
+# promises.
 #
-# Theory: P8 (flow), P9 (likelihood), P10 (KL bound).
+# Theory: [P8](../docs/theory/reversal.md) (flow), [P9](../docs/theory/likelihood.md) (likelihood),
+# [P10](../docs/theory/likelihood.md) (KL bound).
 #
 # <!-- seeds: S0.40-43 S2.30 S2.39-41 S3.20-27 -->
 #
-# Three dynamics share one family of densities. Predict what differs between the pictures before you run the cell: which of the
+# Three dynamics share one family of densities. Predict what differs between the pictures before you run the cell:
+# which of the
 # paths may cross each other?
 
 # %%
@@ -20,19 +23,23 @@ law, sde = ud.Mixture([0.4, 0.6], [[-1.5], [1.0]], [0.06, 0.1]), ud.VP()
 model = law.denoiser(sde)
 kept = {"grid": "time", "t_end": 1e-3, "denoise_last": False, "trajectory": True}
 backward = ud.sample(model, 200, "euler_maruyama", 300, **kept)
-flow = ud.sample(model, method="heun", steps=100, x_T=torch.linspace(-2.5, 2.5, 24, dtype=torch.float64)[:, None], **kept)
+even = torch.linspace(-2.5, 2.5, 24, dtype=torch.float64)[:, None]
+flow = ud.sample(model, method="heun", steps=100, x_T=even, **kept)
 forward = ud.simulate(sde, law.sample(200), 300, trajectory=True)[:, :, 0]
 learn.river(law, {"forward SDE": sde, "reverse SDE": sde, "flow ODE": sde}, {
-    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": learn.paths(backward), "flow ODE": learn.paths(flow)},
-    lines=24, alt="Three panels over the same density: rough forward paths, rough backward paths, smooth lines that never cross.")
+    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": learn.paths(backward),
+    "flow ODE": learn.paths(flow)}, lines=24,
+    alt="Three panels over one density: rough forward paths, rough backward paths, smooth lines that never cross.")
 
 # %% [markdown]
-# Lines of an ODE cannot cross, so on a line they keep their order: the flow carries the tenth percentile of the data to the tenth
+# Lines of an ODE cannot cross, so on a line they keep their order: the flow carries the tenth percentile of the data
+# to the tenth
 # percentile of the noise. It *is* the quantile map.
 #
 # **Where does the ½ come from?** <details><summary>Answer</summary>
 #
-# $\tfrac12g^2\Delta p=\nabla\cdot(\tfrac12g^2p\nabla\log p)$: all diffusion is written as transport by the score, and half of $g^2$ is what diffuses.
+# $\tfrac12g^2\Delta p=\nabla\cdot(\tfrac12g^2p\nabla\log p)$: all diffusion is written as transport by the score,
+# and half of $g^2$ is what diffuses.
 #
 # </details>
 
@@ -44,7 +51,7 @@ for tol in (1e-2, 1e-4, 1e-6):
     print(f"tolerance {tol:.0e}: there and back misses by {float((back - x).square().mean().sqrt()):.1e}")
 found = ud.log_likelihood(model, x)
 miss = (found.log_prob - law.log_prob(x)).abs()
-print(f"log p: largest error {miss.max():.1e} nats, promised {found.error.max():.1e}, with {int(found.nfe.median())} evaluations")
+print(f"log p: largest error {miss.max():.1e} nats, promised {found.error.max():.1e}, nfe {int(found.nfe.median())}")
 line = torch.linspace(-3, 2.6, 120, dtype=torch.float64)[:, None]
 curve = ud.log_likelihood(model, line).log_prob.exp()
 learn.curves({"by the flow": (line, curve), "exact": (line, law.log_prob(line).exp())}, "x", "p(x)",
@@ -53,14 +60,17 @@ learn.curves({"by the flow": (line, curve), "exact": (line, law.log_prob(line).e
 # %% [markdown]
 # **Is encoding perfectly invertible?** <details><summary>Answer</summary>
 #
-# The exact flow is. A solver is as invertible as it is accurate; Euler's method misses by several percent with 50 steps (museum, D24).
+# The exact flow is. A solver is as invertible as it is accurate; Euler's method misses by several percent with 50
+# steps ([museum](../docs/museum.md), D24).
 #
 # </details>
 #
 # **"Exact likelihood", while DDPM has only a bound. Exact in which sense?** <details><summary>Answer</summary>
 #
-# It is the density of the *ODE's* own law, up to the solver, the probes of the divergence and the small time where one stops;
-# `log_likelihood` reports all of these. The SDE with the same score has another law, and a bound (P10). For images there are levels,
+# It is the density of the *ODE's* own law, up to the solver, the probes of the divergence and the small time where
+# one stops;
+# `log_likelihood` reports all of these. The SDE with the same score has another law, and a bound (P10). For images
+# there are levels,
 # not densities: noise within a level, or a discrete bound.
 #
 # </details>
@@ -82,7 +92,8 @@ print("bound for the SDE: 0.0572; none for the ODE")
 # %% [markdown]
 # ## Exercises
 #
-# On a line, encode `x` through quantiles: `cdf0` is the distribution function of the data, the noise is standard normal.
+# On a line, encode `x` through quantiles: `cdf0` is the distribution function of the data, the noise is standard
+# normal.
 # `torch.special.ndtri` is the inverse of the normal distribution function.
 
 # %% exercise c7.1
@@ -105,7 +116,8 @@ learn.check("c7.1", quantile_code)
 #
 # </details>
 #
-# The bound: from times `t`, `g2` and the mean squared error `err2` of the score at these times, and KL(p_T‖π) (museum, D16).
+# The bound: from times `t`, `g2` and the mean squared error `err2` of the score at these times, and KL(p_T‖π)
+# ([museum](../docs/museum.md), D16).
 
 # %% exercise c7.2
 def bound(t, g2, err2, kl_prior):
@@ -127,7 +139,8 @@ learn.check("c7.2", bound)
 #
 # </details>
 #
-# **Find the bug** (museum, D25). "`log_p0 = log_prior(x_T) - divergence_integral`". Write it correctly; the integral runs from 0 to $T$.
+# **Find the bug** ([museum](../docs/museum.md), D25). "`log_p0 = log_prior(x_T) - divergence_integral`". Write it
+# correctly; the integral runs from 0 to $T$.
 
 # %% exercise c7.3
 def log_p0(log_prior_at_x_T, divergence_integral):

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # C8 · DDPM is this, discretised
 #
-# *25 minutes.* **Goal.** The chain as a process, four names for one network, the evidence bound as a weighted score matching loss,
+# *25 minutes.* **Goal.** The chain as a process, four names for one network, the evidence bound as a weighted score
+# matching loss,
 # ancestral and DDIM sampling.
 #
-# Theory: P11 (chain, bound, limit), P15 (conversions).
+# Theory: [P11](../docs/theory/likelihood.md) (chain, bound, limit), [P15](../docs/theory/score.md) (conversions).
 #
 # <!-- seeds: S0.6 S0.43 S2.1 S2.18 S2.47 S3.1-3 S3.35 S4.1 S4.5-7 S4.15-17 S4.19-20 -->
 #
-# A denoising diffusion probabilistic model has a forward Markov chain $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$ that nobody has to learn, a network that
+# A denoising diffusion probabilistic model has a forward Markov chain
+# $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$ that nobody has to learn, a network that
 # guesses the noise, and a sampler that walks the chain back. Everything in it is a discretisation of what you know.
 # `ud.DDPM(betas)` is the chain seen as a process.
 
@@ -21,10 +23,12 @@ from undiffuse import learn
 vp, t = ud.VP(), torch.linspace(1e-3, 1, 400, dtype=torch.float64)
 chains = {f"{n} steps": ud.DDPM(ud.linear_betas(n)) for n in (25, 100, 1000)}
 for name, chain in chains.items():
-    print(f"{name:10} largest distance of alpha-bar from VP's: {float((chain.alpha(t) ** 2 - vp.alpha(t) ** 2).abs().max()):.4f}")
+    gap = (chain.alpha(t) ** 2 - vp.alpha(t) ** 2).abs().max()
+    print(f"{name:10} largest distance of alpha-bar from VP's: {float(gap):.4f}")
 naive = ud.DDPM(tuple(torch.linspace(1e-4, 0.02, 100).tolist()))
 print(f"100 steps with the betas of 1000: alpha-bar at the end = {float(naive.alpha(t[-1]) ** 2):.3f}")
-learn.curves({**{name: (t, c.alpha(t) ** 2) for name, c in chains.items()}, "100 steps, betas of 1000": (t, naive.alpha(t) ** 2)},
+chains["100 steps, betas of 1000"] = naive
+learn.curves({name: (t, c.alpha(t) ** 2) for name, c in chains.items()},
              "t = i/N", "alpha-bar", title="Chains tend to VP; one of them never reaches noise")
 
 # %% [markdown]
@@ -36,18 +40,20 @@ learn.curves({**{name: (t, c.alpha(t) ** 2) for name, c in chains.items()}, "100
 #
 # **T = 100 with β up to .02: what goes wrong?** <details><summary>Answer</summary>
 #
-# $\bar\alpha_T=.364$: a third of the signal's power is left, and sampling starts from pure noise that the chain never reaches. Scale β by
-# $1000/N$ (museum, D28).
+# $\bar\alpha_T=.364$: a third of the signal's power is left, and sampling starts from pure noise that the chain
+# never reaches. Scale β by
+# $1000/N$ ([museum](../docs/museum.md), D28).
 #
 # </details>
 #
-# Walking back. The ancestral step is Euler-Maruyama of the reverse SDE to first order, DDIM an exponential step of the ODE.
+# Walking back. The ancestral step is Euler-Maruyama of the reverse SDE to first order, DDIM an exponential step of
+# the ODE.
 
 # %%
 law = ud.Mixture([1, 2], [[-1.5], [1.0]], [0.05, 0.1])
 model = law.denoiser(chains["1000 steps"])
-runs = {"ancestral, 1000": ("ancestral", 1000), "Euler-Maruyama, 1000": ("euler_maruyama", 1000), "ancestral, 20": ("ancestral", 20),
-        "DDIM, 20": ("ddim", 20)}
+runs = {"ancestral, 1000": ("ancestral", 1000), "Euler-Maruyama, 1000": ("euler_maruyama", 1000),
+        "ancestral, 20": ("ancestral", 20), "DDIM, 20": ("ddim", 20)}
 made = {name: ud.sample(model, 4000, method, steps, grid="time", t_end=1e-3, block=4000).x
         for name, (method, steps) in runs.items()}
 real = law.sample(20_000, 1)
@@ -75,7 +81,8 @@ for name, wrap in (("told t", lambda net: net), ("not told", Deaf)):
     guess, adam = ud.Denoiser(net, vp, "noise", shape=(2,), sigma_data=1.0), torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
     for k in range(700):
-        t0, x0 = ud.noise.uniform(0, ud.noise.Purpose.TIME, k, 0, 256) * 0.98 + 0.02, modes.sample(256, 0, 256 * k).float()
+        t0 = ud.noise.uniform(0, ud.noise.Purpose.TIME, k, 0, 256) * 0.98 + 0.02
+        x0 = modes.sample(256, 0, 256 * k).float()
         loss = ud.loss.denoising_loss(guess, x0, t0, learn.normals(256, 2, seed=k).float(), "simple").mean()
         adam.zero_grad()
         loss.backward()
@@ -84,12 +91,14 @@ for name, wrap in (("told t", lambda net: net), ("not told", Deaf)):
     print(f"{name}: loss {sum(losses[-200:]) / 200:.3f}")
 
 # %% [markdown]
-# In two dimensions a point says little about its own noise level, and the deaf network pays. A large image says almost everything
-# about it, which is why the mistake goes unnoticed there until sampling (museum, D27).
+# In two dimensions a point says little about its own noise level, and the deaf network pays. A large image says
+# almost everything
+# about it, which is why the mistake goes unnoticed there until sampling ([museum](../docs/museum.md), D27).
 #
 # ## Exercises
 #
-# From $\bar\alpha_i$ at $i=1\ldots N$ back to $\beta(t_i)$ of the process: differences of $\log\bar\alpha$, with $\bar\alpha_0=1$ in front.
+# From $\bar\alpha_i$ at $i=1\ldots N$ back to $\beta(t_i)$ of the process: differences of $\log\bar\alpha$, with
+# $\bar\alpha_0=1$ in front.
 
 # %% exercise c8.1
 def beta_of(alpha_bar):
@@ -151,7 +160,8 @@ learn.check("c8.3", score)
 #
 # </details>
 #
-# In the evidence bound a term is $w_iE\lVert\nabla\log q(x_i\mid x_0)-s_\theta\rVert^2$. Give $w_i$ for $\varsigma_i^2=\beta_i$; check for yourself that it tends to $\tfrac12g^2\Delta t$.
+# In the evidence bound a term is $w_iE\lVert\nabla\log q(x_i\mid x_0)-s_\theta\rVert^2$. Give $w_i$ for
+# $\varsigma_i^2=\beta_i$; check for yourself that it tends to $\tfrac12g^2\Delta t$.
 
 # %% exercise c8.4
 def weight(beta_i):

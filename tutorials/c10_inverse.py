@@ -1,14 +1,17 @@
 # %% [markdown]
 # # C10 · Asking questions: inverse problems
 #
-# *30 minutes.* **Goal.** Bayes' rule for scores; inpainting and imputation; which of the popular approximations are wrong, and by how much.
+# *30 minutes.* **Goal.** Bayes' rule for scores; inpainting and imputation; which of the popular approximations are
+# wrong, and by how much.
 #
-# Theory: P13 (observations).
+# Theory: [P13](../docs/theory/conditioning.md) (observations).
 #
 # <!-- seeds: S0.46 S2.42-46 -->
 #
-# You have a model of $p(x)$ and see $y=Ax+n$. Nothing has to be trained again: $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the
-# second term is new. For a mixture it is known exactly, so approximations can be measured. Predict: four modes, the first coordinate is
+# You have a model of $p(x)$ and see $y=Ax+n$. Nothing has to be trained again:
+# $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the
+# second term is new. For a mixture it is known exactly, so approximations can be measured. Predict: four modes, the
+# first coordinate is
 # seen to be near 0.15. Which modes remain, and with which shares?
 
 # %%
@@ -17,7 +20,7 @@ import torch
 import undiffuse as ud
 from undiffuse import learn
 
-law = ud.Mixture([0.2, 0.3, 0.3, 0.2], [[-1.4, 0.0], [0.1, 1.3], [0.2, -1.2], [1.5, 0.2]], 0.04)
+law = ud.Mixture([0.2, 0.4, 0.2, 0.2], [[-1.4, 0.0], [0.1, 1.3], [0.2, -1.2], [1.5, 0.2]], 0.04)
 model, A, y, noise = law.denoiser(ud.VP()), [[1.0, 0.0]], [0.15], 0.1
 post = law.posterior(A, y, noise)
 made = {"prior": law.sample(600), "exact": ud.sample(post.denoiser(ud.VP()), 600, "ancestral", 60, t_end=1e-2).x}
@@ -26,22 +29,26 @@ for method in ("replacement", "dps", "pigdm", "mmps"):
 for name, x in made.items():
     share = law.responsibilities(x).mean(0)
     print(f"{name:12} modes {share[1]:.3f} / {share[2]:.3f}   deviation of what was seen {x[:, 0].std():.3f}")
-print(f"{'truth':12} modes {post.weights[1]:.3f} / {post.weights[2]:.3f}   deviation {float(post.covariance[0, 0]) ** 0.5:.3f}")
+print(f"truth        modes {post.weights[1]:.3f} / {post.weights[2]:.3f}   {float(post.covariance[0, 0]) ** 0.5:.3f}")
 learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps")}, reach=2.2,
              alt="The prior's four clouds, and what five methods leave of them after the first coordinate was seen.")
 
 # %% [markdown]
 # **Is** $\nabla\log p(y\mid x)$ **zero everywhere for a mask?** <details><summary>Answer</summary>
 #
-# With noise it is $A^\top(y-Ax)/\sigma_y^2$, zero only where the residual is. Without noise, $p(y\mid x)$ is concentrated on $\{Ax=y\}$: off that set
-# its logarithm is $-\infty$ and has no gradient; a projection takes its place. And what sampling needs is neither: it is
-# $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which couples what was seen with what was not (museum, D19).
+# With noise it is $A^\top(y-Ax)/\sigma_y^2$, zero only where the residual is. Without noise, $p(y\mid x)$ is
+# concentrated on $\{Ax=y\}$: off that set
+# its logarithm is $-\infty$ and has no gradient; a projection takes its place. And what sampling needs is neither:
+# it is
+# $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which couples what was seen with what was not
+# ([museum](../docs/museum.md), D19).
 #
 # </details>
 #
 # **Why not put** $x_t$ **into** $p(y\mid x_0)$**?** <details><summary>Answer</summary>
 #
-# $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function: better, still wrong, because the
+# $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function: better,
+# still wrong, because the
 # uncertainty of $x_0$ is lost. Adding it, $\sigma_y^2I+ACA^\top$, is exact for Gaussian data.
 #
 # </details>
@@ -52,7 +59,8 @@ learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps
 #
 # </details>
 #
-# Now a picture with its lower half hidden. The posterior is a mixture, so we can draw completions from the *exact* one.
+# Now a picture with its lower half hidden. The posterior is a mixture, so we can draw completions from the *exact*
+# one.
 
 # %%
 digits = ud.open_data("digits")
@@ -68,7 +76,7 @@ chance = torch.stack([belief.weights[belief.labels == c].sum() for c in range(10
 print("the hidden half belongs to a", int(digits.y[5]), "; the exact posterior says",
       {int(c): round(float(chance[c]), 3) for c in chance.argsort(descending=True)[:3]})
 filled = ud.sample(ud.observe(prior.denoiser(ud.VP()), ud.inverse.Mask(seen), picture, 0.1), 8, steps=40)
-learn.images({"truth, what was seen": torch.stack([picture, shown]), "exact posterior": belief.sample(8), "mmps": filled.x},
+learn.images({"truth, and seen": torch.stack([picture, shown]), "exact posterior": belief.sample(8), "mmps": filled.x},
              alt="A digit, its upper half, eight exact completions and eight by a guided sampler.")
 
 # %% [markdown]
@@ -76,7 +84,8 @@ learn.images({"truth, what was seen": torch.stack([picture, shown]), "exact post
 #
 # ## Exercises
 #
-# The posterior of $N(\mu,\Sigma)$ given $y=Ax+n$, $n\sim N(0,s^2I)$: return its mean and the diagonal of its covariance.
+# The posterior of $N(\mu,\Sigma)$ given $y=Ax+n$, $n\sim N(0,s^2I)$: return its mean and the diagonal of its
+# covariance.
 
 # %% exercise c10.1
 def posterior(mu, cov, A, y, s):
@@ -102,7 +111,8 @@ learn.check("c10.1", posterior)
 #
 # </details>
 #
-# The guide $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the residual $e=y-AD$ and $C=\operatorname{Cov}(x_0\mid x_t)$.
+# The guide $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the residual $e=y-AD$
+# and $C=\operatorname{Cov}(x_0\mid x_t)$.
 
 # %% exercise c10.2
 def guide(J, A, e, s, C):
@@ -124,5 +134,6 @@ learn.check("c10.2", guide)
 #
 # </details>
 #
-# *To try:* hide columns of a table instead of pixels. The wine data of scikit-learn have 13 columns; a Gaussian fitted to them and
+# *To try:* hide columns of a table instead of pixels. The wine data of scikit-learn have 13 columns; a Gaussian
+# fitted to them and
 # `posterior` fill a gap with a distribution, where the column's mean fills it with a number.

@@ -1,11 +1,13 @@
 # %% [markdown]
 # # C11 · Coda: latents, text to image, and whom it affects
 #
-# *30 minutes.* **Goal.** See that a text-to-image system is an autoencoder, a text encoder and this course; and measure what it copies.
+# *30 minutes.* **Goal.** See that a text-to-image system is an autoencoder, a text encoder and this course; and
+# measure what it copies.
 #
 # <!-- seeds: S0.46 S0.48 S1.36-38 -->
 #
-# A picture is compressed to a latent, a diffusion model learns latents given a prompt, a decoder makes pixels. Here is the whole
+# A picture is compressed to a latent, a diffusion model learns latents given a prompt, a decoder makes pixels. Here
+# is the whole
 # diagram in one screen: the autoencoder is a principal component analysis to 16 numbers, the prompt one of ten words.
 
 # %%
@@ -31,8 +33,10 @@ learn.images({f'"{word}"': (z.double() @ basis.T + mean).reshape(-1, 1, 8, 8) fo
 # %% [markdown]
 # ## The same diagram, full size
 #
-# If `diffusers` is installed, the next cell builds a Stable Diffusion pipeline from its real classes, tiny and with random weights. It
-# shows the anatomy; what it draws is noise, and no amount of prompting would help. Set `UNDIFFUSE_SD` to a folder with a pipeline
+# If `diffusers` is installed, the next cell builds a Stable Diffusion pipeline from its real classes, tiny and with
+# random weights. It
+# shows the anatomy; what it draws is noise, and no amount of prompting would help. Set `UNDIFFUSE_SD` to a folder
+# with a pipeline
 # of your own, and the same cell walks that one. Nothing is ever downloaded.
 
 # %%
@@ -72,18 +76,22 @@ print("different training images among 60 samples:", torch.cdist(copies, train).
 often = ud.Mixture(torch.cat([torch.full((1,), 200.0), torch.ones(499)]), train, 0.0)  # one image 200 times in the data
 drawn = ud.sample(often.denoiser(ud.VP()), 200, "ancestral", 25, t_end=1e-2).x
 share = float((torch.cdist(drawn, train).argmin(1) == 0).double().mean())
-print(f"an image that occurs 200 times among 699: {share:.2f} of the samples are copies of it (expected {200 / 699:.2f})")
+print(f"an image that occurs 200 times among 699: {share:.2f} of the samples are copies (expected {200 / 699:.2f})")
 
 # %% [markdown]
 # **Why does the perfect minimiser memorise?** <details><summary>Answer</summary>
 #
-# The data set is a finite law, and its exact score leads to its points. What a network draws that is new comes from what it *cannot*
-# fit. Duplicates in the data raise the chance of copies in proportion: removing them is the first remedy; stopping early, more data and
-# smaller networks are others (Carlini et al. 2023, arXiv:2301.13188, extracted over a thousand images from deployed models).
+# The data set is a finite law, and its exact score leads to its points. What a network draws that is new comes from
+# what it *cannot*
+# fit. Duplicates in the data raise the chance of copies in proportion: removing them is the first remedy; stopping
+# early, more data and
+# smaller networks are others (Carlini et al. 2023, arXiv:2301.13188, extracted over a thousand images from deployed
+# models).
 #
 # </details>
 #
-# A usual test: the distance to the nearest training image over the distance to the second nearest. Write it for samples `x` and training
+# A usual test: the distance to the nearest training image over the distance to the second nearest. Write it for
+# samples `x` and training
 # rows `train`.
 
 # %% exercise c11.2
@@ -110,7 +118,8 @@ learn.check("c11.2", ratio)
 #
 # ## A treatment in a latent space
 #
-# The recipe is not about pictures. Simulated gene expression of 60 genes, half of the cells treated; the treatment raises six genes.
+# The recipe is not about pictures. Simulated gene expression of 60 genes, half of the cells treated; the treatment
+# raises six genes.
 
 # %%
 treated = torch.arange(600) % 2
@@ -121,26 +130,36 @@ centre, axes = expression.mean(0), torch.linalg.svd(expression - expression.mean
 cells = ud.Mixture.fit((expression - centre) @ axes, 1, labels=treated)
 answer = {k: ud.sample(cells.denoiser(ud.VP()), 400, steps=12, label=k).x @ axes.T + centre for k in (0, 1)}
 effect = answer[1].mean(0) - answer[0].mean(0)
-print(f"effect on the six genes: {effect[:6].mean():.2f} (1.5 was put in); on the others: {effect[6:].abs().mean():.2f}")
+print(f"effect on the six genes: {effect[:6].mean():.2f} (1.5 was put in); others: {effect[6:].abs().mean():.2f}")
 
 # %% [markdown]
 # ## Who owns the picture?
 #
-# *Facts as known in November 2025; not legal advice; check the date and the place.* United States: the Copyright Office's report of 29 January 2025
-# (Copyright and Artificial Intelligence, part 2) holds that human authorship is required and that a prompt alone does not control the output
-# enough; selection, arrangement and changes by a person can be protected. *Thaler v. Perlmutter* (D.C. Circuit, March 2025): no
-# registration for a work without a human author. United Kingdom: *Getty Images v Stability AI* [2025] EWHC 2863 (Ch), 4 November
-# 2025: model weights are not an "infringing copy"; the claim about training was dropped for want of training in the UK, so that question was
+# *Facts as known in November 2025; not legal advice; check the date and the place.* United States: the Copyright
+# Office's report of 29 January 2025
+# (Copyright and Artificial Intelligence, part 2) holds that human authorship is required and that a prompt alone
+# does not control the output
+# enough; selection, arrangement and changes by a person can be protected. *Thaler v. Perlmutter* (D.C. Circuit,
+# March 2025): no
+# registration for a work without a human author. United Kingdom: *Getty Images v Stability AI* [2025] EWHC 2863
+# (Ch), 4 November
+# 2025: model weights are not an "infringing copy"; the claim about training was dropped for want of training in the
+# UK, so that question was
 # not decided. Style as such is generally not protected; close reproduction can infringe.
 #
-# Discuss a case of your own: a company trains on images from the web, an artist finds her pictures' style in the output, a user writes
+# Discuss a case of your own: a company trains on images from the web, an artist finds her pictures' style in the
+# output, a user writes
 # the prompt. Who has a claim? <details><summary>What a good answer contains (there is no verdict here)</summary>
 #
-# It names all that are affected: artists, those depicted, users, the company, the public. It keeps law and ethics apart. It asks for
-# evidence of copying and says how to measure it (above). It weighs consent, payment and attribution: opt-out, licences, provenance
-# marks. It thinks of misuse, impersonation and deception, and of what can be done. It says in which country, and when.
+# It names all that are affected: artists, those depicted, users, the company, the public. It keeps law and ethics
+# apart. It asks for
+# evidence of copying and says how to measure it (above). It weighs consent, payment and attribution: opt-out,
+# licences, provenance
+# marks. It thinks of misuse, impersonation and deception, and of what can be done. It says in which country, and
+# when.
 #
 # </details>
 #
-# **A card to fill in** for a model that you would publish: source of the data; licence; did the people consent; what is missing in the data;
+# **A card to fill in** for a model that you would publish: source of the data; licence; did the people consent; what
+# is missing in the data;
 # what was measured about copying; what it must not be used for.

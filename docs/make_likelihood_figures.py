@@ -73,9 +73,11 @@ def _truncation(ax: Axes) -> None:
         ax.plot(levels, [float(e.mean()) / unit for e in wrong], "o-", color=color, label=f"{name}, mean")
         ax.plot(levels, [float(e.max()) / unit for e in wrong], "^:", color=color, label=f"{name}, worst point")
     ax.axvline(0.0105, color="black", lw=0.8, ls=(0, (4, 3)))
-    ax.annotate("VP at t = 0.001", (0.0105, 3e-6), xytext=(4, 0), textcoords="offset points", fontsize=8)
+    ax.annotate("VP at t = 0.001", (0.0105, 2e-3), xytext=(4, 0), textcoords="offset points", fontsize=9)
     ax.set(xscale="log", yscale="log", xlabel="smallest noise level σ̂₀ (the modes have deviation 0.02)",
-           ylabel="error, bits per dimension", title="truncation: three narrow modes")
+           ylabel="error, bits per dimension", title="truncation: three narrow modes", ylim=(2e-5, 30))
+    ax.set_xticks(levels, [f"{level:g}" for level in levels])
+    ax.minorticks_off()
 
 
 def _prior(ax: Axes) -> None:
@@ -93,7 +95,7 @@ def _prior(ax: Axes) -> None:
         name = "data's moments" if moments else "N(0, σ²)"
         ax.plot(levels, true, f"{marker}-", color=TRUE, label=f"true, prior {name}")
         ax.plot(levels, claimed, f"{marker}--", color=CLAIMED, mfc="none", label=f"claimed, prior {name}")
-    ax.set(xscale="log", yscale="log", xlabel="σ(T), where the data have deviation 1.5", ylabel="nats",
+    ax.set(xscale="log", yscale="log", xlabel=f"σ(T); the data have deviation {model.sigma_data:.2g}", ylabel="nats",
            title="prior: VE that ends too early")
     ax.set_xticks(levels, [f"{level:g}" for level in levels])
     ax.minorticks_off()
@@ -104,7 +106,7 @@ def bounds() -> Figure:
     law = _cloud(16)
     x, model = law.sample(64, seed=8), law.denoiser(ud.VP())
     truth = float(law.log_prob(x).mean())
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.add_subplot()
     counts = [16, 32, 64, 128, 256]
     for control, style in ((True, "o-"), (False, "o:")):
@@ -123,7 +125,7 @@ def bounds() -> Figure:
     ax.set_xticks(counts, [str(n) for n in counts])
     ax.minorticks_off()
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center")
     return figure
 
 

@@ -67,11 +67,11 @@ learn.check("c11.1", roles)
 # What does the *perfect* minimiser of the training loss draw? Predict, then run.
 
 # %%
-train = x[:500]
-perfect = ud.Mixture(torch.ones(500), train, 0.0)  # a point mass on every training image
+train, new = ((x - mean) @ basis)[:500], ((x - mean) @ basis)[1000:1060]
+perfect = ud.Mixture(torch.ones(500), train, 0.0)  # a point mass on every training latent
 copies = ud.sample(perfect.denoiser(ud.VP()), 60, "ancestral", 40, t_end=1e-3).x
-far, real = ud.metrics.nearest_distance(copies, train), ud.metrics.nearest_distance(x[1000:1060], train)
-print(f"distance to the nearest training image: perfect model {far.median():.3f}, new real images {real.median():.2f}")
+far, real = ud.metrics.nearest_distance(copies, train), ud.metrics.nearest_distance(new, train)
+print(f"distance to the nearest training latent: perfect model {far.median():.3f}, new real images {real.median():.2f}")
 print("different training images among 60 samples:", torch.cdist(copies, train).argmin(1).unique().numel())
 often = ud.Mixture(torch.cat([torch.full((1,), 200.0), torch.ones(499)]), train, 0.0)  # one image 200 times in the data
 drawn = ud.sample(often.denoiser(ud.VP()), 200, "ancestral", 25, t_end=1e-2).x

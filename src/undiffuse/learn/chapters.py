@@ -38,9 +38,8 @@ class Cell:
 
 def folder() -> Path:
     """Where the chapters are: beside the package in a checkout, inside it where it was installed."""
-    inside = Path(__file__).parent / "course"
     beside = Path(__file__).parents[3] / "tutorials"
-    return inside if inside.is_dir() else beside
+    return beside if beside.is_dir() else Path(__file__).parent / "course"
 
 
 def chapters() -> dict[str, Path]:

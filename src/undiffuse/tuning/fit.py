@@ -12,7 +12,6 @@ from undiffuse.steps.state import Node
 from undiffuse.tuning.reference import Reference
 
 RIDGE = 1e-5
-EARLY = 0.3
 _ROUNDS = 3
 
 
@@ -25,11 +24,8 @@ class Stop(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted sampler on its nodes: a stop before every step that evaluates, one at the end, and the error (M, ...).
-
-    The error is the distance to the exact path at the end, per coordinate, and `EARLY` of the root mean square over
-    stops of the distance relative to Ψ, in deviations of the data: an early one, however small, decides between modes.
-    """
+    """A fitted sampler on its nodes: a stop before every step that evaluates, one at the end, and the error (M, k)
+    there, in units of x_0 and of one coordinate."""
 
     nodes: list[Node]
     leap: bool
@@ -57,16 +53,8 @@ def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] |
         found = robust(basis, reference.at(s) - guess)
         padded = torch.nn.functional.pad(found, (0, 1 + VALUES - len(found)))
         stops = [*stops, Stop(guess + torch.einsum("f,fmk->mk", found, basis), values, (*theta, padded))]
-    return Fit(nodes, leap, stops, _error(reference, nodes[leap:], stops))
-
-
-def _error(reference: Reference, nodes: list[Node], stops: list[Stop]) -> Tensor:
-    """The error at the end and on the way."""
-    root = stops[0].y.shape[1] ** 0.5
-    apart = [stop.y - reference.at(node) for stop, node in zip(stops, nodes, strict=True)]
-    weight = EARLY * reference.deviation / (root * len(nodes) ** 0.5)
-    early = [weight * gap / reference.total(node) for gap, node in zip(apart, nodes, strict=True)]
-    return torch.cat([apart[-1] / (nodes[-1].alpha * root), *early], 1)
+    end = nodes[-1]
+    return Fit(nodes, leap, stops, (stops[-1].y - reference.at(end)) / (end.alpha * y.shape[1] ** 0.5))
 
 
 def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -20,6 +20,7 @@ from undiffuse.tuning.reference import Reference
 
 FIRST = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0)
 """The levels, in deviations of the data, that the step without an evaluation is tried to."""
+_TRIED = 3
 _NUDGE, _REACH = 0.03, 0.4
 _DAMPING = (0.01, 0.1, 1.0)
 
@@ -30,14 +31,22 @@ def loss(error: Tensor) -> float:
 
 
 def search(reference: Reference, steps: int, rounds: int) -> Fit:
-    """The best fit on error-even grids, improved by up to so many rounds of Gauss and Newton's method."""
-    best = min((fit(reference, nodes, leap) for nodes, leap in starts(reference, steps)), key=lambda f: loss(f.error))
-    for _ in range(rounds):
+    """The best fit on error-even grids, improved by up to so many rounds of Gauss and Newton's method.
+
+    The first round is made from the `_TRIED` best grids, since the loss has many minima.
+    """
+    tried = sorted((fit(reference, nodes, leap) for nodes, leap in starts(reference, steps)), key=_loss)
+    best = min((improved(reference, f) for f in tried[:_TRIED]), key=_loss) if rounds else tried[0]
+    for _ in range(rounds - 1):
         better = improved(reference, best)
-        if loss(better.error) > 0.98 * loss(best.error):
-            return min(best, better, key=lambda f: loss(f.error))
+        if _loss(better) > 0.98 * _loss(best):
+            return better
         best = better
     return best
+
+
+def _loss(fitted: Fit) -> float:
+    return loss(fitted.error)
 
 
 def refit(reference: Reference, known: Calibration) -> Fit:
@@ -91,7 +100,7 @@ def improved(reference: Reference, old: Fit) -> Fit:
         moved[1:-1] -= gap * torch.linalg.solve(loaded, pull).clamp(-_REACH, _REACH)
         if bool((moved.diff() > 0).all()):
             found.append(fit(reference, _nodes(reference, moved), old.leap))
-    return min(found, key=lambda f: loss(f.error))
+    return min(found, key=_loss)
 
 
 def _nudged(reference: Reference, old: Fit, lam: Tensor, j: int, by: float) -> Tensor:

@@ -90,16 +90,7 @@ class Reference:
         q = (node.log_snr - float(lam[k - 1])) / h
         rise, bend = q * q * (3 - 2 * q), q * (1 - q) * h
         u = (1 - rise) * self.u[k - 1] + rise * self.u[k]
-        return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * self.total(node)
-
-    @property
-    def deviation(self) -> float:
-        """The data's."""
-        return self.meter.model.sigma_data
-
-    def total(self, node: Node) -> Tensor:
-        """α Ψ = √(α² s² + σ²), (k,)."""
-        return _total(self.kernel, node)
+        return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * _total(self.kernel, node)
 
     def value(self, y: Tensor, node: Node) -> Tensor:
         """The remainder R of the model at coordinates y (M, k)."""
@@ -111,9 +102,10 @@ class Reference:
         lam, R = self.log_snr[skip:], self.remainder[skip:]
         gaps = lam.diff()[:, None, None]
         second = 2 * (R.diff(dim=0) / gaps).diff(dim=0) / (gaps[1:] + gaps[:-1])
-        psi = torch.stack([self.total(node) / node.alpha for node in self.nodes[skip:]])
+        psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
         return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
 
 
 def _total(kernel: Data, node: Node) -> Tensor:
+    """α Ψ = √(α² s² + σ²), (k,)."""
     return torch.from_numpy(np.sqrt(kernel.s2 * node.alpha**2 + node.sigma**2))

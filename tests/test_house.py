@@ -322,8 +322,8 @@ def test_constraints_fit_every_machine() -> None:
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
-                                                         "tune", "learn", "likelihood", "explore", "restore",
-                                                         "impute")))),
+                                                         "tune", "replay", "ema", "learn", "likelihood", "explore",
+                                                         "restore", "impute")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -337,6 +337,6 @@ def test_help_answers_at_once_and_without_torch(code: str) -> None:
 def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
-    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn", "likelihood",
+    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn", "likelihood", "replay", "ema",
              "tune", "explore", "restore", "impute"}
     assert {command.__name__ for command in COMMANDS} == tried

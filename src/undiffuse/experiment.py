@@ -47,6 +47,8 @@ class Experiment:
     `clip`          largest norm of the gradient; None: no clipping.
     `ema`           decay per update of the moving average of the weights, which is what is sampled.
     `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x).
+    `flip`          whether images are mirrored left to right, each with probability 1/2.
+    `shift`         number of pixels by which images are moved at most, down or up and right or left.
     `exact`         whether sums over a batch have the same bits on 1, 2, 4 and 8 processes.
     `seed`          the seed of everything random.
     `save_every`    updates between checkpoints.
@@ -82,6 +84,8 @@ class Experiment:
     clip: float | None = 1.0
     ema: float = 0.999
     label_dropout: float = 0.1
+    flip: bool = False
+    shift: int = 0
     exact: bool = False
     seed: int = 0
     save_every: int = 500
@@ -214,6 +218,7 @@ def _short(value: Any) -> str:
 
 _NAME = _text("a name")
 _ARGS = _Domain("a set of named JSON values", _object)
+_YES_OR_NO = _Domain("true or false", lambda value: _check(value, isinstance(value, bool)))
 _POSITIVE = _real("a number above 0", lambda x: x > 0)
 
 _DOMAINS: dict[str, _Domain] = {
@@ -242,7 +247,9 @@ _DOMAINS: dict[str, _Domain] = {
     "clip": _or_none(_POSITIVE),
     "ema": _real("a number above 0 and below 1", lambda x: 0 < x < 1),
     "label_dropout": _real("a number from 0 to 1", lambda x: 0 <= x <= 1),
-    "exact": _Domain("true or false", lambda value: _check(value, isinstance(value, bool))),
+    "flip": _YES_OR_NO,
+    "shift": _whole(0),
+    "exact": _YES_OR_NO,
     "seed": _Domain("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
     "save_every": _whole(1),
     "block": _whole(1),

@@ -24,6 +24,7 @@ from undiffuse.cli.explore import explore
 from undiffuse.cli.impute import impute
 from undiffuse.cli.learn import learn
 from undiffuse.cli.likelihood import likelihood
+from undiffuse.cli.replay import replay
 from undiffuse.cli.report import report
 from undiffuse.cli.restore import restore
 from undiffuse.cli.sample import sample
@@ -33,8 +34,8 @@ from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, report, show, evaluate,
-                                                likelihood, verify, bench, learn, explore)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
+                                                evaluate, likelihood, verify, bench, learn, explore)
 
 app = App(
     name="undiffuse",

@@ -30,6 +30,9 @@ class Changes:
         held_out: Rows kept away from training, to measure with.
         size: Side in pixels that images are brought to.
         label: Column of a table that holds the class.
+        flip: Mirror images left to right, each with probability 1/2.
+        shift: Move images by up to so many pixels.
+        exact: The same bits on 1, 2, 4 and 8 processes.
         seed: The seed of everything random.
         save_every: Updates between checkpoints.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -47,6 +50,9 @@ class Changes:
     held_out: int | None = None
     size: int | None = None
     label: str | None = None
+    flip: bool | None = None
+    shift: int | None = None
+    exact: bool | None = None
     seed: int | None = None
     save_every: int | None = None
     device: str | None = None

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from undiffuse.cli.recipe import OptionalChanges, folder_for, resolve
 
 
-def train(data: str, /, *, out: Path | None = None, changes: OptionalChanges = None) -> None:
+def train(data: str, /, *, out: Path | None = None, peer_timeout: float = 30.0,
+          changes: OptionalChanges = None) -> None:
     """Learn the distribution of DATA; a run that was interrupted goes on where it stopped.
 
     Args:
         data: A built-in set (digits, swiss_roll, moons, 8gaussians, checkerboard, spiral), a .npy, .npz, .csv or IDX
             file, a folder of images, or a run (or its experiment.json) to go on with or to repeat.
         out: Folder of the run; runs/NAME by default.
+        peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
     """
     experiment, reasons = resolve(data, changes)
     folder = out or folder_for(data, experiment)
-    print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
+    speaks = os.environ.get("RANK", "0") == "0"
+    if speaks:
+        print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
     from undiffuse import training
 
-    training.train(experiment, folder, progress=True)
-    print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")
+    training.train(experiment, folder, progress=True, patience=peer_timeout)
+    if speaks:
+        print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")

@@ -2,6 +2,7 @@
 
 from undiffuse.training.build import pick_device
 from undiffuse.training.loop import train
+from undiffuse.training.replay import Replay, replay
 from undiffuse.training.run import Run, load, load_data, open_run
 
-__all__ = ["Run", "load", "load_data", "open_run", "pick_device", "train"]
+__all__ = ["Replay", "Run", "load", "load_data", "open_run", "pick_device", "replay", "train"]

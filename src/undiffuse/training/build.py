@@ -84,6 +84,14 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
     return model
 
 
+def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser:
+    """The model that a run of that description starts from."""
+    model = rebuild(config)
+    nets.initialize(model.net, seed)
+    model.moments = moments_of(data, model)
+    return model
+
+
 def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
     """The mean and covariance of the data in model units, on at most 10,000 rows; None if the model has none.
 

@@ -21,6 +21,11 @@ def losses(feed: Feed, batch: Batch) -> Tensor:
     return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, batch.share, **cond)
 
 
+def slope(state: State, feed: Feed, first: int, end: int) -> Tensor:
+    """What the slots `first` ... `end` − 1 of the next batch add to the slope of its mean loss."""
+    return state.slope(losses(feed, feed.batch(state.step, first, end)).sum() / feed.experiment.batch)
+
+
 def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputError:
     """The error for an update that was not made because a number is not finite.
 

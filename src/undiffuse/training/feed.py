@@ -23,6 +23,7 @@ from undiffuse.loss import Levels
 from undiffuse.missing import fill
 from undiffuse.model import Denoiser, Model
 from undiffuse.noise import Purpose, normal, permutation, uniform
+from undiffuse.training.augment import augment, check
 
 _FILLS = 8  # draws of the missing cells, which take turns
 
@@ -67,6 +68,7 @@ class Feed:
     """The batches of a training; the rows lie on the device as one tensor: images as they came, points transformed."""
 
     def __init__(self, experiment: Experiment, data: Dataset, model: Denoiser) -> None:
+        check(experiment, model.shape)
         self.experiment, self.model = experiment, model
         self._late = not data.x.is_floating_point()
         z = data.x if self._late else model.transform.forward(data.x).to(model.dtype)
@@ -81,7 +83,8 @@ class Feed:
         """The batch of an update, or its slots from `first` to before `end`."""
         size, end = self.experiment.batch, self.experiment.batch if end is None else end
         rows = order(self.experiment.seed, len(self.x), step * size + first, end - first)
-        return self.at(step, rows, self.experiment.label_dropout, first, size)
+        plain = self.at(step, rows, self.experiment.label_dropout, first, size)
+        return plain._replace(x0=augment(plain.x0, self.experiment, step, first))
 
     def at(self, step: int, rows: Tensor, hide: float = 0.0, first: int = 0, size: int | None = None) -> Batch:
         """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null.

@@ -19,10 +19,9 @@ from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
-from undiffuse.nets import initialize
 from undiffuse.training import checkpoint
-from undiffuse.training.build import moments_of, pick_device, rebuild
-from undiffuse.training.faults import explain, losses
+from undiffuse.training.build import initialized, pick_device
+from undiffuse.training.faults import explain, losses, slope
 from undiffuse.training.feed import Feed
 from undiffuse.training.files import locked
 from undiffuse.training.log import Log
@@ -56,10 +55,8 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     with gathered(device, experiment.exact, patience) as team, ExitStack() as opened:
         team.check(experiment.batch)
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
-        model = rebuild(run.config)
-        initialize(model.net, experiment.seed)
-        model.moments = moments_of(rows, model)
-        state = State(experiment, model.to(device))
+        model = initialized(run.config, experiment.seed, rows).to(device)
+        state = State(experiment, model)
         feed = Feed(experiment, rows, model)
         losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
         signals = opened.enter_context(Signals())
@@ -123,8 +120,7 @@ class _Training:
 
     def _slope(self, first: int, end: int) -> Tensor:
         """What some slots of the batch add to the slope of its mean loss."""
-        values = losses(self.feed, self.feed.batch(self.state.step, first, end))
-        return self.state.slope(values.sum() / self.run.experiment.batch)
+        return slope(self.state, self.feed, first, end)
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.steps

@@ -155,7 +155,7 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
     """
     opened = open_run(run)
     whole = source(opened.experiment) if data is None else data
-    _same_data(opened, whole)
+    same_data(opened, whole)
     train, held, _ = divide(whole, opened.experiment.held_out)
     return train, held
 
@@ -186,7 +186,7 @@ def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) ->
         _same_experiment(folder, experiment)
         if (folder / _CONFIG).is_file():
             run = Run(folder, experiment, read_json(folder / _CONFIG))
-            _same_data(run, data)
+            same_data(run, data)
             return run
     elif folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise InputError(f"{folder} holds something that is no run; choose another folder or empty it")
@@ -242,7 +242,8 @@ def _same_experiment(folder: Path, experiment: Experiment) -> None:
         raise InputError(f"{folder} holds another run: {', '.join(differing)}; choose another folder")
 
 
-def _same_data(run: Run, data: Dataset) -> None:
+def same_data(run: Run, data: Dataset) -> None:
+    """InputError where these are not the data of a run."""
     about: Mapping[str, Any] = run.config.get("data", {})
     if about.get("fingerprint") != data.fingerprint():
         raise InputError(f"{run.folder} was trained on other data: {about.get('rows')} training rows of "

@@ -45,7 +45,7 @@ def test_the_likelihood_of_what_is_there_is_stationary() -> None:
 
 def test_gaps_in_one_column_have_anderson_s_closed_form() -> None:
     """Two columns, the second with gaps: mean and variance of the first from all rows, the regression of the second on
-    it from the complete ones. Reference: Anderson (1957), Journal of the American Statistical Association 52, 200-203."""
+    it from the complete ones. Reference: Anderson (1957), J. Am. Stat. Assoc. 52, 200-203."""
     z = rows(200, 0.0)[:, :2]
     z[uniform(0, Purpose.DATA, 62, 0, 200, ()) < 0.4, 1] = math.nan
     whole, a = z[~z[:, 1].isnan()], z[:, 0]

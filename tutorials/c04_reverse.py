@@ -31,10 +31,10 @@ slope, error = float((dw * s).mean() / s.square().mean()), (dt / n / float(s.squ
 print(f"slope of dw against the score: {slope:.5f} ± {error:.5f};  -g dt = {-g * dt:.5f}")
 figure, axes = learn.panels(2, 3.2, sharey=True)
 for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it led", "dw + g s dt"), strict=True):
-    mean = [float(noise[(s - c).abs() < 0.25].mean()) for c in range(-4, 5)]
-    ax.bar(range(-4, 5), mean, width=0.9)
-    ax.plot([-4.5, 4.5], [4.5 * g * dt, -4.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
-    ax.set(title=title, xlabel="score at the end of the step", ylim=(-0.013, 0.013))
+    mean = [float(noise[(s - c).abs() < 0.25].mean()) for c in range(-3, 4)]
+    ax.bar(range(-3, 4), mean, width=0.9)
+    ax.plot([-3.5, 3.5], [3.5 * g * dt, -3.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
+    ax.set(title=title, xlabel="score at the end of the step", ylim=(-0.01, 0.01))
 learn.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
 
 # %% [markdown]

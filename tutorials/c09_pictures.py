@@ -71,14 +71,15 @@ for w in (0.0, 1.0, 2.0, 4.0):
 # and says why it chose what.
 
 # %%
-experiment, reasons = ud.recipes.for_data("digits", steps=500, seed=1)
+experiment, reasons = ud.recipes.for_data("digits", steps=800, seed=1)
 print(*reasons[1:4], sep="\n")
 net = ud.train(experiment, tempfile.mkdtemp(), progress=False)
 for w in (0.0, 1.0, 2.0):
     made = ud.sample(ud.classifier_free(net, w), 200, steps=12, label=labels[:200]).x.double() / 8 - 1
     right = ud.metrics.agreement(reads(made), labels[:200])
     print(f"learned, w = {w:.0f}: read as asked {right.value:.3f} ± {right.stderr:.3f}, nearest {nearest(made):.2f}")
-learn.images({"learned, w = 1": ud.sample(net, 10, steps=15, label=ask).x})
+learn.images({f"learned, w = {w:.0f}": ud.sample(ud.classifier_free(net, w), 10, steps=15, label=ask).x
+              for w in (1.0, 2.0)}, alt="One learned digit a class, with guidance 1 and 2.")
 
 # %% [markdown]
 # Eight by eight pixels are so few that a perceptron learns them faster; images beyond 256 values get a U-Net. Its

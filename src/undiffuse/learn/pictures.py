@@ -73,9 +73,11 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
            title: str = "", alt: str = "") -> Picture:
     """Lines (x, y) or (x, y, standard error) by name; log is "", "x", "y" or "xy"; `level` is a dashed line."""
     figure, (ax,) = panels(1, 3.3, 6.6)
-    for name, line in lines.items():
+    for k, (name, line) in enumerate(lines.items()):
         a, b, *error = (torch.as_tensor(v, dtype=torch.float64) for v in line)
-        ax.plot(a, b, label=name, marker="o" if len(a) < 20 else None, ms=3.5)
+        below = k == 0 and len(lines) == 2  # wide, so that both are seen
+        ax.plot(a, b, label=name, marker="o" if len(a) < 20 else None, ms=3.5,
+                lw=4.5 if below else 1.6, alpha=0.5 if below else 1)
         if error:
             ax.fill_between(a, b - 2 * error[0], b + 2 * error[0], alpha=0.2, linewidth=0)
     if level is not None:
@@ -89,7 +91,7 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
 def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach: float = 3.0,
            behind: Tensor | None = None, alt: str = "") -> Picture:
     """The score fields in the plane at a time, or at one time each; lengths are relative within a panel."""
-    figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.3, 9.6 if len(models) > 1 else 5.0)
+    figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.45, 9.6 if len(models) > 1 else 5.0)
     times = [t] * len(models) if isinstance(t, int | float) else list(t)
     side = torch.linspace(-reach, reach, 19, dtype=torch.float64)
     at = torch.cartesian_prod(side, side)
@@ -102,7 +104,8 @@ def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach
     return finished(figure, alt or "Score fields: " + ", ".join(models))
 
 
-def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach: float = 4.0, alt: str = "") -> Picture:
+def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach: float = 4.0,
+               alt: str = "") -> Picture:
     """Histograms of numbers, side by side, under the density of a law on a line."""
     figure, axes = panels(len(samples), 2.6, sharey=True)
     x = torch.linspace(-reach, reach, 400, dtype=torch.float64)
@@ -116,13 +119,13 @@ def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach:
 
 
 def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
-    """Rows of grey images (n, 1, H, W), a row a name, each on the scale of its own least and greatest value."""
+    """Rows of grey images (n, 1, H, W), a row a name, each from white at its 2nd to black at its 98th percentile."""
     most = max(len(x) for x in rows.values())
     figure, _ = panels(1, 0.55 + len(rows) * 9.0 / max(most, 8) * 0.95)
     figure.clear()
     grid = figure.subplots(len(rows), most, squeeze=False)
     for line, (name, x) in zip(grid, rows.items(), strict=True):
-        low, high = float(x.min()), float(x.max())
+        low, high = x.double().flatten().quantile(torch.tensor([0.02, 0.98], dtype=torch.float64)).tolist()
         for i, ax in enumerate(line):
             ax.axis("off")
             if i < len(x):

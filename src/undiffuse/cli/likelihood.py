@@ -16,7 +16,7 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
         run: Folder of the run.
         data: Rows of the kind that the run was trained on: a built-in set, a file or a folder.
         out: The table to write, .csv; scores.csv in the run by default. A figure of the same name, .png, is beside it.
-        n: That many rows, at random; all by default.
+        n: The first n rows; all by default.
         part: train or test, where DATA has both.
         divergence: exact, or hutchinson by random probes; auto is exact up to 64 numbers a row.
         probes: How many, for hutchinson.

@@ -26,12 +26,13 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
 
     Columns: row, rank (1: the most unusual), log_prob, bits_per_dim, and the parts of `Likelihood`.
     """
-    if out.suffix.lower() != ".csv":
-        raise InputError(f"got {out}; expected a name that ends in .csv")
+    if out.suffix.lower() != ".csv" or (n is not None and n < 1):
+        raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
     opened, model = training.open_run(run), training.load(run, device=device)
     experiment = opened.experiment
-    data = open_data(source, size=experiment.size, n=n, seed=seed, part=part)
-    _same_kind(opened.config["data"], data, model)
+    data = open_data(source, size=experiment.size, part=part)
+    _same_kind(opened.config["data"], data)
+    data = data.take(torch.arange(len(data))[:n])
     found = _watched(model, data, seed, options)
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": found.log_prob.argsort().argsort() + 1.0,
              "log_prob": found.log_prob, "bits_per_dim": found.bits_per_dim, **found.budget()}
@@ -63,7 +64,7 @@ def _watched(model: Model, data: Dataset, seed: int, options: dict[str, Any]) ->
                               progress=lambda done, of: bar.update(task, completed=done), **options)
 
 
-def _same_kind(about: dict[str, Any], data: Dataset, model: Model) -> None:
+def _same_kind(about: dict[str, Any], data: Dataset) -> None:
     """InputError where the rows are of another kind than those of the run."""
     here = {"kind": data.kind, "levels": data.levels, "columns": list(data.columns)}
     differing = [f"{name} {here[name]!r} and not {about[name]!r}" for name in here

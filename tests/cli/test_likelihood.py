@@ -1,0 +1,55 @@
+"""The command `likelihood`: a table of scores with their errors and ranks, a figure, and one sentence for a mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from undiffuse.cli import main
+from undiffuse.data import open_data
+from undiffuse.experiment import Experiment
+from undiffuse.likelihood import log_likelihood
+from undiffuse.training import load
+
+EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
+                        net_args={"width": 16, "depth": 1})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("likelihood")
+    file = folder / "recipe.json"
+    file.write_text(json.dumps(EXPERIMENT.to_dict()))
+    assert main(["train", str(file), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_a_table_has_every_rows_score_error_and_rank(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "scores.csv"
+    assert main(["likelihood", str(run), "moons", "--n", "20", "--out", str(out)]) == 0
+    table = list(csv.DictReader(out.open()))
+    found = torch.tensor([float(row["log_prob"]) for row in table], dtype=torch.float64)
+    expected = log_likelihood(load(run), open_data("moons").x[:20], rtol=1e-4, atol=1e-4)
+    assert torch.equal(found, expected.log_prob)
+    assert [int(float(row["rank"])) for row in table] == (found.argsort().argsort() + 1).tolist()
+    assert {"stderr", "solver", "truncation", "truncation_error", "prior", "nfe", "log_det"} <= set(table[0])
+    said = capsys.readouterr().out
+    assert f"most unusual rows: {int(found.argmin()) + 1}," in said and "20 rows" in said
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("data, flags, words", [
+    ("digits", (), "rows of that kind"), ("moons", ("--out", "scores.txt"), ".csv"),
+    ("moons", ("--n", "0"), "at least"),
+    ("moons", ("--dequantise", "uniform", "--n", "3"), "no grey levels"),
+])
+def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flags: tuple[str, ...], words: str,
+                                                      capsys) -> None:
+    before = sorted(run.iterdir())
+    assert main(["likelihood", str(run), data, *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and sorted(run.iterdir()) == before

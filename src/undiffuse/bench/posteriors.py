@@ -77,7 +77,8 @@ class Case:
         given, count = ({}, 50) if method == "exact" else RUNS[method]
         model = (self.truth.denoiser(VP()) if method == "exact" else
                  observe(self.model, self.operator, self.y if y is None else y, self.noise, method, **given, **options))
-        return sample(model, self.n if n is None else n, steps=steps or count)
+        many = self.n if n is None else n
+        return sample(model, many, steps=steps or count, block=min(many, model.block))
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,14 @@ def score(case: Case, method: str, out: Samples, seconds: float = math.nan) -> S
                  float((x.flatten(1).std(0) / sd - 1).abs().mean()), out.nfe, seconds)
 
 
-def coverage(case: Case, method: str, truths: int = 32, draws: int = 64, **options: Any) -> dict[float, float]:
+def coverage(case: Case, method: str, truths: int = 32, draws: int = 64, steps: int | None = None,
+             **options: Any) -> dict[float, float]:
     """How often the central 50 % and 90 % intervals of `draws` samples hold the entries of x that y came from."""
     hold: dict[float, list[float]] = {0.5: [], 0.9: []}
     wide = case.truth.covariance.diagonal() > case.noise**2 / 2
     for k in range(truths):
         one = observed(case.name, case.law, case.operator, case.noise, 1000 + k)
-        x = case.draw(method, draws, one.y, **options).x.double().flatten(1)
+        x = case.draw(method, draws, one.y, steps, **options).x.double().flatten(1)
         below = (x < case.law.sample(1, 1100 + k).flatten(1)).double().mean(0)[wide]
         for level, found in hold.items():
             found.append(float(((below > (1 - level) / 2) & (below < (1 + level) / 2)).double().mean()))

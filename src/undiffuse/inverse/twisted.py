@@ -81,6 +81,7 @@ def twisted(observation: Observation, plan: Plan, *, particles: int = 256, group
     many = particles // group
 
     def step(state: State, s: Node) -> State:
+        _alike(state, group)
         here = _many(state, many)
         view, cloud = _weighed(observation, here, particles)
         view, cloud = _resampled(view, cloud, _uniform(state, s, group), threshold)
@@ -92,6 +93,16 @@ def twisted(observation: Observation, plan: Plan, *, particles: int = 256, group
         return out if s is not plan.nodes[-1] else _ended(observation, out, particles, many)
 
     return step
+
+
+def _alike(state: State, group: int) -> None:
+    """Raise InputError where the samples of one run have different conditions."""
+    for name, value in state.model.cond.items():
+        if isinstance(value, Tensor) and value.ndim and state.memory is None:
+            runs = value.nan_to_num(0.0).reshape(-1, group, *value.shape[1:])
+            if not bool((runs == runs[:, :1]).all()):
+                raise InputError(f"got different {name} within one run of particles; expected the same for the {group} "
+                                 "samples from every multiple of that index on")
 
 
 def _many(state: State, many: int) -> State:

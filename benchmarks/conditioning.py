@@ -1,0 +1,130 @@
+"""The figures of docs/conditioning.md, and the coverage of credible intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+from undiffuse.bench.posteriors import coverage, four, images
+from undiffuse.data import open_data
+from undiffuse.exact import Mixture
+from undiffuse.guide import classifier_free
+from undiffuse.inverse import box
+from undiffuse.metrics import agreement, classifier, nearest_distance
+from undiffuse.processes import VP
+from undiffuse.report.restore import restore
+from undiffuse.sampling import sample
+from undiffuse.training import load
+
+FOLDER = Path(__file__).parent.parent / "docs" / "figures"
+SHOWN = {"exact": "exact posterior", "replacement": "replacement", "dps": "DPS", "pigdm": "ΠGDM",
+         "mmps": "MMPS (default)", "twisted": "exact=True"}
+
+
+def table(what: str = "figures", *words: str) -> Iterator[str]:
+    """`figures [RUN DATA]`, with a run on MNIST and its data also the completions; or `coverage`; or `classes RUN`."""
+    return {"figures": figures, "coverage": covered, "classes": classes}[what](*words)
+
+
+def figures(run: str | None = None, data: str | None = None) -> Iterator[str]:
+    """Both figures of mixtures, and the completions if there is a run."""
+    yield _saved(posteriors(), "posteriors")
+    yield _saved(guidance(), "guidance")
+    if run is not None and data is not None:
+        yield _saved(completions(run, data), "completions")
+
+
+def covered(truths: str = "16") -> Iterator[str]:
+    """How often central intervals hold the truth, of the default and of particles, over so many observations."""
+    for case in (four(), images()[0]):
+        for method in ("mmps", "twisted"):
+            options = {"particles": 64} if method == "twisted" else {}
+            found = coverage(case, method, int(truths), steps=50, **options)
+            yield f"{case.name:28}{method:10}" + "".join(f"  {k:.0%}: {v:6.1%}" for k, v in found.items())
+
+
+def classes(run: str, n: str = "1000") -> Iterator[str]:
+    """How many samples of a run on the digits a classifier of real ones reads as the class asked for, by scale."""
+    data, model = open_data("digits"), load(run)
+    assert data.y is not None
+    read, asked = classifier(data.x, data.y), torch.arange(int(n)) % 10
+    for scale in (0.0, 1.0, 2.0, 4.0):
+        x = sample(classifier_free(model, scale), int(n), label=asked).x
+        found = agreement(read(x.round().clamp(0, 16)), asked)
+        near = nearest_distance(x / 16, data.x.double() / 16).median()
+        yield f"scale {scale:g}: {found.value:.1%} ± {found.stderr:.1%}, median distance to the nearest real {near:.2f}"
+
+
+def posteriors() -> plt.Figure:
+    """Draws of each method over the contours of the exact posterior."""
+    case = four()
+    figure, axes = plt.subplots(1, len(SHOWN), figsize=(14, 3.1), sharex=True, sharey=True, layout="constrained")
+    grid = torch.cartesian_prod(*[torch.linspace(-1.6, 1.6, 161).double()] * 2)
+    density = case.truth.log_prob(grid).reshape(161, 161).T
+    axis = torch.linspace(-1.6, 1.6, 161)
+    for ax, (method, title) in zip(axes, SHOWN.items(), strict=True):
+        x = case.truth.sample(1024, 1) if method == "exact" else case.draw(method).x
+        share = float((x[:, 1] > 0).double().mean())
+        width = float(x[:, 0].std())
+        ax.scatter(*x.T, s=2, color="#c0392b", alpha=0.5, linewidths=0)
+        ax.contour(axis, axis, density, levels=[float(density.max()) - k for k in (4.5, 2.0, 0.5)], colors="black",
+                   linewidths=0.7)
+        ax.axvline(float(case.y), color="#2b6cb0", lw=0.8, ls="--")
+        ax.set(title=f"{title}\nabove {share:.0%}, width {width:.3f}", xlim=(-1.6, 1.6), ylim=(-1.9, 1.9))
+        ax.title.set_fontsize(9)
+    return figure
+
+
+def guidance(scale: float = 3.0) -> plt.Figure:
+    """Guided samples of a mixture on a line beside p(x | c)^w p(x)^{1 − w}."""
+    law = Mixture([1, 1, 1], [[-1.5], [0.0], [1.8]], [0.16, 0.25, 0.36], labels=[0, 1, 0])
+    grid = torch.linspace(-3.5, 4.5, 800).double()[:, None]
+    on, off = law.given(0).log_prob(grid), law.log_prob(grid)
+    tilted = torch.softmax(scale * on + (1 - scale) * off, 0) / (grid[1, 0] - grid[0, 0])
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for ax, method in zip(axes, ("dpmpp_2m", "dpmpp_2m_sde"), strict=True):
+        x = sample(classifier_free(law.denoiser(VP()), scale), 8000, method, 200, label=0).x[:, 0]
+        ax.hist(x.numpy(), bins=160, range=(-3.5, 4.5), density=True, color="#e6b0aa", label=f"guided, w = {scale:g}")
+        ax.plot(grid, on.exp(), color="#8a8a8a", lw=1.2, label="p(x | c)")
+        ax.plot(grid, tilted, color="black", lw=1.4, label=f"p(x | c)^{scale:g} p(x)^{1 - scale:g}, normalised")
+        left, share = float((x < 0).double().mean()), float(tilted[grid[:, 0] < 0].sum() / tilted.sum())
+        kind = "ODE" if method == "dpmpp_2m" else "SDE"
+        ax.set(title=f"{kind}: left mode {left:.0%} (tilted law {share:.0%}), width {float(x[x < 0].std()):.2f}",
+               xlabel="x")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
+    """Ten digits whose lower half is hidden, and what it may have been."""
+    test = open_data(data, part="test")
+    assert test.y is not None
+    chosen = [int((test.y == k).nonzero()[3]) for k in range(10)]
+    x = test.x[chosen].float()
+    side = x.shape[-1]
+    found = restore(load(run), box(tuple(x.shape[1:]), side // 2, 0, side, side), x, 5.0, draws, steps=20)
+    seen = found.y.nan_to_num(90.0)
+    rows = torch.cat([x[:, None], seen[:, None], found.draws], 1).clamp(0, 255)
+    figure, ax = plt.subplots(figsize=(7, 7), layout="constrained")
+    ax.imshow(_tiled(rows), cmap="gray")
+    ax.set_axis_off()
+    return figure
+
+
+def _tiled(rows: Tensor) -> Tensor:
+    """(N, k, 1, H, W) as one picture."""
+    n, k, _, h, w = rows.shape
+    return rows[:, :, 0].permute(0, 2, 1, 3).reshape(n * h, k * w)
+
+
+def _saved(figure: plt.Figure, name: str) -> str:
+    figure.savefig(FOLDER / f"{name}.png", dpi=130, bbox_inches="tight")
+    plt.close(figure)
+    return str(Path("docs") / "figures" / f"{name}.png")

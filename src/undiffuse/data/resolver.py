@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from undiffuse.data.arrays import read_npy, read_npz
+from undiffuse.data.cells import read_h5ad
 from undiffuse.data.checks import did_you_mean, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.digits import digits
@@ -58,12 +59,15 @@ def _file(path: Path, size: int | None, label: str | None, part: str) -> Dataset
     if suffix in (".csv", ".tsv"):
         _only_train(path, part)
         return read_table(path, label)
+    if suffix == ".h5ad":
+        _only_train(path, part)
+        return read_h5ad(path, label)
     if suffix == ".npy":
         _only_train(path, part)
         return read_npy(path, size)
     if is_idx(path):
         return read_idx(path, size, part)
-    raise InputError(f"{shown(path)} is of no known type; expected .npy, .npz, .csv, .tsv, an IDX file or a "
+    raise InputError(f"{shown(path)} is of no known type; expected .npy, .npz, .csv, .tsv, .h5ad, an IDX file or a "
                      "folder of images")
 
 
@@ -99,7 +103,7 @@ def _check_used(data: Dataset, size: int | None, label: str | None) -> None:
     """Refuse an option that had no meaning for this data, rather than forget it."""
     if size is not None and data.kind != "image":
         raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
-    if label is not None and not data.name.lower().endswith((".csv", ".tsv", ".npz")):
+    if label is not None and not data.name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad")):
         raise InputError(f"got label={label!r}, which names a column of a table or a key of an .npz file; "
                          f"{data.name} is neither, so leave label out")
 

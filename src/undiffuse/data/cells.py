@@ -1,0 +1,59 @@
+"""Cells: AnnData files (.h5ad), a row a cell and a column a gene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undiffuse.data import build
+from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.dataset import Dataset
+from undiffuse.errors import InputError, MachineError
+
+_MOST = 1 << 31
+
+
+def read_h5ad(path: Path, label: str | None = None) -> Dataset:
+    """The Dataset in an AnnData file: X as it is stored, sparse or dense, and the column `label` of obs as the classes.
+
+    Raises MachineError if the package anndata is missing; InputError for a file without X, an unknown label, and more
+    than 2 GiB of numbers.
+    """
+    try:
+        import anndata
+    except ImportError:
+        raise MachineError(f"{shown(path)} needs the package anndata, which is not here; "
+                           "pip install 'undiffuse[cells]' brings it") from None
+    with decoding(path, "an AnnData file"):
+        cells = anndata.read_h5ad(path)
+        if cells.X is None:
+            raise InputError(f"{shown(path)} has no X; expected the matrix of cells and genes there")
+        if 8 * cells.n_obs * cells.n_vars > _MOST:
+            raise InputError(f"{shown(path)} holds {cells.n_obs:,} cells of {cells.n_vars:,} genes, over 2 GiB of "
+                             "numbers; choose the genes that vary most, or save its principal components as .npy")
+        x = cells.X.toarray() if hasattr(cells.X, "toarray") else np.asarray(cells.X)
+        marks = None if label is None else _marks(cells.obs, label, path)
+        genes = [str(name) for name in cells.var_names]
+    values = np.asarray(x, np.float64)
+    return build.rows(values, name=path.name, columns=genes if len(set(genes)) == len(genes) else (), marks=marks,
+                      note=_note(values))
+
+
+def _marks(obs: Any, label: str, path: Path) -> list[str]:
+    """The classes of the cells."""
+    if label not in obs:
+        known = [str(name) for name in obs.columns]
+        raise InputError(f"{shown(path)} has no column {shown(label)} in obs; it has "
+                         f"{', '.join(map(shown, known[:8])) or 'none'}{did_you_mean(label, known)}")
+    if obs[label].isna().any():
+        raise InputError(f"the column {shown(label)} of {shown(path)} is empty for some cells; fill it in or remove "
+                         "them")
+    return [str(value) for value in obs[label]]
+
+
+def _note(x: NDArray[np.float64]) -> list[str]:
+    counts = bool(x.size and x.min() >= 0 and x.max() > 20 and (x == np.rint(x)).all())
+    return ["X holds raw counts; log1p of counts per 10,000 is easier to learn"] if counts else []

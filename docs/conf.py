@@ -38,7 +38,18 @@ def _generate(app):  # type: ignore[no-untyped-def]
     papers.write(Path(app.srcdir) / "papers.md")
 
 
+def _explorer(app):  # type: ignore[no-untyped-def]
+    """The explorer beside the pages that show it."""
+    from pathlib import Path
+
+    from undiffuse.explorer import write_page
+
+    Path(app.outdir).mkdir(parents=True, exist_ok=True)
+    write_page(Path(app.outdir) / "explorer.html")
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     """Sphinx calls this."""
+    app.connect("builder-inited", _explorer)
     app.connect("autodoc-process-docstring", _as_written)
     app.connect("builder-inited", _generate)

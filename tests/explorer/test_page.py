@@ -228,3 +228,29 @@ RANDOM_STATES = """(model, seed) => {
 
 def test_parsing_a_formatted_state_gives_the_state() -> None:
     assert evaluated(RANDOM_STATES, 5) == []
+
+
+LINKS = sorted(
+    {
+        found.group(1)
+        for folder in ("docs", "tutorials", ".")
+        for file in (Path(__file__).parents[2] / folder).glob("*.[mp][dy]")
+        for found in re.finditer(r"explorer\.html(#v=1&[^\s)\"'`]*)", file.read_text("utf-8"))
+    }
+)
+
+
+def test_every_link_of_the_documentation_is_understood() -> None:
+    found = evaluated("(model, hashes) => hashes.map((hash) => [model.parse(hash), hash])", LINKS)
+    assert len(LINKS) >= 10
+    assert [(hash, parsed["ignored"]) for parsed, hash in found if parsed["ignored"]] == []
+    assert [hash for parsed, hash in found if f"view={parsed['state']['view']}" not in hash] == []
+
+
+@pytest.mark.slow
+def test_every_link_of_the_documentation_opens_its_scene(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=river&p=2") as opened:
+        for hash in LINKS:
+            opened.page.evaluate("hash => { app.visit(hash); app.draw(performance.now()); }", hash)
+            assert opened.page.evaluate("app.state.view") in hash and opened.colours() > 10, hash
+        assert opened.complaints == []

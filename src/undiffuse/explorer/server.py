@@ -33,7 +33,8 @@ fetch("about").then((answer) => answer.json()).then((own) => {
 });
 """
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SDE explorer</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="page.css">
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<link rel="stylesheet" href="page.css">
 </head><body><div id="explorer"></div><script src="page.js"></script></body></html>"""
 
 

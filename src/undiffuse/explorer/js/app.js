@@ -9,7 +9,7 @@ import {Handles} from "./handles.js";
 import {onKey, SHORTCUTS} from "./keys.js";
 import {csv, picture, saveText} from "./save.js";
 
-const BUDGET = 14, SPOKEN_EVERY = 2000;
+const BUDGET = 14, SPOKEN_EVERY = 2000, QUIET = 250;
 
 export class App {
   constructor(root, views, options = {}) {
@@ -156,6 +156,7 @@ export class App {
       if (!this.working) this.tell(now, true);
     }
     if (this.dirty && this.ctx) this.draw(now);
+    else if (this.untold) this.tell(now, false);
     requestAnimationFrame((next) => this.tick(next));
   }
 
@@ -186,7 +187,8 @@ export class App {
   // Words and numbers beside the picture; what a screen reader hears at most every two seconds.
   tell(now, force) {
     if (this.said.textContent !== this.view.sentence()) this.said.textContent = this.view.sentence();
-    if (this.playing ? now - (this.lastNumbers ?? 0) < 200 : !force && this.working) return;
+    this.untold = !force && (this.working || now - (this.lastNumbers ?? -Infinity) < QUIET);
+    if (this.untold) return;
     this.lastNumbers = now;
     this.figures.replaceChildren(...this.view.numbers().map(([name, value]) => el("div", {}, el("dt", {text: name}), el("dd", {text: value}))));
     const words = this.view.describe();

@@ -87,6 +87,7 @@ def test_ten_full_covariances_in_64_dimensions() -> None:
     assert float(error(ll, law.log_prob(x)).mean()) <= 0.02 and float(ll.nfe.median()) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-5])
 def test_the_solvers_error_is_the_one_it_claims(tolerance: float) -> None:
     x = PLANE.sample(200, seed=3)
@@ -152,6 +153,7 @@ def test_lanczos_integrates_polynomials_of_its_degree_exactly() -> None:
         assert torch.allclose((found.weights * found.nodes**power).sum(-1), (v**2 * values**power).sum(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theta", [0.15, 0.3])
 def test_a_prior_that_does_not_fit_is_reported(theta: float) -> None:
     x = PLANE.sample(100, seed=7)
@@ -206,6 +208,7 @@ def test_data_units_add_the_transforms_determinant() -> None:
     assert torch.allclose(ll.bits_per_dim, -ll.log_prob / (2 * math.log(2)))
 
 
+@pytest.mark.slow
 def test_the_density_of_a_wrong_denoiser_is_one_too() -> None:
     class Off(Wrapper):
         def denoise(self, x: Tensor, t: Tensor, **cond: object) -> Tensor:

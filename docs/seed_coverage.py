@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
@@ -68,16 +69,13 @@ def _name(place: str) -> str | None:
     parts = place.replace("ud.", "undiffuse.", 1).split(".") if place.startswith("ud.") else place.split(".")
     if parts[0] != "undiffuse":
         return "this is no place"
-    thing: Any = importlib.import_module("undiffuse")
-    for k, part in enumerate(parts[1:], 2):
-        try:
-            thing = getattr(thing, part)
-        except AttributeError:
-            try:
-                thing = importlib.import_module(".".join(parts[:k]))
-            except ImportError:
-                return "no such name"
-    return None
+    for k in range(len(parts), 0, -1):  # the longest part that is a module, then what is in it
+        with contextlib.suppress(ImportError, AttributeError):
+            thing: Any = importlib.import_module(".".join(parts[:k]))
+            for part in parts[k:]:
+                thing = getattr(thing, part)
+            return None
+    return "no such name"
 
 
 def problems() -> list[str]:

@@ -47,9 +47,9 @@ learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps
 #
 # **Why not put** $x_t$ **into** $p(y\mid x_0)$**?** <details><summary>Answer</summary>
 #
-# $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function: better,
-# still wrong, because the
-# uncertainty of $x_0$ is lost. Adding it, $\sigma_y^2I+ACA^\top$, is exact for Gaussian data.
+# $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function and loses the
+# uncertainty of $x_0$; with noise as small as here its steps overshoot, see the printed deviation. Adding the
+# uncertainty, $\sigma_y^2I+ACA^\top$, is exact for Gaussian data.
 #
 # </details>
 #

@@ -35,10 +35,11 @@ Surrogate = Callable[[Belief], Tensor | Apply]
 class Guided(Wrapper):
     """The denoiser of p(x | y) as a method has it; `y=` as a condition of the call takes the place of the observed y.
 
-    iterations: of conjugate gradients, where events have over 64 entries.
+    iterations: of conjugate gradients, where events have over 64 entries; the Jacobian of a trained network is not quite
+    symmetric, and more than two or three follow its errors.
     """
 
-    def __init__(self, inner: Model, observation: Observation, surrogate: Surrogate, iterations: int = 5) -> None:
+    def __init__(self, inner: Model, observation: Observation, surrogate: Surrogate, iterations: int = 2) -> None:
         super().__init__(inner)
         self.observation, self.surrogate, self.iterations = observation, surrogate, iterations
 

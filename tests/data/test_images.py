@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from undiffuse.data import open_data
+from undiffuse.data import open_data, stored
+from undiffuse.errors import InputError
 
 Refused = Callable[..., str]
 
@@ -160,12 +161,25 @@ def test_enormous_images_are_refused_before_they_are_decoded(tmp_path: Path, ref
     assert time.perf_counter() - began < 1
 
 
-def test_a_folder_that_fits_in_no_memory_is_refused_after_one_image(tmp_path: Path, refused: Refused,
-                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    from undiffuse.data import images
-
-    monkeypatch.setattr(images, "_MOST_BYTES", 100)
-    for i in range(3):
-        write(tmp_path / f"{i}.png", pixels(i))
-    refused(tmp_path, "3 images", "108", "smaller size=")
-    assert open_data(tmp_path, size=5).shape == (1, 5, 5)
+def test_a_large_folder_is_decoded_when_it_is_asked_for(tmp_path: Path, refused: Refused,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows in any order are those of the same folder read at once; a file that is broken is named when it is met."""
+    for i in range(5):
+        write(tmp_path / "ab"[i % 2] / f"{i}.png", pixels(i))
+    whole = open_data(tmp_path)
+    monkeypatch.setattr(stored, "LARGE", 100)
+    data = open_data(tmp_path)
+    assert isinstance(data.x, stored.Lazy) and data.shape == whole.shape and data.classes == whole.classes
+    index = torch.tensor([4, 0, 0, 2])
+    assert torch.equal(data.x[index], whole.x[index]) and torch.equal(data.y, whole.y)
+    assert torch.equal(data.x[1:3], whole.x[1:3]) and torch.equal(data.x[3], whole.x[3])
+    train, held = data.split(2)
+    again, other = whole.split(2)
+    assert torch.equal(train.x[:], again.x) and torch.equal(held.x[:], other.x)
+    train.x.expect(torch.tensor([2, 1]))
+    assert torch.equal(train.x[torch.tensor([2, 1])], again.x[[2, 1]])
+    assert data.fingerprint() == open_data(tmp_path).fingerprint() != whole.fingerprint()
+    (tmp_path / "a" / "4.png").write_bytes(b"\x89PNG broken")
+    assert data.fingerprint() != train.fingerprint()
+    with pytest.raises(InputError, match=r"4\.png"):
+        data.x[:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,21 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, guidance_sca
     import torch
 
     from undiffuse import data, guide, sampling, training
+    from undiffuse.training.draw import draw
 
-    opened, model = training.open_run(run), training.load(run, device=device)
-    about, model = opened.config["data"], guide.scaled(model, guidance_scale, label is not None)
+    opened, plain = training.open_run(run), training.load(run, device=device)
+    about, model = opened.config["data"], guide.scaled(plain, guidance_scale, label is not None)
     asked = labels_of(label, about["classes"]) if label is not None else None
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
-    pieces, marks = [], list[int]()
-    for first, count in wanted:
-        here = cycled(asked, first, count) if asked else []
-        given: dict[str, Any] = {"label": torch.tensor(here)} if asked else {}
-        pieces.append(sampling.sample(model, count, method, steps, seed=seed, first_index=first, **given).x)
-        marks += here
+
+    def rows(first: int, count: int) -> Any:
+        given: dict[str, Any] = {"label": torch.tensor(cycled(asked, first, count))} if asked else {}
+        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **given).x
+
+    marks = torch.tensor([m for first, count in wanted for m in cycled(asked, first, count)]) if asked else None
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    print(data.save_samples(file, torch.cat(pieces), levels=about["levels"], columns=about["columns"],
-                            labels=torch.tensor(marks) if asked else None, classes=about["classes"],
-                            label_name=opened.experiment.label or "label", words=about.get("words", ())))
+    done = draw(model, rows, wanted, file, lambda x: data.save_samples(
+        file, x, levels=about["levels"], columns=about["columns"], labels=marks, classes=about["classes"],
+        label_name=opened.experiment.label or "label", words=about.get("words", ())))
+    if os.environ.get("RANK", "0") == "0":
+        print(done)

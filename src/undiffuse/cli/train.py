@@ -8,7 +8,8 @@ from pathlib import Path
 from undiffuse.cli.recipe import OptionalChanges, folder_for, resolve
 
 
-def train(data: str, /, *, out: Path | None = None, peer_timeout: float = 30.0,
+def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,
+          preview: int = 0, peer_timeout: float = 30.0,
           changes: OptionalChanges = None) -> None:
     """Learn the distribution of DATA; a run that was interrupted goes on where it stopped.
 
@@ -16,6 +17,8 @@ def train(data: str, /, *, out: Path | None = None, peer_timeout: float = 30.0,
         data: A built-in set (digits, swiss_roll, moons, 8gaussians, checkerboard, spiral), a .npy, .npz, .csv or IDX
             file, a folder of images, or a run (or its experiment.json) to go on with or to repeat.
         out: Folder of the run; runs/NAME by default.
+        track: Trackers that hear of the metrics: tensorboard, trackio, wandb, mlflow, ... (to be installed).
+        preview: Of images: how many samples to draw at every save, into previews/STEP.png of the run.
         peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
     """
     experiment, reasons = resolve(data, changes)
@@ -25,6 +28,6 @@ def train(data: str, /, *, out: Path | None = None, peer_timeout: float = 30.0,
         print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
     from undiffuse import training
 
-    training.train(experiment, folder, progress=True, patience=peer_timeout)
+    training.train(experiment, folder, progress=True, patience=peer_timeout, track=track or (), preview=preview)
     if speaks:
         print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")

@@ -6,14 +6,14 @@ import math
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from undiffuse.data import build
+from undiffuse.data import build, stored
 from undiffuse.data.checks import decoding, did_you_mean, refuse_bomb, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
@@ -24,6 +24,8 @@ Array = NDArray[Any]
 def read_npy(path: Path, size: int | None = None) -> Dataset:
     """The Dataset in a .npy file."""
     with decoding(path, "an .npy array"):
+        if size is None and path.stat().st_size > stored.LARGE and (large := _on_disk(path)):
+            return large
         x = _read_array(lambda: path.open("rb"), path.stat().st_size, shown(path))
     return from_arrays(x, name=path.name, size=size)
 
@@ -55,6 +57,28 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
         raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
     marks = None if y is None else _marks(np.asarray(y), len(x), name)
     return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+
+
+def _on_disk(path: Path) -> Dataset | None:
+    """Images of an .npy file that stay there; None for what has to be read: other types, shapes and orders."""
+    with path.open("rb") as stream:
+        (shape, fortran, dtype), offset = _header(stream), stream.tell()
+    if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or offset + math.prod(shape) > path.stat().st_size:
+        return None
+    n, *row = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
+    if row[0] in (1, 3):
+        x: stored.Lazy = stored.StoredArray(path, offset, row, torch.uint8, n)
+    elif row[2] in (1, 3):
+        x = stored.ChannelsLast(path, offset, row, n)
+    else:
+        return None
+    return Dataset(cast(Any, x), None, "image", path.name, levels=256, note=("the images are read as they are needed",))
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return shape, fortran, dtype
 
 
 def _rows(x: Array, marks: list[str] | None, name: str) -> Dataset:
@@ -144,9 +168,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Arra
 def _read_array(opened: Callable[[], IO[bytes]], available: int, name: str) -> Array:
     """An array, after its header was compared with the bytes there are; nothing is ever unpickled."""
     with opened() as stream:
-        version = npy.read_magic(stream)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
+        shape, _, dtype = _header(stream)
     _check_type(dtype, name, labels=True)
     needed = math.prod(shape) * dtype.itemsize
     if needed > available:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError
 from undiffuse.noise import Purpose, permutation
 
@@ -22,6 +23,7 @@ class Dataset:
     classes: the names of the labels 0, 1, ...; columns: the names of the columns of points and tables.
     words: for every column of a table the words that its numbers 0, 1, ... stand for, () for a column of numbers; empty
     if there are no words at all. In a table NaN is a cell that is missing.
+    Images that are left on the disk are a `Lazy`, of which x[index] is a tensor.
     note: sentences about what was done to the data while reading.
     """
 
@@ -45,7 +47,8 @@ class Dataset:
 
     def take(self, index: Tensor) -> Dataset:
         """The samples with these numbers (int64), in this order."""
-        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+        x = self.x.take(index) if isinstance(self.x, Lazy) else self.x[index]
+        return replace(self, x=x, y=None if self.y is None else self.y[index])
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """The training part and `held_out` samples drawn without replacement: disjoint, together everything.
@@ -64,11 +67,16 @@ class Dataset:
         return self.take(permutation(seed, Purpose.DATA, SUBSET, len(self))[:n].sort().values)
 
     def fingerprint(self) -> str:
-        """The SHA-256 (hex) of values, shapes, types, labels and names: equal for equal data only."""
+        """The SHA-256 (hex) of values, shapes, types, labels and names: equal for equal data only.
+
+        Of data on the disk it is that of their `identity`, which looks at some of them.
+        """
         names = (self.kind, self.levels, self.classes, self.columns, *([self.words] if self.words else []))
         digest = hashlib.sha256(repr(names).encode())
         for tensor in (self.x, self.y):
-            if tensor is not None:
+            if isinstance(tensor, Lazy):
+                digest.update(tensor.identity())
+            elif tensor is not None:
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()

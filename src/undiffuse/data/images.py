@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data import build
+from undiffuse.data import build, stored
 from undiffuse.data.checks import decoding, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
@@ -23,22 +23,22 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 _MOST_PIXELS = 64 << 20
-_MOST_BYTES = 8 << 30
 
 
 def read_folder(folder: Path, size: int | None = None) -> Dataset:
     """The Dataset of all images under a folder, in the order of their paths.
 
     The first sub-folder on the way to a file is its label. With `size`, each image is cut to its centre
-    square and resampled; without, all must have one size. Raises InputError, naming files, for mixed modes or
+    square and resampled; without, all must have one size. More than 1 GiB of pixels stay in their files, and are
+    decoded when they are needed. Raises InputError, naming files, for mixed modes or
     sizes, broken files, transparency, more than 8 bits per channel and CMYK.
     """
     files, note = _files(folder)
     first, _ = load_image(files[0], size)
-    if first.numel() * len(files) > _MOST_BYTES:
-        raise InputError(f"{len(files)} images such as {shown(files[0])} would take "
-                         f"{first.numel() * len(files):,} bytes; expected up to "
-                         f"{_MOST_BYTES:,}, so give a smaller size=")
+    if first.numel() * len(files) > stored.LARGE and len(files) > 1:
+        y, classes = build.encode(marks, folder.name) if (marks := _labels(folder, files)) else (None, ())
+        return Dataset(cast(Any, Files(folder, files, first, size)), y, "image", folder.name, classes, levels=256,
+                       note=(*note, "the images are read as they are needed"))
     images, modes = [], Counter[str]()
     for file in files:
         image, mode = load_image(file, size)
@@ -49,6 +49,26 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
                  for mode, count in sorted(modes.items()) if _MODES[mode] != mode]
     return build.images(torch.stack(images), name=folder.name, marks=_labels(folder, files),
                         note=[*note, *converted])
+
+
+class Files(stored.Lazy):
+    """The images of a folder, decoded when they are asked for; each must be like the `first` one."""
+
+    def __init__(self, folder: Path, files: Sequence[Path], first: Tensor, size: int | None) -> None:
+        super().__init__(first.shape, torch.uint8, len(files))
+        self.folder, self.files, self.first, self.size = folder, list(files), first, size
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        """The images, decoded; InputError names a file that is broken or another size."""
+        images = [load_image(self.files[number], self.size)[0] for number in numbers]
+        for number, image in zip(numbers, images, strict=True):
+            _check_alike(image, self.files[number], self.first, self.files[0])
+        return torch.stack(images) if images else self.first.new_empty(0, *self.row)
+
+    def identity(self) -> bytes:
+        """The names and sizes of the files."""
+        files = [self.files[number] for number in self.numbers.tolist()]
+        return repr([(file.relative_to(self.folder).parts, file.stat().st_size) for file in files]).encode()
 
 
 def load_image(path: Path, size: int | None = None) -> tuple[Tensor, str]:

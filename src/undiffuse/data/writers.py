@@ -11,21 +11,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import torch
+from numpy.lib import format as npy
 from torch import Tensor
 from torch.nn import functional
 
 from undiffuse.data.build import default_columns
 from undiffuse.data.checks import shown
+from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError, MachineError
 
 _SUFFIXES = (".png", ".npy", ".csv")
 _MOST_PIXELS = 64 << 20
 _VIEWABLE = 32
+_PART = 1 << 20  # numbers that are written at a time
 
 
-def save_samples(path: str | os.PathLike[str], x: Tensor, *, levels: int = 0, columns: Sequence[str] = (),
+def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, columns: Sequence[str] = (),
                  labels: Tensor | None = None, classes: Sequence[str] = (),
                  label_name: str = "label", words: Sequence[Sequence[str]] = ()) -> Path:
     """Write samples in data units: images (N, C, H, W) as .png or .npy, points and tables as .npy or .csv.
@@ -39,11 +41,12 @@ def save_samples(path: str | os.PathLike[str], x: Tensor, *, levels: int = 0, co
     _check(path, x, labels)
     with atomic(path) as file:
         if path.suffix.lower() == ".npy":
-            np.save(file, _in_units(x, levels).numpy(), allow_pickle=False)
+            _npy(file, x, levels)
         elif path.suffix.lower() == ".png":
-            file.write(png_grid(x, levels or 256))
+            file.write(png_grid(x[:], levels or 256))
         else:
-            file.write(_csv(x, columns, labels, classes, label_name, words).encode())
+            for part in _csv(x, columns, labels, classes, label_name, words):
+                file.write(part.encode())
     return path
 
 
@@ -86,24 +89,45 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
 
 
-def _check(path: Path, x: Tensor, labels: Tensor | None) -> None:
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+def check_place(path: Path) -> None:
+    """InputError where no samples can be written: an unknown ending, a folder, or a folder that does not exist."""
+    if path.suffix.lower() not in _SUFFIXES:
         raise InputError(f"got {shown(path)}; expected a name that ends in {', '.join(_SUFFIXES)}")
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{shown(path)} cannot be written: it is a folder, or its folder does not exist")
-    if suffix == ".png" and not (x.ndim == 4 and x.shape[1] in (1, 3) and x.numel()):
+
+
+def _check(path: Path, x: Tensor | Lazy, labels: Tensor | None) -> None:
+    check_place(path)
+    suffix = path.suffix.lower()
+    if suffix == ".png" and not (len(x.shape) == 4 and x.shape[1] in (1, 3) and 0 not in x.shape):
         raise InputError(f"got samples of shape {tuple(x.shape)}, which are no images for a .png; save them "
                          "as .npy or .csv")
-    if suffix == ".csv" and x.ndim != 2:
+    if suffix == ".csv" and len(x.shape) != 2:
         raise InputError(f"got samples of shape {tuple(x.shape)}, which are no rows for a .csv; save them as "
                          ".npy or .png")
-    if labels is not None and labels.shape != x.shape[:1]:
+    if labels is not None and labels.shape != tuple(x.shape[:1]):
         raise InputError(f"got {tuple(labels.shape)} labels for {len(x)} samples; expected one for each")
-    broken = (~x.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+    broken = [at + row for at, part in _parts(x)
+              for row in (~part.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()]
     if broken:
         raise InputError(f"{len(broken)} of {len(x)} samples are not finite, the first is number "
                          f"{broken[0]}; nothing was written")
+
+
+def _parts(x: Tensor | Lazy) -> Iterator[tuple[int, Tensor]]:
+    """The samples a part at a time, each with the place where it begins."""
+    size = max(1, _PART // max(1, math.prod(x.shape[1:])))
+    return ((at, x[at : at + size]) for at in range(0, len(x), size))
+
+
+def _npy(file: IO[bytes], x: Tensor | Lazy, levels: int) -> None:
+    """An .npy file, part by part."""
+    kind = _in_units(x[:0], levels).numpy().dtype
+    header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(x.shape)}
+    npy.write_array_header_1_0(file, header)
+    for _, part in _parts(x):
+        file.write(_in_units(part, levels).contiguous().numpy().tobytes())
 
 
 def _in_units(x: Tensor, levels: int) -> Tensor:
@@ -121,21 +145,32 @@ def _tiles(x: Tensor, across: int, down: int) -> Tensor:
     return tiles.reshape(down * height, across * width, channels)[:-1, :-1]
 
 
-def _csv(x: Tensor, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
-         label_name: str, words: Sequence[Sequence[str]] = ()) -> str:
-    """The text of a table; as many digits as give back every number exactly."""
+def _csv(x: Tensor | Lazy, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
+         label_name: str, words: Sequence[Sequence[str]] = ()) -> Iterator[str]:
+    """The text of a table, part by part: the header and the rows."""
+    header = list(columns) or default_columns(x.shape[1])
+    if len(header) != x.shape[1]:
+        raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")
+    yield _text([[*header, *([label_name] if labels is not None else [])]])
+    for at, part in _parts(x):
+        marks = None if labels is None else labels[at : at + len(part)].tolist()
+        yield _text(_cells(part, marks, classes, words))
+
+
+def _cells(x: Tensor, labels: Sequence[int] | None, classes: Sequence[str],
+           words: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The words of a table; as many digits as give back every number exactly."""
     digits = ".17g" if x.dtype == torch.float64 else ".9g"
     rows = [[format(value, digits) for value in row] for row in x.detach().cpu().tolist()]
     for j, known in enumerate(words):
         for row, value in zip(rows, x[:, j].tolist() if known else (), strict=False):
             row[j] = known[int(value)]
-    header = list(columns) or default_columns(x.shape[1])
-    if len(header) != x.shape[1]:
-        raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")
-    if labels is not None:
-        header.append(label_name)
-        for row, label in zip(rows, labels.tolist(), strict=True):
-            row.append(classes[label] if classes else str(label))
+    for row, label in zip(rows, labels or (), strict=labels is not None):
+        row.append(classes[label] if classes else str(label))
+    return rows
+
+
+def _text(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

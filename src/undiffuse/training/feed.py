@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset
+from undiffuse.data.stored import Lazy
 from undiffuse.experiment import Experiment
 from undiffuse.loss import Levels
 from undiffuse.missing import fill
@@ -73,7 +74,7 @@ class Feed:
         self._late = not data.x.is_floating_point()
         z = data.x if self._late else model.transform.forward(data.x).to(model.dtype)
         gaps = data.kind == "table" and bool(z.isnan().any())
-        self.x = z.to(model.device)
+        self.x = z if isinstance(z, Lazy) else z.to(model.device)
         self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if gaps else [self.x]
         self.share = _shares(self.x).to(model.dtype) if gaps else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
@@ -84,6 +85,9 @@ class Feed:
         size, end = self.experiment.batch, self.experiment.batch if end is None else end
         rows = order(self.experiment.seed, len(self.x), step * size + first, end - first)
         plain = self.at(step, rows, self.experiment.label_dropout, first, size)
+        if isinstance(self.x, Lazy):
+            for later in (step + 1, step + 2):
+                self.x.expect(order(self.experiment.seed, len(self.x), later * size + first, end - first))
         return plain._replace(x0=augment(plain.x0, self.experiment, step, first))
 
     def at(self, step: int, rows: Tensor, hide: float = 0.0, first: int = 0, size: int | None = None) -> Batch:
@@ -92,14 +96,14 @@ class Feed:
         The rows are in slots `first` ... of a batch of `size`, by default the whole of it.
         """
         seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
-        x0 = self.model.transform.forward(self.x[on]).to(self.model.dtype) if self._late else (
-            self.fills[step % len(self.fills)][on])
+        x0 = self.model.transform.forward(self.x[on].to(self.model.device)).to(
+            self.model.dtype) if self._late else (self.fills[step % len(self.fills)][on])
         t = self.levels.times(self.model.sde, seed, step, first, n, size or n)
         eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
         share = None if self.share is None else self.share[on]
         if self.y is None:
             return Batch(rows, x0, t, eps, None, share)
-        hidden = (uniform(seed, Purpose.CONDITION, step, first, n) < hide).to(on.device)
+        hidden = (uniform(seed, Purpose.CONDITION, step, first, n) < hide).to(self.y.device)
         return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share)
 
 

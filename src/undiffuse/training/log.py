@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,11 +22,12 @@ class Log:
     """The metrics of a run, open for adding; entries after the step at which it starts are cut off.
 
     What comes before a checkpoint is on the disk before the checkpoint is (`sync`), so that a resumed run repeats
-    exactly the lines that were cut. Raises MachineError where the disk is full.
+    exactly the lines that were cut. `listeners` are told every entry as well. Raises MachineError where the disk is
+    full.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._path = folder / NAME
+    def __init__(self, folder: Path, step: int, listeners: Sequence[Callable[[dict[str, Any]], None]] = ()) -> None:
+        self._path, self._listeners = folder / NAME, listeners
         end = max((end for line, end in _lines(self._path) if line["step"] <= step), default=0)
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._handle, end)
@@ -45,6 +47,8 @@ class Log:
                 text = text[os.write(self._handle, text):]
         except OSError as error:
             raise MachineError(f"cannot write {self._path}: {error.strerror}; make room and continue") from error
+        for listener in self._listeners:
+            listener(entry)
 
     def sync(self) -> None:
         """Forces the lines to the disk."""

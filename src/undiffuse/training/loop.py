@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from undiffuse.data import Dataset
+from undiffuse.data import Dataset, save_samples
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
+from undiffuse.sampling import sample
 from undiffuse.training import checkpoint
 from undiffuse.training.build import initialized, pick_device
 from undiffuse.training.faults import explain, losses, slope
@@ -31,6 +33,7 @@ from undiffuse.training.run import Run, begin, divide, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.state import State
 from undiffuse.training.team import PATIENCE, Team, gathered
+from undiffuse.training.track import tracked
 
 LOOKS = 32  # updates between looks at a GPU; a CPU is looked at after every update
 ENTRIES = 500  # entries in metrics.jsonl
@@ -40,14 +43,17 @@ _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 
 def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
-          stop: Callable[[int], bool] | None = None, patience: float = PATIENCE) -> Denoiser:
+          stop: Callable[[int], bool] | None = None, patience: float = PATIENCE, track: Sequence[str] = (),
+          preview: int = 0) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
     Under torchrun the processes train together, and the first one writes; one that is stuck for `patience` seconds is
-    given up. Raises InputError for another run or other data in `out`, and before an update that is not finite;
-    MachineError for a full disk, a folder in use, or a process that is lost. The last good checkpoint always remains.
+    given up. `track` names trackers that hear of the metrics; of images so many samples as `preview` says are drawn at
+    every save, into previews/STEP.png. Raises InputError for another run or other data in `out`, and before an update
+    that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The last good
+    checkpoint always remains.
     """
     whole = source(experiment) if data is None else data
     rows, held, numbers = divide(whole, experiment.held_out)
@@ -61,9 +67,9 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
         signals = opened.enter_context(Signals())
         seconds = _start(team, run, state, opened)
-        log = opened.enter_context(Log(run.folder, state.step)) if team.leads else None
+        log = _log(run, state.step, track, opened) if team.leads else None
         bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
-        training = _Training(team, run, state, feed, held, numbers, log, bar, seconds)
+        training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
     if ending % _ASKED:
         if team.leads:
@@ -85,13 +91,28 @@ def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
     return float(seconds)
 
 
+def _log(run: Run, step: int, track: Sequence[str], opened: ExitStack) -> Log:
+    """The metrics, open for adding, and the trackers that hear of them."""
+    listeners = opened.enter_context(tracked(track, run.folder, run.experiment.to_dict()))
+    return opened.enter_context(Log(run.folder, step, listeners))
+
+
+def draw_preview(run: Run, state: State, n: int) -> None:
+    """The first samples of seed 0 as a picture, previews/STEP.png; where there are classes, of each in turn."""
+    model, folder = state.average, run.folder / "previews"
+    cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
+    folder.mkdir(exist_ok=True)
+    save_samples(folder / f"{state.step}.png", sample(model, n, **cond).x, levels=run.config["data"]["levels"])
+
+
 class _Training:
     """One run in progress."""
 
     def __init__(self, team: Team, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor,
-                 log: Log | None, bar: Progress, seconds: float) -> None:
+                 log: Log | None, bar: Progress, seconds: float, preview: int = 0) -> None:
         self.team, self.run, self.state, self.feed, self.log, self.bar, self.numbers = (
             team, run, state, feed, log, bar, numbers)
+        self.preview = preview if run.config["data"]["kind"] == "image" else 0
         self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
         self.held = Feed(run.experiment, held, state.average) if held is not None else None
         self.log_every = max(1, self.steps // ENTRIES)
@@ -154,6 +175,8 @@ class _Training:
                 self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps))
             self.log.sync()
             self.run.save(self.state, time.monotonic() - self.start, self.team.size)
+            if self.preview:
+                draw_preview(self.run, self.state, self.preview)
         self.team.wait()
 
     def _advice(self) -> str:

@@ -35,7 +35,7 @@ Surrogate = Callable[[Belief], Tensor | Apply]
 class Guided(Wrapper):
     """The denoiser of p(x | y) as a method has it; `y=` as a condition of the call takes the place of the observed y.
 
-    iterations: of conjugate gradients, where events have over 64 entries; the Jacobian of a trained network is not quite
+    iterations: of conjugate gradients, where events have over 64 entries; a trained network's Jacobian is not quite
     symmetric, and more than two or three follow its errors.
     """
 

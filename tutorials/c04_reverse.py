@@ -89,28 +89,28 @@ for a, b in itertools.product((1, -1), repeat=2):
         x = x + drift * (then - now) + (sde.g2(now) * (now - then)) ** 0.5 * learn.normals(1000, 1, seed=9 + k)
     print(f"sign of f {a:+d}, sign of g²s {b:+d}:  W1 to the data = {ud.metrics.w1_1d(x, truth):.3g}")
 
-# %% exercise c4.2
+# %% exercise c4.1
 signs = (..., ...)
-learn.check("c4.2", signs)
+learn.check("c4.1", signs)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # signs = (1, -1)
-# learn.check("c4.2", signs)
+# learn.check("c4.1", signs)
 # ```
 #
 # </details>
 #
 # Write the reverse drift for $dt<0$, from the values of $f(x,t)$, $g$ and $s$.
 
-# %% exercise c4.1
+# %% exercise c4.2
 def reverse_drift(f, g, s):
     return ...
 
 
-learn.check("c4.1", reverse_drift)
+learn.check("c4.2", reverse_drift)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -120,7 +120,7 @@ learn.check("c4.1", reverse_drift)
 #     return f - g**2 * s
 #
 #
-# learn.check("c4.1", reverse_drift)
+# learn.check("c4.2", reverse_drift)
 # ```
 #
 # </details>

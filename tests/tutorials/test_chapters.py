@@ -115,7 +115,7 @@ def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exercise, answer, hint", [
     ("c0.1", 2.0, "multiplies the variance"), ("c2.3", lambda B: (1 - 2.718281828**-B) ** 0.5, "VP"),
-    ("c4.1", lambda f, g, s: f - 0.5 * g**2 * s, "ODE"), ("c4.2", (1, 1), "pushes away"),
+    ("c4.2", lambda f, g, s: f - 0.5 * g**2 * s, "ODE"), ("c4.1", (1, 1), "pushes away"),
     ("c4.3", lambda f, g, s, e: f - 0.5 * (1 + e) * g**2 * s, "squared"),
     ("c6.1", lambda v, x, t, s: x + (s - t) * v(x, t), "order is 1"),
     ("c6.2", lambda r, z, s, a: 2 * a * (r / s) ** 2, "d times"), ("c7.3", lambda a, b: a - b, "sign"),

@@ -169,6 +169,6 @@ def adam(answer: Any) -> str | None:
 
 
 CHECKS: dict[str, Check] = {
-    "c3.1": mixture_score, "c3.2": fokker_planck, "c3.3": importance, "c4.1": reverse_drift, "c4.2": signs,
+    "c3.1": mixture_score, "c3.2": fokker_planck, "c3.3": importance, "c4.1": signs, "c4.2": reverse_drift,
     "c4.3": family, "c5.1": dsm, "c5.2": bias_variance, "c5.3": embedding, "c5.4": adam,
 }

@@ -24,6 +24,7 @@ from torch import Tensor
 from undiffuse.data.transforms import Levels
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
+from undiffuse.grid import time_grid
 from undiffuse.likelihood.discrete import half_bin
 from undiffuse.likelihood.frame import Frame, gaussian_model, rows_of
 from undiffuse.likelihood.rows import pack_size, packed, pick
@@ -52,21 +53,21 @@ class Bound(NamedTuple):
 
 
 def elbo(model: ReverseModel, x: Tensor, samples: int = 64, seed: int = 0, *, steps: int | None = None,
-         control: bool = True, decoder: str = "auto", first_index: int = 0, t_end: float | None = None,
-         **cond: Any) -> Elbo:
+         grid: str = "log_snr", control: bool = True, decoder: str = "auto", first_index: int = 0,
+         t_end: float | None = None, **cond: Any) -> Elbo:
     """The evidence lower bound of every row of x (B, *event), in data units.
 
     samples: evaluations a row, in 8 independent groups (their spread gives the standard error), each of them spread
-    evenly over the levels. steps: None for continuous time, N for the chain of N steps even in time (Ho et al.), whose
-    bound is worse by O(1/N). control: integrate the Wiener filter's part in closed form and only the difference by
-    chance, which is exact in expectation. decoder: how x comes from z_0, "gaussian" N(z_0, σ̂₀² I) for densities or
+    evenly over the levels. steps: None for continuous time, N for the chain of N steps on a `grid` of `grid.GRIDS`,
+    whose bound is worse by O(1/N). control: integrate the Wiener filter's part in closed form and only the difference
+    by chance, which is exact in expectation. decoder: how x comes from z_0, "gaussian" N(z_0, σ̂₀² I) for densities or
     "levels" for the probability of a grey level, in proportion to that density; auto by the model's data.
     """
     chosen, z = gaussian_model(model), rows_of(gaussian_model(model), x)
     kind = ("levels" if isinstance(chosen.transform, Levels) else "gaussian") if decoder == "auto" else decoder
     _check(kind, chosen, samples, steps)
     frame = Frame(chosen, t_end)
-    task = _Task(frame, z, samples // _GROUPS, steps, control, seed, first_index)
+    task = _Task(frame, z, samples // _GROUPS, steps, grid, control, seed, first_index)
 
     def part(rows: Tensor) -> tuple[Tensor, ...]:
         return task.diffusion(rows, pick(cond, rows)), task.prior(rows), task.reconstruction(rows, kind)
@@ -86,6 +87,7 @@ class _Task:
     z: Tensor
     each: int
     steps: int | None
+    grid: str
     control: bool
     seed: int
     first_index: int
@@ -127,12 +129,12 @@ class _Task:
         return grid[i + 1], self.steps * 0.5 * (torch.exp(2 * grid[i]) - torch.exp(2 * grid[i + 1]))
 
     def chain(self) -> Tensor:
-        """λ_0 > ... > λ_N, even in time."""
+        """λ_0 > ... > λ_N."""
         assert self.steps is not None
-        sde = self.frame.model.sde
-        last = float(sde.time_of(self.frame.end))
-        t = torch.linspace(float(sde.time_of(self.frame.start)), last, self.steps + 1, dtype=torch.float64)
-        return torch.cat([self.frame.start.reshape(1), sde.log_snr(t[1:-1]), self.frame.end.reshape(1)])
+        frame, sde = self.frame, self.frame.model.sde
+        first, last = float(sde.time_of(frame.start)), float(sde.time_of(frame.end))
+        lam = sde.log_snr(time_grid(sde, self.steps, self.grid, last, first, frame.model.sigma_data)).flip(0)
+        return torch.cat([frame.start.reshape(1), lam[1:-1], frame.end.reshape(1)])
 
     def _per_row(self, step: int, rows: Tensor, shape: tuple[int, ...], gaussian: bool) -> Tensor:
         """Random numbers of every row, by its index."""

@@ -51,7 +51,7 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
     for steps in evaluations:
         yield line("tuned", tuned, "tuned", steps)
     for steps in untuned:
-        for method, grid in (*UNTUNED, ("dpmpp_2m", "karras"), ("dpmpp_2m_sde", "log_snr")):
+        for method, grid in (*UNTUNED, ("dpmpp_2m_sde", "log_snr")):
             yield line(f"{method} on {grid or 'its own grid'}", model, method, steps, grid)
     yield line("unipc_4_noise on log_snr", model, "unipc_4_noise", 100, "log_snr")
 

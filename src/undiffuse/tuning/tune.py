@@ -19,7 +19,8 @@ from undiffuse.tuning.nodes import loss, refit, search
 from undiffuse.tuning.reference import Meter, Reference
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
-UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"))
+UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"),
+           ("dpmpp_2m", "karras"))
 """The untuned samplers and grids of which the best is what a tuning has to beat."""
 _HELD, _DRAWN = 1 << 20, 1 << 21
 _MEASURED = 512

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from undiffuse import missing
+from undiffuse.data import Dataset
+from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments
+from undiffuse.loss import weight
 from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.training.build import describe, initialized
+from undiffuse.training.faults import losses
+from undiffuse.training.feed import Feed
 
 COV = torch.tensor([[2.0, 1.2, -0.4], [1.2, 1.5, 0.3], [-0.4, 0.3, 1.0]], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -84,3 +90,22 @@ def test_draws_have_the_conditional_law(gaps: list[int]) -> None:
     drawn = filled[:, gaps]
     assert ((drawn.mean(0) - mean).abs() < 5 * (cov.diagonal() / 20_000).sqrt()).all()
     assert ((torch.cov(drawn.T).reshape(cov.shape) - cov).abs() < 5 * 2 * cov.diagonal().max() / 20_000**0.5).all()
+
+
+def test_the_loss_counts_what_is_there_and_every_column_alike() -> None:
+    """Over an epoch a column's shares add up to the number of rows, whatever is missing; known cells are as they are,
+    and the squares of others drop out: where D = 0 the loss is w(t) times the mean of share · x_0²."""
+    z = rows(40)
+    data = Dataset(z.float(), None, "table", "t", columns=("a", "b", "c"))
+    experiment = Experiment(data="t", batch=40, net_args={"width": 8, "depth": 1, "condition": 8}, predict="data")
+    model = initialized(describe(experiment, data, ""), 0, data)
+    feed = Feed(experiment, data, model)
+    batch, seen = feed.batch(0), ~data.x.isnan()
+    assert batch.share is not None and torch.allclose(batch.share.sum(0), torch.full((3,), 40.0))
+    known = seen[batch.rows]
+    assert torch.equal(batch.share > 0, known)
+    assert torch.equal(batch.x0[known], model.transform.forward(data.x)[batch.rows][known])
+    assert not torch.equal(batch.x0, feed.at(1, batch.rows).x0) and torch.equal(feed.at(1, batch.rows).x0[known],
+                                                                                 batch.x0[known])
+    expected = weight("edm", model.sde, batch.t, feed.levels) * (batch.share * batch.x0**2).mean(1)
+    assert torch.allclose(losses(feed, batch), expected.float(), rtol=1e-5)  # an untrained output is 0

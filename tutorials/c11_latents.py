@@ -63,7 +63,7 @@ learn.check("c11.1", roles)
 # </details>
 #
 # *To try, with diffusers:* `pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)` swaps the
-# solver and touches nothing else; 20 of its steps do the work of 50 of DDIM, for the reasons of C6.
+# solver and touches nothing else; of higher order, it needs fewer steps, for the reasons of C6.
 #
 # ## The photocopier
 #

@@ -1,8 +1,9 @@
 """Figures of the SDE explorer: `python -m benchmarks explorer`.
 
-In headless Chromium, whose compositor works in software, a frame is measured as the time that the page's own code
-needs for it (Pen, contours, particles: `App.draw`); the distance between animation frames is given beside it. A
-response is the time from a change of a setting to the end of the next drawn frame.
+In headless Chromium, whose compositor works in software, a frame is measured as the processor time that the page's
+thread needs to draw it (`App.draw`: exact density, contours, particles, trails), without the compositor; the clock's
+time of it stands beside it, and says as much about how busy the machine is. A response is the clock's time from a
+change of a setting to the end of the next drawn frame.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ from undiffuse.metrics import agreement, classifier
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
 
-_FRAMES = """async (hash) => {
+_FRAMES = """(n) => {
+  const {view} = app, times = [];
+  for (let i = 0; i < n; i++) {
+    const began = performance.now();
+    app.state = view.state = {...app.state, t: 0.02 + 0.96 * i / n};
+    app.lastNumbers = Infinity;
+    app.draw(0);
+    times.push(performance.now() - began);
+  }
+  app.lastNumbers = 0;
+  return times;
+}"""
+_OPEN = """async (hash) => {
   app.visit(hash);
   while (app.working) await new Promise(requestAnimationFrame);
-  app.frames.length = 0;
-  const gaps = [];
-  let last = performance.now();
-  for (let i = 0; i < 60; i++) {
-    app.set({t: 0.02 + 0.96 * i / 60});
-    await new Promise(requestAnimationFrame);
-    gaps.push(performance.now() - last);
-    last = performance.now();
-  }
-  return {draw: [...app.frames], gaps};
 }"""
 _RESPONSES = """async (hash) => {
   app.visit(hash);
@@ -78,12 +81,29 @@ def table() -> Iterator[str]:
 
 def _measured(tab: Any, address: str) -> Iterator[str]:
     tab.goto(address)
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     for hash in ("#v=1&view=cloud&p=2000", "#v=1&view=cloud&p=2000&law=swiss", "#v=1&view=river&p=2000"):
-        found = tab.evaluate(_FRAMES, hash)
-        yield f"{hash}: drawing {_spread(found['draw'])}; between animation frames {_spread(found['gaps'])}"
+        tab.evaluate(_OPEN, hash)
+        yield f"{hash}: a frame takes {_frame(tab, session)}"
     for hash in ("#v=1&view=cloud&p=1000", "#v=1&view=river&p=200"):
         yield f"{hash}: a change is seen after {_spread(tab.evaluate(_RESPONSES, hash))}"
     yield f"class posterior and eight completions of half a digit: {tab.evaluate(_COMPLETION):.0f} ms"
+
+
+def _frame(tab: Any, session: Any, rounds: int = 9, frames: int = 12) -> str:
+    """The median over rounds of the processor time of a frame, and the spread of its time by the clock."""
+
+    def busy() -> float:
+        found = session.send("Performance.getMetrics")["metrics"]
+        return float(next(entry["value"] for entry in found if entry["name"] == "TaskDuration"))
+
+    costs, times = list[float](), list[float]()
+    for _ in range(rounds):
+        before = busy()
+        times += tab.evaluate(_FRAMES, frames)
+        costs.append(1000 * (busy() - before) / frames)
+    return f"{statistics.median(costs):.1f} ms of the processor; by the clock {_spread(times)}"
 
 
 def _spread(times: list[float]) -> str:

@@ -21,7 +21,7 @@ export function windowOf(law, w, h, x, y) {
 }
 
 // log p_t on a grid over a frame whose coordinates are scaled by c.
-export function planeGrid(lens, frame, c, n = 72, label = null) {
+export function planeGrid(lens, frame, c, n = 64, label = null) {
   const scaled = new Frame(0, 0, 1, 1, frame.x0 / c, frame.x1 / c, frame.y0 / c, frame.y1 / c);
   const ny = n, nx = Math.round(n * frame.w / frame.h);
   return densityGrid(scaled, nx, ny, (x, at) => lens.logProb(x, at, label));
@@ -92,7 +92,7 @@ export class Cloud {
   drawTrails(pen, frame) {
     const {run, scene: {unit, sde}} = this, most = Math.min(150, run.n), {ctx} = pen, sign = this.state.dir === "forward" ? -1 : 1;
     const times = Array.from({length: 12}, (_, i) => Math.max(0, Math.min(sde.T, this.t + sign * sde.T * 0.1 * (11 - i) / 11)));
-    const states = times.map((t) => [unit(Math.max(t, 1e-4 * sde.T)), seenAt(run, t)]);
+    const states = times.map((t) => [unit(Math.max(t, 1e-4 * sde.T)), seenAt(run, t, 2 * most)]);
     ctx.save();
     Object.assign(ctx, {strokeStyle: pen.made, lineWidth: 0.8, globalAlpha: 0.3});
     ctx.beginPath();

@@ -159,7 +159,35 @@ export class Lens {
     return best + Math.log(total);
   }
 
-  logProb(x, at = 0, label = null) { return this.soften(this.see(x, at), label); }
+  logProb(x, at = 0, label = null) {
+    if (label !== null) return this.soften(this.see(x, at), label);
+    const top = this.law.d === 2 ? this.logsInPlane(x[at], x[at + 1]) : this.see(x, at), {r} = this;
+    let total = 0;
+    for (let k = 0; k < r.length; k++) if (r[k] > top - 40) total += Math.exp(r[k] - top);
+    return top + Math.log(total);
+  }
+
+  // Like `see`, for the density in the plane alone: r from the quadratic forms of the components.
+  logsInPlane(x, y) {
+    const {law: {K}, logNorm, r} = this, forms = this.forms ??= this.quadraticForms();
+    let top = -Infinity;
+    for (let k = 0, f = 0; k < K; k++, f += 5) {
+      const dx = x - forms[f], dy = y - forms[f + 1];
+      r[k] = logNorm[k] - 0.5 * (forms[f + 2] * dx * dx + 2 * forms[f + 3] * dx * dy + forms[f + 4] * dy * dy);
+      if (r[k] > top) top = r[k];
+    }
+    return top;
+  }
+
+  // (α μ, the inverse covariance) of every component in the plane, five numbers each.
+  quadraticForms() {
+    const {law: {K, frames, means}, alpha, inverse} = this;
+    return Float64Array.from({length: 5 * K}, (_, i) => {
+      const k = Math.floor(i / 5), q = frames[k].basis, a = inverse[2 * k], b = inverse[2 * k + 1];
+      return [alpha * means[2 * k], alpha * means[2 * k + 1], a * q[0] * q[0] + b * q[1] * q[1], a * q[0] * q[2] + b * q[1] * q[3],
+        a * q[2] * q[2] + b * q[3] * q[3]][i % 5];
+    });
+  }
 
   responsibilities(x, at = 0, label = null) {
     this.soften(this.see(x, at), label);

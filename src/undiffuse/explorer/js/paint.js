@@ -40,7 +40,7 @@ export function heat(pen, frame, {nx, ny, values}, gamma, top = values.reduce((a
   }
   ctx.putImageData(image, 0, 0);
   pen.ctx.imageSmoothingEnabled = true;
-  pen.ctx.imageSmoothingQuality = "high";
+  pen.ctx.imageSmoothingQuality = "medium";
   pen.ctx.drawImage(canvas, frame.x, frame.y, frame.w, frame.h);
 }
 

@@ -40,10 +40,16 @@ export function placeOf(run, t) {
   return {i, j: i + 1, u: Math.min(1, Math.max(0, (run.stamps[i] - t) / (run.stamps[i] - run.stamps[i + 1]))), ready: true};
 }
 
+// The first `count` numbers of two frames, u of the way from one to the other.
+function between(a, b, u, count = a.length) {
+  const from = count < a.length ? a.subarray(0, count) : a;
+  return u === 0 ? from : from.map((value, k) => value + u * (b[k] - value));
+}
+
 // The particles of a run at a time, on the straight line between two frames.
-export function stateAt(run, t) {
-  const {i, j, u} = placeOf(run, t), a = run.frames[i], b = run.frames[j];
-  return u === 0 ? a : a.map((value, k) => value + u * (b[k] - value));
+export function stateAt(run, t, count) {
+  const {i, j, u} = placeOf(run, t);
+  return between(run.frames[i], run.frames[j], u, count);
 }
 
 // The forward process from given particles, as frames that can be looked at like a run's.
@@ -64,13 +70,12 @@ export class ForwardRun {
 }
 
 // The particles of a forward run at a time.
-export function forwardAt(run, t) {
+export function forwardAt(run, t, count) {
   const place = Math.min(run.frames.length - 1, t / run.sde.T * run.steps), i = Math.floor(place), u = place - i;
-  const a = run.frames[i], b = run.frames[Math.min(run.frames.length - 1, i + 1)];
-  return u === 0 ? a : a.map((value, k) => value + u * (b[k] - value));
+  return between(run.frames[i], run.frames[Math.min(run.frames.length - 1, i + 1)], u, count);
 }
 
-export const seenAt = (run, t) => (run instanceof ForwardRun ? forwardAt(run, t) : stateAt(run, t));
+export const seenAt = (run, t, count) => (run instanceof ForwardRun ? forwardAt(run, t, count) : stateAt(run, t, count));
 
 // The probability-flow ODE through x at time t0 to t1, in either direction, by Heun's method.
 export function flowLine(model, x, t0, t1, steps = 120) {

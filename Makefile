@@ -5,10 +5,10 @@ FIND_PYTHON := for p in python3.11 python3.12 python3.13 python3; do \
 PYTHON ?= $(shell $(FIND_PYTHON))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: help demo test fast lint docs bench
+.PHONY: help demo test fast soak lint docs bench
 help:
 	@echo "make demo   learn the digits, draw new ones, write a report"
-	@echo "make test   every test; make fast: those under five seconds"
+	@echo "make test   every test; make fast: those under five seconds; make soak: 200 kills, 5,000 damaged checkpoints"
 	@echo "make lint   style and types; make docs: the documentation; make bench: the figures of the README"
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -28,6 +28,9 @@ test: .venv/.ready
 
 fast: .venv/.ready
 	$(PYTEST) -m "not slow"
+
+soak: .venv/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=0 tests/training/soak.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

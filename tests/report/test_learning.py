@@ -13,6 +13,7 @@ from undiffuse.exact import Gaussian
 from undiffuse.experiment import Experiment
 from undiffuse.loss import Levels
 from undiffuse.processes import VE, VP
+from undiffuse.report.judgement import watched
 from undiffuse.report.learning import errors, floor_of, law_of
 from undiffuse.sde import GaussianSDE
 
@@ -59,3 +60,14 @@ def test_the_floor_with_classes_known_is_that_of_one_gaussian() -> None:
     assert floor == pytest.approx(float((weight * variance * noise / (variance + noise)).mean()), rel=1e-6)
     model.classes = 0
     assert floor < (floor_of(Experiment(data="8gaussians"), model, data) or 0.0)  # not knowing the class costs
+
+
+def test_the_gradient_and_each_noise_level_are_shown_from_what_the_metrics_say() -> None:
+    """The caption's shares are those of the first and the last save, 0.25 and 0.5 here, and its noise is e^1."""
+    levels = [[[-2.0, 4.0], [1.0, 2.0]], [[-2.0, 2.0], [1.0, 1.5]], [[-2.0, 1.0], [1.0, 1.0]]]
+    entries = [{"step": 10 * k, "loss": 1.0, "grad_norm": 0.5 / k} for k in range(1, 4)]
+    entries += [{"step": 10 * k, "held_out": 1.0, "levels": value} for k, value in enumerate(levels, 1)]
+    text = watched(entries)
+    assert "From step 10 to step 30" in text and "went to 0.25 of" in text and "to 0.5 at noise 2.72" in text
+    assert "ends at 0.167" in text and text.count("<svg") == 2
+    assert watched([{"step": 1, "loss": 1.0}]) == ""

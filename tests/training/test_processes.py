@@ -68,7 +68,8 @@ def test_with_exact_sums_no_bit_depends_on_the_number_of_processes(size: int) ->
     e = experiment(**EVERYTHING, exact=True, batch=19)
     with quick_folder() as folder:
         run(e, folder / "1")
-        assert together(size, lambda rank: run(e, folder / "n")) == [0] * size
+        assert together(size, lambda rank: run(e, folder / ("n" if rank == 0 else "elsewhere"))) == [0] * size
+        assert not (folder / "elsewhere").exists()
         assert same(final(folder / "n"), final(folder / "1")) and measured(folder / "n") == measured(folder / "1")
 
 

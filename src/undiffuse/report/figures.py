@@ -40,6 +40,31 @@ def training_curve(train: Curve, held_out: Curve | None = None, floor: float | N
 
 
 @chart
+def gradient_norm(norm: Curve) -> Figure:
+    """The norm of the gradient before it was clipped, against the step: all values faint, their running mean."""
+    figure, ax = canvas()
+    ax.plot(*norm, color=MADE, alpha=0.25, linewidth=0.8)
+    ax.plot(norm[0], running_mean(norm[1]), color=MADE)
+    ax.set(xlabel="step", title="norm of the gradient", xlim=(0, max(float(norm[0][-1]), 1)))
+    logarithmic(ax.yaxis, "y")
+    return figure
+
+
+@chart
+def loss_by_level(saves: Sequence[Curve]) -> Figure:
+    """The held-out loss against the noise level, one line for each save, the later the darker."""
+    figure, ax = canvas()
+    for place, (level, loss) in enumerate(saves, 1):
+        last = place == len(saves)
+        ax.plot(level, loss, color=REAL, alpha=1.0 if last else 0.15 + 0.4 * place / len(saves),
+                linewidth=1.6 if last else 0.9)
+    ax.set(xlabel="noise in the input, σ/α", title="held-out loss")
+    logarithmic(ax.xaxis, "x")
+    logarithmic(ax.yaxis, "y")
+    return figure
+
+
+@chart
 def error_by_level(level: Array, train: Array, held_out: Array | None, linear: Array) -> Figure:
     """The error of the denoiser, in deviations of the data, against the noise level σ/α in the same unit."""
     figure, ax = canvas()

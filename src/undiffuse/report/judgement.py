@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,29 @@ def learning(seen: Evidence) -> str:
     drawn = figures.error_by_level("Curves of the error of the denoiser against the noise level", *measured)
     level = html.figure(drawn, _gain(measured, several),
                         [("training", "made"), *reals, ("best linear denoiser", "muted dashed")])
-    return html.section("How it learned", "", html.pair(_curve(seen, entries), level))
+    return html.section("How it learned", "", html.pair(_curve(seen, entries), level),
+                        watched(entries))
+
+
+def watched(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The norm of the gradient, and the held-out loss at each noise level, save by save; "" where none was noted."""
+    norm = [(e["step"], e["grad_norm"]) for e in entries if e.get("grad_norm", 0) > 0]
+    saves = [(e["step"], np.array(e["levels"], float).T) for e in entries if e.get("levels")]
+    parts = []
+    if norm:
+        parts.append(html.figure(figures.gradient_norm("Curve of the norm of the gradient", _columns(norm)),
+                                 f"The gradient's norm, before it was clipped, ends at {short(norm[-1][1])}.",
+                                 [("running mean", "made")]))
+    if saves:
+        (first, before), (last, after) = saves[0], saves[-1]
+        share = after[1] / before[1]
+        least = short(math.exp(after[0][int(share.argmax())]))
+        drawn = figures.loss_by_level("Curves of the held-out loss against the noise level, one for each save",
+                                      [(np.exp(level), loss) for _, (level, loss) in saves])
+        said = (f"From step {first:,} to step {last:,} the held-out loss went to {short(share.min())} of what it was "
+                f"at best, and to {short(share.max())} at noise {least}.")
+        parts.append(html.figure(drawn, said, [("held-out, the later the darker", "real")]))
+    return html.pair(*parts) if parts else ""
 
 
 def _curve(seen: Evidence, entries: list[dict[str, Any]]) -> str:

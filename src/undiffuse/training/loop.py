@@ -180,7 +180,7 @@ class _Training:
         self.team.wait()
 
     def _advice(self) -> str:
-        last = checkpoint.steps(self.run.folder)[-1]
+        last = max(checkpoint.steps(self.run.folder), default=0)
         return (f"correct the data or start a new run with a lower lr; `{_again(self.run)}` would repeat it from the "
                 f"checkpoint of step {last}")
 

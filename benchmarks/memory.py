@@ -1,0 +1,89 @@
+"""Memory that does not grow: of training with the number of updates, with data in memory and images on the disk, and
+of sampling with the number of samples.
+
+Every line is a process of its own; what is measured is its resident memory, that of PyTorch included.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from undiffuse import sampling
+from undiffuse.data import open_data, save_samples, stored
+from undiffuse.experiment import Experiment
+from undiffuse.training import load, train
+from undiffuse.training.draw import draw
+
+POINTS = Experiment(data="swiss_roll", steps=2000, save_every=500, device="cpu")
+EARLY = 200
+
+
+def table(steps: str = "2000", n: str = "100000") -> Iterator[str]:
+    """Resident MiB after 200 and after all updates; the largest of 1,000 and of `n` samples; and their ratios."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, e = Path(name), POINTS.replace(steps=int(steps))
+        yield _line("training on points in memory", f"update {EARLY}", f"update {steps}", *_in_child(
+            lambda: _training(e, folder / "points")))
+        images = e.replace(data=str(_images(folder)), net="mlp", batch=64, held_out=100)
+        yield _line("training on images on the disk", f"update {EARLY}", f"update {steps}", *_in_child(
+            lambda: _training(images, folder / "images")))
+        small, large = (_in_child(lambda count=count: _sampling(folder / "points", folder / f"{count}.npy", count))[0]
+                        for count in (1000, int(n)))
+        yield _line("sampling points to .npy", "1000 samples", f"{n} samples", small, large)
+
+
+def _line(what: str, first: str, second: str, before: float, after: float) -> str:
+    return f"{what:32} {first} {before:7.1f} MiB, {second} {after:7.1f} MiB, ratio {after / before:.4f}"
+
+
+def _training(e: Experiment, folder: Path) -> list[float]:
+    seen: dict[int, float] = {}
+
+    def note(step: int) -> bool:
+        if step in (EARLY, e.steps):
+            seen[step] = _resident()
+        return False
+
+    stored.LARGE = 1 << 20
+    train(e, folder, progress=False, stop=note)
+    return [seen[EARLY], seen[e.steps]]
+
+
+def _sampling(run: Path, out: Path, n: int) -> list[float]:
+    model = load(run, device="cpu")
+    draw(model, lambda first, count: sampling.sample(model, count, steps=5, first_index=first).x, [(0, n)], out,
+         lambda x: save_samples(out, x))
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+
+
+def _images(folder: Path) -> Path:
+    """10,000 images of 16x16 in an .npy file."""
+    rows = open_data("digits").x.repeat(6, 1, 2, 2)[:10_000]
+    np.save(folder / "images.npy", (rows.float() * (255 / 16)).to(torch.uint8).numpy())
+    return folder / "images.npy"
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def _in_child(work: Callable[[], list[float]]) -> list[float]:
+    """What some work returns, done by a fork."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writer, " ".join(map(str, work())).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as answer:
+        return [float(word) for word in answer.read().split()]

@@ -45,6 +45,7 @@ CHANCE: dict[str, list[dict[str, Any]]] = {
 _CHAIN = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000,
           "timestep_spacing": "linspace"}
 _TWO_CALLS = ("Heun", "KDPM2", "DPMSolverSDE")
+_CLOCK = EDM(sigma_max=1000.0)
 
 
 class End(NamedTuple):
@@ -76,7 +77,7 @@ def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Any, 
 
 def run(kind: Any, options: dict[str, Any], law: Mixture, calls: int, n: int) -> End:
     """A scheduler from n starts, with at most so many model calls."""
-    model, scheduler = law.denoiser(EDM()), kind(**options)
+    model, scheduler = law.denoiser(_CLOCK), kind(**options)
     scheduler.set_timesteps(max(1, (calls + 1) // 2) if any(w in kind.__name__ for w in _TWO_CALLS) else calls)
     eps = normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
     x, used, start, first = eps * float(scheduler.init_noise_sigma), 0, eps, 0.0
@@ -104,7 +105,7 @@ def _level(scheduler: Any, place: int, t: Any) -> float:
 
 def flow_error(law: Mixture, end: End) -> float:
     """The median distance to the end of the same start's exact path."""
-    model, low = law.denoiser(EDM()), end.level or 0.01
+    model, low = law.denoiser(_CLOCK), end.level or 0.01
     x = sample(model, method="rk4_log_snr", steps=300, x_T=end.start, t_start=end.first, t_end=low, denoise_last=False,
                block=len(end.start)).x
     return float((end.z - (x if end.level else model.denoise(x, low))).abs().median())
@@ -120,25 +121,26 @@ def our_flow(law: Mixture, calls: int, n: int) -> float:
     return float((ends[0] - ends[1]).abs().median())
 
 
-def table(n: str = "256") -> Iterator[str]:
-    """For each law and budget: the best scheduler for flows and ours, then those with noise and ours."""
-    for name, law, many in (("plane", modes(0), 10_000), ("digits", digits(0), 1_000)):
-        for calls in BUDGETS:
-            found = [(flow_error(law, run(kind, options, law, calls, int(n))), label)
-                     for label, kind, options in entries(FLOWS)]
-            error, label = min(pair for pair in found if math.isfinite(pair[0]))
-            ours = our_flow(law, calls, int(n))
-            yield f"{name:8}{calls:4}  best of {len(found)}: {error:.2e} {label:45} auto {ours:.2e}"
-        for calls in FEW:
-            yield f"{name:8}{calls:4}  {_words(Draws(law, many).score('sde', calls))} ours"
-            rows = [(_judged(law, run(kind, options, law, calls, many)), label)
-                    for label, kind, options in entries(CHANCE)]
-            for score, label in sorted(rows, key=lambda row: row[0].distance)[:4]:
-                yield f"{name:8}{calls:4}  {_words(score)} {label}"
+def table(law: str = "plane", budgets: str = "", n: str = "128") -> Iterator[str]:
+    """For each budget the best scheduler for flows and ours, then the four best with noise and ours."""
+    here, many = {"plane": (modes(0), 10_000), "digits": (digits(0), 1_000)}[law]
+    chosen = [int(b) for b in budgets.split(",") if b]
+    for calls in chosen or BUDGETS:
+        found = [(flow_error(here, run(kind, options, here, calls, int(n))), label)
+                 for label, kind, options in entries(FLOWS)]
+        error, label = min(pair for pair in found if math.isfinite(pair[0]))
+        ours = our_flow(here, calls, int(n))
+        yield f"{law:8}{calls:4}  best of {len(found)}: {error:.2e} {label:45} auto {ours:.2e}"
+    for calls in chosen or FEW:
+        yield f"{law:8}{calls:4}  {_words(Draws(here, many).score('sde', calls))} ours"
+        rows = [(_judged(here, run(kind, options, here, calls, many)), label)
+                for label, kind, options in entries(CHANCE)]
+        for score, label in sorted(rows, key=lambda row: row[0].distance)[:4]:
+            yield f"{law:8}{calls:4}  {_words(score)} {label}"
 
 
 def _judged(law: Mixture, end: End) -> Score:
-    return Draws(law, len(end.z), EDM(), end.level).judged(end.z, end.calls)
+    return Draws(law, len(end.z), _CLOCK, end.level).judged(end.z, end.calls)
 
 
 def _words(score: Score) -> str:

@@ -1,8 +1,8 @@
 """Moving averages of the weights: the running one that is sampled, and power averages that make others later.
 
 A power average after t updates weighs the weights after update τ by p(τ) = (γ+1) τ^γ / t^{γ+1}; its relative deviation
-is σ_rel = √((γ+1)/((γ+2)² (γ+3))). Two of them, stored now and then, span averages of almost any length: the stored ones
-are combined so that their profiles fit the profile asked for best, in least squares.
+is σ_rel = √((γ+1)/((γ+2)² (γ+3))). Two of them, stored now and then, span averages of almost any length: the stored
+ones are combined so that their profiles fit the profile asked for best, in least squares.
 
 Reference: Karras et al. (2024), section 3 and appendix C. arXiv:2312.02696
 """

@@ -84,7 +84,7 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
         ax.axhline(level, color="black", lw=1, ls="--")
     ax.set(xlabel=x, ylabel=y, title=title, **{f"{axis}scale": "log" for axis in log})
     if len(lines) > 1:
-        ax.legend()
+        ax.legend(frameon=False)
     return finished(figure, alt or title or ", ".join(lines))
 
 

@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`. Nothing is fetched, and a warning is an error."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -48,8 +49,24 @@ def _explorer(app):  # type: ignore[no-untyped-def]
     write_page(Path(app.outdir) / "explorer.html")
 
 
+def _to_explorer(app, name, source):  # type: ignore[no-untyped-def]
+    """Links to scenes of the explorer, which is no source of these pages but lies beside them."""
+    source[0] = re.sub(r"\[([^\]]+)\]\((explorer\.html[^)]*)\)",
+                       lambda m: f'<a href="{m[2].replace("|", "%7C")}">{m[1]}</a>', source[0])
+
+
+def _add_explorer(app, error):  # type: ignore[no-untyped-def]
+    """The explorer itself."""
+    from undiffuse.explorer import write_page
+
+    if error is None:
+        write_page(Path(app.outdir) / "explorer.html")
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     """Sphinx calls this."""
     app.connect("builder-inited", _explorer)
     app.connect("autodoc-process-docstring", _as_written)
     app.connect("builder-inited", _generate)
+    app.connect("source-read", _to_explorer)
+    app.connect("build-finished", _add_explorer)

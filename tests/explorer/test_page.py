@@ -235,6 +235,7 @@ def test_parsing_a_formatted_state_gives_the_state() -> None:
     assert evaluated(RANDOM_STATES, 5) == []
 
 
+VISIT = "async (hash) => { app.visit(hash); for (let i = 0; i < 4; i++) await new Promise(requestAnimationFrame); }"
 LINKS = sorted(
     {
         found.group(1)
@@ -256,6 +257,6 @@ def test_every_link_of_the_documentation_is_understood() -> None:
 def test_every_link_of_the_documentation_opens_its_scene(chromium: Any, file: Path) -> None:
     with Opened(chromium, file, "#v=1&view=river&p=2") as opened:
         for hash in LINKS:
-            opened.page.evaluate("hash => { app.visit(hash); app.draw(performance.now()); }", hash)
+            opened.page.evaluate(VISIT, hash)
             assert opened.page.evaluate("app.state.view") in hash and opened.colours() > 10, hash
         assert opened.complaints == []

@@ -261,7 +261,10 @@ def answered() -> list[tuple[Case, list[Any]]]:
     return list(zip(made, evaluated("answers", made), strict=True))
 
 
-@pytest.mark.parametrize("kind", COUNTS)
+LONG = ("run", "motion")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k in LONG else k for k in COUNTS])
 def test_the_page_computes_what_the_library_computes(kind: str, answered: list[tuple[Case, list[Any]]]) -> None:
     for case, answer in (pair for pair in answered if pair[0]["kind"] == kind):
         if kind == "words":

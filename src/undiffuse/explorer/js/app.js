@@ -2,14 +2,15 @@
 import {button, copy, download, el} from "./dom.js";
 import {Rail} from "./controls.js";
 import {Pen} from "./pen.js";
-import {PRESETS} from "./presets.js";
+import {showHelp, showPython, showScenes, showTable} from "./dialogs.js";
 import {VIEWS, defaults, fitting, format, parse} from "./state.js";
-import {codeOf} from "./python.js";
 import {Handles} from "./handles.js";
-import {onKey, SHORTCUTS} from "./keys.js";
+import {onKey} from "./keys.js";
 import {csv, picture, saveText} from "./save.js";
 
-const BUDGET = 14, SPOKEN_EVERY = 2000, QUIET = 250;
+const BUDGET = 14,
+  SPOKEN_EVERY = 2000,
+  QUIET = 250;
 
 export class App {
   constructor(root, views, options = {}) {
@@ -26,45 +27,127 @@ export class App {
     requestAnimationFrame((now) => this.tick(now));
   }
 
-  get dark() { return this.theme ? this.theme === "dark" : this.darkness.matches; }
+  get dark() {
+    return this.theme ? this.theme === "dark" : this.darkness.matches;
+  }
 
   build() {
-    this.tabs = Object.entries(VIEWS).filter(([name]) => this.views[name]).map(([name, title]) => el("button", {type: "button", role: "tab", id: `tab-${name}`,
-      text: title, "aria-controls": "stage", onclick: () => this.open(name)}));
-    this.canvas = el("canvas", {role: "img", id: "picture", "aria-label": "The picture is being drawn"});
+    this.tabs = Object.entries(VIEWS)
+      .filter(([name]) => this.views[name])
+      .map(([name, title]) =>
+        el("button", {
+          "type": "button",
+          "role": "tab",
+          "id": `tab-${name}`,
+          "text": title,
+          "aria-controls": "stage",
+          "onclick": () => this.open(name),
+        }),
+      );
+    this.canvas = el("canvas", {"role": "img", "id": "picture", "aria-label": "The picture is being drawn"});
     this.handles = new Handles(this);
     this.stage = el("div", {className: "stage", id: "stage", role: "tabpanel"}, this.canvas, this.handles.root);
     this.said = el("p", {className: "sentence"});
     this.notice = el("p", {className: "notice", role: "status"});
-    this.spoken = el("div", {className: "unseen", "aria-live": "polite"});
+    this.spoken = el("div", {"className": "unseen", "aria-live": "polite"});
     this.figures = el("dl", {className: "numbers"});
     this.rail = new Rail(this);
     this.dialog = el("dialog", {"aria-labelledby": "dialog-title"});
-    const settings = el("details", {className: "settings", open: innerWidth >= 800}, el("summary", {text: "Settings"}), this.rail.root);
-    this.root.replaceChildren(this.header(), el("main", {}, el("div", {className: "column"}, this.said, this.notice, this.stage,
-      this.transport(), this.figures), settings), this.spoken, this.dialog);
+    const settings = el(
+      "details",
+      {className: "settings", open: innerWidth >= 800},
+      el("summary", {text: "Settings"}),
+      this.rail.root,
+    );
+    this.root.replaceChildren(
+      this.header(),
+      el(
+        "main",
+        {},
+        el("div", {className: "column"}, this.said, this.notice, this.stage, this.transport(), this.figures),
+        settings,
+      ),
+      this.spoken,
+      this.dialog,
+    );
   }
 
   header() {
-    const share = el("details", {className: "menu"}, el("summary", {text: "Share"}), el("div", {className: "items"},
-      ...[["Copy the link", () => this.copyLink()], ["Copy as Python", () => this.showPython()], ["Save the picture (PNG)", () => this.savePicture()],
-        ["Save the particles (CSV)", () => this.saveParticles()], ["Show the numbers", () => this.showTable()]]
-        .map(([text, act]) => el("button", {type: "button", text, onclick: () => { share.open = false; act(); }}))));
-    return el("header", {}, el("h1", {}, el("span", {text: "SDE explorer"})), el("div", {className: "tabs", role: "tablist", "aria-label": "Views"}, ...this.tabs),
-      el("div", {className: "tools"}, el("button", {type: "button", text: "Scenes", onclick: () => this.showScenes()}), share,
-        button("◐", "Light or dark", () => { this.theme = this.dark ? "light" : "dark"; this.recolour(); }),
-        button("?", "Keyboard shortcuts", () => this.showHelp())));
+    const share = el(
+      "details",
+      {className: "menu"},
+      el("summary", {text: "Share"}),
+      el(
+        "div",
+        {className: "items"},
+        ...[
+          ["Copy the link", () => this.copyLink()],
+          ["Copy as Python", () => showPython(this)],
+          ["Save the picture (PNG)", () => this.savePicture()],
+          ["Save the particles (CSV)", () => this.saveParticles()],
+          ["Show the numbers", () => showTable(this)],
+        ].map(([text, act]) =>
+          el("button", {
+            type: "button",
+            text,
+            onclick: () => {
+              share.open = false;
+              act();
+            },
+          }),
+        ),
+      ),
+    );
+    return el(
+      "header",
+      {},
+      el("h1", {}, el("span", {text: "SDE explorer"})),
+      el("div", {"className": "tabs", "role": "tablist", "aria-label": "Views"}, ...this.tabs),
+      el(
+        "div",
+        {className: "tools"},
+        el("button", {type: "button", text: "Scenes", onclick: () => showScenes(this)}),
+        share,
+        button("◐", "Light or dark", () => {
+          this.theme = this.dark ? "light" : "dark";
+          this.recolour();
+        }),
+        button("?", "Keyboard shortcuts", () => showHelp(this)),
+      ),
+    );
   }
 
   transport() {
     this.playButton = button("▶", "Play", () => this.play(!this.playing), {className: "play"});
-    this.scrubber = el("input", {type: "range", min: 0, max: 1, step: 0.001, "aria-label": "Time t as a part of T",
-      oninput: () => this.set({t: Number(this.scrubber.value)})});
+    this.scrubber = el("input", {
+      "type": "range",
+      "min": 0,
+      "max": 1,
+      "step": 0.001,
+      "aria-label": "Time t as a part of T",
+      "oninput": () => this.set({t: Number(this.scrubber.value)}),
+    });
     this.clock = el("output", {className: "clock"});
-    const speed = el("select", {"aria-label": "Speed", onchange: () => { this.speed = Number(speed.value); }},
-      ...[0.1, 0.25, 0.5, 1, 2, 4].map((v) => el("option", {value: v, text: `${v}×`, selected: v === 1})));
-    this.bar = el("div", {className: "transport"}, this.playButton, button("‹", "One step back", () => this.step(-1)),
-      button("›", "One step on", () => this.step(1)), this.scrubber, this.clock, speed);
+    const speed = el(
+      "select",
+      {
+        "aria-label": "Speed",
+        "onchange": () => {
+          this.speed = Number(speed.value);
+        },
+      },
+      ...[0.1, 0.25, 0.5, 1, 2, 4].map((v) => el("option", {value: v, text: `${v}×`, selected: v === 1})),
+    );
+    this.bar = el(
+      "div",
+      {className: "transport"},
+      this.playButton,
+      button("‹", "One step back", () => this.step(-1)),
+      button("›", "One step on", () => this.step(1)),
+      this.scrubber,
+      this.clock,
+      speed,
+    );
     return this.bar;
   }
 
@@ -93,14 +176,19 @@ export class App {
     this.state = fitting({...this.state, ...patch});
     this.remember(false);
     const keys = Object.keys(patch);
-    if (keys.length === 1 && keys[0] === "t") this.moved(); else this.renew();
+    if (keys.length === 1 && keys[0] === "t") this.moved();
+    else this.renew();
   }
 
   remember(push) {
     this.options.changed?.(format(this.state));
     if (this.options.silent) return;
     const hash = format(this.state) + (this.options.embed ? "&embed=1" : "");
-    try { history[push ? "pushState" : "replaceState"](null, "", hash); } catch { /* a page without an address */ }
+    try {
+      history[push ? "pushState" : "replaceState"](null, "", hash);
+    } catch {
+      /* a page without an address */
+    }
   }
 
   renew() {
@@ -125,9 +213,13 @@ export class App {
     this.dirty = true;
   }
 
-  refresh() { this.rail.show(this.state, this.views[this.state.view].controls); }
+  refresh() {
+    this.rail.show(this.state, this.views[this.state.view].controls);
+  }
 
-  newSeed() { this.set({seed: (this.state.seed * 1664525 + 1013904223) % 2 ** 32 % 100000}); }
+  newSeed() {
+    this.set({seed: ((this.state.seed * 1664525 + 1013904223) % 2 ** 32) % 100000});
+  }
 
   play(on) {
     this.playing = on;
@@ -138,9 +230,13 @@ export class App {
   }
 
   step(sign) {
-    const times = this.view.run?.stamps, T = this.view.scene?.sde.T ?? 1, now = this.state.t;
-    const places = (times ?? Array.from({length: 51}, (_, i) => i / 50)).map((s) => (times ? s / T : s)).sort((a, b) => a - b);
-    const forward = (sign > 0) === (this.state.dir === "forward");
+    const times = this.view.run?.stamps,
+      T = this.view.scene?.sde.T ?? 1,
+      now = this.state.t;
+    const places = (times ?? Array.from({length: 51}, (_, i) => i / 50))
+      .map((s) => (times ? s / T : s))
+      .sort((a, b) => a - b);
+    const forward = sign > 0 === (this.state.dir === "forward");
     const next = forward ? places.find((s) => s > now + 1e-6) : places.filter((s) => s < now - 1e-6).at(-1);
     if (next !== undefined) this.set({t: Math.min(1, Math.max(0, next))});
   }
@@ -161,18 +257,22 @@ export class App {
   }
 
   pass(now) {
-    const {dir, t} = this.state, sign = dir === "forward" ? 1 : -1, elapsed = Math.min(100, now - (this.lastTick ?? now)) / 1000;
+    const {dir, t} = this.state,
+      sign = dir === "forward" ? 1 : -1,
+      elapsed = Math.min(100, now - (this.lastTick ?? now)) / 1000;
     if (this.still.matches) {
       if (now - (this.lastJump ?? 0) < 1200) return;
       this.lastJump = now;
     }
-    const next = t + sign * (this.still.matches ? 0.2 : elapsed * this.speed / 6);
+    const next = t + sign * (this.still.matches ? 0.2 : (elapsed * this.speed) / 6);
     if (next <= 0 || next >= 1) this.play(false);
     this.set({t: Math.min(1, Math.max(0, next))});
   }
 
   draw(now) {
-    const began = performance.now(), {ctx, ratio} = this, pen = new Pen(ctx, this.canvas.width / ratio, this.canvas.height / ratio, this.dark);
+    const began = performance.now(),
+      {ctx, ratio} = this,
+      pen = new Pen(ctx, this.canvas.width / ratio, this.canvas.height / ratio, this.dark);
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clear();
     this.view.draw(pen);
@@ -190,16 +290,24 @@ export class App {
     this.untold = !force && (this.working || now - (this.lastNumbers ?? -Infinity) < QUIET);
     if (this.untold) return;
     this.lastNumbers = now;
-    this.figures.replaceChildren(...this.view.numbers().map(([name, value]) => el("div", {}, el("dt", {text: name}), el("dd", {text: value}))));
+    this.figures.replaceChildren(
+      ...this.view.numbers().map(([name, value]) => el("div", {}, el("dt", {text: name}), el("dd", {text: value}))),
+    );
     const words = this.view.describe();
     this.canvas.setAttribute("aria-label", words);
-    if (now - (this.lastSpoken ?? -SPOKEN_EVERY) >= SPOKEN_EVERY && !this.playing) { this.lastSpoken = now; this.spoken.textContent = words; }
+    if (now - (this.lastSpoken ?? -SPOKEN_EVERY) >= SPOKEN_EVERY && !this.playing) {
+      this.lastSpoken = now;
+      this.spoken.textContent = words;
+    }
   }
 
   resize() {
     const {width, height} = this.stage.getBoundingClientRect();
     this.ratio = Math.min(2, devicePixelRatio || 1);
-    Object.assign(this.canvas, {width: Math.max(1, Math.round(width * this.ratio)), height: Math.max(1, Math.round(height * this.ratio))});
+    Object.assign(this.canvas, {
+      width: Math.max(1, Math.round(width * this.ratio)),
+      height: Math.max(1, Math.round(height * this.ratio)),
+    });
     this.ctx = this.canvas.getContext("2d");
     this.dirty = true;
   }
@@ -209,41 +317,17 @@ export class App {
     this.dirty = true;
   }
 
-  // Dialogs.
-  ask(title, ...children) {
-    this.dialog.replaceChildren(el("h2", {id: "dialog-title", text: title}), ...children,
-      el("form", {method: "dialog"}, el("button", {text: "Close"})));
-    this.dialog.showModal();
-  }
-
-  showScenes() {
-    this.ask("Ten scenes", el("ul", {className: "scenes"}, ...PRESETS.map(([name, words, hash]) => el("li", {}, el("button", {type: "button",
-      onclick: () => { this.dialog.close(); this.enter(parse(hash).state); this.remember(true); }}, el("strong", {text: name}), el("span", {text: words}))))));
-  }
-
-  showHelp() {
-    this.ask("Keyboard", el("dl", {className: "keys"}, ...SHORTCUTS.flatMap(([key, words]) => [el("dt", {text: key}), el("dd", {text: words})])));
-  }
-
-  showPython() {
-    const code = codeOf(this.state), done = el("span", {role: "status"});
-    this.ask("This scene in Python", el("pre", {tabindex: 0, role: "region", "aria-label": "Python code"}, el("code", {text: code})),
-      el("p", {}, el("button", {type: "button", text: "Copy", onclick: () => copy(code).then(() => { done.textContent = " Copied."; })}), done));
-  }
-
-  showTable() {
-    const {head, rows} = this.view.rows(), shown = rows.slice(0, 200);
-    this.ask("The numbers of this picture", el("div", {className: "table", tabindex: 0, role: "region", "aria-label": "Table of numbers"}, el("table", {},
-      el("thead", {}, el("tr", {}, ...head.map((text) => el("th", {scope: "col", text})))),
-      el("tbody", {}, ...shown.map((row) => el("tr", {}, ...row.map((v) => el("td", {text: typeof v === "number" ? Number(v.toPrecision(6)) : v}))))))),
-    el("p", {text: rows.length > shown.length ? `The first ${shown.length} of ${rows.length} rows.` : `${rows.length} rows.`}));
-  }
-
   copyLink() {
-    copy((location.href.split("#")[0] || "explorer.html") + format(this.state)).then(() => { this.notice.textContent = "The link is copied."; });
+    copy((location.href.split("#")[0] || "explorer.html") + format(this.state)).then(() => {
+      this.notice.textContent = "The link is copied.";
+    });
   }
 
-  savePicture(scale = 2) { picture(this, scale).then((blob) => download("explorer.png", blob)); }
+  savePicture(scale = 2) {
+    picture(this, scale).then((blob) => download("explorer.png", blob));
+  }
 
-  saveParticles() { saveText("particles.csv", csv(this.view.rows())); }
+  saveParticles() {
+    saveText("particles.csv", csv(this.view.rows()));
+  }
 }

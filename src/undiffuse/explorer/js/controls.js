@@ -1,59 +1,16 @@
 // The rail of controls: native elements with a label, a number box, a reset and a line that says what it does.
 import {button, el} from "./dom.js";
-import {GRIDS} from "./grid.js";
-import {METHODS} from "./steps.js";
 import {PROCESSES, formatProcess} from "./processes.js";
 import {FIELDS, WANTED, defaults} from "./state.js";
 import {lawDimension, lawNames, lawTitle, parseLaw} from "./laws.js";
-import {ANSWERS} from "./guide.js";
-
-const methodOptions = Object.entries(METHODS).map(([name, m]) => [name, m.label, m.sde ? "Reverse SDE" : "Probability-flow ODE"]);
-
-// key: [label, what it does, how it is shown, options]
-const LABELS = {
-  law: ["Law of the data", "The distribution that is to be sampled, known exactly.", "law"],
-  sde: ["Process", "How data are turned into noise: x = α(t) x₀ + σ(t) ε.", "process"],
-  method: ["Sampler", "How the reverse SDE or the ODE is integrated.", "choice", methodOptions],
-  eta: ["Noise η", "0 is the ODE, 1 Anderson's reverse SDE; the law at every time stays the same.", "slider", 0.05],
-  corr: ["Corrections a step", "Langevin steps after every prediction.", "slider", 1],
-  r: ["Signal to noise r", "The size of a Langevin correction.", "slider", 0.01],
-  n: ["Steps N", "How many steps lead from noise to data.", "powers"],
-  grid: ["Grid", "Where the steps stand.", "choice", [["auto", "the sampler's own", ""], ...Object.entries(GRIDS).map(([k, v]) => [k, v, ""])]],
-  path: ["Same Brownian path for every N", "Finer steps refine one path by Brownian bridges instead of drawing a new one.", "flag"],
-  dir: ["Direction", "Sample from noise to data, or watch data dissolve.", "choice", [["reverse", "Noise to data", ""], ["forward", "Data to noise", ""]]],
-  p: ["Particles", "How many are simulated.", "log"],
-  seed: ["Seed", "Every random number is a function of it.", "seed"],
-  show: ["Lines", "Paths of particles, or the exact quantiles, which are paths of the ODE.", "choice",
-    [["paths", "Paths", ""], ["lines", "Exact quantiles", ""], ["both", "Both", ""], ["none", "None", ""]]],
-  scale: ["Units", "x as it is, or divided by the deviation of x_t.", "choice", [["auto", "as needed", ""], ["plain", "x", ""], ["unit", "unit variance", ""]]],
-  gamma: ["Contrast γ", "The colour is (p/p_max)^γ.", "slider", 0.05],
-  arrows: ["Arrows", "A vector field at the time of the cursor.", "choice", [["none", "None", ""], ["score", "Score ∇log p", ""],
-    ["velocity", "Velocity of the ODE", ""], ["drift", "Drift of the reverse SDE", ""], ["denoiser", "To the denoised point", ""]]],
-  trails: ["Trails", "The last part of every path.", "flag"],
-  edit: ["Move the modes", "Drag the modes, or use the arrow keys on them.", "flag"],
-  axis: ["Axis", "Time, or log-SNR, in which all processes are one.", "choice", [["t", "time t", ""], ["log_snr", "log-SNR", ""]]],
-  panes: ["Panes", "Two to four processes or dynamics side by side.", "panes"],
-  solvers: ["Samplers", "What is measured.", "ticks", methodOptions],
-  measure: ["Error", "Of the end of each path against a very fine run, or of the law of all ends.", "choice",
-    [["path", "of the path's end", ""], ["law", "of the law", ""], ["weights", "of the modes' weights", ""]]],
-  label: ["Class", "The class that is asked for.", "classes"],
-  w: ["Guidance w", "0: no condition, 1: the class, more: beyond it.", "slider", 0.1],
-  low: ["Guided from t/T ≥", "Guidance is on in this interval of time only.", "slider", 0.01],
-  high: ["Guided up to t/T ≤", "Guidance is on in this interval of time only.", "slider", 0.01],
-  other: ["Guided away from", "All data, or one class to repel (a negative prompt).", "others"],
-  angle: ["Angle of the line", "The direction a in which y = a·x + noise is measured, in degrees.", "slider", 1],
-  y: ["Observation y", "What was measured.", "slider", 0.05],
-  std: ["Its noise σ_y", "The deviation of the measurement.", "slider", 0.02],
-  zeta: ["DPS strength ζ", "How hard DPS pulls.", "slider", 0.1],
-  answers: ["Methods", "Approximations of p(x | y) beside the exact one.", "ticks", Object.entries(ANSWERS).map(([k, v]) => [k, v, ""])],
-  mode: ["Task", "Draw digits, or complete what is painted.", "choice", [["draw", "Draw digits", ""], ["complete", "Complete a digit", ""]]],
-};
+import {LABELS} from "./labels.js";
 
 const HAS_ETA = new Set(["euler_maruyama", "ancestral", "dpmpp_2m_sde"]);
 
 // Controls that would do nothing are not shown.
 function needed(key, state) {
-  if (state.view === "digits" && state.mode === "complete") return !["label", "p"].includes(key) && (key !== "eta" || HAS_ETA.has(state.method));
+  if (state.view === "digits" && state.mode === "complete")
+    return !["label", "p"].includes(key) && (key !== "eta" || HAS_ETA.has(state.method));
   if (state.view === "digits" && key === "std") return false;
   if (key === "eta") return HAS_ETA.has(state.method) && state.dir === "reverse";
   if (key === "r" || key === "corr") return state.method === "predictor_corrector" && state.dir === "reverse";
@@ -65,12 +22,17 @@ function needed(key, state) {
 export class Rail {
   constructor(app) {
     this.app = app;
-    this.root = el("form", {className: "rail", "aria-label": "Settings", onsubmit: (event) => event.preventDefault()});
+    this.root = el("form", {
+      "className": "rail",
+      "aria-label": "Settings",
+      "onsubmit": (event) => event.preventDefault(),
+    });
   }
 
   // The controls of a view; rebuilt when the set of them changes, else only their values.
   show(state, keys) {
-    const shown = keys.filter((key) => needed(key, state)), shape = [shown, state.view, state.sde.split(":")[0], lawShape(state)].join();
+    const shown = keys.filter((key) => needed(key, state)),
+      shape = [shown, state.view, state.sde.split(":")[0], lawShape(state)].join();
     if (shape !== this.shape) {
       const focused = document.activeElement?.id;
       this.shape = shape;
@@ -89,18 +51,52 @@ export class Rail {
   // A labelled row; `update` runs whenever the state changes.
   row({key, label, hint}, inputs, update, labelled = true) {
     this.updates.push(update);
-    const id = `c-${key}`, name = labelled ? el("label", {htmlFor: id, text: label}) : el("span", {text: label, id: `${id}-name`});
-    return el("div", {className: "control"}, el("div", {className: "name"}, name, ...inputs.slice(1)), inputs[0],
-      el("small", {className: "hint", id: `${id}-hint`, text: hint}));
+    const id = `c-${key}`,
+      name = labelled ? el("label", {htmlFor: id, text: label}) : el("span", {text: label, id: `${id}-name`});
+    return el(
+      "div",
+      {className: "control"},
+      el("div", {className: "name"}, name, ...inputs.slice(1)),
+      inputs[0],
+      el("small", {className: "hint", id: `${id}-hint`, text: hint}),
+    );
   }
 
   // A slider with a number box; `read` and `write` go between the slider's places and values.
-  slider(c, {low, high, step, read = (v) => v, write = (v) => v, get = (s) => s[c.key], set = c.set, least = low, most = high, whole = false}) {
-    const id = `c-${c.key}`, fit = (v) => Math.min(most, Math.max(least, whole ? Math.round(v) : v));
-    const range = el("input", {type: "range", id, min: low, max: high, step, "aria-describedby": `${id}-hint`,
-      oninput: () => set(fit(write(Number(range.value))))});
-    const box = el("input", {type: "number", min: least, max: most, step: whole ? 1 : "any", "aria-label": `${c.label}, exact value`,
-      onchange: () => (Number.isFinite(box.valueAsNumber) ? set(fit(box.valueAsNumber)) : this.app.refresh())});
+  slider(
+    c,
+    {
+      low,
+      high,
+      step,
+      read = (v) => v,
+      write = (v) => v,
+      get = (s) => s[c.key],
+      set = c.set,
+      least = low,
+      most = high,
+      whole = false,
+    },
+  ) {
+    const id = `c-${c.key}`,
+      fit = (v) => Math.min(most, Math.max(least, whole ? Math.round(v) : v));
+    const range = el("input", {
+      "type": "range",
+      id,
+      "min": low,
+      "max": high,
+      step,
+      "aria-describedby": `${id}-hint`,
+      "oninput": () => set(fit(write(Number(range.value)))),
+    });
+    const box = el("input", {
+      "type": "number",
+      "min": least,
+      "max": most,
+      "step": whole ? 1 : "any",
+      "aria-label": `${c.label}, exact value`,
+      "onchange": () => (Number.isFinite(box.valueAsNumber) ? set(fit(box.valueAsNumber)) : this.app.refresh()),
+    });
     const reset = button("↺", `Reset ${c.label}`, () => set(get(defaults(this.app.state.view))), {className: "reset"});
     return this.row(c, [range, reset, box], (state) => {
       const value = get(state);
@@ -113,61 +109,144 @@ export class Rail {
 }
 
 const short = (value) => String(Number(value.toPrecision(5)));
-const lawShape = (state) => (WANTED[state.view] ? `${lawDimension(state.law)},${parseLaw(state.law).classes},${state.law.startsWith("mix:")},${state.law.split(":")[0] === "points"}` : "");
+const lawShape = (state) =>
+  WANTED[state.view]
+    ? `${lawDimension(state.law)},${parseLaw(state.law).classes},${state.law.startsWith("mix:")},${state.law.split(":")[0] === "points"}`
+    : "";
 
 function menu(rail, c, options, get = (s) => s[c.key], set = c.set) {
-  const select = el("select", {id: `c-${c.key}`, "aria-describedby": `c-${c.key}-hint`, onchange: () => set(select.value)});
+  const select = el("select", {
+    "id": `c-${c.key}`,
+    "aria-describedby": `c-${c.key}-hint`,
+    "onchange": () => set(select.value),
+  });
   const groups = new Map();
   for (const [value, text, group] of options) {
-    if (group && !groups.has(group)) { groups.set(group, el("optgroup", {label: group})); select.append(groups.get(group)); }
+    if (group && !groups.has(group)) {
+      groups.set(group, el("optgroup", {label: group}));
+      select.append(groups.get(group));
+    }
     (group ? groups.get(group) : select).append(el("option", {value, text}));
   }
-  return rail.row(c, [select], (state) => { select.value = get(state); });
+  return rail.row(c, [select], (state) => {
+    select.value = get(state);
+  });
 }
 
 const KINDS = {
   choice: (rail, c) => [menu(rail, c, c.extra)],
-  slider: (rail, c) => [rail.slider(c, {low: FIELDS[c.key].low, high: FIELDS[c.key].high, step: c.extra, whole: FIELDS[c.key].kind === "whole"})],
-  powers: (rail, c) => [rail.slider(c, {low: 0, high: 10, step: 1, least: 1, most: 1024, whole: true, read: Math.log2, write: (v) => 2 ** v})],
+  slider: (rail, c) => [
+    rail.slider(c, {
+      low: FIELDS[c.key].low,
+      high: FIELDS[c.key].high,
+      step: c.extra,
+      whole: FIELDS[c.key].kind === "whole",
+    }),
+  ],
+  powers: (rail, c) => [
+    rail.slider(c, {
+      low: 0,
+      high: 10,
+      step: 1,
+      least: 1,
+      most: 1024,
+      whole: true,
+      read: Math.log2,
+      write: (v) => 2 ** v,
+    }),
+  ],
   log: (rail, c) => {
     const most = c.state.view === "digits" ? 36 : 20000;
-    return [rail.slider(c, {low: 0, high: Math.log10(most), step: 0.05, least: 1, most, whole: true, read: Math.log10,
-      write: (v) => Number((10 ** v).toPrecision(v > 2 ? 2 : 1))})];
+    return [
+      rail.slider(c, {
+        low: 0,
+        high: Math.log10(most),
+        step: 0.05,
+        least: 1,
+        most,
+        whole: true,
+        read: Math.log10,
+        write: (v) => Number((10 ** v).toPrecision(v > 2 ? 2 : 1)),
+      }),
+    ];
   },
   flag: (rail, c) => {
-    const box = el("input", {type: "checkbox", id: `c-${c.key}`, "aria-describedby": `c-${c.key}-hint`, onchange: () => c.set(box.checked)});
-    rail.updates.push((state) => { box.checked = state[c.key]; });
-    return [el("div", {className: "control flag"}, box, el("label", {htmlFor: `c-${c.key}`, text: c.label}),
-      el("small", {className: "hint", id: `c-${c.key}-hint`, text: c.hint}))];
+    const box = el("input", {
+      "type": "checkbox",
+      "id": `c-${c.key}`,
+      "aria-describedby": `c-${c.key}-hint`,
+      "onchange": () => c.set(box.checked),
+    });
+    rail.updates.push((state) => {
+      box.checked = state[c.key];
+    });
+    return [
+      el(
+        "div",
+        {className: "control flag"},
+        box,
+        el("label", {htmlFor: `c-${c.key}`, text: c.label}),
+        el("small", {className: "hint", id: `c-${c.key}-hint`, text: c.hint}),
+      ),
+    ];
   },
   seed: (rail, c) => {
-    const box = el("input", {type: "number", id: "c-seed", min: 0, max: 2 ** 32 - 1, step: 1, "aria-describedby": "c-seed-hint",
-      onchange: () => c.set(Math.min(2 ** 32 - 1, Math.max(0, Math.round(box.valueAsNumber) || 0)))});
+    const box = el("input", {
+      "type": "number",
+      "id": "c-seed",
+      "min": 0,
+      "max": 2 ** 32 - 1,
+      "step": 1,
+      "aria-describedby": "c-seed-hint",
+      "onchange": () => c.set(Math.min(2 ** 32 - 1, Math.max(0, Math.round(box.valueAsNumber) || 0))),
+    });
     const dice = button("Another", "Another seed", () => rail.app.newSeed(), {className: "dice"});
-    return [rail.row(c, [el("div", {className: "pair"}, box, dice)], (state) => { if (document.activeElement !== box) box.value = state.seed; })];
+    return [
+      rail.row(c, [el("div", {className: "pair"}, box, dice)], (state) => {
+        if (document.activeElement !== box) box.value = state.seed;
+      }),
+    ];
   },
   law: lawControls,
   process: processControls,
   ticks(rail, c) {
     const boxes = c.extra.map(([value, text]) => {
-      const box = el("input", {type: "checkbox", id: `c-${c.key}-${value}`, onchange: () => {
-        const now = new Set(rail.app.state[c.key]);
-        if (box.checked) now.add(value); else now.delete(value);
-        c.set(c.extra.map(([name]) => name).filter((name) => now.has(name)));
-      }});
-      rail.updates.push((state) => { box.checked = state[c.key].includes(value); });
+      const box = el("input", {
+        type: "checkbox",
+        id: `c-${c.key}-${value}`,
+        onchange: () => {
+          const now = new Set(rail.app.state[c.key]);
+          if (box.checked) now.add(value);
+          else now.delete(value);
+          c.set(c.extra.map(([name]) => name).filter((name) => now.has(name)));
+        },
+      });
+      rail.updates.push((state) => {
+        box.checked = state[c.key].includes(value);
+      });
       return el("span", {className: "tick"}, box, el("label", {htmlFor: box.id, text}));
     });
-    const group = el("div", {className: "ticks", role: "group", "aria-labelledby": `c-${c.key}-name`}, ...boxes);
+    const group = el("div", {"className": "ticks", "role": "group", "aria-labelledby": `c-${c.key}-name`}, ...boxes);
     return [rail.row(c, [group], () => {}, false)];
   },
   classes(rail, c) {
-    const law = c.state.view === "digits" ? null : parseLaw(c.state.law), n = law ? Math.max(1, law.classes) : 10;
-    return [menu(rail, c, Array.from({length: n}, (_, k) => [String(k), law ? `class ${k + 1}` : `the digit ${k}`, ""]), (s) => String(s.label), (v) => c.set(Number(v)))];
+    const law = c.state.view === "digits" ? null : parseLaw(c.state.law),
+      n = law ? Math.max(1, law.classes) : 10;
+    return [
+      menu(
+        rail,
+        c,
+        Array.from({length: n}, (_, k) => [String(k), law ? `class ${k + 1}` : `the digit ${k}`, ""]),
+        (s) => String(s.label),
+        (v) => c.set(Number(v)),
+      ),
+    ];
   },
   others(rail, c) {
     const n = parseLaw(c.state.law).classes;
-    return [menu(rail, c, [["all", "all data", ""], ...Array.from({length: n}, (_, k) => [String(k), `class ${k + 1}`, ""])])];
+    return [
+      menu(rail, c, [["all", "all data", ""], ...Array.from({length: n}, (_, k) => [String(k), `class ${k + 1}`, ""])]),
+    ];
   },
   panes: paneControls,
 };
@@ -177,37 +256,83 @@ function lawControls(rail, c) {
   const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Your own mixture", ""]] : [];
   const parts = [menu(rail, c, [...names, ...own], (s) => (s.law.startsWith("mix:") ? s.law : s.law.split(":")[0]))];
   if (c.state.law.split(":")[0] === "points") {
-    const width = {key: "width", label: "Width of a component", hint: "Towards 0 the law is its training points: the sampler becomes a photocopier."};
-    parts.push(rail.slider(width, {low: 0.01, high: 0.6, step: 0.01, get: (s) => Number(s.law.split(":")[1] ?? 0.1), set: (v) => rail.app.set({law: `points:${v}`})}));
+    const width = {
+      key: "width",
+      label: "Width of a component",
+      hint: "Towards 0 the law is its training points: the sampler becomes a photocopier.",
+    };
+    parts.push(
+      rail.slider(width, {
+        low: 0.01,
+        high: 0.6,
+        step: 0.01,
+        get: (s) => Number(s.law.split(":")[1] ?? 0.1),
+        set: (v) => rail.app.set({law: `points:${v}`}),
+      }),
+    );
   }
   return parts;
 }
 
 function processControls(rail, c) {
-  const parts = [menu(rail, c, Object.entries(PROCESSES).map(([name, [title]]) => [name, title, ""]), (s) => s.sde.split(":")[0])];
-  const [name] = c.state.sde.split(":"), [, params] = PROCESSES[name];
+  const parts = [
+    menu(
+      rail,
+      c,
+      Object.entries(PROCESSES).map(([name, [title]]) => [name, title, ""]),
+      (s) => s.sde.split(":")[0],
+    ),
+  ];
+  const [name] = c.state.sde.split(":"),
+    [, params] = PROCESSES[name];
   params.forEach(([param, value, low, high], i) => {
-    const get = (s) => (s.sde.startsWith(name) && s.sde.includes(":") ? Number(s.sde.split(":")[1].split(",")[i] ?? value) : value);
+    const get = (s) =>
+      s.sde.startsWith(name) && s.sde.includes(":") ? Number(s.sde.split(":")[1].split(",")[i] ?? value) : value;
     const set = (v) => {
-      const args = params.map(([, own], j) => (j === i ? v : Number(rail.app.state.sde.split(":")[1]?.split(",")[j] ?? own)));
-      rail.app.set({sde: formatProcess(name, args.map((a) => Number(a.toPrecision(4))))});
+      const args = params.map(([, own], j) =>
+        j === i ? v : Number(rail.app.state.sde.split(":")[1]?.split(",")[j] ?? own),
+      );
+      rail.app.set({
+        sde: formatProcess(
+          name,
+          args.map((a) => Number(a.toPrecision(4))),
+        ),
+      });
     };
-    parts.push(rail.slider({key: param, label: param.replace("_min", " min").replace("_max", " max").replace("beta", "β").replace("sigma", "σ"),
-      hint: `A parameter of the process, ${low} to ${high}.`}, {low, high, step: (high - low) / 200, get, set}));
+    parts.push(
+      rail.slider(
+        {
+          key: param,
+          label: param.replace("_min", " min").replace("_max", " max").replace("beta", "β").replace("sigma", "σ"),
+          hint: `A parameter of the process, ${low} to ${high}.`,
+        },
+        {low, high, step: (high - low) / 200, get, set},
+      ),
+    );
   });
   return parts;
 }
 
 // One menu a pane, with the processes and the three dynamics that share their marginals.
 function paneControls(rail, c) {
-  const dynamics = [["~euler_maruyama~0", "ODE"], ["~euler_maruyama~1", "SDE"], ["~euler_maruyama~2", "SDE, twice the noise"]];
-  const options = [["", "nothing", ""], ...Object.entries(PROCESSES).map(([name, [title]]) => [name, title, "The same sampler"]),
-    ...dynamics.map(([tail, title]) => [`vp${tail}`, `VP, ${title}`, "The same process"])];
+  const dynamics = [
+    ["~euler_maruyama~0", "ODE"],
+    ["~euler_maruyama~1", "SDE"],
+    ["~euler_maruyama~2", "SDE, twice the noise"],
+  ];
+  const options = [
+    ["", "nothing", ""],
+    ...Object.entries(PROCESSES).map(([name, [title]]) => [name, title, "The same sampler"]),
+    ...dynamics.map(([tail, title]) => [`vp${tail}`, `VP, ${title}`, "The same process"]),
+  ];
   return [0, 1, 2, 3].map((i) => {
-    const get = (s) => s.panes.split("|")[i] ?? "", here = get(c.state);
+    const get = (s) => s.panes.split("|")[i] ?? "",
+      here = get(c.state);
     const known = options.some(([value]) => value === here) ? options : [...options, [here, here, ""]];
     const set = (value) => {
-      const panes = [0, 1, 2, 3].map((j) => (j === i ? value : rail.app.state.panes.split("|")[j] ?? "")).filter(Boolean);
+      const panes = [0, 1, 2, 3]
+        .map((j) => (j === i ? value : (rail.app.state.panes.split("|")[j] ?? "")))
+        .filter(Boolean);
       if (panes.length) c.set(panes.join("|"));
     };
     return menu(rail, {...c, key: `pane${i}`, label: `Pane ${i + 1}`}, known, get, set);

@@ -5,15 +5,20 @@ import {exactModel} from "./sampling.js";
 import {parseProcess} from "./processes.js";
 import {seenPixels} from "./python.js";
 
-const SIDE = 8, COMPLETIONS = 8, LEAST = 1e-13;
+const SIDE = 8,
+  COMPLETIONS = 8,
+  LEAST = 1e-13;
 
 export class Digits {
-  constructor(app) { this.app = app; }
+  constructor(app) {
+    this.app = app;
+  }
 
   static controls = ["mode", "label", "p", "sde", "method", "eta", "n", "grid", "std", "seed"];
 
   set(state) {
-    const {t: _, ...rest} = state, key = JSON.stringify(rest);
+    const {t: _, ...rest} = state,
+      key = JSON.stringify(rest);
     this.state = state;
     if (key === this.key) return;
     this.key = key;
@@ -21,15 +26,21 @@ export class Digits {
     this.scene = {sde: parseProcess(state.sde)};
     this.run = null;
     if (state.mode === "complete") this.ask(state);
-    else this.run = runOf({...state, p: Math.min(36, state.p)}, exactModel(this.law.given(state.label), this.scene.sde));
+    else
+      this.run = runOf({...state, p: Math.min(36, state.p)}, exactModel(this.law.given(state.label), this.scene.sde));
   }
 
-  get t() { return this.state.t * this.scene.sde.T; }
+  get t() {
+    return this.state.t * this.scene.sde.T;
+  }
 
   // The class posterior at once; the posterior itself needs eigenvectors and waits for `work`.
   ask({seen, std}) {
-    const {at, y} = seenPixels(seen), A = new Float64Array(at.length * 64);
-    at.forEach((pixel, i) => { A[i * 64 + pixel] = 1; });
+    const {at, y} = seenPixels(seen),
+      A = new Float64Array(at.length * 64);
+    at.forEach((pixel, i) => {
+      A[i * 64 + pixel] = 1;
+    });
     this.classes = at.length ? this.law.classEvidence(A, y, std) : new Float64Array(10).fill(0.1);
     this.conditioning = at.length ? this.law.conditioning(A, y, std, LEAST) : null;
   }
@@ -48,32 +59,60 @@ export class Digits {
     const cell = size / SIDE;
     pen.box(px, py, size, size, pen.dark ? "#000000" : "#ffffff");
     for (let i = 0; i < 64; i++) {
-      const level = Math.min(1, Math.max(0, (x[at + i] + 1) / 2)), grey = Math.round(255 * (pen.dark ? level : 1 - level));
-      pen.box(px + (i % SIDE) * cell, py + Math.floor(i / SIDE) * cell, cell + 0.4, cell + 0.4, `rgb(${grey},${grey},${grey})`);
+      const level = Math.min(1, Math.max(0, (x[at + i] + 1) / 2)),
+        grey = Math.round(255 * (pen.dark ? level : 1 - level));
+      pen.box(
+        px + (i % SIDE) * cell,
+        py + Math.floor(i / SIDE) * cell,
+        cell + 0.4,
+        cell + 0.4,
+        `rgb(${grey},${grey},${grey})`,
+      );
     }
-    if (border) pen.line([[px, py], [px + size, py], [px + size, py + size], [px, py + size], [px, py]], {colour: pen.rule});
+    if (border)
+      pen.line(
+        [
+          [px, py],
+          [px + size, py],
+          [px + size, py + size],
+          [px, py + size],
+          [px, py],
+        ],
+        {colour: pen.rule},
+      );
   }
 
   draw(pen) {
-    if (this.state.mode === "complete") this.drawPainting(pen); else this.drawSamples(pen);
+    if (this.state.mode === "complete") this.drawPainting(pen);
+    else this.drawSamples(pen);
   }
 
   drawSamples(pen) {
-    const n = this.run.n, strip = pen.small ? 92 : 118, across = Math.ceil(Math.sqrt(n * (pen.w - 24) / (pen.h - strip))), down = Math.ceil(n / across);
-    const size = Math.min((pen.w - 24) / across, (pen.h - strip) / down) - 8, x = seenAt(this.run, this.t), left = (pen.w - across * (size + 8)) / 2;
-    for (let i = 0; i < n; i++) this.image(pen, x, 64 * i, left + (i % across) * (size + 8), 4 + Math.floor(i / across) * (size + 8), size);
+    const n = this.run.n,
+      strip = pen.small ? 92 : 118,
+      across = Math.ceil(Math.sqrt((n * (pen.w - 24)) / (pen.h - strip))),
+      down = Math.ceil(n / across);
+    const size = Math.min((pen.w - 24) / across, (pen.h - strip) / down) - 8,
+      x = seenAt(this.run, this.t),
+      left = (pen.w - across * (size + 8)) / 2;
+    for (let i = 0; i < n; i++)
+      this.image(pen, x, 64 * i, left + (i % across) * (size + 8), 4 + Math.floor(i / across) * (size + 8), size);
     this.drawStrips(pen, pen.h - strip + 12, strip - 16);
   }
 
   // The first digit's way: x_t above, E[x_0 | x_t] below.
   drawStrips(pen, y, h) {
-    const {run} = this, shown = pen.small ? 7 : 12, size = Math.min(h / 2 - 8, (pen.w - 90) / shown - 6), left = 78;
+    const {run} = this,
+      shown = pen.small ? 7 : 12,
+      size = Math.min(h / 2 - 8, (pen.w - 90) / shown - 6),
+      left = 78;
     pen.text("x at t", 8, y + size / 2 + 4, {size: 11});
     pen.text("E[x₀ | x]", 8, y + 1.5 * size + 10, {size: 11});
     for (let k = 0; k < shown; k++) {
-      const i = Math.round(k / (shown - 1) * run.steps);
+      const i = Math.round((k / (shown - 1)) * run.steps);
       if (i >= run.frames.length) break;
-      const x = run.frames[i].subarray(0, 64), px = left + k * (size + 6);
+      const x = run.frames[i].subarray(0, 64),
+        px = left + k * (size + 6);
       this.image(pen, x, 0, px, y, size);
       this.image(pen, run.model.denoise(x, 1, Math.max(run.times[i], 1e-6)), 0, px, y + size + 6, size);
       pen.text(signed(run.times[i]), px + size / 2, y - 4, {size: 10, align: "center"});
@@ -81,32 +120,52 @@ export class Digits {
   }
 
   drawPainting(pen) {
-    const big = pen.small ? Math.min(pen.w * 0.58, pen.h * 0.45) : Math.min(pen.w * 0.42, pen.h - 40), left = 12, top = 24;
+    const big = pen.small ? Math.min(pen.w * 0.58, pen.h * 0.45) : Math.min(pen.w * 0.42, pen.h - 40),
+      left = 12,
+      top = 24;
     this.canvasAt = {x: left, y: top, size: big};
     pen.text(pen.small ? "Paint here" : "Paint here: what is grey is not known", left, 14, {size: 12, colour: pen.ink});
     this.drawSeen(pen, left, top, big);
-    const bars = pen.small ? {x: left + big + 30, y: top, w: pen.w - big - 60, h: big} : {x: left + big + 60, y: top, w: pen.w - big - 90, h: Math.min(220, pen.h * 0.36)};
+    const bars = pen.small
+      ? {x: left + big + 30, y: top, w: pen.w - big - 60, h: big}
+      : {x: left + big + 60, y: top, w: pen.w - big - 90, h: Math.min(220, pen.h * 0.36)};
     this.drawClasses(pen, bars);
-    const y = pen.small ? top + big + 34 : bars.y + bars.h + 44, x = pen.small ? left : bars.x, w = pen.small ? pen.w - 24 : bars.w;
+    const y = pen.small ? top + big + 34 : bars.y + bars.h + 44,
+      x = pen.small ? left : bars.x,
+      w = pen.small ? pen.w - 24 : bars.w;
     pen.text("Eight exact completions", x, y - 10, {size: 12, colour: pen.ink});
     if (this.run) this.drawCompletions(pen, x, y, w, pen.h - y - 4);
   }
 
   drawSeen(pen, left, top, big) {
-    const cell = big / SIDE, {seen} = this.state;
+    const cell = big / SIDE,
+      {seen} = this.state;
     for (let i = 0; i < 64; i++) {
-      const c = seen[i] ?? "-", x = left + (i % SIDE) * cell, y = top + Math.floor(i / SIDE) * cell, level = parseInt(c, 17) / 16;
+      const c = seen[i] ?? "-",
+        x = left + (i % SIDE) * cell,
+        y = top + Math.floor(i / SIDE) * cell,
+        level = parseInt(c, 17) / 16;
       const grey = Math.round(255 * (pen.dark ? level : 1 - level));
       pen.box(x, y, cell - 1, cell - 1, c === "-" ? pen.rule : `rgb(${grey},${grey},${grey})`, c === "-" ? 0.55 : 1);
     }
-    pen.line([[left, top], [left + big, top], [left + big, top + big], [left, top + big], [left, top]], {colour: pen.rule});
+    pen.line(
+      [
+        [left, top],
+        [left + big, top],
+        [left + big, top + big],
+        [left, top + big],
+        [left, top],
+      ],
+      {colour: pen.rule},
+    );
   }
 
   drawClasses(pen, {x, y, w, h}) {
     const row = h / 10;
     pen.text(pen.small ? "p(class)" : "p(class | what is painted)", x, 14, {size: 12, colour: pen.ink});
     this.classes.forEach((p, k) => {
-      const at = y + (k + 0.5) * row, long = (w - 70) * p;
+      const at = y + (k + 0.5) * row,
+        long = (w - 70) * p;
       pen.text(String(k), x, at, {size: 12, colour: pen.ink, base: "middle"});
       pen.box(x + 16, at - row * 0.32, Math.max(1, long), row * 0.64, pen.made, 0.75);
       if (p >= 0.005) pen.text(percent(p), x + 22 + long, at, {size: 11, base: "middle"});
@@ -114,7 +173,9 @@ export class Digits {
   }
 
   drawCompletions(pen, x, y, w, h) {
-    const x0 = seenAt(this.run, this.t), across = Math.min(w / 8, h) > Math.min(w / 4, h / 2) ? 8 : 4, size = Math.min(w / across, h / (COMPLETIONS / across)) - 8;
+    const x0 = seenAt(this.run, this.t),
+      across = Math.min(w / 8, h) > Math.min(w / 4, h / 2) ? 8 : 4,
+      size = Math.min(w / across, h / (COMPLETIONS / across)) - 8;
     for (let i = 0; i < COMPLETIONS; i++) {
       this.image(pen, x0, 64 * i, x + (i % across) * (size + 8), y + Math.floor(i / across) * (size + 8), size, true);
     }
@@ -123,10 +184,13 @@ export class Digits {
   // Pressing on a pixel makes it known and black, white and unknown in turn; dragging goes on with what was begun.
   paint(px, py, event) {
     if (this.state.mode !== "complete") return;
-    const {x, y, size} = this.canvasAt, column = Math.floor((px - x) / size * SIDE), row = Math.floor((py - y) / size * SIDE);
+    const {x, y, size} = this.canvasAt,
+      column = Math.floor(((px - x) / size) * SIDE),
+      row = Math.floor(((py - y) / size) * SIDE);
     if (column < 0 || row < 0 || column >= SIDE || row >= SIDE) return;
-    const seen = this.state.seen || "-".repeat(64), at = row * SIDE + column;
-    if (event.type === "pointerdown") this.ink = {"-": "g", g: "0", 0: "-"}[seen[at]] ?? "g";
+    const seen = this.state.seen || "-".repeat(64),
+      at = row * SIDE + column;
+    if (event.type === "pointerdown") this.ink = {"-": "g", "g": "0", "0": "-"}[seen[at]] ?? "g";
     this.dot(at, this.ink);
   }
 
@@ -140,13 +204,27 @@ export class Digits {
   // One handle on the pixel that the keyboard paints.
   handles() {
     if (this.state.mode !== "complete") return [];
-    const {x, y, size} = this.canvasAt, at = this.cursor ??= 27, cell = size / SIDE, column = at % SIDE, row = Math.floor(at / SIDE);
+    const {x, y, size} = this.canvasAt,
+      at = (this.cursor ??= 27),
+      cell = size / SIDE,
+      column = at % SIDE,
+      row = Math.floor(at / SIDE);
     const set = (u, v) => {
       this.cursor = Math.min(7, Math.max(0, Math.round(-v))) * SIDE + Math.min(7, Math.max(0, Math.round(u)));
       this.app.dirty = true;
     };
-    return [{name: "Pixel; enter paints it", show: false, value: [column, -row], step: [1, 1], set, at: [x + (column + 0.5) * cell, y + (row + 0.5) * cell],
-      move: () => {}, press: () => this.dot(at, {"-": "g", g: "0", 0: "-"}[(this.state.seen || "-".repeat(64))[at]] ?? "g")}];
+    return [
+      {
+        name: "Pixel; enter paints it",
+        show: false,
+        value: [column, -row],
+        step: [1, 1],
+        set,
+        at: [x + (column + 0.5) * cell, y + (row + 0.5) * cell],
+        move: () => {},
+        press: () => this.dot(at, {"-": "g", "g": "0", "0": "-"}[(this.state.seen || "-".repeat(64))[at]] ?? "g"),
+      },
+    ];
   }
 
   logProbs() {
@@ -157,11 +235,19 @@ export class Digits {
   numbers() {
     if (this.state.mode === "complete") {
       const best = this.classes.reduce((b, p, k) => (p > this.classes[b] ? k : b), 0);
-      return [["Pixels known", String(seenPixels(this.state.seen).at.length)], ["Most probable class", `${best}, ${percent(this.classes[best])}`]];
+      return [
+        ["Pixels known", String(seenPixels(this.state.seen).at.length)],
+        ["Most probable class", `${best}, ${percent(this.classes[best])}`],
+      ];
     }
     if (!this.run.done) return [["Digits", "on their way"]];
-    const values = this.logProbs(), right = values.filter((_, i) => this.classOf(i) === this.state.label).length / values.length;
-    return [["log p of a digit, mean", signed(values.reduce((a, b) => a + b, 0) / values.length, 1)], ["Seen as the class asked for", percent(right)], ["Evaluations a digit", String(this.run.calls)]];
+    const values = this.logProbs(),
+      right = values.filter((_, i) => this.classOf(i) === this.state.label).length / values.length;
+    return [
+      ["log p of a digit, mean", signed(values.reduce((a, b) => a + b, 0) / values.length, 1)],
+      ["Seen as the class asked for", percent(right)],
+      ["Evaluations a digit", String(this.run.calls)],
+    ];
   }
 
   classOf(i) {
@@ -170,14 +256,22 @@ export class Digits {
   }
 
   sentence() {
-    if (this.state.mode === "complete") return "Paint a part of a digit: which digit it is, and what the rest looks like, follow exactly from the mixture.";
+    if (this.state.mode === "complete")
+      return "Paint a part of a digit: which digit it is, and what the rest looks like, follow exactly from the mixture.";
     return "Real digits have given ten Gaussians of 64 pixels; the score of their diffusion is exact, and so are these samples' odds.";
   }
 
-  describe() { return `${this.state.mode === "complete" ? "A digit is painted" : `Samples of the digit ${this.state.label}`}: ${this.numbers().map(([name, value]) => `${name} ${value}`).join("; ")}.`; }
+  describe() {
+    return `${this.state.mode === "complete" ? "A digit is painted" : `Samples of the digit ${this.state.label}`}: ${this.numbers()
+      .map(([name, value]) => `${name} ${value}`)
+      .join("; ")}.`;
+  }
 
   rows() {
     const x = this.run?.x ?? new Float64Array(0);
-    return {head: ["digit", ...Array.from({length: 64}, (_, i) => `pixel ${i}`)], rows: Array.from({length: x.length / 64}, (_, i) => [i, ...x.subarray(64 * i, 64 * i + 64)])};
+    return {
+      head: ["digit", ...Array.from({length: 64}, (_, i) => `pixel ${i}`)],
+      rows: Array.from({length: x.length / 64}, (_, i) => [i, ...x.subarray(64 * i, 64 * i + 64)]),
+    };
   }
 }

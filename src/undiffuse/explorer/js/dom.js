@@ -12,7 +12,8 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-export const button = (text, label, onclick, props = {}) => el("button", {type: "button", text, "aria-label": label, title: label, onclick, ...props});
+export const button = (text, label, onclick, props = {}) =>
+  el("button", {"type": "button", text, "aria-label": label, "title": label, onclick, ...props});
 
 // A file for the user, named and typed.
 export function download(name, blob) {

@@ -6,7 +6,8 @@ import {exactModel} from "./sampling.js";
 export function guided(law, sde, {label, w, low = 0, high = Infinity, other = null}) {
   const model = exactModel(law, sde);
   model.denoise = (x, n, t) => {
-    const lens = law.at(sde.alpha(t), sde.variance(t)), wanted = lens.denoise(x, n, label);
+    const lens = law.at(sde.alpha(t), sde.variance(t)),
+      wanted = lens.denoise(x, n, label);
     if (w === 1 || t < low || t > high) return wanted;
     const base = lens.denoise(x, n, other);
     return base.map((value, j) => value + w * (wanted[j] - value));
@@ -17,7 +18,8 @@ export function guided(law, sde, {label, w, low = 0, high = Infinity, other = nu
 // log of the tilted target p(x) (p(x|label)/p(x|other))^w at t = 0, not normalised.
 export function tilted(law, x, at, {label, w, other = null}) {
   const lens = law.at();
-  const base = lens.logProb(x, at, other), wanted = lens.logProb(x, at, label);
+  const base = lens.logProb(x, at, other),
+    wanted = lens.logProb(x, at, label);
   return base + w * (wanted - base);
 }
 
@@ -42,28 +44,38 @@ export function observed(law, sde, {a, y, std}, method, strength = 1) {
 
 // D + C a (y - a·D)/(a·V a + std²): C is the exact covariance, V what the method believes it to be.
 function pulled(lens, x, n, {a, y, std}, method, strength) {
-  const {d} = lens.law, out = new Float64Array(n * d), level2 = lens.variance / lens.alpha ** 2, D = new Float64Array(d), Ca = new Float64Array(d);
-  const inner = (u) => a.reduce((sum, v, i) => sum + v * u[i], 0), own = level2 / (1 + level2) * inner(a);
+  const {d} = lens.law,
+    out = new Float64Array(n * d),
+    level2 = lens.variance / lens.alpha ** 2,
+    D = new Float64Array(d),
+    Ca = new Float64Array(d);
+  const inner = (u) => a.reduce((sum, v, i) => sum + v * u[i], 0),
+    own = (level2 / (1 + level2)) * inner(a);
   for (let at = 0; at < n * d; at += d) {
     lens.covarianceAlong(x, at, a, D, Ca);
-    const gap = y - inner(D), believed = method === "mmps" ? inner(Ca) : method === "pigdm" ? own : 0;
-    const pull = method === "dps" ? strength * gap / (std * Math.max(std, Math.abs(gap))) : gap / (believed + std * std);
+    const gap = y - inner(D),
+      believed = method === "mmps" ? inner(Ca) : method === "pigdm" ? own : 0;
+    const pull =
+      method === "dps" ? (strength * gap) / (std * Math.max(std, Math.abs(gap))) : gap / (believed + std * std);
     for (let i = 0; i < d; i++) out[at + i] = D[i] + Ca[i] * pull;
   }
   return out;
 }
 
-const IMPUTE = 16 + 1024 * 8 + 896, WORDS = 2 ** 34;
+const IMPUTE = 16 + 1024 * 8 + 896,
+  WORDS = 2 ** 34;
 
 // After every step the part of x along a is replaced by a draw of the diffusion of y.
 export function replacement({a, y, std}) {
   const norm = a.reduce((s, v) => s + v * v, 0);
   return (run, x, node) => {
-    const z = normal(run.seed, PURPOSE.STEP, (run.index + 1) * WORDS + IMPUTE, run.first, run.n, 1), {d} = run;
+    const z = normal(run.seed, PURPOSE.STEP, (run.index + 1) * WORDS + IMPUTE, run.first, run.n, 1),
+      {d} = run;
     return x.map((value, j) => {
-      const i = Math.floor(j / d), along = a.reduce((s, v, c) => s + v * x[i * d + c], 0);
+      const i = Math.floor(j / d),
+        along = a.reduce((s, v, c) => s + v * x[i * d + c], 0);
       const known = node.alpha * y + Math.hypot(node.sigma * Math.sqrt(norm), node.alpha * std) * z[i];
-      return value + a[j % d] / norm * (known - along);
+      return value + (a[j % d] / norm) * (known - along);
     });
   };
 }

@@ -20,7 +20,10 @@ export class Handles {
       button.handle = handle;
       button.style.transform = `translate(${handle.at[0] - 14}px, ${handle.at[1] - 14}px)`;
       button.classList.toggle("faint", handle.show === false);
-      button.setAttribute("aria-label", `${handle.name} at ${handle.value.map((v) => Number(v.toPrecision(3))).join(", ")}; arrow keys move it`);
+      button.setAttribute(
+        "aria-label",
+        `${handle.name} at ${handle.value.map((v) => Number(v.toPrecision(3))).join(", ")}; arrow keys move it`,
+      );
     });
   }
 
@@ -31,19 +34,28 @@ export class Handles {
   }
 
   key(event, button) {
-    if (event.key === "Enter" && button.handle.press) { event.preventDefault(); button.handle.press(); }
+    if (event.key === "Enter" && button.handle.press) {
+      event.preventDefault();
+      button.handle.press();
+    }
     const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key] ?? [0, 0];
     if (!dx && !dy) return;
     event.preventDefault();
     event.stopPropagation();
-    const {handle} = button, times = event.shiftKey ? 10 : 1, [x, y] = handle.value, [sx, sy] = handle.step;
+    const {handle} = button,
+      times = event.shiftKey ? 10 : 1,
+      [x, y] = handle.value,
+      [sx, sy] = handle.step;
     handle.set(x + times * dx * sx, (y ?? 0) + times * dy * sy);
   }
 
   // A press on a handle drags it; elsewhere a drag moves the time or paints, and a click is the view's.
   press(event) {
-    const box = this.root.getBoundingClientRect(), spot = (e) => [e.clientX - box.left, e.clientY - box.top];
-    const {view} = this.app, handle = event.target.handle, from = spot(event);
+    const box = this.root.getBoundingClientRect(),
+      spot = (e) => [e.clientX - box.left, e.clientY - box.top];
+    const {view} = this.app,
+      handle = event.target.handle,
+      from = spot(event);
     let moved = false;
     event.target.focus?.();
     const move = (e) => {
@@ -51,7 +63,10 @@ export class Handles {
       moved ||= Math.hypot(at[0] - from[0], at[1] - from[1]) > 4;
       if (handle) handle.move(...at);
       else if (view.paint) view.paint(...at, e);
-      else if (moved && view.scrub) { const t = view.scrub(...at); if (t !== null) this.app.set({t}); }
+      else if (moved && view.scrub) {
+        const t = view.scrub(...at);
+        if (t !== null) this.app.set({t});
+      }
     };
     const up = (e) => {
       removeEventListener("pointermove", move);

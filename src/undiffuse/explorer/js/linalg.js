@@ -2,8 +2,9 @@
 
 // Eigenvalues and eigenvectors (columns of basis) by cyclic Jacobi rotations, every vector turned upright.
 export function eigen(matrix, d) {
-  const a = Float64Array.from(matrix), basis = identity(d);
-  if (a.every((value, i) => i % (d + 1) === 0 ? value === a[0] : value === 0)) {
+  const a = Float64Array.from(matrix),
+    basis = identity(d);
+  if (a.every((value, i) => (i % (d + 1) === 0 ? value === a[0] : value === 0))) {
     return {basis, values: Float64Array.from({length: d}, () => Math.max(0, a[0]))};
   }
   for (let sweep = 0; sweep < 60 && offDiagonal(a, d) > 0; sweep++) {
@@ -18,8 +19,12 @@ export function identity(d) {
 
 // The sum of squares off the diagonal, 0 once it is lost in rounding.
 function offDiagonal(a, d) {
-  let off = 0, on = 0;
-  for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) if (i === j) on += a[i * d + j] ** 2; else off += a[i * d + j] ** 2;
+  let off = 0,
+    on = 0;
+  for (let i = 0; i < d; i++)
+    for (let j = 0; j < d; j++)
+      if (i === j) on += a[i * d + j] ** 2;
+      else off += a[i * d + j] ** 2;
   return off <= 1e-31 * on ? 0 : off;
 }
 
@@ -27,21 +32,25 @@ function rotate(a, basis, d, p, q) {
   const apq = a[p * d + q];
   if (apq * apq <= 1e-34 * Math.abs(a[p * d + p] * a[q * d + q])) return;
   const theta = (a[q * d + q] - a[p * d + p]) / (2 * apq);
-  const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(theta, 1)), c = 1 / Math.hypot(t, 1), s = t * c;
+  const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(theta, 1)),
+    c = 1 / Math.hypot(t, 1),
+    s = t * c;
   for (let k = 0; k < d; k++) turn(a, k * d + p, k * d + q, c, s);
   for (let k = 0; k < d; k++) turn(a, p * d + k, q * d + k, c, s);
   for (let k = 0; k < d; k++) turn(basis, k * d + p, k * d + q, c, s);
 }
 
 function turn(a, i, j, c, s) {
-  const u = a[i], v = a[j];
+  const u = a[i],
+    v = a[j];
   a[i] = c * u - s * v;
   a[j] = s * u + c * v;
 }
 
 // Values rising; each vector's product with (1, 1/2, 1/3, ...) is positive, as in exact.py.
 function sorted(a, basis, d) {
-  const order = [...Array(d).keys()].sort((i, j) => a[i * d + i] - a[j * d + j]), out = new Float64Array(d * d);
+  const order = [...Array(d).keys()].sort((i, j) => a[i * d + i] - a[j * d + j]),
+    out = new Float64Array(d * d);
   order.forEach((from, to) => {
     let lean = 0;
     for (let k = 0; k < d; k++) lean += basis[k * d + from] / (k + 1);

@@ -25,10 +25,33 @@ import * as presets from "./presets.js";
 import * as errors from "./errors.js";
 import * as linalg from "./linalg.js";
 
-export const model = {...noise, ...processes, ...mixture, ...lawsOf, ...grid, ...steps, ...sampling, ...guide, ...metrics, ...state,
-  ...scene, ...python, ...presets, ...linalg, ...errors};
+export const model = {
+  ...noise,
+  ...processes,
+  ...mixture,
+  ...lawsOf,
+  ...grid,
+  ...steps,
+  ...sampling,
+  ...guide,
+  ...metrics,
+  ...state,
+  ...scene,
+  ...python,
+  ...presets,
+  ...linalg,
+  ...errors,
+};
 
-const VIEWS = {river: River, cloud: Cloud, compare: Compare, lab: Lab, guidance: Guidance, question: Question, digits: Digits};
+const VIEWS = {
+  river: River,
+  cloud: Cloud,
+  compare: Compare,
+  lab: Lab,
+  guidance: Guidance,
+  question: Question,
+  digits: Digits,
+};
 
 // The page inside `root`; `data` is what Python has put into it: {laws, digits, scenes}.
 export function page(root, data, options = {}) {

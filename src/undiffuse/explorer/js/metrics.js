@@ -10,12 +10,13 @@ export function erf(x) {
     for (let k = 60; k > 0; k--) tail = z + k / 2 / tail;
     return Math.sign(x) * (1 - Math.exp(-z * z) / (Math.sqrt(Math.PI) * tail));
   }
-  let term = z, sum = z;
+  let term = z,
+    sum = z;
   for (let k = 1; Math.abs(term) > 1e-17 * sum && k < 200; k++) {
-    term *= -z * z / k;
+    term *= (-z * z) / k;
     sum += term / (2 * k + 1);
   }
-  return Math.sign(x) * 2 / Math.sqrt(Math.PI) * sum;
+  return ((Math.sign(x) * 2) / Math.sqrt(Math.PI)) * sum;
 }
 
 // The distribution function of a law of one dimension.
@@ -30,7 +31,8 @@ export function cdf(law, x, alpha = 1, variance = 0) {
 
 // The quantile of a law of one dimension, by bisection.
 export function quantile(law, u, alpha = 1, variance = 0) {
-  let low = Infinity, high = -Infinity;
+  let low = Infinity,
+    high = -Infinity;
   for (let k = 0; k < law.K; k++) {
     const reach = 9 * Math.sqrt(alpha * alpha * law.frames[k].values[0] + variance);
     low = Math.min(low, alpha * law.means[k] - reach);
@@ -38,7 +40,8 @@ export function quantile(law, u, alpha = 1, variance = 0) {
   }
   for (let i = 0; i < 60; i++) {
     const middle = (low + high) / 2;
-    if (cdf(law, middle, alpha, variance) < u) low = middle; else high = middle;
+    if (cdf(law, middle, alpha, variance) < u) low = middle;
+    else high = middle;
   }
   return (low + high) / 2;
 }
@@ -55,7 +58,8 @@ export const w1 = (x, wanted) => gap(Float64Array.from(x).sort(), wanted);
 
 // The largest difference of the empirical and the exact distribution function.
 export function kolmogorov(x, law, alpha = 1, variance = 0) {
-  const sorted = Float64Array.from(x).sort(), n = sorted.length;
+  const sorted = Float64Array.from(x).sort(),
+    n = sorted.length;
   return sorted.reduce((worst, value, i) => {
     const F = cdf(law, value, alpha, variance);
     return Math.max(worst, Math.abs(F - i / n), Math.abs(F - (i + 1) / n));
@@ -71,11 +75,14 @@ export function floorOf(law, n, distance, repeats = 8) {
 
 // The root mean square over directions of W₂ between projections of two clouds of as many points, as in metrics.py.
 export function slicedW2(x, y, d, projections = 32) {
-  const n = x.length / d, directions = normal(0, PURPOSE.PROBE, 0, 0, projections, d);
+  const n = x.length / d,
+    directions = normal(0, PURPOSE.PROBE, 0, 0, projections, d);
   let total = 0;
   for (let p = 0; p < projections; p++) {
-    const u = directions.subarray(p * d, (p + 1) * d), length = Math.hypot(...u);
-    const a = projected(x, u, length, n, d).sort(), b = projected(y, u, length, n, d).sort();
+    const u = directions.subarray(p * d, (p + 1) * d),
+      length = Math.hypot(...u);
+    const a = projected(x, u, length, n, d).sort(),
+      b = projected(y, u, length, n, d).sort();
     total += a.reduce((sum, value, i) => sum + (value - b[i]) ** 2, 0) / n;
   }
   return Math.sqrt(total / projections);
@@ -83,7 +90,7 @@ export function slicedW2(x, y, d, projections = 32) {
 
 function projected(x, u, length, n, d) {
   const out = new Float64Array(n);
-  for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) out[i] += x[i * d + j] * u[j] / length;
+  for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) out[i] += (x[i * d + j] * u[j]) / length;
   return out;
 }
 
@@ -99,13 +106,19 @@ export function owners(law, x, n, alpha = 1, variance = 0) {
 // Half the sum of |share of a component - its weight|.
 export function weightError(law, own) {
   const share = new Float64Array(law.K);
-  own.forEach((k) => { share[k] += 1 / own.length; });
+  own.forEach((k) => {
+    share[k] += 1 / own.length;
+  });
   return share.reduce((sum, value, k) => sum + Math.abs(value - law.weights[k]), 0) / 2;
 }
 
 export function meanAndStd(x, d, j = 0) {
   const n = x.length / d;
-  let sum = 0, square = 0;
-  for (let i = 0; i < n; i++) { sum += x[i * d + j]; square += x[i * d + j] ** 2; }
+  let sum = 0,
+    square = 0;
+  for (let i = 0; i < n; i++) {
+    sum += x[i * d + j];
+    square += x[i * d + j] ** 2;
+  }
   return [sum / n, Math.sqrt(Math.max(0, square / n - (sum / n) ** 2))];
 }

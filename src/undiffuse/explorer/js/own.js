@@ -5,14 +5,19 @@ import {signed} from "./scene.js";
 import {slicedW2} from "./metrics.js";
 
 export class Own {
-  constructor(app) { this.app = app; }
+  constructor(app) {
+    this.app = app;
+  }
 
   static controls = ["method", "n", "p", "seed", "arrows"];
 
-  get about() { return this.app.options.own; }
+  get about() {
+    return this.app.options.own;
+  }
 
   set(state) {
-    const {method, n, p, seed} = state, key = [method, n, p, seed].join();
+    const {method, n, p, seed} = state,
+      key = [method, n, p, seed].join();
     this.state = state;
     this.scene = {sde: {T: this.about.T}};
     if (key !== this.key) this.ask(key, state);
@@ -24,10 +29,18 @@ export class Own {
     this.key = key;
     this.waiting = true;
     await fetch("stop");
-    const most = this.about.most, answer = await fetch(`sample?method=${method}&n=${Math.min(p, most.n)}&steps=${Math.min(n, most.steps)}&seed=${seed}`);
+    const most = this.about.most,
+      answer = await fetch(
+        `sample?method=${method}&n=${Math.min(p, most.n)}&steps=${Math.min(n, most.steps)}&seed=${seed}`,
+      );
     if (key !== this.key) return;
     const found = await answer.json();
-    if (answer.status === 503 || found.stopped) { setTimeout(() => { if (key === this.key) this.ask(key, this.state); }, 200); return; }
+    if (answer.status === 503 || found.stopped) {
+      setTimeout(() => {
+        if (key === this.key) this.ask(key, this.state);
+      }, 200);
+      return;
+    }
     this.waiting = false;
     this.error = found.error ?? "";
     if (!found.error) this.take(found);
@@ -45,29 +58,49 @@ export class Own {
     this.asking = true;
     const answer = await fetch(`field?t=${t}`);
     this.asking = false;
-    if (answer.ok) { this.field = await answer.json(); this.fieldAt = t; }
+    if (answer.ok) {
+      this.field = await answer.json();
+      this.fieldAt = t;
+    }
     this.app.dirty = true;
   }
 
-  work() { return false; }
+  work() {
+    return false;
+  }
 
   now() {
-    const {stamps, frames} = this.run, t = this.state.t * this.scene.sde.T;
+    const {stamps, frames} = this.run,
+      t = this.state.t * this.scene.sde.T;
     const i = stamps.findIndex((s) => s <= t + 1e-12);
     return frames[i < 0 ? frames.length - 1 : i];
   }
 
   window(pen) {
-    const {rows, d} = this.about, side = (j) => rows.filter((_, i) => i % d === j), reach = (v) => [v.reduce((a, b) => Math.min(a, b)), v.reduce((a, b) => Math.max(a, b))];
-    const [x0, x1] = reach(side(0)), [y0, y1] = d === 2 ? reach(side(1)) : [0, 1], mx = 0.25 * (x1 - x0), my = 0.25 * (y1 - y0);
+    const {rows, d} = this.about,
+      side = (j) => rows.filter((_, i) => i % d === j),
+      reach = (v) => [v.reduce((a, b) => Math.min(a, b)), v.reduce((a, b) => Math.max(a, b))];
+    const [x0, x1] = reach(side(0)),
+      [y0, y1] = d === 2 ? reach(side(1)) : [0, 1],
+      mx = 0.25 * (x1 - x0),
+      my = 0.25 * (y1 - y0);
     return new Frame(56, 30, pen.w - 70, pen.h - 76, x0 - mx, x1 + mx, d === 2 ? y0 - my : 0, d === 2 ? y1 + my : 1);
   }
 
   draw(pen) {
-    const frame = this.frame = this.window(pen), {d, columns} = this.about;
-    if (d === 2) this.drawPlane(pen, frame); else this.drawLine(pen, frame);
+    const frame = (this.frame = this.window(pen)),
+      {d, columns} = this.about;
+    if (d === 2) this.drawPlane(pen, frame);
+    else this.drawLine(pen, frame);
     axes(pen, frame, {x: columns[0], y: d === 2 ? columns[1] : "", yTicks: d === 2 ? undefined : []});
-    pen.key([["training data", pen.real], ["samples", pen.made]], 56, 18);
+    pen.key(
+      [
+        ["training data", pen.real],
+        ["samples", pen.made],
+      ],
+      56,
+      18,
+    );
     if (this.waiting) pen.text("sampling …", pen.w - 20, 18, {align: "right"});
   }
 
@@ -91,8 +124,18 @@ export class Own {
 
   drawLine(pen, frame) {
     const bars = (x, colour) => {
-      const shares = histogram(x, frame.x0, frame.x1, 50), top = shares.reduce((a, b) => Math.max(a, b), 1e-9);
-      shares.forEach((v, i) => pen.box(frame.x + i / 50 * frame.w, frame.y + frame.h * (1 - 0.9 * v / top), frame.w / 50 - 1, frame.h * 0.9 * v / top, colour, 0.45));
+      const shares = histogram(x, frame.x0, frame.x1, 50),
+        top = shares.reduce((a, b) => Math.max(a, b), 1e-9);
+      shares.forEach((v, i) =>
+        pen.box(
+          frame.x + (i / 50) * frame.w,
+          frame.y + frame.h * (1 - (0.9 * v) / top),
+          frame.w / 50 - 1,
+          (frame.h * 0.9 * v) / top,
+          colour,
+          0.45,
+        ),
+      );
     };
     bars(this.about.rows, pen.real);
     if (this.run) bars(this.now(), pen.made);
@@ -101,17 +144,35 @@ export class Own {
   numbers() {
     if (this.error) return [["Refused", this.error]];
     if (!this.run) return [["Samples", "on their way"]];
-    const {d, rows} = this.about, end = this.run.frames.at(-1), n = Math.min(end.length, rows.length) / d | 0;
-    return [["Sliced W₂ to the training data", slicedW2(end.subarray(0, n * d), Float64Array.from(rows.slice(0, n * d)), d, 24).toFixed(3)],
-      ["Sampler", this.run.method], ["Evaluations", String(this.run.nfe)]];
+    const {d, rows} = this.about,
+      end = this.run.frames.at(-1),
+      n = (Math.min(end.length, rows.length) / d) | 0;
+    return [
+      [
+        "Sliced W₂ to the training data",
+        slicedW2(end.subarray(0, n * d), Float64Array.from(rows.slice(0, n * d)), d, 24).toFixed(3),
+      ],
+      ["Sampler", this.run.method],
+      ["Evaluations", String(this.run.nfe)],
+    ];
   }
 
-  sentence() { return `Samples of your model of ${this.about.name} (orange) over the data that it was trained on (blue).`; }
+  sentence() {
+    return `Samples of your model of ${this.about.name} (orange) over the data that it was trained on (blue).`;
+  }
 
-  describe() { return `${this.sentence()} At t = ${signed(this.state.t * this.scene.sde.T)}; ${this.numbers().map(([name, value]) => `${name} ${value}`).join("; ")}.`; }
+  describe() {
+    return `${this.sentence()} At t = ${signed(this.state.t * this.scene.sde.T)}; ${this.numbers()
+      .map(([name, value]) => `${name} ${value}`)
+      .join("; ")}.`;
+  }
 
   rows() {
-    const {d, columns} = this.about, x = this.run?.frames.at(-1) ?? [];
-    return {head: ["sample", ...columns], rows: Array.from({length: x.length / d}, (_, i) => [i, ...x.slice(i * d, (i + 1) * d)])};
+    const {d, columns} = this.about,
+      x = this.run?.frames.at(-1) ?? [];
+    return {
+      head: ["sample", ...columns],
+      rows: Array.from({length: x.length / d}, (_, i) => [i, ...x.slice(i * d, (i + 1) * d)]),
+    };
   }
 }

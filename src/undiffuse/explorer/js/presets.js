@@ -2,4 +2,6 @@
 
 export const PRESETS = [];
 
-export function setScenes(scenes) { PRESETS.splice(0, PRESETS.length, ...scenes.map(({name, words, hash}) => [name, words, hash])); }
+export function setScenes(scenes) {
+  PRESETS.splice(0, PRESETS.length, ...scenes.map(({name, words, hash}) => [name, words, hash]));
+}

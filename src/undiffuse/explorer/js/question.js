@@ -8,31 +8,68 @@ import {meanAndStd, owners, weightError} from "./metrics.js";
 import {directionOf} from "./python.js";
 
 export class Question {
-  constructor(app) { this.app = app; }
+  constructor(app) {
+    this.app = app;
+  }
 
-  static controls = ["y", "angle", "std", "answers", "zeta", "law", "sde", "method", "eta", "n", "grid", "p", "seed", "gamma"];
+  static controls = [
+    "y",
+    "angle",
+    "std",
+    "answers",
+    "zeta",
+    "law",
+    "sde",
+    "method",
+    "eta",
+    "n",
+    "grid",
+    "p",
+    "seed",
+    "gamma",
+  ];
 
   set(state) {
-    const {t: _, gamma: __, ...rest} = state, key = JSON.stringify(rest);
+    const {t: _, gamma: __, ...rest} = state,
+      key = JSON.stringify(rest);
     this.state = state;
     if (key === this.key) return;
     Object.assign(this, {key, scene: sceneOf(state), pictured: null});
-    const {law, sde} = this.scene, seen = {a: directionOf(state), y: state.y, std: state.std};
+    const {law, sde} = this.scene,
+      seen = {a: directionOf(state), y: state.y, std: state.std};
     this.truth = law.posterior(Float64Array.from(seen.a), [seen.y], seen.std);
-    this.panes = (state.answers.length ? state.answers : ["exact"]).map((name) => ({name, run: runOf(state, observed(law, sde, seen, name, state.zeta),
-      {after: name === "replacement" ? replacement(seen) : null})}));
+    this.panes = (state.answers.length ? state.answers : ["exact"]).map((name) => ({
+      name,
+      run: runOf(state, observed(law, sde, seen, name, state.zeta), {
+        after: name === "replacement" ? replacement(seen) : null,
+      }),
+    }));
     this.run = this.panes[0].run;
   }
 
-  work(deadline) { return workOn(this.panes.map(({run}) => run), deadline); }
+  work(deadline) {
+    return workOn(
+      this.panes.map(({run}) => run),
+      deadline,
+    );
+  }
 
-  get t() { return this.state.t * this.scene.sde.T; }
+  get t() {
+    return this.state.t * this.scene.sde.T;
+  }
 
   draw(pen) {
-    const n = this.panes.length, across = pen.small ? Math.min(2, n) : n > 3 ? Math.ceil(n / 2) : n, down = Math.ceil(n / across), gap = 18, left = 34;
-    const w = (pen.w - left - 6 - gap * (across - 1)) / across, h = pen.h / down;
+    const n = this.panes.length,
+      across = pen.small ? Math.min(2, n) : n > 3 ? Math.ceil(n / 2) : n,
+      down = Math.ceil(n / across),
+      gap = 18,
+      left = 34;
+    const w = (pen.w - left - 6 - gap * (across - 1)) / across,
+      h = pen.h / down;
     this.frames = this.panes.map((pane, i) => {
-      const bars = Math.min(34, h * 0.15), x = left + (i % across) * (w + gap), y = Math.floor(i / across) * h + 22;
+      const bars = Math.min(34, h * 0.15),
+        x = left + (i % across) * (w + gap),
+        y = Math.floor(i / across) * h + 22;
       const frame = windowOf(this.scene.law, w, h - 22 - bars - 32, x, y);
       this.drawPane(pen, pane, frame, i, i % across === 0);
       this.drawBars(pen, pane, new Frame(x, frame.y + frame.h + 24, w, bars, 0, 1, 0, 1));
@@ -41,10 +78,17 @@ export class Question {
   }
 
   drawPane(pen, pane, frame, i, first) {
-    const {law, sde} = this.scene, t = Math.max(this.t, 1e-4 * sde.T), key = `${frame.w} ${frame.h} ${t}`;
+    const {law, sde} = this.scene,
+      t = Math.max(this.t, 1e-4 * sde.T),
+      key = `${frame.w} ${frame.h} ${t}`;
     if (this.pictured !== key) {
-      const alpha = sde.alpha(t), variance = sde.variance(t);
-      Object.assign(this, {pictured: key, prior: planeGrid(law.at(alpha, variance), frame, 1, 48), exact: planeGrid(this.truth.at(alpha, variance), frame, 1, 72)});
+      const alpha = sde.alpha(t),
+        variance = sde.variance(t);
+      Object.assign(this, {
+        pictured: key,
+        prior: planeGrid(law.at(alpha, variance), frame, 1, 48),
+        exact: planeGrid(this.truth.at(alpha, variance), frame, 1, 72),
+      });
     }
     pen.clip(frame, () => {
       heat(pen, frame, this.prior, this.state.gamma * 0.9);
@@ -59,14 +103,24 @@ export class Question {
   }
 
   drawLine(pen, frame) {
-    const [c, s] = directionOf(this.state), {y, std} = this.state, far = 20, line = (v) => [[c * v - s * far, s * v + c * far], [c * v + s * far, s * v - c * far]].map(([a, b]) => [frame.X(a), frame.Y(b)]);
+    const [c, s] = directionOf(this.state),
+      {y, std} = this.state,
+      far = 20,
+      line = (v) =>
+        [
+          [c * v - s * far, s * v + c * far],
+          [c * v + s * far, s * v - c * far],
+        ].map(([a, b]) => [frame.X(a), frame.Y(b)]);
     pen.line(line(y), {colour: pen.ink, width: 1.4});
     for (const side of [-2, 2]) pen.line(line(y + side * std), {colour: pen.ink, alpha: 0.5, dash: [3, 4]});
   }
 
   shares(pane) {
-    const own = owners(this.truth, pane.run.x, pane.run.n, 1, 1e-6), share = new Float64Array(this.truth.K);
-    own.forEach((k) => { share[k] += 1 / own.length; });
+    const own = owners(this.truth, pane.run.x, pane.run.n, 1, 1e-6),
+      share = new Float64Array(this.truth.K);
+    own.forEach((k) => {
+      share[k] += 1 / own.length;
+    });
     return share;
   }
 
@@ -75,44 +129,96 @@ export class Question {
     const {K, weights} = this.truth;
     if (K > 12 || !pane.run.done) return;
     this.shares(pane).forEach((share, k) => {
-      const x = frame.x + (k + 0.12) / K * frame.w, w = 0.76 * frame.w / K;
+      const x = frame.x + ((k + 0.12) / K) * frame.w,
+        w = (0.76 * frame.w) / K;
       pen.box(x, frame.y + frame.h * (1 - share), w, frame.h * share, pen.made, 0.55);
-      pen.line([[x, frame.y + frame.h * (1 - weights[k])], [x + w, frame.y + frame.h * (1 - weights[k])]], {colour: pen.real, width: 2.4});
+      pen.line(
+        [
+          [x, frame.y + frame.h * (1 - weights[k])],
+          [x + w, frame.y + frame.h * (1 - weights[k])],
+        ],
+        {colour: pen.real, width: 2.4},
+      );
     });
-    pen.line([[frame.x, frame.y + frame.h], [frame.x + frame.w, frame.y + frame.h]], {colour: pen.rule});
+    pen.line(
+      [
+        [frame.x, frame.y + frame.h],
+        [frame.x + frame.w, frame.y + frame.h],
+      ],
+      {colour: pen.rule},
+    );
   }
 
   // A method whose particles spread far less than the posterior, or miss a mode, is said to.
   warning({run}) {
     if (!run.done) return "";
-    const spread = (x, d) => Math.hypot(meanAndStd(x, d, 0)[1], meanAndStd(x, d, 1)[1]), {values} = this.truth.moments;
+    const spread = (x, d) => Math.hypot(meanAndStd(x, d, 0)[1], meanAndStd(x, d, 1)[1]),
+      {values} = this.truth.moments;
     const ratio = spread(run.x, 2) / Math.sqrt(values[0] + values[1]);
     if (!Number.isFinite(ratio) || ratio > 3) return "diverges";
     return ratio < 0.6 ? "too narrow" : "";
   }
 
   numbers() {
-    return this.panes.map((pane) => [`${ANSWERS[pane.name]}: error of the modes' weights`,
-      pane.run.done ? percent(weightError(this.truth, owners(this.truth, pane.run.x, pane.run.n, 1, 1e-6))) : "…"]);
+    return this.panes.map((pane) => [
+      `${ANSWERS[pane.name]}: error of the modes' weights`,
+      pane.run.done ? percent(weightError(this.truth, owners(this.truth, pane.run.x, pane.run.n, 1, 1e-6))) : "…",
+    ]);
   }
 
-  sentence() { return "Only the line is seen, with noise: the blue contours are the exact answer, the dots what each method makes of it."; }
+  sentence() {
+    return "Only the line is seen, with noise: the blue contours are the exact answer, the dots what each method makes of it.";
+  }
 
-  describe() { return `Observed a·x = ${signed(this.state.y)} at ${this.state.angle} degrees; ${this.numbers().map(([name, value]) => `${name} ${value}`).join("; ")}.`; }
+  describe() {
+    return `Observed a·x = ${signed(this.state.y)} at ${this.state.angle} degrees; ${this.numbers()
+      .map(([name, value]) => `${name} ${value}`)
+      .join("; ")}.`;
+  }
 
   rows() {
-    return {head: ["particle", ...this.panes.flatMap(({name}) => [`${name} x1`, `${name} x2`])],
-      rows: Array.from({length: this.run.n}, (_, i) => [i, ...this.panes.flatMap(({run}) => [run.x[2 * i], run.x[2 * i + 1]])])};
+    return {
+      head: ["particle", ...this.panes.flatMap(({name}) => [`${name} x1`, `${name} x2`])],
+      rows: Array.from({length: this.run.n}, (_, i) => [
+        i,
+        ...this.panes.flatMap(({run}) => [run.x[2 * i], run.x[2 * i + 1]]),
+      ]),
+    };
   }
 
   // The observation moves along its direction; a second handle turns the line.
   handles() {
-    const frame = this.frames[0], [c, s] = directionOf(this.state), {y, angle} = this.state, arm = 1.6;
-    const fit = (v, high) => Math.min(high, Math.max(-high, v)), spot = (a, b) => [frame.X(a), frame.Y(b)];
-    const turn = (degrees) => this.app.set({angle: Math.round(((degrees + 540) % 360) - 180)}), set = (v) => this.app.set({y: Number(fit(v, 6).toFixed(3))});
-    return [{name: "Observation y", at: spot(c * y, s * y), value: [y], step: [0.1, 0.1], set: (u, v) => set(u + v),
-      move: (px, py) => { const [a, b] = frame.at(px, py); set(c * a + s * b); }},
-    {name: "Angle of the line", at: spot(c * y - s * arm, s * y + c * arm), value: [angle], step: [5, 5], set: (u, v) => turn(u + v),
-      move: (px, py) => { const [a, b] = frame.at(px, py); turn(Math.atan2(b - s * y, a - c * y) * 180 / Math.PI - 90); }}];
+    const frame = this.frames[0],
+      [c, s] = directionOf(this.state),
+      {y, angle} = this.state,
+      arm = 1.6;
+    const fit = (v, high) => Math.min(high, Math.max(-high, v)),
+      spot = (a, b) => [frame.X(a), frame.Y(b)];
+    const turn = (degrees) => this.app.set({angle: Math.round(((degrees + 540) % 360) - 180)}),
+      set = (v) => this.app.set({y: Number(fit(v, 6).toFixed(3))});
+    return [
+      {
+        name: "Observation y",
+        at: spot(c * y, s * y),
+        value: [y],
+        step: [0.1, 0.1],
+        set: (u, v) => set(u + v),
+        move: (px, py) => {
+          const [a, b] = frame.at(px, py);
+          set(c * a + s * b);
+        },
+      },
+      {
+        name: "Angle of the line",
+        at: spot(c * y - s * arm, s * y + c * arm),
+        value: [angle],
+        step: [5, 5],
+        set: (u, v) => turn(u + v),
+        move: (px, py) => {
+          const [a, b] = frame.at(px, py);
+          turn((Math.atan2(b - s * y, a - c * y) * 180) / Math.PI - 90);
+        },
+      },
+    ];
   }
 }

@@ -1,104 +1,124 @@
 // V1 River: the exact law of x_t for all t as a heat map, and simulated paths over it.
+import {drawPaths, reach, riverGrid} from "./riverbed.js";
 import {Frame, axes, ticks} from "./pen.js";
 import {heat, histogram} from "./paint.js";
 import {ForwardRun, flowLine, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
 import {Run, endOf} from "./sampling.js";
 import {floorOf, kolmogorov, owners, quantile, quantiles, w1, weightError} from "./metrics.js";
 
-const COLUMNS = 220, ROWS = 180, MOST_PATHS = 70, FUTURES = 10;
-
-// log p_t of a law on columns of time and rows of (scaled) x.
-export function riverGrid({law, sde, unit}, frame) {
-  const values = new Float64Array(COLUMNS * ROWS), point = new Float64Array(1);
-  for (let i = 0; i < COLUMNS; i++) {
-    const t = Math.max(sde.T * 1e-4, frame.x0 + (i + 0.5) / COLUMNS * (frame.x1 - frame.x0)), c = unit(t);
-    const lens = law.at(sde.alpha(t), sde.variance(t));
-    for (let j = 0; j < ROWS; j++) {
-      point[0] = (frame.y0 + (j + 0.5) / ROWS * (frame.y1 - frame.y0)) / c;
-      values[j * COLUMNS + i] = lens.logProb(point) - Math.log(c);
-    }
-  }
-  return {nx: COLUMNS, ny: ROWS, values};
-}
-
-// How far up and down the picture has to reach: four deviations of every component at the ends.
-export function reach({law, sde, unit}) {
-  let high = 0;
-  for (const t of [0, 0.1, 0.25, 0.5, 1]) {
-    const s = t * sde.T, alpha = sde.alpha(s), c = unit(Math.max(s, 1e-4 * sde.T));
-    for (let k = 0; k < law.K; k++) {
-      const spread = Math.sqrt(alpha * alpha * law.frames[k].values[0] + sde.variance(s));
-      high = Math.max(high, c * (Math.abs(alpha * law.means[k]) + 3.2 * spread));
-    }
-  }
-  return high;
-}
-
-// Paths of a run from its start to a time, thinned where they are many or long; `project` gives a path's points.
-export function drawPaths(pen, frame, run, t, {unit, colours, alpha = 0.55, width = 1}) {
-  const forward = run instanceof ForwardRun, every = Math.max(1, Math.floor(run.frames.length / 250));
-  const shown = [...run.frames.keys()].filter((i) => i % every === 0 || i === run.frames.length - 1)
-    .filter((i) => (forward ? run.stamps[i] <= t : run.stamps[i] >= t));
-  const now = seenAt(run, t), most = Math.min(run.n, MOST_PATHS);
-  for (let p = 0; p < most; p++) {
-    const points = shown.map((i) => [frame.X(run.stamps[i]), frame.Y(unit(run.stamps[i]) * run.frames[i][p])]);
-    points.push([frame.X(t), frame.Y(unit(t) * now[p])]);
-    pen.line(points, {colour: colours(p), alpha, width});
-  }
-  for (let p = 0; p < most; p++) pen.mark(frame.X(t), frame.Y(unit(t) * now[p]), 2, 0, colours(p), 0.95);
-}
+const FUTURES = 10;
 
 export class River {
-  constructor(app) { this.app = app; }
+  constructor(app) {
+    this.app = app;
+  }
 
-  static controls = ["law", "sde", "method", "eta", "corr", "r", "n", "grid", "path", "dir", "p", "seed", "show", "scale", "gamma"];
+  static controls = [
+    "law",
+    "sde",
+    "method",
+    "eta",
+    "corr",
+    "r",
+    "n",
+    "grid",
+    "path",
+    "dir",
+    "p",
+    "seed",
+    "show",
+    "scale",
+    "gamma",
+  ];
 
   set(state) {
     this.state = state;
     const key = [state.law, state.sde, state.scale].join();
     if (key !== this.key) {
-      Object.assign(this, {key, scene: sceneOf(state), picture: null, lines: null, floors: new Map(), wanted: new Map()});
+      Object.assign(this, {
+        key,
+        scene: sceneOf(state),
+        picture: null,
+        lines: null,
+        floors: new Map(),
+        wanted: new Map(),
+      });
     }
     const {law, sde, model} = this.scene;
-    this.run = state.dir === "forward"
-      ? new ForwardRun(sde, law.sample(state.p, state.seed).x, state.p, 1, state.n, state.seed) : runOf(state, model);
+    this.run =
+      state.dir === "forward"
+        ? new ForwardRun(sde, law.sample(state.p, state.seed).x, state.p, 1, state.n, state.seed)
+        : runOf(state, model);
     this.futures = state.drop ? this.dropped(...state.drop.split(",").map(Number)) : null;
     this.own = null;
   }
 
-  work(deadline) { return workOn([this.run], deadline); }
+  work(deadline) {
+    return workOn([this.run], deadline);
+  }
 
-  get t() { return this.state.t * this.scene.sde.T; }
+  get t() {
+    return this.state.t * this.scene.sde.T;
+  }
 
   layout(pen) {
-    const {scene} = this, high = reach(scene), T = scene.sde.T;
-    const strip = pen.small ? 34 : 64, left = (pen.small ? 40 : 58), foot = pen.small ? 170 : 46, side = pen.small ? 0 : 210;
-    const frame = new Frame(left + strip, 14, pen.w - left - 2 * strip - side - 14, pen.h - foot - 22, 0, T, -high, high);
-    const panel = pen.small ? new Frame(left, pen.h - 116, pen.w - left - 20, 82, -high, high, 0, 1)
+    const {scene} = this,
+      high = reach(scene),
+      T = scene.sde.T;
+    const strip = pen.small ? 34 : 64,
+      left = pen.small ? 40 : 58,
+      foot = pen.small ? 170 : 46,
+      side = pen.small ? 0 : 210;
+    const frame = new Frame(
+      left + strip,
+      14,
+      pen.w - left - 2 * strip - side - 14,
+      pen.h - foot - 22,
+      0,
+      T,
+      -high,
+      high,
+    );
+    const panel = pen.small
+      ? new Frame(left, pen.h - 116, pen.w - left - 20, 82, -high, high, 0, 1)
       : new Frame(pen.w - side + 34, 34, side - 50, 190, -high, high, 0, 1);
     return {frame, strip, panel};
   }
 
   draw(pen) {
-    const {scene, run} = this, {frame, strip, panel} = this.places = this.layout(pen);
+    const {scene, run} = this,
+      {frame, strip, panel} = (this.places = this.layout(pen));
     const size = `${frame.y1}`;
     if (this.pictured !== size) Object.assign(this, {picture: null, pictured: size});
     this.picture ??= riverGrid(scene, frame);
     pen.clip(frame, () => {
       heat(pen, frame, this.picture, this.state.gamma, this.top());
       if (["lines", "both"].includes(this.state.show)) this.drawLines(pen, frame);
-      if (["paths", "both"].includes(this.state.show)) drawPaths(pen, frame, run, this.t, {unit: scene.unit, colours: this.colours(pen)});
+      if (["paths", "both"].includes(this.state.show))
+        drawPaths(pen, frame, run, this.t, {unit: scene.unit, colours: this.colours(pen)});
       if (this.futures) this.drawFutures(pen, frame);
     });
     axes(pen, frame, {x: "time t   (0: data, T: noise)", y: "", yTicks: []});
     this.drawBorder(pen, frame, 0, -strip);
     this.drawBorder(pen, frame, scene.sde.T, strip);
-    axes(pen, new Frame(frame.x - strip, frame.y, 1, frame.h, 0, 1, frame.y0, frame.y1), {xTicks: [], yTicks: ticks(frame.y0, frame.y1, pen.small ? 4 : 7), y: this.scaled() ? "x, scaled" : "x"});
-    pen.line([[frame.X(this.t), frame.y - 4], [frame.X(this.t), frame.y + frame.h + 4]], {colour: pen.ink, width: 1.4});
+    axes(pen, new Frame(frame.x - strip, frame.y, 1, frame.h, 0, 1, frame.y0, frame.y1), {
+      xTicks: [],
+      yTicks: ticks(frame.y0, frame.y1, pen.small ? 4 : 7),
+      y: this.scaled() ? "x, scaled" : "x",
+    });
+    pen.line(
+      [
+        [frame.X(this.t), frame.y - 4],
+        [frame.X(this.t), frame.y + frame.h + 4],
+      ],
+      {colour: pen.ink, width: 1.4},
+    );
     this.drawPanel(pen, panel);
   }
 
-  scaled() { return this.scene.unit(this.scene.sde.T) !== 1; }
+  scaled() {
+    return this.scene.unit(this.scene.sde.T) !== 1;
+  }
 
   // The density at which the colour is full: modes of no width would leave all else pale.
   top() {
@@ -114,74 +134,137 @@ export class River {
   }
 
   destinations() {
-    const {run, scene: {law}} = this;
+    const {
+      run,
+      scene: {law},
+    } = this;
     return owners(law, run instanceof ForwardRun ? run.frames[0] : run.frames.at(-1), run.n, 1, 1e-6);
   }
 
   drawLines(pen, frame) {
     const {law, sde, unit} = this.scene;
-    this.lines ??= [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98].map((u) => Array.from({length: 90}, (_, i) => {
-      const t = sde.T * Math.max(1e-4, i / 89);
-      return [t, unit(t) * quantile(law, u, sde.alpha(t), sde.variance(t))];
-    }));
-    this.lines.forEach((points) => pen.line(points.map(([t, x]) => [frame.X(t), frame.Y(x)]), {colour: pen.ink, width: 1.2, alpha: 0.75}));
+    this.lines ??= [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98].map((u) =>
+      Array.from({length: 90}, (_, i) => {
+        const t = sde.T * Math.max(1e-4, i / 89);
+        return [t, unit(t) * quantile(law, u, sde.alpha(t), sde.variance(t))];
+      }),
+    );
+    this.lines.forEach((points) =>
+      pen.line(
+        points.map(([t, x]) => [frame.X(t), frame.Y(x)]),
+        {colour: pen.ink, width: 1.2, alpha: 0.75},
+      ),
+    );
   }
 
   // A point sent on its way from (t, x): ten draws of the SDE to the noise and to the data, and the ODE through it.
   dropped(share, x) {
-    const {model, sde, unit} = this.scene, t = Math.min(0.999, Math.max(0.002, share)) * sde.T, n = FUTURES, start = x / unit(t);
-    const run = new Run(model, {n, method: "euler_maruyama", steps: 160, grid: "time", seed: this.state.seed, start: t,
-      end: Math.min(endOf(model), t / 2), from: new Float64Array(n).fill(start)}).finish();
-    const forward = new ForwardRun({...sde, T: sde.T - t, f: (s) => sde.f(s + t), g2: (s) => sde.g2(s + t)},
-      new Float64Array(n).fill(start), n, 1, 160, this.state.seed);
+    const {model, sde, unit} = this.scene,
+      t = Math.min(0.999, Math.max(0.002, share)) * sde.T,
+      n = FUTURES,
+      start = x / unit(t);
+    const run = new Run(model, {
+      n,
+      method: "euler_maruyama",
+      steps: 160,
+      grid: "time",
+      seed: this.state.seed,
+      start: t,
+      end: Math.min(endOf(model), t / 2),
+      from: new Float64Array(n).fill(start),
+    }).finish();
+    const forward = new ForwardRun(
+      {...sde, T: sde.T - t, f: (s) => sde.f(s + t), g2: (s) => sde.g2(s + t)},
+      new Float64Array(n).fill(start),
+      n,
+      1,
+      160,
+      this.state.seed,
+    );
     while (!forward.done) forward.advance();
-    return {t, x, run, forward, back: flowLine(model, start, t, endOf(model)), on: flowLine(model, start, t, sde.T * 0.9999)};
+    return {
+      t,
+      x,
+      run,
+      forward,
+      back: flowLine(model, start, t, endOf(model)),
+      on: flowLine(model, start, t, sde.T * 0.9999),
+    };
   }
 
   drawFutures(pen, frame) {
-    const {unit} = this.scene, {t, run, forward, back, on} = this.futures, dash = [3, 4];
+    const {unit} = this.scene,
+      {t, run, forward, back, on} = this.futures,
+      dash = [3, 4];
     const draw = (times, frames) => {
       for (let p = 0; p < FUTURES; p++) {
-        pen.line(times.map((s, i) => [frame.X(s), frame.Y(unit(s) * frames[i][p])]), {colour: pen.ink, width: 1.1, alpha: 0.8, dash});
+        pen.line(
+          times.map((s, i) => [frame.X(s), frame.Y(unit(s) * frames[i][p])]),
+          {colour: pen.ink, width: 1.1, alpha: 0.8, dash},
+        );
       }
     };
     draw(run.times, run.frames);
-    draw(forward.stamps.map((s) => s + t), forward.frames);
-    for (const line of [back, on]) pen.line(line.map(([s, x]) => [frame.X(s), frame.Y(unit(s) * x)]), {colour: pen.made, width: 3});
+    draw(
+      forward.stamps.map((s) => s + t),
+      forward.frames,
+    );
+    for (const line of [back, on])
+      pen.line(
+        line.map(([s, x]) => [frame.X(s), frame.Y(unit(s) * x)]),
+        {colour: pen.made, width: 3},
+      );
     pen.mark(frame.X(t), frame.Y(this.futures.x), 6, 0, pen.ink);
   }
 
   density(t, x) {
-    const {law, sde, unit} = this.scene, c = unit(t);
+    const {law, sde, unit} = this.scene,
+      c = unit(t);
     return Math.exp(law.at(sde.alpha(t), sde.variance(t)).logProb(Float64Array.of(x / c))) / c;
   }
 
   // Exact curve and histogram at a time, over `bins` cells of the picture's height.
   marginal(t, frame, bins = 48) {
-    const s = Math.max(t, 1e-4 * this.scene.sde.T), c = this.scene.unit(s), x = seenAt(this.run, t).map((v) => v * c);
-    const high = frame.y1, curve = Array.from({length: 161}, (_, i) => [-high + i / 80 * high, 0]);
-    curve.forEach((point) => { point[1] = this.density(s, point[0]); });
+    const s = Math.max(t, 1e-4 * this.scene.sde.T),
+      c = this.scene.unit(s),
+      x = seenAt(this.run, t).map((v) => v * c);
+    const high = frame.y1,
+      curve = Array.from({length: 161}, (_, i) => [-high + (i / 80) * high, 0]);
+    curve.forEach((point) => {
+      point[1] = this.density(s, point[0]);
+    });
     return {curve, bars: histogram(x, -high, high, bins), top: Math.max(...curve.map(([, p]) => p))};
   }
 
   drawBorder(pen, frame, t, width) {
-    const x = t ? frame.x + frame.w : frame.x, bins = 48, {curve, bars, top} = this.marginal(t, frame, bins);
-    const scale = 0.9 * width / top;
-    if (this.run.done) bars.forEach((value, i) => {
-      const y = frame.Y(frame.y0 + (i + 1) / bins * (frame.y1 - frame.y0)), reachOf = Math.sign(width) * Math.min(Math.abs(width), Math.abs(value * scale));
-      pen.box(Math.min(x, x + reachOf), y, Math.abs(reachOf), frame.h / bins - 0.5, pen.made, 0.4);
-    });
-    pen.line(curve.map(([v, p]) => [x + p * scale, frame.Y(v)]), {colour: pen.real, width: 1.6});
+    const x = t ? frame.x + frame.w : frame.x,
+      bins = 48,
+      {curve, bars, top} = this.marginal(t, frame, bins);
+    const scale = (0.9 * width) / top;
+    if (this.run.done)
+      bars.forEach((value, i) => {
+        const y = frame.Y(frame.y0 + ((i + 1) / bins) * (frame.y1 - frame.y0)),
+          reachOf = Math.sign(width) * Math.min(Math.abs(width), Math.abs(value * scale));
+        pen.box(Math.min(x, x + reachOf), y, Math.abs(reachOf), frame.h / bins - 0.5, pen.made, 0.4);
+      });
+    pen.line(
+      curve.map(([v, p]) => [x + p * scale, frame.Y(v)]),
+      {colour: pen.real, width: 1.6},
+    );
   }
 
   drawPanel(pen, panel) {
-    const {curve, bars, top} = this.marginal(this.t, this.places.frame), bins = bars.length;
+    const {curve, bars, top} = this.marginal(this.t, this.places.frame),
+      bins = bars.length;
     const f = new Frame(panel.x, panel.y, panel.w, panel.h, panel.x0, panel.x1, 0, 1.15 * Math.max(top, 1e-9));
     bars.forEach((value, i) => {
-      const h = Math.min(f.h, value / f.y1 * f.h);
-      pen.box(f.x + i / bins * f.w, f.y + f.h - h, f.w / bins - 0.5, h, pen.made, 0.45);
+      const h = Math.min(f.h, (value / f.y1) * f.h);
+      pen.box(f.x + (i / bins) * f.w, f.y + f.h - h, f.w / bins - 0.5, h, pen.made, 0.45);
     });
-    pen.line(curve.map(([v, p]) => [f.X(v), f.Y(p)]), {colour: pen.real, width: 1.8});
+    pen.line(
+      curve.map(([v, p]) => [f.X(v), f.Y(p)]),
+      {colour: pen.real, width: 1.8},
+    );
     axes(pen, f, {yTicks: [], xTicks: ticks(f.x0, f.x1, 4), x: pen.small ? "" : this.scaled() ? "x, scaled" : "x"});
     pen.text(`The law at t = ${signed(this.t)}`, f.x, f.y - 10, {size: 12, colour: pen.ink});
     if (!pen.small) pen.key([["exact", pen.real]], f.x, f.y + f.h + 54);
@@ -190,47 +273,101 @@ export class River {
 
   // W₁ at the cursor with what it is for perfect draws, both in units of the picture.
   distance() {
-    const {law, sde} = this.scene, n = this.run.n, t = Math.max(this.t, 1e-4 * sde.T), key = `${t} ${n}`;
+    const {law, sde} = this.scene,
+      n = this.run.n,
+      t = Math.max(this.t, 1e-4 * sde.T),
+      key = `${t} ${n}`;
     if (!this.wanted.has(key)) {
       this.wanted.clear();
       this.wanted.set(key, quantiles(law, n, sde.alpha(t), sde.variance(t)));
     }
-    const wanted = this.wanted.get(key), c = this.scene.unit(t);
-    if (!this.floors.has(n)) this.floors.set(n, floorOf(law, n, ((at0) => (x) => w1(x, at0))(quantiles(law, n))));
+    const wanted = this.wanted.get(key),
+      c = this.scene.unit(t);
+    if (!this.floors.has(n))
+      this.floors.set(
+        n,
+        floorOf(
+          law,
+          n,
+          (
+            (at0) => (x) =>
+              w1(x, at0)
+          )(quantiles(law, n)),
+        ),
+      );
     return {value: c * w1(seenAt(this.run, this.t), wanted), floor: this.floors.get(n)};
   }
 
   numbers() {
-    const {law, sde} = this.scene, x = seenAt(this.run, this.t), t = Math.max(this.t, 1e-4 * sde.T);
+    const {law, sde} = this.scene,
+      x = seenAt(this.run, this.t),
+      t = Math.max(this.t, 1e-4 * sde.T);
     const {value, floor} = this.distance();
-    return [["W₁ to the exact law", value.toFixed(3)], ["W₁ of perfect draws (t = 0)", `${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)}`],
-      ["Largest difference of the distribution functions", kolmogorov(x, law, sde.alpha(t), sde.variance(t)).toFixed(3)],
-      ["Error of the modes' weights", this.run.done ? percent(weightError(law, owners(law, this.run instanceof ForwardRun ? this.run.frames[0] : this.run.x, this.run.n, 1, 1e-6))) : "…"],
-      ["Evaluations a path", String(this.run.calls)]];
+    return [
+      ["W₁ to the exact law", value.toFixed(3)],
+      ["W₁ of perfect draws (t = 0)", `${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)}`],
+      [
+        "Largest difference of the distribution functions",
+        kolmogorov(x, law, sde.alpha(t), sde.variance(t)).toFixed(3),
+      ],
+      [
+        "Error of the modes' weights",
+        this.run.done
+          ? percent(
+              weightError(
+                law,
+                owners(law, this.run instanceof ForwardRun ? this.run.frames[0] : this.run.x, this.run.n, 1, 1e-6),
+              ),
+            )
+          : "…",
+      ],
+      ["Evaluations a path", String(this.run.calls)],
+    ];
   }
 
   sentence() {
     const {dir, method} = this.state;
-    if (this.state.drop) return "Ten futures of one point under the SDE (dashed), in both directions, and the one path of the ODE through it.";
-    if (dir === "forward") return "Data dissolve into noise: every path is random, the law of all of them is exact and smooth.";
+    if (this.state.drop)
+      return "Ten futures of one point under the SDE (dashed), in both directions, and the one path of the ODE through it.";
+    if (dir === "forward")
+      return "Data dissolve into noise: every path is random, the law of all of them is exact and smooth.";
     return `Noise on the right flows to the data on the left; ${method === "euler_maruyama" && this.state.eta ? "each path is random" : "follow one path back"}, and the blue behind is the exact law.`;
   }
 
   describe() {
-    const {law} = this.scene, {value} = this.distance(), own = owners(law, seenAt(this.run, 0), this.run.n, 1, 1e-6);
-    const shares = Array.from({length: Math.min(law.K, 6)}, (_, k) => `${percent(own.filter((o) => o === k).length / own.length)} at ${signed(law.means[k], 1)}`);
+    const {law} = this.scene,
+      {value} = this.distance(),
+      own = owners(law, seenAt(this.run, 0), this.run.n, 1, 1e-6);
+    const shares = Array.from(
+      {length: Math.min(law.K, 6)},
+      (_, k) => `${percent(own.filter((o) => o === k).length / own.length)} at ${signed(law.means[k], 1)}`,
+    );
     return `At t = ${signed(this.t)}, ${this.run.n} particles over the exact density of ${law.K} component${law.K > 1 ? "s" : ""}; of the paths ${shares.join(", ")}; W1 to the exact law ${value.toFixed(3)}.`;
   }
 
   rows() {
-    const x = seenAt(this.run, this.t), end = this.run instanceof ForwardRun ? this.run.frames.at(-1) : this.run.x;
-    return {head: ["particle", `x(t=${signed(this.t, 3)})`, "x(end)"], rows: Array.from({length: this.run.n}, (_, i) => [i, x[i], end[i]])};
+    const x = seenAt(this.run, this.t),
+      end = this.run instanceof ForwardRun ? this.run.frames.at(-1) : this.run.x;
+    return {
+      head: ["particle", `x(t=${signed(this.t, 3)})`, "x(end)"],
+      rows: Array.from({length: this.run.n}, (_, i) => [i, x[i], end[i]]),
+    };
   }
 
   handles() {
-    const {frame} = this.places, [share, x] = this.futures ? [this.futures.t / this.scene.sde.T, this.futures.x] : [0.5, 0];
-    return [{name: "Dropped particle", at: [frame.X(share * this.scene.sde.T), frame.Y(x)], show: Boolean(this.futures), value: [share, x],
-      step: [0.02, 0.1], move: (px, py) => this.drop(...frame.at(px, py)), set: (u, v) => this.drop(u * this.scene.sde.T, v)}];
+    const {frame} = this.places,
+      [share, x] = this.futures ? [this.futures.t / this.scene.sde.T, this.futures.x] : [0.5, 0];
+    return [
+      {
+        name: "Dropped particle",
+        at: [frame.X(share * this.scene.sde.T), frame.Y(x)],
+        show: Boolean(this.futures),
+        value: [share, x],
+        step: [0.02, 0.1],
+        move: (px, py) => this.drop(...frame.at(px, py)),
+        set: (u, v) => this.drop(u * this.scene.sde.T, v),
+      },
+    ];
   }
 
   drop(t, x) {

@@ -5,7 +5,9 @@ import {format} from "./state.js";
 
 // The picture with its sentence and its address underneath, `scale` times as large.
 export function picture(app, scale) {
-  const w = app.canvas.width / app.ratio, h = app.canvas.height / app.ratio, canvas = document.createElement("canvas");
+  const w = app.canvas.width / app.ratio,
+    h = app.canvas.height / app.ratio,
+    canvas = document.createElement("canvas");
   Object.assign(canvas, {width: w * scale, height: (h + 48) * scale});
   const ctx = canvas.getContext("2d");
   ctx.scale(scale, scale);
@@ -26,6 +28,7 @@ function shortened(pen, words, width, size) {
 const field = (value) => (typeof value === "number" ? String(value) : `"${String(value).replaceAll('"', '""')}"`);
 
 // Rows as text, numbers with all their digits.
-export const csv = ({head, rows}) => [head.map(field), ...rows.map((row) => [...row].map(field))].map((row) => row.join(",")).join("\n") + "\n";
+export const csv = ({head, rows}) =>
+  [head.map(field), ...rows.map((row) => [...row].map(field))].map((row) => row.join(",")).join("\n") + "\n";
 
 export const saveText = (name, text) => download(name, new Blob([text], {type: "text/plain"}));

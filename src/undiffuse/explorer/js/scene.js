@@ -15,18 +15,28 @@ export const gridOf = (state, method = state.method) => (state.grid === "auto" ?
 // A run of the state's sampler on a model, with what `changes` says otherwise.
 export function runOf(state, model, changes = {}) {
   const method = changes.method ?? state.method;
-  return new Run(model, {n: state.p, method, steps: state.n, grid: gridOf(state, method), seed: state.seed,
-    path: state.path, options: optionsOf(state, method, changes.eta ?? state.eta), ...changes});
+  return new Run(model, {
+    n: state.p,
+    method,
+    steps: state.n,
+    grid: gridOf(state, method),
+    seed: state.seed,
+    path: state.path,
+    options: optionsOf(state, method, changes.eta ?? state.eta),
+    ...changes,
+  });
 }
 
 export function sceneOf(state) {
-  const law = parseLaw(state.law), sde = parseProcess(state.sde);
+  const law = parseLaw(state.law),
+    sde = parseProcess(state.sde);
   return {law, sde, model: exactModel(law, sde), unit: unitOf(law, sde, state.scale)};
 }
 
 // x -> c(t) x of unit variance at all times, where the noise would outgrow the picture or it is asked for.
 export function unitOf(law, sde, scale) {
-  const s = law.deviation, total = (t) => Math.hypot(sde.alpha(t) * s, sde.sigma(t));
+  const s = law.deviation,
+    total = (t) => Math.hypot(sde.alpha(t) * s, sde.sigma(t));
   const unit = scale === "unit" || (scale === "auto" && total(sde.T) > 2.2 * Math.max(1, s));
   return unit ? (t) => s / total(t) : () => 1;
 }
@@ -37,7 +47,12 @@ export function placeOf(run, t) {
   let i = 0;
   while (i < last && run.stamps[i + 1] > t) i++;
   if (i >= last) return {i: last, j: last, u: 0, ready: run.done || run.stamps[last] <= t};
-  return {i, j: i + 1, u: Math.min(1, Math.max(0, (run.stamps[i] - t) / (run.stamps[i] - run.stamps[i + 1]))), ready: true};
+  return {
+    i,
+    j: i + 1,
+    u: Math.min(1, Math.max(0, (run.stamps[i] - t) / (run.stamps[i] - run.stamps[i + 1]))),
+    ready: true,
+  };
 }
 
 // The first `count` numbers of two frames, u of the way from one to the other.
@@ -56,14 +71,18 @@ export function stateAt(run, t, count) {
 export class ForwardRun {
   constructor(sde, x0, n, d, steps, seed) {
     Object.assign(this, {sde, n, d, seed, steps, calls: 0, index: 0, frames: [x0]});
-    this.stamps = Array.from({length: steps + 1}, (_, i) => sde.T * i / steps);
+    this.stamps = Array.from({length: steps + 1}, (_, i) => (sde.T * i) / steps);
   }
 
-  get done() { return this.index >= this.steps; }
+  get done() {
+    return this.index >= this.steps;
+  }
 
   advance() {
     const {index, stamps} = this;
-    this.frames.push(forwardStep(this.sde, this.frames[index], this.n, this.d, stamps[index], stamps[index + 1], this.seed, index));
+    this.frames.push(
+      forwardStep(this.sde, this.frames[index], this.n, this.d, stamps[index], stamps[index + 1], this.seed, index),
+    );
     this.index++;
     return this;
   }
@@ -71,22 +90,30 @@ export class ForwardRun {
 
 // The particles of a forward run at a time.
 export function forwardAt(run, t, count) {
-  const place = Math.min(run.frames.length - 1, t / run.sde.T * run.steps), i = Math.floor(place), u = place - i;
+  const place = Math.min(run.frames.length - 1, (t / run.sde.T) * run.steps),
+    i = Math.floor(place),
+    u = place - i;
   return between(run.frames[i], run.frames[Math.min(run.frames.length - 1, i + 1)], u, count);
 }
 
-export const seenAt = (run, t, count) => (run instanceof ForwardRun ? forwardAt(run, t, count) : stateAt(run, t, count));
+export const seenAt = (run, t, count) =>
+  run instanceof ForwardRun ? forwardAt(run, t, count) : stateAt(run, t, count);
 
 // The probability-flow ODE through x at time t0 to t1, in either direction, by Heun's method.
 export function flowLine(model, x, t0, t1, steps = 120) {
-  const {sde} = model, points = [[t0, x]];
+  const {sde} = model,
+    points = [[t0, x]];
   const slope = (y, t) => {
-    const D = model.denoise(Float64Array.of(y), 1, t)[0], [dalpha, dsigma] = sde.rates(t);
-    return dalpha * D + dsigma * (y - sde.alpha(t) * D) / sde.sigma(t);
+    const D = model.denoise(Float64Array.of(y), 1, t)[0],
+      [dalpha, dsigma] = sde.rates(t);
+    return dalpha * D + (dsigma * (y - sde.alpha(t) * D)) / sde.sigma(t);
   };
   for (let i = 0; i < steps; i++) {
-    const [t, y] = points[i], s = t0 + (t1 - t0) * (i + 1) / steps, k = slope(y, t), l = slope(y + (s - t) * k, s);
-    points.push([s, y + (s - t) * (k + l) / 2]);
+    const [t, y] = points[i],
+      s = t0 + ((t1 - t0) * (i + 1)) / steps,
+      k = slope(y, t),
+      l = slope(y + (s - t) * k, s);
+    points.push([s, y + ((s - t) * (k + l)) / 2]);
   }
   return points;
 }

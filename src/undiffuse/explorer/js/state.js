@@ -5,8 +5,14 @@ import {PROCESSES} from "./processes.js";
 import {knownLaw, lawDimension} from "./laws.js";
 
 export const VIEWS = {
-  river: "River", cloud: "Cloud", compare: "Compare", lab: "Error lab", guidance: "Guidance", question: "Question",
-  digits: "Digits", own: "Your model",
+  river: "River",
+  cloud: "Cloud",
+  compare: "Compare",
+  lab: "Error lab",
+  guidance: "Guidance",
+  question: "Question",
+  digits: "Digits",
+  own: "Your model",
 };
 
 const number = (value, low, high) => ({value, kind: "number", low, high});
@@ -17,16 +23,25 @@ const text = (value, fits) => ({value, kind: "text", fits});
 const flag = (value) => ({value, kind: "flag"});
 
 const processFits = (value) => {
-  const [name, tail] = value.split(":"), known = PROCESSES[name];
+  const [name, tail] = value.split(":"),
+    known = PROCESSES[name];
   if (!known) return false;
-  const args = tail === undefined ? [] : tail.split(",").map(Number), [, params] = known;
-  return args.length <= params.length && args.every((v, i) => v >= params[i][2] && v <= params[i][3])
-    && !(name === "ve" && args.length && args[0] >= args[1]);
+  const args = tail === undefined ? [] : tail.split(",").map(Number),
+    [, params] = known;
+  return (
+    args.length <= params.length &&
+    args.every((v, i) => v >= params[i][2] && v <= params[i][3]) &&
+    !(name === "ve" && args.length && args[0] >= args[1])
+  );
 };
-const paneFits = (value) => value.split("|").length <= 4 && value.split("|").every((part) => {
-  const [sde, method, eta] = part.split("~");
-  return processFits(sde) && (method === undefined || method in METHODS) && (eta === undefined || (eta >= 0 && eta <= 2));
-});
+const paneFits = (value) =>
+  value.split("|").length <= 4 &&
+  value.split("|").every((part) => {
+    const [sde, method, eta] = part.split("~");
+    return (
+      processFits(sde) && (method === undefined || method in METHODS) && (eta === undefined || (eta >= 0 && eta <= 2))
+    );
+  });
 const pointFits = (value) => value === "" || /^-?[\d.]+,-?[\d.]+$/.test(value);
 export const ANSWER_NAMES = ["exact", "replacement", "dps", "pigdm", "mmps"];
 const SOLVERS = Object.keys(METHODS);
@@ -83,24 +98,37 @@ const OWN = {
 };
 
 export const defaults = (view) => ({
-  ...Object.fromEntries(Object.entries(FIELDS).map(([key, field]) => [key, field.value])), ...OWN[view], view,
+  ...Object.fromEntries(Object.entries(FIELDS).map(([key, field]) => [key, field.value])),
+  ...OWN[view],
+  view,
 });
 
 const five = (value) => String(Number(Number(value).toPrecision(5)));
 
 const WRITE = {
-  number: five, whole: String, choice: String, text: String, list: (value) => value.join(","), flag: (value) => (value ? "1" : "0"),
+  number: five,
+  whole: String,
+  choice: String,
+  text: String,
+  list: (value) => value.join(","),
+  flag: (value) => (value ? "1" : "0"),
 };
 
 function read(field, text) {
   const value = Number(text);
   switch (field.kind) {
-    case "number": return text !== "" && value >= field.low && value <= field.high ? value : undefined;
-    case "whole": return /^\d+$/.test(text) && value >= field.low && value <= field.high ? value : undefined;
-    case "choice": return field.options.includes(text) ? text : undefined;
-    case "list": return readList(field, text);
-    case "flag": return {0: false, 1: true}[text];
-    default: return field.fits(text) ? text : undefined;
+    case "number":
+      return text !== "" && value >= field.low && value <= field.high ? value : undefined;
+    case "whole":
+      return /^\d+$/.test(text) && value >= field.low && value <= field.high ? value : undefined;
+    case "choice":
+      return field.options.includes(text) ? text : undefined;
+    case "list":
+      return readList(field, text);
+    case "flag":
+      return {0: false, 1: true}[text];
+    default:
+      return field.fits(text) ? text : undefined;
   }
 }
 
@@ -111,7 +139,8 @@ function readList(field, text) {
 
 // The address of a state: `#v=1&view=cloud&...`, readable, keys in the order of FIELDS.
 export function format(state) {
-  const base = defaults(state.view), parts = ["v=1", `view=${state.view}`];
+  const base = defaults(state.view),
+    parts = ["v=1", `view=${state.view}`];
   for (const key of Object.keys(FIELDS)) {
     const written = WRITE[FIELDS[key].kind](state[key]);
     if (key !== "view" && written !== WRITE[FIELDS[key].kind](base[key])) parts.push(`${key}=${escaped(written)}`);
@@ -119,23 +148,28 @@ export function format(state) {
   return "#" + parts.join("&");
 }
 
-const escaped = (text) => encodeURIComponent(text).replace(/%2C/g, ",").replace(/%3A/g, ":").replace(/%3B/g, ";").replace(/%7C/g, "|");
+const escaped = (text) =>
+  encodeURIComponent(text).replace(/%2C/g, ",").replace(/%3A/g, ":").replace(/%3B/g, ";").replace(/%7C/g, "|");
 
 // The state of an address and what could not be understood in it.
 export function parse(hash) {
-  const pairs = new URLSearchParams(hash.replace(/^#/, "").replace(/\+/g, "%2B")), ignored = [];
-  const view = VIEWS[pairs.get("view")] ? pairs.get("view") : "river", state = defaults(view);
+  const pairs = new URLSearchParams(hash.replace(/^#/, "").replace(/\+/g, "%2B")),
+    ignored = [];
+  const view = VIEWS[pairs.get("view")] ? pairs.get("view") : "river",
+    state = defaults(view);
   for (const [key, text] of pairs) {
     if (key === "v" || key === "embed" || (key === "view" && text === view)) continue;
     const value = FIELDS[key] ? read(FIELDS[key], text) : undefined;
-    if (value === undefined) ignored.push(`${key}=${text}`.slice(0, 40)); else state[key] = value;
+    if (value === undefined) ignored.push(`${key}=${text}`.slice(0, 40));
+    else state[key] = value;
   }
   return {state: fitting(state), ignored};
 }
 
 // A state whose law has the dimension and the classes that its view needs.
 export function fitting(state) {
-  const d = WANTED[state.view], own = defaults(state.view);
+  const d = WANTED[state.view],
+    own = defaults(state.view);
   if (d && !d.includes(lawDimension(state.law))) return {...state, law: own.law};
   return state;
 }

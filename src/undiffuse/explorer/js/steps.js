@@ -4,7 +4,12 @@ import {offsetsOf, row} from "./exponential.js";
 const add = (x, y, c) => x.map((value, j) => value + c * y[j]);
 
 // The exponential first-order step from α = 0: x_s = α_s D + σ_s ε.
-const leap = (run, x, t, s, eps) => add(eps.map((e) => s.sigma * e), run.denoise(x, t.t), s.alpha);
+const leap = (run, x, t, s, eps) =>
+  add(
+    eps.map((e) => s.sigma * e),
+    run.denoise(x, t.t),
+    s.alpha,
+  );
 
 // The reverse SDE with noise η g: x + drift (s - t) + η g √|s - t| ξ.
 function eulerMaruyama(run, {eta = 1} = {}) {
@@ -18,8 +23,11 @@ function eulerMaruyama(run, {eta = 1} = {}) {
 // The chain run backwards as it was run forwards: (2 - a) x + G² ∇log p_t + G ξ.
 function reverseDiffusion(run) {
   return (x, t, s) => {
-    const a = t.alpha / s.alpha, G2 = t.sigma ** 2 - a * a * s.sigma ** 2;
-    const score = run.score(x, t), z = run.normal(t.t, s.t), G = Math.sqrt(G2);
+    const a = t.alpha / s.alpha,
+      G2 = t.sigma ** 2 - a * a * s.sigma ** 2;
+    const score = run.score(x, t),
+      z = run.normal(t.t, s.t),
+      G = Math.sqrt(G2);
     return x.map((value, j) => (2 - a) * value + G2 * score[j] + G * z[j]);
   };
 }
@@ -32,7 +40,9 @@ function multistep(order, rule, eta0 = 0) {
       const {carry, weights, spread} = row(t, s, offsetsOf(run.nodes, run.index, order), eta, rule);
       values = [run.denoise(x, t.t), ...values].slice(0, order);
       let out = x.map((value) => value * carry);
-      weights.forEach((w, j) => { out = add(out, values[j], w); });
+      weights.forEach((w, j) => {
+        out = add(out, values[j], w);
+      });
       return eta ? add(out, run.normal(t.t, s.t), spread) : out;
     };
   };
@@ -40,18 +50,30 @@ function multistep(order, rule, eta0 = 0) {
 
 const TABLEAUX = {
   euler: [[0], [[]], [1]],
-  midpoint: [[0, 0.5], [[], [0.5]], [0, 1]],
-  heun: [[0, 1], [[], [1]], [0.5, 0.5]],
-  rk4: [[0, 0.5, 0.5, 1], [[], [0.5], [0, 0.5], [0, 0, 1]], [1 / 6, 1 / 3, 1 / 3, 1 / 6]],
+  midpoint: [
+    [0, 0.5],
+    [[], [0.5]],
+    [0, 1],
+  ],
+  heun: [
+    [0, 1],
+    [[], [1]],
+    [0.5, 0.5],
+  ],
+  rk4: [
+    [0, 0.5, 0.5, 1],
+    [[], [0.5], [0, 0.5], [0, 0, 1]],
+    [1 / 6, 1 / 3, 1 / 3, 1 / 6],
+  ],
 };
 
 // A Runge-Kutta method in t for the probability-flow ODE.
 function rungeKutta(name) {
   const [c, a, b] = TABLEAUX[name];
-  const combine = (x, h, weights, slopes) =>
-    weights.reduce((out, w, k) => (w ? add(out, slopes[k], h * w) : out), x);
+  const combine = (x, h, weights, slopes) => weights.reduce((out, w, k) => (w ? add(out, slopes[k], h * w) : out), x);
   return (run) => (x, t, s) => {
-    const h = s.t - t.t, slopes = [];
+    const h = s.t - t.t,
+      slopes = [];
     c.forEach((node, k) => slopes.push(run.drift(combine(x, h, a[k], slopes), node === 1 ? s.t : t.t + node * h, 0)));
     return combine(x, h, b, slopes);
   };
@@ -73,10 +95,18 @@ function predictorCorrector(run, {r = 0.16, corrections = 1} = {}) {
   return (x, t, s) => {
     let out = predict(x, t, s);
     for (let k = 0; k < corrections; k++) {
-      const score = run.score(out, s), z = run.normal(s.t, s.t, 16 + k), {d} = run;
-      const least = d / ((s.alpha * run.model.deviation) ** 2 + s.sigma ** 2), thin = (t.alpha / s.alpha) ** 2;
-      out = langevin(run, out, score, z, (i) =>
-        2 * thin * r * r * square(z, i, d) / Math.max(least, square(score, i, d)));
+      const score = run.score(out, s),
+        z = run.normal(s.t, s.t, 16 + k),
+        {d} = run;
+      const least = d / ((s.alpha * run.model.deviation) ** 2 + s.sigma ** 2),
+        thin = (t.alpha / s.alpha) ** 2;
+      out = langevin(
+        run,
+        out,
+        score,
+        z,
+        (i) => (2 * thin * r * r * square(z, i, d)) / Math.max(least, square(score, i, d)),
+      );
     }
     return out;
   };
@@ -98,10 +128,38 @@ function annealedLangevin(run, {size = 0.1, repeats = 5} = {}) {
 export const METHODS = {
   euler_maruyama: {label: "Euler–Maruyama", sde: true, grid: "time", calls: 1, order: 1, make: eulerMaruyama},
   reverse_diffusion: {label: "Reverse diffusion", sde: true, grid: "time", calls: 1, order: 1, make: reverseDiffusion},
-  ancestral: {label: "Ancestral (DDPM)", sde: true, grid: "log_snr", calls: 1, order: 1, make: multistep(1, "exact", 1)},
-  dpmpp_2m_sde: {label: "DPM-Solver++ 2M, SDE", sde: true, grid: "log_snr", calls: 1, order: 2, make: multistep(2, "midpoint", 1)},
-  predictor_corrector: {label: "Predictor–corrector", sde: true, grid: "time", calls: 2, order: 1, make: predictorCorrector},
-  annealed_langevin: {label: "Annealed Langevin", sde: true, grid: "log_snr", calls: 5, order: 0, make: annealedLangevin},
+  ancestral: {
+    label: "Ancestral (DDPM)",
+    sde: true,
+    grid: "log_snr",
+    calls: 1,
+    order: 1,
+    make: multistep(1, "exact", 1),
+  },
+  dpmpp_2m_sde: {
+    label: "DPM-Solver++ 2M, SDE",
+    sde: true,
+    grid: "log_snr",
+    calls: 1,
+    order: 2,
+    make: multistep(2, "midpoint", 1),
+  },
+  predictor_corrector: {
+    label: "Predictor–corrector",
+    sde: true,
+    grid: "time",
+    calls: 2,
+    order: 1,
+    make: predictorCorrector,
+  },
+  annealed_langevin: {
+    label: "Annealed Langevin",
+    sde: true,
+    grid: "log_snr",
+    calls: 5,
+    order: 0,
+    make: annealedLangevin,
+  },
   ddim: {label: "DDIM", sde: false, grid: "log_snr", calls: 1, order: 1, make: multistep(1, "exact")},
   euler: {label: "Euler", sde: false, grid: "log_snr", calls: 1, order: 1, make: rungeKutta("euler")},
   heun: {label: "Heun", sde: false, grid: "karras", calls: 2, order: 2, make: rungeKutta("heun")},

@@ -191,8 +191,8 @@ def test_torchrun_restarts_a_killed_worker_to_the_same_weights(tmp_path: Path) -
         folder.mkdir()
         script = folder / "script.py"
         script.write_text(SCRIPT.format(tests=str(Path(__file__).parent.parent), folder=str(folder), kill=kill))
-        done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts",
-                               "1", "--master-port", "0", str(script)], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                               "--max-restarts", "1", str(script)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         assert (folder / "killed").exists() == kill and ("continuing from step 4" in done.stderr) == kill
         results.append(final(folder / "run"))

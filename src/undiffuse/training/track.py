@@ -42,8 +42,9 @@ def _tell(tracker: Any, entry: dict[str, Any]) -> None:
 
 
 def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
-    from accelerate import tracking
+    from accelerate import PartialState, tracking
 
+    PartialState(cpu=True)  # without it accelerate's own log raises
     known = {str(kind): cls for kind, cls in tracking.LOGGER_TYPE_TO_CLASS.items()}
     if name not in known:
         raise InputError(f"got track={name!r}; expected one of {', '.join(sorted(known))}")

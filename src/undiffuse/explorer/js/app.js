@@ -309,7 +309,7 @@ export class App {
       height: Math.max(1, Math.round(height * this.ratio)),
     });
     this.ctx = this.canvas.getContext("2d");
-    this.dirty = true;
+    this.draw(this.lastTick ?? 0); // a canvas is blank once its size is set
   }
 
   recolour() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,17 @@ from undiffuse.bench.laws import digits, modes
 from undiffuse.data.transforms import Levels, Standardise
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
-from undiffuse.likelihood import Likelihood, log_likelihood
+from undiffuse.inverse import observe
+from undiffuse.likelihood import (
+    Likelihood,
+    decode,
+    elbo,
+    encode,
+    interpolate,
+    kl_bound,
+    log_likelihood,
+    path_log_likelihood,
+)
 from undiffuse.likelihood.truncation import lanczos
 from undiffuse.model import PREDICTIONS, Denoiser, Model, ScoreModel, Wrapper
 from undiffuse.nets import build
@@ -284,3 +295,14 @@ def test_a_model_without_a_denoiser_is_refused() -> None:
     score = ScoreModel(lambda x, t: -x, VP(), shape=(2,))
     with pytest.raises(InputError, match="denoiser"):
         log_likelihood(score, torch.zeros(1, 2))
+
+
+def test_a_posterior_that_no_denoiser_describes_is_refused() -> None:
+    x, model = torch.zeros(1, 2), PLANE.denoiser(VP())
+    drawn = observe(model, torch.eye(2)[:1], [0.3], 0.1, "gibbs")
+    for call in (log_likelihood, elbo, path_log_likelihood, encode, decode, partial(interpolate, y=x),
+                 lambda model, x: kl_bound(model, PLANE)):
+        with pytest.raises(InputError, match="way of its own"):
+            call(drawn, x)
+    guided = observe(model, torch.eye(2)[:1], [0.3], 0.1)
+    assert bool(log_likelihood(guided, x, rtol=1e-2, atol=1e-2).log_prob.isfinite())

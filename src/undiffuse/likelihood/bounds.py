@@ -190,7 +190,7 @@ def kl_bound(model: Model, law: Mixture, samples: int = 4096, seed: int = 0, t_e
     an inequality (an equality holds for the paths only), and none for the probability-flow ODE. D* is the law's own
     denoiser; the levels are spread evenly over λ.
     """
-    frame, exact = Frame(model, t_end), law.denoiser(model.sde)
+    frame, exact = Frame(gaussian_model(model), t_end), law.denoiser(model.sde)
     n, shape = samples // _GROUPS * _GROUPS, law.shape
     u = (torch.arange(n, dtype=torch.float64) + uniform(seed, Purpose.TIME, 0, 0, n)) / n
     lam = frame.end + u * (frame.start - frame.end)

@@ -142,9 +142,12 @@ class Frame:
 
 
 def gaussian_model(model: ReverseModel) -> Model:
-    """The model, if it is one of a Gaussian process; raises InputError otherwise."""
+    """The model, if its denoiser is that of a Gaussian process; raises InputError otherwise."""
     if not isinstance(model, Model):
         raise InputError("got a model without a denoiser; expected a model of a Gaussian process, such as ud.Denoiser")
+    if model.own is not None:
+        raise InputError("got a model that is sampled in a way of its own, whose law no denoiser describes; expected "
+                         "one with a denoiser, of a posterior that of a guide such as method='mmps'")
     return model
 
 

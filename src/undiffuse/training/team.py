@@ -22,6 +22,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from undiffuse.errors import InputError, MachineError, UndiffuseError
 
@@ -166,8 +168,12 @@ def exit_code(error: UndiffuseError) -> int:
 
 
 def _meet() -> None:
+    """Under `torchrun` each attempt meets under a name of its own, lest it finds the addresses of the one before."""
+    patience, attempt = timedelta(seconds=_MEETING), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=_MEETING))
+        store, rank, size = next(rendezvous("env://", timeout=patience))
+        mine = PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group("gloo", store=mine, rank=rank, world_size=size, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the processes do not find each other: {str(error).splitlines()[0]}; start them by torchrun"
                            ) from error

@@ -72,7 +72,7 @@ def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: fl
 def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: str = "", level: float | None = None,
            title: str = "", alt: str = "") -> Picture:
     """Lines (x, y) or (x, y, standard error) by name; log is "", "x", "y" or "xy"; `level` is a dashed line."""
-    figure, (ax,) = panels(1, 3.3, 6.6)
+    figure, (ax,) = panels(1, 3.3, 8.4 if len(lines) > 1 else 6.6)
     for k, (name, line) in enumerate(lines.items()):
         a, b, *error = (torch.as_tensor(v, dtype=torch.float64) for v in line)
         below = k == 0 and len(lines) == 2  # wide, so that both are seen
@@ -84,7 +84,7 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
         ax.axhline(level, color="black", lw=1, ls="--")
     ax.set(xlabel=x, ylabel=y, title=title, **{f"{axis}scale": "log" for axis in log})
     if len(lines) > 1:
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure, alt or title or ", ".join(lines))
 
 

@@ -52,7 +52,8 @@ def _explorer(app):  # type: ignore[no-untyped-def]
 def _to_explorer(app, name, source):  # type: ignore[no-untyped-def]
     """Links to scenes of the explorer, which is no source of these pages but lies beside them."""
     source[0] = re.sub(r"\[([^\]]+)\]\((explorer\.html[^)]*)\)",
-                       lambda m: f'<a href="{m[2].replace("|", "%7C")}">{m[1]}</a>', source[0])
+                       lambda m: f'<a href="scenes/{m[2].replace("|", "%7C")}">{m[1]}</a>', source[0])
+    source[0] = source[0].replace('src="explorer.html', 'src="scenes/explorer.html')
 
 
 def _add_explorer(app, error):  # type: ignore[no-untyped-def]
@@ -60,7 +61,9 @@ def _add_explorer(app, error):  # type: ignore[no-untyped-def]
     from undiffuse.explorer import write_page
 
     if error is None:
-        write_page(Path(app.outdir) / "explorer.html")
+        folder = Path(app.outdir) / "scenes"  # the page about it has its name
+        folder.mkdir(exist_ok=True)
+        write_page(folder / "explorer.html")
 
 
 def setup(app):  # type: ignore[no-untyped-def]

@@ -19,6 +19,7 @@ from undiffuse.inverse import observe
 from undiffuse.likelihood import (
     Likelihood,
     decode,
+    density,
     elbo,
     encode,
     interpolate,
@@ -26,6 +27,8 @@ from undiffuse.likelihood import (
     log_likelihood,
     path_log_likelihood,
 )
+from undiffuse.likelihood.divergence import traces
+from undiffuse.likelihood.flow import Flow
 from undiffuse.likelihood.truncation import lanczos
 from undiffuse.model import PREDICTIONS, Denoiser, Model, ScoreModel, Wrapper
 from undiffuse.nets import build
@@ -208,6 +211,23 @@ def test_a_number_is_the_same_bytes_alone_and_in_a_batch(divergence: str) -> Non
         one = log_likelihood(Opaque(model), x[i : i + 1], divergence, 4, first_index=i)
         assert all(torch.equal(a, b[i : i + 1]) for a, b in zip(one.budget().values(), many.budget().values(),
                                                                 strict=True))
+
+
+@pytest.mark.parametrize("exact", ["exact", "hutchinson"])
+def test_a_stage_without_weight_needs_no_trace(exact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(density, "traces", lambda *given: calls.append(1) or traces(*given))
+
+    def run() -> tuple[Likelihood, int]:
+        calls.clear()
+        return log_likelihood(Opaque(PLANE.denoiser(VP())), x, exact, 2, 1e-3, 1e-3), len(calls)
+
+    x = PLANE.sample(5, seed=1)
+    lean, few = run()
+    monkeypatch.setattr(density._Measured, "watch", Flow.watch)
+    full, many = run()
+    assert all(torch.equal(a, b) for a, b in zip(lean.budget().values(), full.budget().values(), strict=True))
+    assert few < 0.87 * many
 
 
 def test_data_units_add_the_transforms_determinant() -> None:

@@ -13,7 +13,7 @@ from undiffuse.likelihood import truncation
 from undiffuse.likelihood.divergence import Product, linearised, signs, traces, units
 from undiffuse.likelihood.flow import Flow
 from undiffuse.likelihood.frame import Frame
-from undiffuse.likelihood.rows import packed
+from undiffuse.likelihood.rows import pack_size, packed
 
 _EXACT_UP_TO = 64
 
@@ -52,7 +52,7 @@ def density(frame: Frame, z: Tensor, settings: Settings, first_index: int = 0, k
     problem = _Measured(frame, z, settings, first_index, keep, cond)
     y, spent, seen = problem.solve(problem.first(), frame.start, frame.end, settings.rtol, settings.atol)
     u, b = problem.parts(y)
-    problem.watch(torch.ones_like(spent, dtype=torch.bool))
+    problem.going = problem.real
     last, rate = problem.parts(problem.field(y, frame.end.expand(len(z))))
     gap, doubt = problem.gap()
     each = (frame.log_prior(u) - frame.log_volume(frame.start))[:, None] + b + gap
@@ -76,6 +76,20 @@ class _Measured(Flow):
         self.probes = None if exact else signs(self.z, settings.probes, settings.seed, first_index)
         self.n, k = 1 if exact else settings.probes, len(frame.spectrum)
         self.unit = math.sqrt(self.n * k / (k + self.n))
+        self.known = exact and frame.divergence(self.z[:1], frame.start, self.given(torch.zeros(1).long())) is not None
+        self.size = pack_size(frame.dim * (1 if self.known else frame.dim if exact else self.n))
+        self.idle = False
+
+    def watch(self, going: Tensor) -> None:
+        """Before every step, whose first new stage is the second: nothing is made of the trace there."""
+        super().watch(going)
+        self.idle = True
+
+    def field(self, y: Tensor, lam: Tensor) -> Tensor:
+        """d(u, b)/dλ, in which b counts only where the solution or its error has a weight for it."""
+        out = super().field(y, lam)
+        self.idle = False
+        return out
 
     def first(self) -> Tensor:
         """The state of the data."""
@@ -89,7 +103,11 @@ class _Measured(Flow):
     def slope(self, rows: Tensor, y: Tensor, lam: Tensor) -> Tensor:
         """d(u, b)/dλ of one pack."""
         frame, (u, _) = self.frame, self.parts(y)
-        D, trace = self._trace(rows, frame.leave(u, lam), lam)
+        z = frame.leave(u, lam)
+        if self.idle:
+            D = frame.denoise(z, lam, self.given(rows)).to(z)
+            return torch.cat([frame.slope(u, D, lam), u.new_zeros(len(u), self.n)], 1)
+        D, trace = self._trace(rows, z, lam)
         rate = trace - frame.filtered(lam)[:, None]
         return torch.cat([frame.slope(u, D, lam), rate / self.unit], 1)
 
@@ -98,8 +116,8 @@ class _Measured(Flow):
 
     def _trace(self, rows: Tensor, z: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
         """D and the estimates of tr J, (B, n): the closed form where the model has one."""
-        if self.probes is None and (known := self.frame.divergence(z, lam, self.given(rows))) is not None:
-            return self.frame.denoise(z, lam, self.given(rows)).to(z), known[:, None]
+        if self.known and (found := self.frame.divergence(z, lam, self.given(rows))) is not None:
+            return self.frame.denoise(z, lam, self.given(rows)).to(z), found[:, None]
         D, product = self._linear(rows, z, lam)
         if self.probes is not None:
             return D, traces(product, self.probes[rows])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def pack_size(dim: int) -> int:
-    """The rows of a pack for events of `dim` entries; the last bits of a result depend on it, hence it is no option."""
+    """The rows of a pack for `dim` numbers a row; the last bits of a result depend on it, hence it is no option."""
     return max(16, min(256, 4096 // dim))
 
 

@@ -185,10 +185,11 @@ def test_without_moments_the_prior_is_the_models_own() -> None:
     assert 1e-4 < float(wrong.mean()) < 3 * float(ll.prior.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predict", sorted(PREDICTIONS))
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 2e-4), (torch.float32, 5e-3)])
 def test_every_parameterisation_in_both_precisions(predict: str, dtype: torch.dtype, bound: float) -> None:
-    sde, x = VP(), PLANE.sample(16, seed=9)
+    sde, x = VP(), PLANE.sample(8, seed=9)
     net = Scripted(PLANE, sde, predict, 1.0)
     model = Denoiser(net, sde, predict, shape=(2,), sigma_data=1.0).to(dtype)
     model.moments = PLANE.denoiser(sde).moments

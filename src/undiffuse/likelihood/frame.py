@@ -154,9 +154,11 @@ def gaussian_model(model: ReverseModel) -> Model:
 def rows_of(model: Model, x: Tensor) -> Tensor:
     """x in model units (B, *event) from data units; raises InputError for another shape or values that are not finite.
     """
-    if x.ndim == 0 or not bool(x.isfinite().all()):
-        raise InputError(f"got x of shape {tuple(x.shape)} with {int((~x.isfinite()).sum())} values that are not "
-                         "finite; expected finite rows (a single point is x[None])")
+    if not bool(x.isfinite().all()):
+        raise InputError(f"got x with {int((~x.isfinite()).sum())} values that are missing or not finite; expected "
+                         "finite ones: fill them in first (undiffuse impute), or leave those rows out")
+    if x.ndim == 0:
+        raise InputError("got a single number; expected rows (a single point is x[None])")
     z = _forward(model, x)
     if tuple(z.shape[1:]) != tuple(model.shape):
         raise InputError(f"got x of shape {tuple(x.shape)}; expected one row of {tuple(model.shape)} per sample (a "

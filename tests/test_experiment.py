@@ -24,7 +24,8 @@ CHANGES = {
     "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7, "weighting": "simple",
     "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1, "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,
-    "label_dropout": 0.2, "seed": 5, "save_every": 11, "block": 12, "device": "cuda:1", "dtype": "float64",
+    "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "block": 12,
+    "device": "cuda:1", "dtype": "float64",
 }
 
 
@@ -89,7 +90,8 @@ REFUSED = {
     "steps": [0, 1.5, "7", True], "batch": [0], "lr": [0, -1, float("nan"), 10**400, True], "schedule": ["cosinus"],
     "warmup": [-1],
     "optimizer": ["sgd"], "betas": [(0.9,), (0.9, 1.0), 0.9, (0.9, 0.9, 0.9)], "weight_decay": [-0.1], "clip": [0],
-    "ema": [0, 1, 1.5], "label_dropout": [-0.1, 1.1], "seed": [-1, 1 << 64], "save_every": [0], "block": [0],
+    "ema": [0, 1, 1.5], "label_dropout": [-0.1, 1.1], "flip": [1, "yes"], "shift": [-1, 1.5], "exact": [0],
+    "seed": [-1, 1 << 64], "save_every": [0], "block": [0],
     "device": ["gpu", "cuda:"], "dtype": ["float16"],
 }
 

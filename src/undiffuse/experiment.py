@@ -34,7 +34,7 @@ class Experiment:
     `held_out`      number of rows kept away from the training, to measure with.
     `sde`, `sde_args`  the diffusion process by name, and its arguments.
     `net`, `net_args`  the network by name, and its arguments.
-    `predict`       what the network's output stands for: edm, data, noise, score, v or velocity.
+    `predict`       what the network's output stands for: edm, data, noise, score, v, velocity or wiener.
     `sigma_data`    standard deviation of the data in model units; None: measured on the training rows.
     `weighting`     weight of the loss at each level: edm, simple, likelihood or min_snr.
     `levels`        law of the noise levels in training. For lognormal: log(σ̂) ~ N(level_mean, level_std²), where

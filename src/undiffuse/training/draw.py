@@ -16,7 +16,7 @@ from torch import Tensor
 
 from undiffuse.data.stored import StoredArray
 from undiffuse.data.writers import check_place
-from undiffuse.errors import MachineError
+from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
 from undiffuse.training.team import Team, gathered
 
@@ -30,14 +30,16 @@ def draw(model: Model, rows: Callable[[int, int], Tensor], wanted: Sequence[tupl
     rows(first, count) draws samples in data units; save(all of them) writes the file, on the first process. Raises
     InputError for a path that cannot be, MachineError for a full disk.
     """
+    if least := [count for _, count in wanted if count < 0]:
+        raise InputError(f"got n={least[0]}; expected a number of samples ≥ 0")
     like = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
     size = math.prod(like.shape[1:]) * like.element_size()
     with gathered(model.device) as team:
         check_place(path)
         shelf = Path(team.share(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
         total = sum(count for _, count in wanted)
-        team.share(lambda: _reserve(shelf, size * total))
         try:
+            team.share(lambda: _reserve(shelf, size * total))
             _fill(team, shelf, rows, list(_pieces(wanted, model.block, like)), size)
             team.wait()
             return Path(team.share(lambda: str(save(StoredArray(shelf, 0, like.shape[1:], like.dtype, total)))))

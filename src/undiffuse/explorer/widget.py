@@ -38,7 +38,7 @@ def widget(scene: str = "river", height: str = "640px") -> Any:
         raise MachineError("the explorer in a notebook needs anywidget; install undiffuse[notebook], or open "
                            "the page with explorer.write_page") from error
 
-    class Explorer(anywidget.AnyWidget):
+    class Explorer(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         _esm = module()
         _css = read("explorer.css").replace("body { margin: 0; }", "")
         scene = traitlets.Unicode().tag(sync=True)

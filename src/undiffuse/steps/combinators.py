@@ -120,7 +120,7 @@ def edm_churn(plan: Plan, *, churn_total: float = 40.0, low: float = 0.1, high: 
 
     Reference: Karras et al. (2022), algorithm 2 and table 5. arXiv:2206.00364
     """
-    scale, steps = _deviation(plan), len(plan.nodes) - 1
+    scale, steps = plan.deviation, len(plan.nodes) - 1
     return churn(runge_kutta_sigma(HEUN)(plan), churn_total / steps, low * scale, high * scale, swell)
 
 
@@ -129,7 +129,7 @@ def edm_restart(plan: Plan, *, low: float = 0.12, high: float = 0.6, times: int 
 
     Reference: Xu et al. (2023), table 3 (0.06 to 0.30 at deviation 0.5). arXiv:2306.14878
     """
-    scale = _deviation(plan)
+    scale = plan.deviation
     return restart(runge_kutta_sigma(HEUN)(plan), low * scale, high * scale, times, steps)
 
 
@@ -165,10 +165,6 @@ def diffuse(sde: SDE, x: Tensor, s: Node, t: Node, eps: Tensor) -> Tensor:
     if isinstance(sde, GaussianSDE):
         return sde.renoise(x, s.t, t.t, eps)
     return euler_maruyama(sde, x, s.t, t.t, eps)
-
-
-def _deviation(plan: Plan) -> float:
-    return float(getattr(plan.model, "sigma_data", 1.0))
 
 
 def _process(state: State) -> SDE:

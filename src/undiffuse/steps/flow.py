@@ -171,7 +171,7 @@ def _rates(plan: Plan, tableau: Tableau) -> dict[float, tuple[float, float]]:
 
 def runge_kutta_log_snr(tableau: Tableau) -> Make:
     """A Runge-Kutta method in λ."""
-    return lambda plan: fixed(InLogSNR(plan.sde, _deviation(plan)), tableau)
+    return lambda plan: fixed(InLogSNR(plan.sde, plan.deviation), tableau)
 
 
 def runge_kutta_sigma(tableau: Tableau) -> Make:
@@ -190,7 +190,7 @@ def ode(tableau: Tableau) -> Make:
 
     def make(plan: Plan, *, rtol: float = 1.5e-5, atol: float = 1.5e-5) -> Step:
         model = plan.model
-        flow = InLogSNR(plan.sde, _deviation(plan)) if isinstance(model, Model) else InTime()
+        flow = InLogSNR(plan.sde, plan.deviation) if isinstance(model, Model) else InTime()
 
         def advance(state: State, field: Field, y: Tensor, s: Node) -> Tensor:
             calls = state.model.calls
@@ -201,7 +201,3 @@ def ode(tableau: Tableau) -> Make:
         return flow_step(flow, advance)
 
     return make
-
-
-def _deviation(plan: Plan) -> float:
-    return plan.model.sigma_data if isinstance(plan.model, Model) else 1.0

@@ -116,7 +116,7 @@ def matched(plan: Plan, *, eta: float = 0.5) -> Step:
     frame = plan.frame
 
     def root(noise: float, share: float, t: Node) -> Root:
-        variances = _f64(_deviation(plan) ** 2) if frame is None else frame.spectrum
+        variances = _f64(plan.deviation**2) if frame is None else frame.spectrum
         return _in_frame(frame, (noise + share * _kept(variances, t)).sqrt())
 
     return matched_step(eta, root)
@@ -134,7 +134,7 @@ def matched_iso(plan: Plan, *, eta: float = 0.5) -> Step:
             found = table.covariance(t)
             return float(found.diagonal().mean() if table.full else found)
         if plan.frame is None:
-            return float(_kept(_deviation(plan) ** 2, t))
+            return float(_kept(plan.deviation**2, t))
         rest = _kept(plan.frame.spectrum, t)
         return float(rest.sum()) / math.prod(plan.frame.shape) if plan.frame.complete else float(rest.mean())
 
@@ -164,7 +164,3 @@ def _in_frame(frame: Moments | None, spread: Tensor) -> Root:
 
 def _table(plan: Plan) -> Posterior | None:
     return getattr(plan.model, "posterior", None)
-
-
-def _deviation(plan: Plan) -> float:
-    return float(getattr(plan.model, "sigma_data", 1.0))

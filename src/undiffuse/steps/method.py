@@ -33,6 +33,11 @@ class Plan:
         return sde
 
     @property
+    def deviation(self) -> float:
+        """The data's deviation; 1 where the model does not know it."""
+        return float(getattr(self.model, "sigma_data", 1.0))
+
+    @property
     def frame(self) -> Moments | None:
         """The data's moments, where the model has them."""
         return getattr(self.model, "moments", None)

@@ -36,6 +36,6 @@ def sweep(run: Path | str, lengths: Iterable[float] = SWEEP, data: Dataset | Non
         if length is not None:
             opened.average(model, length)
         loss = held_out_loss(Feed(opened.experiment, held, model), opened.experiment.steps)["held_out"]
-        rows.append(Length(length, float(str(loss))))
+        rows.append(Length(length, loss))
         seen(rows[-1])
     return rows

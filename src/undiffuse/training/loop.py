@@ -186,7 +186,7 @@ class _Training:
 
 
 @torch.no_grad()
-def held_out_loss(feed: Feed, step: int) -> dict[str, object]:
+def held_out_loss(feed: Feed, step: int) -> dict[str, Any]:
     """The loss on at most 1,024 rows with the levels and noise of a step that is never trained, the one after the last.
 
     `held_out` is the mean; `levels` are pairs (mean log σ/α, mean loss) of eight bands of equal weight.

@@ -1,7 +1,7 @@
 // V2 Cloud: particles in the plane over the contours of the exact law.
 import {Frame, axes} from "./pen.js";
 import {arrows, contours, densityGrid, dots, heat} from "./paint.js";
-import {percent, runOf, sceneOf, signed, workOn, ForwardRun, seenAt} from "./scene.js";
+import {SIMULATED, percent, runOf, sceneOf, signed, workOn, ForwardRun, seenAt} from "./scene.js";
 import {formatLaw} from "./laws.js";
 import {Mixture} from "./mixture.js";
 import {owners, slicedW2, weightError} from "./metrics.js";
@@ -51,25 +51,7 @@ export class Cloud {
     this.app = app;
   }
 
-  static controls = [
-    "law",
-    "edit",
-    "sde",
-    "method",
-    "eta",
-    "corr",
-    "r",
-    "n",
-    "grid",
-    "path",
-    "dir",
-    "p",
-    "seed",
-    "arrows",
-    "trails",
-    "scale",
-    "gamma",
-  ];
+  static controls = ["law", "edit", ...SIMULATED, "arrows", "trails", "scale", "gamma"];
 
   set(state) {
     const {law, sde, method, eta, corr, r, n, grid, path, dir, p, seed, scale} = state;

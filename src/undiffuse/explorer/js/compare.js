@@ -2,7 +2,7 @@
 import {Frame, axes, ticks} from "./pen.js";
 import {heat} from "./paint.js";
 import {drawPaths, reach, riverGrid} from "./riverbed.js";
-import {runOf, sceneOf, signed, workOn} from "./scene.js";
+import {keyOf, runOf, sceneOf, signed, workOn} from "./scene.js";
 import {METHODS} from "./steps.js";
 import {PROCESSES} from "./processes.js";
 import {owners, quantiles, w1} from "./metrics.js";
@@ -15,8 +15,7 @@ export class Compare {
   static controls = ["panes", "law", "method", "eta", "n", "grid", "path", "p", "seed", "axis", "scale", "gamma"];
 
   set(state) {
-    const {t: _, axis: __, gamma: ___, ...rest} = state,
-      key = JSON.stringify(rest);
+    const key = keyOf(state, "t", "axis", "gamma");
     this.state = state;
     if (key === this.key) return;
     this.key = key;

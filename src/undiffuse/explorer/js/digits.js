@@ -1,5 +1,5 @@
 // V8 Digits: 8 by 8 digits from a mixture whose score is exact; drawn from noise, or completed from what is painted.
-import {percent, runOf, seenAt, signed, workOn} from "./scene.js";
+import {keyOf, percent, runOf, seenAt, signed, workOn} from "./scene.js";
 import {digitsLaw} from "./laws.js";
 import {exactModel} from "./sampling.js";
 import {parseProcess} from "./processes.js";
@@ -17,8 +17,7 @@ export class Digits {
   static controls = ["mode", "label", "p", "sde", "method", "eta", "n", "grid", "std", "seed"];
 
   set(state) {
-    const {t: _, ...rest} = state,
-      key = JSON.stringify(rest);
+    const key = keyOf(state, "t");
     this.state = state;
     if (key === this.key) return;
     this.key = key;

@@ -2,7 +2,7 @@
 import {axes} from "./pen.js";
 import {contours, densityGrid, dots, heat} from "./paint.js";
 import {planeGrid, windowOf} from "./cloud.js";
-import {runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
+import {SAMPLED, keyOf, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
 import {guided, tilted} from "./guide.js";
 import {meanAndStd} from "./metrics.js";
 
@@ -11,26 +11,10 @@ export class Guidance {
     this.app = app;
   }
 
-  static controls = [
-    "law",
-    "label",
-    "w",
-    "low",
-    "high",
-    "other",
-    "sde",
-    "method",
-    "eta",
-    "n",
-    "grid",
-    "p",
-    "seed",
-    "gamma",
-  ];
+  static controls = ["law", "label", "w", "low", "high", "other", ...SAMPLED, "gamma"];
 
   set(state) {
-    const {t: _, gamma: __, ...rest} = state,
-      key = JSON.stringify(rest);
+    const key = keyOf(state, "t", "gamma");
     this.state = state;
     if (key === this.key) return;
     Object.assign(this, {key, scene: sceneOf(state), target: null, gridKey: null});

@@ -1,7 +1,7 @@
 // V4 Error lab: what an evaluation buys, and one path at several numbers of steps.
 import {Frame, axes, decades, power10, ticks} from "./pen.js";
 import {Run} from "./sampling.js";
-import {gridOf, optionsOf, sceneOf, signed} from "./scene.js";
+import {gridOf, keyOf, optionsOf, sceneOf, signed} from "./scene.js";
 import {METHODS} from "./steps.js";
 import {measured, slopeOf} from "./errors.js";
 
@@ -25,8 +25,8 @@ export class Lab {
   }
 
   set(state) {
-    const {t: _, n: __, method, path: ___, ...rest} = state,
-      key = JSON.stringify(rest);
+    const {method} = state,
+      key = keyOf(state, "t", "n", "method", "path");
     this.state = state;
     if (key !== this.key) {
       Object.assign(this, {key, scene: sceneOf(state), points: [], floor: null});

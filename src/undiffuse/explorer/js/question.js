@@ -2,7 +2,7 @@
 import {Frame, axes, ticks} from "./pen.js";
 import {contours, dots, heat} from "./paint.js";
 import {planeGrid, windowOf} from "./cloud.js";
-import {percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
+import {SAMPLED, keyOf, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
 import {ANSWERS, observed, replacement} from "./guide.js";
 import {meanAndStd, owners, weightError} from "./metrics.js";
 import {directionOf} from "./python.js";
@@ -12,26 +12,10 @@ export class Question {
     this.app = app;
   }
 
-  static controls = [
-    "y",
-    "angle",
-    "std",
-    "answers",
-    "zeta",
-    "law",
-    "sde",
-    "method",
-    "eta",
-    "n",
-    "grid",
-    "p",
-    "seed",
-    "gamma",
-  ];
+  static controls = ["y", "angle", "std", "answers", "zeta", "law", ...SAMPLED, "gamma"];
 
   set(state) {
-    const {t: _, gamma: __, ...rest} = state,
-      key = JSON.stringify(rest);
+    const key = keyOf(state, "t", "gamma");
     this.state = state;
     if (key === this.key) return;
     Object.assign(this, {key, scene: sceneOf(state), pictured: null});

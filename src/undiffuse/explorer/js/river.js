@@ -2,7 +2,7 @@
 import {drawPaths, reach, riverGrid} from "./riverbed.js";
 import {Frame, axes, ticks} from "./pen.js";
 import {heat, histogram} from "./paint.js";
-import {ForwardRun, flowLine, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
+import {SIMULATED, ForwardRun, flowLine, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
 import {Run, endOf} from "./sampling.js";
 import {floorOf, kolmogorov, owners, quantile, quantiles, w1, weightError} from "./metrics.js";
 
@@ -13,23 +13,7 @@ export class River {
     this.app = app;
   }
 
-  static controls = [
-    "law",
-    "sde",
-    "method",
-    "eta",
-    "corr",
-    "r",
-    "n",
-    "grid",
-    "path",
-    "dir",
-    "p",
-    "seed",
-    "show",
-    "scale",
-    "gamma",
-  ];
+  static controls = ["law", ...SIMULATED, "show", "scale", "gamma"];
 
   set(state) {
     this.state = state;

@@ -4,6 +4,13 @@ import {Run, exactModel, forwardStep} from "./sampling.js";
 import {parseLaw} from "./laws.js";
 import {parseProcess} from "./processes.js";
 
+// The controls of every simulation, and of those that may also correct, refine one path or run forwards.
+export const SAMPLED = ["sde", "method", "eta", "n", "grid", "p", "seed"];
+export const SIMULATED = ["sde", "method", "eta", "corr", "r", "n", "grid", "path", "dir", "p", "seed"];
+
+// What a view has to compute anew for: the state without the entries that only change how it is seen.
+export const keyOf = (state, ...seen) => JSON.stringify(Object.entries(state).filter(([name]) => !seen.includes(name)));
+
 // The options of the method that the state has sliders for.
 export function optionsOf(state, method = state.method, eta = state.eta) {
   if (["euler_maruyama", "ancestral", "dpmpp_2m_sde"].includes(method)) return {eta};

@@ -199,7 +199,7 @@ def test_a_signal_from_outside_is_obeyed_within_a_step_and_two_seconds() -> None
 def test_a_disk_that_fills_up_costs_no_checkpoint(uninterrupted: Path) -> None:
     with quick_folder() as folder:
         run(experiment(**EVERYTHING), folder, stop_at=6)
-        limit = path_of(folder, 6).stat().st_size - 1
+        limit = path_of(folder, 6).stat().st_size // 2  # checkpoints differ by a few bytes in the digits of a clock
 
         def fill() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

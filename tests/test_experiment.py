@@ -20,9 +20,10 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
                     max_leaves=5)
 CHANGES = {
-    "data": "moons", "size": 16, "label": "kind", "held_out": 9, "sde": "ve", "sde_args": {"sigma_max": 80.0},
-    "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7, "weighting": "simple",
-    "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1, "schedule": "linear",
+    "data": "moons", "size": 16, "label": "kind", "condition": ("age", "sex:class"), "held_out": 9, "sde": "ve",
+    "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7,
+    "weighting": "simple", "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1,
+    "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,
     "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "block": 12,
     "device": "cuda:1", "dtype": "float64",
@@ -69,7 +70,12 @@ def test_later_changes_of_the_argument_do_not_reach_the_experiment() -> None:
     assert experiment.net_args == {"width": [8]}
 
 
-@pytest.mark.parametrize("name", CHANGES)
+def test_an_experiment_without_conditions_is_what_it_was_before_there_were_any() -> None:
+    values = Experiment(data="digits").to_dict()
+    assert "condition" not in values and Experiment.from_dict(values) == Experiment(data="digits")
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "condition"])
 def test_a_missing_key_is_named(name: str) -> None:
     values = Experiment(data="digits").to_dict()
     del values[name]
@@ -84,7 +90,8 @@ def test_an_unknown_key_is_named_with_the_nearest_one(change) -> None:
 
 
 REFUSED = {
-    "data": ["", 3, "a\0b"], "size": [0, 8.0, True], "label": [""], "held_out": [-1], "sde": [None], "sde_args": [[1]],
+    "data": ["", 3, "a\0b"], "size": [0, 8.0, True], "label": [""], "condition": ["age", [""], ["a", "a"], [1]],
+    "held_out": [-1], "sde": [None], "sde_args": [[1]],
     "net": [""], "net_args": [{"a": object()}, {"a": float("nan")}], "predict": [1], "sigma_data": [0, "x"],
     "weighting": [""], "levels": [""], "level_mean": [float("inf"), None], "level_std": [0.0],
     "steps": [0, 1.5, "7", True], "batch": [0], "lr": [0, -1, float("nan"), 10**400, True], "schedule": ["cosinus"],

@@ -31,6 +31,7 @@ class Experiment:
     `data`          where the data come from: a built-in name or a path, as `open_data` takes it.
     `size`          side in pixels that images are brought to; None: as they are.
     `label`         the column (tables) that holds the class; None: the source's own labels, if any.
+    `condition`     the columns (tables) or keys (.npz) that are conditions, as NAME or NAME:KIND.
     `held_out`      number of rows kept away from the training, to measure with.
     `sde`, `sde_args`  the diffusion process by name, and its arguments.
     `net`, `net_args`  the network by name, and its arguments.
@@ -46,7 +47,8 @@ class Experiment:
     `optimizer`     adam or adamw, with `betas` and `weight_decay`.
     `clip`          largest norm of the gradient; None: no clipping.
     `ema`           decay per update of the moving average of the weights, which is what is sampled.
-    `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x).
+    `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x); of several
+                    conditions each is hidden as often, one independent of another.
     `flip`          whether images are mirrored left to right, each with probability 1/2.
     `shift`         number of pixels by which images are moved at most, down or up and right or left.
     `exact`         whether sums over a batch have the same bits on 1, 2, 4 and 8 processes.
@@ -62,6 +64,7 @@ class Experiment:
     data: str
     size: int | None = None
     label: str | None = None
+    condition: tuple[str, ...] = ()
     held_out: int = 0
     sde: str = "vp"
     sde_args: Mapping[str, Any] = field(default_factory=dict)
@@ -102,8 +105,10 @@ class Experiment:
                 raise InputError(f"got {name}={_short(value)}, expected {domain.words}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The experiment as JSON types; `from_dict` is the inverse."""
-        return {**dataclasses.asdict(self), "betas": list(self.betas)}
+        """The experiment as JSON types; `from_dict` is the inverse. Without conditions it does not speak of any."""
+        told = {"condition": list(self.condition)} if self.condition else {}
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "condition"}
+        return {**fields, "betas": list(self.betas), **told}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
@@ -112,7 +117,7 @@ class Experiment:
             raise InputError(f"got {_short(values)}, expected the fields of an experiment as a JSON object")
         known = {f.name for f in dataclasses.fields(cls)}
         _no_other_keys(values, known)
-        missing = sorted(known - set(values))
+        missing = sorted(known - set(values) - {"condition"})
         if missing:
             raise InputError(f"the experiment lacks {', '.join(missing)}; every field has to be given")
         return cls(**values)
@@ -196,6 +201,12 @@ def _pair(value: Any) -> tuple[float, float]:
     return first, second
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    names = tuple(_NAME.clean(name) for name in _check(value, isinstance(value, list | tuple)))
+    _check(names, len(set(names)) == len(names))
+    return names
+
+
 def _check(value: Any, holds: bool) -> Any:
     if not holds:
         raise ValueError
@@ -225,6 +236,7 @@ _DOMAINS: dict[str, _Domain] = {
     "data": _text("a built-in name or a path"),
     "size": _or_none(_whole(1)),
     "label": _or_none(_NAME),
+    "condition": _Domain("a list of different names", _names),
     "held_out": _whole(0),
     "sde": _NAME,
     "sde_args": _ARGS,

@@ -12,7 +12,7 @@ Reference: Ho and Salimans (2022), arXiv:2207.12598; Bradley and Nakkiran (2024)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,12 +128,17 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     return Extrapolated(model, Instead(model, negative), guidance_scale, interval, _combined(rescale, projected))
 
 
-def scaled(model: Model, guidance_scale: float, labelled: bool) -> Model:
-    """The model under classifier-free guidance, or as it is at scale 1; InputError for a scale without a label."""
+def scaled(model: Model, guidance_scale: float | Mapping[str, float], told: Sequence[str]) -> Model:
+    """The model under classifier-free guidance, or as it is at scale 1; told: the conditions that it is told.
+
+    Raises InputError for a scale of what it is not told.
+    """
     if guidance_scale == 1:
         return model
-    if not labelled:
-        raise InputError(f"got guidance_scale={guidance_scale} without a label; expected a class to lean towards")
+    unknown = [name for name in guidance_scale if name not in told] if isinstance(guidance_scale, Mapping) else []
+    if unknown or not told:
+        of = f" of {unknown[0]}" if unknown else ""
+        raise InputError(f"got guidance_scale{of} without it; expected a label or a condition to lean towards")
     return classifier_free(model, guidance_scale)
 
 

@@ -9,13 +9,14 @@ Reference: Karras et al. (2022), eq. 7 and table 1. arXiv:2206.00364. Efron (201
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from undiffuse.data.conditions import Condition
 from undiffuse.data.transforms import Identity, Transform
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
@@ -32,6 +33,7 @@ class ReverseModel(nn.Module, ABC):
     shape: tuple[int, ...]
     transform: Transform = Identity()
     classes: int = 0
+    conditions: tuple[Condition, ...] = ()
     block: int = 256
     dtype: torch.dtype = torch.float32
     own: Any = None
@@ -58,6 +60,17 @@ class ReverseModel(nn.Module, ABC):
     @abstractmethod
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
         """Draws (n, *shape) of the prior at t (default T), by sample index."""
+
+    def told(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
+        """The conditions of a call with those that the model knows by name as raw numbers, a row for each of n samples.
+
+        Raises InputError for values that are none of the condition's.
+        """
+        told = {c.name: c.rows(cond[c.name], n) for c in self.conditions if cond.get(c.name) is not None}
+        for c in self.conditions:
+            if c.name in told:
+                c.check(told[c.name])
+        return {**cond, **told}
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +156,7 @@ class Wrapper(Model):
         super().__init__()
         self.inner = inner
         self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
-        self.posterior = inner.posterior
+        self.posterior, self.conditions = inner.posterior, inner.conditions
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
         self.sampler, self.own = inner.sampler, inner.own
 
@@ -208,14 +221,15 @@ class Denoiser(Model):
     """A network as a denoiser: D = c_skip x + c_out F(c_in x, ¼ log(½ σ̂/σ_data), label), c_in = (α² σ_d² + σ²)^{−½}.
 
     `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
-    the label `classes` is the null label, used where none is given. `predict` is one of data, noise, score, v,
-    velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError for noise and score
-    with a process whose α(T) is 0, where they say nothing of x_0.
+    the label `classes` is the null label, used where none is given. With `conditions` it has a fourth argument, their
+    numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `predict` is one of
+    data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
+    for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
     """
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
                  sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
-                 block: int = 256) -> None:
+                 block: int = 256, conditions: Sequence[Condition] = ()) -> None:
         super().__init__()
         if predict not in (*PREDICTIONS, WIENER):
             raise InputError(f"got predict={predict!r}; expected one of {', '.join((*PREDICTIONS, WIENER))}")
@@ -223,28 +237,36 @@ class Denoiser(Model):
             raise InputError(f"got predict={predict!r} with a process whose alpha(T) is 0; use v, velocity or edm")
         self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
         self.shape, self.transform, self.classes, self.block = shape, transform or Identity(), classes, block
+        self.conditions = tuple(conditions)
         self.sampler = "dpmpp_2m_sde" if len(shape) == 3 else None
 
     def denoise(self, x: Tensor, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
-        """E[x_0 | x_t = x, label]."""
-        if cond:
-            raise InputError(f"got the condition {', '.join(cond)}; this model knows only label")
-        t = as_time(t)
+        """E[x_0 | x_t = x, label and conditions]."""
+        given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
         level, labels = c_noise.to(x.device, x.dtype).expand(len(x)), self._labels(label, x)
         if self.predict == WIENER:
             seen, denoised = self._frame().precondition(x, alpha, sigma)
-            return denoised(self.net(seen, level, labels))
+            return denoised(self.net(seen, level, labels, *given))
         c_skip, c_out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sigma_data)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
-        F: Tensor = self.net(bcast(c_in, x) * x, level, labels)
+        F: Tensor = self.net(bcast(c_in, x) * x, level, labels, *given)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
 
     def _frame(self) -> Moments:
         if self.moments is None:
             raise InputError("got predict='wiener' for a model without the data's moments; set `moments`, or use edm")
         return self.moments
+
+    def _given(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
+        """The conditions in the network's units (B, width), as its fourth argument if it has one."""
+        known = [c.name for c in self.conditions]
+        if unknown := [name for name in cond if name not in known]:
+            raise InputError(f"got the condition {', '.join(unknown)}; this model knows only "
+                             f"{', '.join(['label', *known])}")
+        pieces = [c.coded(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
+        return [torch.cat([piece.to(x) for piece in pieces], 1)] if pieces else []
 
     def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:
         if self.classes == 0:

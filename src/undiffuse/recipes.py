@@ -24,6 +24,7 @@ _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
 _FEWEST = 500  # updates
 _SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
+_HIDDEN = 0.3  # share of the rows in which each of several conditions is hidden
 _FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
@@ -61,10 +62,10 @@ def for_data(source: str | os.PathLike[str], **overrides: Any) -> tuple[Experime
     Raises InputError for data that cannot be opened and for fields that do not exist or have no such value.
     """
     asked = Experiment(data=os.fspath(source)).replace(**overrides)
-    data = open_data(source, size=asked.size, label=asked.label)
+    data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case),
-             _duration(case, overrides.get("batch"))]
+             _duration(case, overrides.get("batch")), *_conditions(case)]
     fields = {key: value for part in parts for key, value in part.fields.items()}
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
@@ -185,6 +186,15 @@ def _duration(case: _Case, batch: int | None) -> _Part:
     steps = max(fewest, min(needed, most))
     why = "which is enough for data of this kind" if needed <= most else f"in which every row is seen {epochs} times"
     return _Part({"steps": steps, "save_every": max(100, -(-steps // 8))}, f"{steps:,} updates, {why}.")
+
+
+def _conditions(case: _Case) -> list[_Part]:
+    """How often conditions are hidden, where there are several."""
+    several = len(case.train.conditions) + (case.train.y is not None)
+    if several < 2 or not case.train.conditions:
+        return []
+    why = f"Each of {several} conditions is hidden in {_HIDDEN:.0%} of the rows, so that any of them can be left out."
+    return [_Part({"label_dropout": _HIDDEN}, why)]
 
 
 def _rows_needed(case: _Case) -> int:

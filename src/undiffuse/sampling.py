@@ -63,11 +63,13 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
     callback(step, t, x): called for every block after every step. block: rows per model call.
     noise: "step" has an address for every step, "path" one for every time, so that a finer grid refines the same path.
-    cond: conditions such as label, one for all or a tensor with one entry a sample.
+    cond: conditions such as label, one for all or a tensor with one entry a sample; those that the model knows by name
+    also as lists, of numbers or words.
 
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
+    cond = model.told(cond, n)
     fitted = _tuned(model, method, steps, grid, (t_start, t_end), cond)
     plain = grid is not None or bool(cond)
     if fitted is not None:

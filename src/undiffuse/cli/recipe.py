@@ -30,6 +30,7 @@ class Changes:
         held_out: Rows kept away from training, to measure with.
         size: Side in pixels that images are brought to.
         label: Column of a table that holds the class.
+        condition: Columns (or keys of an .npz) that are conditions: age,sex, or with a kind: note:words.
         flip: Mirror images left to right, each with probability 1/2.
         shift: Move images by up to so many pixels.
         exact: The same bits on 1, 2, 4 and 8 processes.
@@ -50,6 +51,7 @@ class Changes:
     held_out: int | None = None
     size: int | None = None
     label: str | None = None
+    condition: str | None = None
     flip: bool | None = None
     shift: int | None = None
     exact: bool | None = None
@@ -60,6 +62,8 @@ class Changes:
     def given(self) -> dict[str, Any]:
         """The changes that the user asked for; `sigma-max` on the command line is `sigma_max` here."""
         asked = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if self.condition is not None:
+            asked["condition"] = [name.strip() for name in self.condition.split(",")]
         if self.sde_args is not None:
             asked["sde_args"] = {name.replace("-", "_"): value for name, value in self.sde_args.items()}
         return asked

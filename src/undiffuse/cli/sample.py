@@ -6,19 +6,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from undiffuse.cli.select import cycled, labels_of, stretches
+from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, told
 
 
-def sample(run: Path, /, *, n: int = 100, label: str | None = None, guidance_scale: float = 1.0, seed: int = 0,
-           first_index: int = 0, indices: str | None = None, method: str = "auto", steps: int = 20,
-           out: Path | None = None, device: str = "auto") -> None:
+def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
+           guidance_scale: list[str] | None = None, seed: int = 0, first_index: int = 0, indices: str | None = None,
+           method: str = "auto", steps: int = 20, out: Path | None = None, device: str = "auto") -> None:
     """Draw new samples; number i of a seed is the same whatever else is drawn.
 
     Args:
         run: Folder of the run.
         n: How many.
         label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: any.
-        guidance_scale: How far to lean towards the class: 1 is the class itself, 0 any, 2 past it.
+        condition: A condition, as age=40 or note="a red circle"; once for each. Those left out: any.
+        guidance_scale: How far to lean towards label and conditions: 1 is these themselves, 0 any, 2 past them; or
+            age=2 for one of them, once for each.
         seed: The seed of everything random.
         first_index: Index of the first sample.
         indices: The samples' indices, such as 7,9000,20-29, in place of n and first-index.
@@ -33,13 +35,14 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, guidance_sca
     from undiffuse.training.draw import draw
 
     opened, plain = training.open_run(run), training.load(run, device=device)
-    about, model = opened.config["data"], guide.scaled(plain, guidance_scale, label is not None)
+    about, given = opened.config["data"], told(condition, [c.name for c in plain.conditions])
+    model = guide.scaled(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
     asked = labels_of(label, about["classes"]) if label is not None else None
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
 
     def rows(first: int, count: int) -> Any:
-        given: dict[str, Any] = {"label": torch.tensor(cycled(asked, first, count))} if asked else {}
-        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **given).x
+        marked: dict[str, Any] = {"label": torch.tensor(cycled(asked, first, count))} if asked else {}
+        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **marked, **given).x
 
     marks = torch.tensor([m for first, count in wanted for m in cycled(asked, first, count)]) if asked else None
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from undiffuse.errors import InputError
 
@@ -26,6 +27,32 @@ def labels_of(text: str, classes: Sequence[str]) -> list[int]:
     if text in classes:
         return [classes.index(text)]
     return [_number(name, classes) for name in (classes if text == "all" else _names(text))]
+
+
+def told(words: Sequence[str] | None, known: Sequence[str]) -> dict[str, Any]:
+    """The values of conditions given as NAME=VALUE; InputError for another form or a name that is not known."""
+    pairs = [word.partition("=") for word in words or ()]
+    for name, equals, value in pairs:
+        if not equals or not value:
+            raise InputError(f'got --condition "{name[:60]}", expected NAME=VALUE')
+        if name not in known:
+            near = "".join(f"; did you mean {word}?" for word in get_close_matches(name, known, 1))
+            raise InputError(f'got the condition "{name[:60]}", expected one that this model was trained with: '
+                             f"{', '.join(known) or 'none'}{near}")
+    return {name: value for name, _, value in pairs}
+
+
+def scale_of(words: Sequence[str] | None) -> float | dict[str, float]:
+    """A scale of guidance, or one for each condition, from "2" or "age=2", "sex=1.5"; 1 for none."""
+    pairs = [word.rpartition("=") for word in words or ()]
+    try:
+        scales = {name: float(value) for name, _, value in pairs}
+    except ValueError:
+        raise InputError(f"got --guidance-scale {' '.join(words or ())[:60]}, expected a number, or NAME=NUMBER for "
+                         "conditions") from None
+    if "" in scales and len(pairs) > 1:
+        raise InputError("got --guidance-scale twice; expected one number, or NAME=NUMBER for each condition")
+    return scales.get("", 1.0) if "" in scales or not scales else scales
 
 
 def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:

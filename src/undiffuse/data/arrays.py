@@ -13,7 +13,7 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from undiffuse.data import build, stored
+from undiffuse.data import build, conditions, stored
 from undiffuse.data.checks import decoding, did_you_mean, refuse_bomb, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
@@ -30,18 +30,25 @@ def read_npy(path: Path, size: int | None = None) -> Dataset:
     return from_arrays(x, name=path.name, size=size)
 
 
-def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train") -> Dataset:
+def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
+             condition: Sequence[str] = ()) -> Dataset:
     """The Dataset in an .npz file: samples under x, arr_0, images or data, labels under y, labels or `label`.
 
-    The names x_train, x_test, train_images ... hold the two parts where a file has both.
+    The names x_train, x_test, train_images ... hold the two parts where a file has both. Arrays named in `condition`,
+    as NAME or NAME:KIND, are conditions, and then not labels.
     """
     with decoding(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         refuse_bomb(path, sum(info.file_size for info in members.values()))
-        x_key, y_key = _keys(list(members), label, part, shown(path))
+        asked = dict(map(conditions.named, condition))
+        x_key, y_key = _keys([key for key in members if key not in asked], label, part, shown(path))
+        if unknown := [key for key in asked if key not in members]:
+            raise InputError(f"{shown(path)} holds no {shown(unknown[0])}{did_you_mean(unknown[0], members)}")
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
-    return from_arrays(x, y, name=path.name, size=size)
+        found = {key: _member(archive, members[key], path) for key in asked}
+    data = from_arrays(x, y, name=path.name, size=size)
+    return conditions.with_conditions(data, [_condition(key, asked[key], v, len(data)) for key, v in found.items()])
 
 
 def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str = "the array",
@@ -57,6 +64,13 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
         raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
     marks = None if y is None else _marks(np.asarray(y), len(x), name)
     return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+
+
+def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[conditions.Condition, torch.Tensor]:
+    if len(values) != n or values.ndim > 2:
+        raise InputError(f"the condition {shown(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
+                         "for each sample")
+    return conditions.read(name, kind, values.tolist() if values.dtype.kind == "U" else values)
 
 
 def _on_disk(path: Path) -> Dataset | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from undiffuse.data import build
+from undiffuse.data import build, conditions
 from undiffuse.data.checks import decoding, did_you_mean, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError, MachineError
@@ -16,9 +18,10 @@ from undiffuse.errors import InputError, MachineError
 _MOST = 1 << 31
 
 
-def read_h5ad(path: Path, label: str | None = None) -> Dataset:
+def read_h5ad(path: Path, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
     """The Dataset in an AnnData file: X as it is stored, sparse or dense, and the column `label` of obs as the classes.
 
+    Columns of obs named in `condition`, as NAME or NAME:KIND, are conditions.
     Raises MachineError if the package anndata is missing; InputError for a file without X, an unknown label, and more
     than 2 GiB of numbers.
     """
@@ -37,21 +40,36 @@ def read_h5ad(path: Path, label: str | None = None) -> Dataset:
         x = cells.X.toarray() if hasattr(cells.X, "toarray") else np.asarray(cells.X)
         marks = None if label is None else _marks(cells.obs, label, path)
         genes = [str(name) for name in cells.var_names]
+        given = [_condition(cells.obs, path, *conditions.named(spec)) for spec in condition]
     values = np.asarray(x, np.float64)
-    return build.rows(values, name=path.name, columns=genes if len(set(genes)) == len(genes) else (), marks=marks,
+    data = build.rows(values, name=path.name, columns=genes if len(set(genes)) == len(genes) else (), marks=marks,
                       note=_note(values))
+    return conditions.with_conditions(data, given)
+
+
+def _condition(obs: Any, path: Path, name: str, kind: str | None) -> tuple[conditions.Condition, Tensor]:
+    _check_column(obs, name, path)
+    column = obs[name]
+    if column.dtype.kind in "iuf":
+        return conditions.read(name, kind, column.to_numpy())
+    return conditions.read(name, kind, ["" if missing else str(v) for v, missing in zip(column, column.isna(),
+                                                                                       strict=True)])
 
 
 def _marks(obs: Any, label: str, path: Path) -> list[str]:
     """The classes of the cells."""
-    if label not in obs:
-        known = [str(name) for name in obs.columns]
-        raise InputError(f"{shown(path)} has no column {shown(label)} in obs; it has "
-                         f"{', '.join(map(shown, known[:8])) or 'none'}{did_you_mean(label, known)}")
+    _check_column(obs, label, path)
     if obs[label].isna().any():
         raise InputError(f"the column {shown(label)} of {shown(path)} is empty for some cells; fill it in or remove "
                          "them")
     return [str(value) for value in obs[label]]
+
+
+def _check_column(obs: Any, name: str, path: Path) -> None:
+    if name not in obs:
+        known = [str(column) for column in obs.columns]
+        raise InputError(f"{shown(path)} has no column {shown(name)} in obs; it has "
+                         f"{', '.join(map(shown, known[:8])) or 'none'}{did_you_mean(name, known)}")
 
 
 def _note(x: NDArray[np.float64]) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError
 from undiffuse.noise import Purpose, permutation
+
+if TYPE_CHECKING:
+    from undiffuse.data.conditions import Condition
 
 # Streams of Purpose.DATA: a split or a subset must not look at the words that made the samples.
 TOY_UNIFORM, TOY_NORMAL, SPLIT, SUBSET = range(4)
@@ -24,6 +28,7 @@ class Dataset:
     words: for every column of a table the words that its numbers 0, 1, ... stand for, () for a column of numbers; empty
     if there are no words at all. In a table NaN is a cell that is missing.
     Images that are left on the disk are a `Lazy`, of which x[index] is a tensor.
+    conditions: what else is known of the samples, and `given` (N, sum of their widths) what it is (see `conditions`).
     note: sentences about what was done to the data while reading.
     """
 
@@ -36,6 +41,8 @@ class Dataset:
     levels: int = 0
     words: tuple[tuple[str, ...], ...] = ()
     note: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    given: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +55,8 @@ class Dataset:
     def take(self, index: Tensor) -> Dataset:
         """The samples with these numbers (int64), in this order."""
         x = self.x.take(index) if isinstance(self.x, Lazy) else self.x[index]
-        return replace(self, x=x, y=None if self.y is None else self.y[index])
+        return replace(self, x=x, y=None if self.y is None else self.y[index],
+                       given=None if self.given is None else self.given[index])
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """The training part and `held_out` samples drawn without replacement: disjoint, together everything.
@@ -71,9 +79,10 @@ class Dataset:
 
         Of data on the disk it is that of their `identity`, which looks at some of them.
         """
-        names = (self.kind, self.levels, self.classes, self.columns, *([self.words] if self.words else []))
+        names = (self.kind, self.levels, self.classes, self.columns, *([self.words] if self.words else []),
+                 *self.conditions)
         digest = hashlib.sha256(repr(names).encode())
-        for tensor in (self.x, self.y):
+        for tensor in (self.x, self.y, self.given):
             if isinstance(tensor, Lazy):
                 digest.update(tensor.identity())
             elif tensor is not None:
@@ -85,7 +94,8 @@ class Dataset:
 def describe(data: Dataset) -> str:
     """One line, such as "1,797 grey images of 8x8, 10 classes (digits)"."""
     labels = f", {len(data.classes)} classes" if data.classes else ""
-    return f"{len(data):,} {_things(data)}{labels} ({data.name})"
+    given = f", given {', '.join(c.name for c in data.conditions)}" if data.conditions else ""
+    return f"{len(data):,} {_things(data)}{labels}{given} ({data.name})"
 
 
 def _things(data: Dataset) -> str:

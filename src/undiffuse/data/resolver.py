@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,26 +23,26 @@ _LARGEST_SIZE = 1024
 
 
 def open_data(source: str | os.PathLike[str], *, size: int | None = None, label: str | None = None,
-              n: int | None = None, seed: int = 0, part: str = "train") -> Dataset:
+              n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = ()) -> Dataset:
     """The data that `source` names: a built-in set, a file, or a folder of images or of IDX files.
 
     size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
-    of the classes. n: that many samples (toys: 10,000; others: all, or a random subset of a file). seed: of
-    the toys and of the subset. part: "train" or "test", where the source has both. Raises InputError in one
-    sentence otherwise.
+    of the classes. condition: the columns or keys that are conditions, as NAME or NAME:KIND. n: that many
+    samples (toys: 10,000; others: all, or a random subset of a file). seed: of the toys and of the subset.
+    part: "train" or "test", where the source has both. Raises InputError in one sentence otherwise.
     """
     _check_options(size, part)
     name = os.fsdecode(source)
     if name in TOYS:
         data = toy(name, 10_000 if n is None else n, seed, part)
     else:
-        data = _digits(size, part) if name == "digits" else _open(name, size, label, part)
+        data = _digits(size, part) if name == "digits" else _open(name, size, label, part, condition)
         data = data if n is None else data.subset(n, seed)
-    _check_used(data, size, label)
+    _check_used(data, size, label, condition)
     return _warn_of_twin(data, name)
 
 
-def _open(name: str, size: int | None, label: str | None, part: str) -> Dataset:
+def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
     path = Path(os.path.expanduser(name))
     if not name or not os.path.exists(path):
         raise InputError(_unknown(name, path))
@@ -49,19 +50,19 @@ def _open(name: str, size: int | None, label: str | None, part: str) -> Dataset:
         return _folder(path, size, part)
     if not path.is_file():
         raise InputError(f"{shown(path)} is neither a file nor a folder; expected data on disk")
-    return _file(path, size, label, part)
+    return _file(path, size, label, part, condition)
 
 
-def _file(path: Path, size: int | None, label: str | None, part: str) -> Dataset:
+def _file(path: Path, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return read_npz(path, size, label, part)
+        return read_npz(path, size, label, part, condition)
     if suffix in (".csv", ".tsv"):
         _only_train(path, part)
-        return read_table(path, label)
+        return read_table(path, label, condition)
     if suffix == ".h5ad":
         _only_train(path, part)
-        return read_h5ad(path, label)
+        return read_h5ad(path, label, condition)
     if suffix == ".npy":
         _only_train(path, part)
         return read_npy(path, size)
@@ -99,13 +100,15 @@ def _check_options(size: int | None, part: str) -> None:
         raise InputError(f"got size={size}; expected 1 to {_LARGEST_SIZE} pixels")
 
 
-def _check_used(data: Dataset, size: int | None, label: str | None) -> None:
+def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str]) -> None:
     """Refuse an option that had no meaning for this data, rather than forget it."""
     if size is not None and data.kind != "image":
         raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
-    if label is not None and not data.name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad")):
-        raise InputError(f"got label={label!r}, which names a column of a table or a key of an .npz file; "
-                         f"{data.name} is neither, so leave label out")
+    named = label if label is not None else ",".join(condition)
+    if named and not data.name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad")):
+        option = "label" if label is not None else "condition"
+        raise InputError(f"got {option}={named!r}, which names a column of a table or a key of an .npz file; "
+                         f"{data.name} is neither, so leave {option} out")
 
 
 def _warn_of_twin(data: Dataset, name: str) -> Dataset:

@@ -15,8 +15,9 @@ from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from undiffuse.data import build
+from undiffuse.data import build, conditions
 from undiffuse.data.build import default_columns
 from undiffuse.data.checks import decoding, did_you_mean, shown
 from undiffuse.data.dataset import Dataset
@@ -51,26 +52,33 @@ class Cells:
         return f"{shown(self.path)}, row {row + 1} (line {self.lines[row]}), column {shown(self.columns[column])}"
 
 
-def read_table(path: Path, label: str | None = None) -> Dataset:
+def read_table(path: Path, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
     """The Dataset in a .csv or .tsv file; `label` names the column that holds the classes.
 
     The separator is the one of comma, semicolon and tab that the first line has most of. A column of words becomes the
-    numbers of those words; an empty cell, NA, NaN, null, none, ? and - are cells that are missing. Raises InputError,
-    naming row and column, for a word among numbers, a missing label and a row of another length.
+    numbers of those words; an empty cell, NA, NaN, null, none, ? and - are cells that are missing. Columns named in
+    `condition`, as NAME or NAME:KIND, are conditions. Raises InputError, naming row and column, for a word among
+    numbers, a missing label and a row of another length.
     """
     with decoding(path, "a table"):
         cells = read_cells(path)
         at = _label_at(cells, label)
-        texts = read_columns(path, [j for j, w in enumerate(cells.words) if _wordy(cells, j) or j == at])
-    keep = [j for j in range(len(cells.columns)) if j != at]
+        asked = {_column_at(cells, name): (name, kind) for name, kind in map(conditions.named, condition)}
+        plain = [j for j in range(len(cells.columns)) if j != at and j not in asked]
+        texts = read_columns(path, [j for j in range(len(cells.columns)) if j == at or _wordy(cells, j)])
+        given = [_condition(cells, j, *spec) for j, spec in asked.items()]
+    if not plain:
+        raise InputError(f"all columns of {shown(path)} are label or conditions; expected one that is learned")
     marks = None if at is None else [_mark(m, cells.where(i, at)) for i, m in enumerate(texts.pop(at))]
+    texts = {j: text for j, text in texts.items() if j in plain}
     vocabulary = {j: _vocabulary(cells, j, text) for j, text in texts.items()}
     for j, text in texts.items():
         cells.values[:, j] = coded(text, vocabulary[j])
-    for j in keep:
+    for j in plain:
         _check_numbers(cells, j, j in texts)
-    return build.rows(cells.values[:, keep], name=path.name, columns=[cells.columns[j] for j in keep], marks=marks,
-                      words=[vocabulary.get(j, ()) for j in keep], gaps=True, note=cells.note)
+    return conditions.with_conditions(build.rows(
+        cells.values[:, plain], name=path.name, columns=[cells.columns[j] for j in plain], marks=marks,
+        words=[vocabulary.get(j, ()) for j in plain], gaps=True, note=cells.note), given)
 
 
 def read_cells(path: Path) -> Cells:
@@ -135,12 +143,23 @@ def _take(cells: Cells, values: array[float], line: int, row: list[str]) -> None
 
 
 def _label_at(cells: Cells, label: str | None) -> int | None:
-    if label is None:
-        return None
-    if label not in cells.columns or len(cells.columns) < 2:
-        raise InputError(f"{shown(cells.path)} has no column {shown(label)} beside columns of numbers; it has "
-                         f"{', '.join(map(shown, cells.columns[:8]))}{did_you_mean(label, cells.columns)}")
-    return cells.columns.index(label)
+    return None if label is None else _column_at(cells, label)
+
+
+def _column_at(cells: Cells, name: str) -> int:
+    if name not in cells.columns or len(cells.columns) < 2:
+        raise InputError(f"{shown(cells.path)} has no column {shown(name)} beside columns of numbers; it has "
+                         f"{', '.join(map(shown, cells.columns[:8]))}{did_you_mean(name, cells.columns)}")
+    return cells.columns.index(name)
+
+
+def _condition(cells: Cells, j: int, name: str, kind: str | None) -> tuple[conditions.Condition, Tensor]:
+    """A column as a condition, missing cells not known."""
+    if kind in ("class", "words") or _wordy(cells, j):
+        text = read_columns(cells.path, [j])[j]
+        return conditions.read(name, kind, ["" if missing(cell) else cell for cell in text])
+    _check_numbers(cells, j, False)
+    return conditions.read(name, kind, cells.values[:, j])
 
 
 def _wordy(cells: Cells, j: int) -> bool:

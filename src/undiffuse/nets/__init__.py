@@ -1,6 +1,7 @@
 """Networks: F(x, c, label) for x (B, *shape) of unit variance, c (B,) a noise level and label (B,) a class or none.
 
-Every constructor takes `shape` (the event's) and `classes` (0: unconditional) first; the rest is JSON.
+Every constructor takes `shape` (the event's) and `classes` (0: unconditional) first; the rest is JSON. One that is made
+with `given`, forms of further conditions, takes these as a fourth argument (B, width), NaN where they are not known.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ with a time in [0, 1] leave most features constant.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -50,25 +51,96 @@ class GaussianFourier(Sinusoidal):
         self.frequencies = 2 * math.pi * scale * normal(seed, Purpose.WEIGHTS, 0, 0, size // 2)
 
 
-class Condition(nn.Module):
-    """One vector for noise level and class, (B, width): a two-layer network of the features plus a row per class.
+class Classes(nn.Embedding):
+    """A row for every class and one, the last, for the null label "any class"; (B,) or (B, 1) -> (B, width).
 
-    Labels run from 0 to `classes`; the last one is the null label, "any class".
+    NaN is the null label as well.
     """
 
-    def __init__(self, width: int, classes: int = 0, features: int = 32) -> None:
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__(count + 1, width)
+        self.count = count
+
+    def forward(self, code: Tensor) -> Tensor:
+        """The rows."""
+        code = code[:, 0] if code.ndim == 2 else code
+        return super().forward(code.nan_to_num(float(self.count)).long() if code.is_floating_point() else code)
+
+
+class Numbers(nn.Module):
+    """A two-layer network of numbers and their waves, a learned vector where one is NaN; (B, size) -> (B, width)."""
+
+    def __init__(self, size: int, width: int, waves: int = 8) -> None:
         super().__init__()
-        self.classes = classes
+        self.waves = Sinusoidal(waves, longest=16.0, shortest=2.0)
+        self.inner = nn.Linear(size * (1 + waves), width)
+        self.outer = nn.Linear(width, width)
+        self.null = nn.Parameter(torch.zeros(width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """W₂ SiLU(W₁ (z, waves(z))), or the null vector."""
+        hidden, z = z.isnan().any(1, keepdim=True), z.nan_to_num(0.0)
+        seen = torch.cat([z, self.waves(z.flatten()).reshape(len(z), -1)], 1)
+        return torch.where(hidden, self.null, self.outer(nn.functional.silu(self.inner(seen))))
+
+
+class Words(nn.Module):
+    """The mean of a row for each word of a text, a learned vector where there is none; (B, length) -> (B, width).
+
+    Texts are filled up with NaN.
+    Reference: Iyyer et al. (2015), "Deep unordered composition rivals syntactic methods", section 2.1.
+    """
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(count, width)
+        self.outer = nn.Linear(width, width)
+        self.null = nn.Parameter(torch.zeros(width))
+
+    def forward(self, code: Tensor) -> Tensor:
+        """W mean(rows), or the null vector."""
+        there = (~code.isnan()).to(self.null)[..., None]
+        total = (self.rows(code.nan_to_num(0.0).long()) * there).sum(1)
+        count = there.sum(1)
+        return torch.where(count > 0, self.outer(total / count.clamp_min(1)), self.null)
+
+
+def embedding(kind: str, count: int, size: int, width: int) -> nn.Module:
+    """The network of a condition of that kind: class, number, vector or words."""
+    if kind == "class":
+        return Classes(count, width)
+    return Words(count, width) if kind == "words" else Numbers(size, width)
+
+
+Form = tuple[str, int, int]
+"""A condition as a network sees it: its kind, the number of its classes or words, and how many numbers it takes."""
+
+
+class Condition(nn.Module):
+    """One vector for noise level and conditions, (B, width): a network of the features plus one vector a condition.
+
+    Labels run from 0 to `classes`; the last one is the null label, "any class". Further conditions have the forms
+    `given`, and come as numbers (B, sum of their sizes) side by side, NaN where one is not known.
+    """
+
+    def __init__(self, width: int, classes: int = 0, features: int = 32, given: Sequence[Form] = ()) -> None:
+        super().__init__()
+        self.classes, self.sizes = classes, [size for _, _, size in given]
         self.features = Sinusoidal(features)
         self.inner = nn.Linear(features, width)
         self.outer = nn.Linear(width, width)
-        self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.label = Classes(classes, width) if classes else None
+        self.given = nn.ModuleList(embedding(*form, width) for form in given)
 
-    def forward(self, c: Tensor, label: Tensor | None) -> Tensor:
-        """SiLU(W₂ SiLU(W₁ features(c)) + row(label))."""
+    def forward(self, c: Tensor, label: Tensor | None, given: Tensor | None = None) -> Tensor:
+        """SiLU(W₂ SiLU(W₁ features(c)) + row(label) + Σ vector(given))."""
         h = self.outer(nn.functional.silu(self.inner(self.features(c))))
         if self.label is not None:
             h = h + self.label(torch.full_like(c, self.classes, dtype=torch.long) if label is None else label)
+        if self.sizes:
+            told = c.new_full((len(c), sum(self.sizes)), math.nan) if given is None else given
+            for part, piece in zip(self.given, told.split(self.sizes, 1), strict=True):
+                h = h + part(piece)
         return nn.functional.silu(h)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from undiffuse.nets.embeddings import Condition, Film, zero
+from undiffuse.nets.embeddings import Condition, Film, Form, zero
 
 
 class ResidualBlock(nn.Module):
@@ -27,24 +27,24 @@ class ResidualBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """`depth` residual blocks of one `width` on the flattened event, steered by noise level and class.
+    """`depth` residual blocks of one `width` on the flattened event, steered by noise level and conditions.
 
     `shape` is the event's, any one. Reference: Peebles and Xie (2023), section 3.2 (adaLN-zero). arXiv:2212.09748
     """
 
     def __init__(self, shape: Sequence[int], classes: int = 0, width: int = 128, depth: int = 3,
-                 condition: int = 64) -> None:
+                 condition: int = 64, given: Sequence[Form] = ()) -> None:
         super().__init__()
         size = math.prod(shape)
-        self.condition = Condition(condition, classes)
+        self.condition = Condition(condition, classes, given=given)
         self.first = nn.Linear(size, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.last = zero(nn.Linear(width, size))
 
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """F(x, c, label), shaped like x (B, *shape)."""
-        e, h = self.condition(c, label), self.first(x.flatten(1))
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
+        """F(x, c, label, given), shaped like x (B, *shape)."""
+        e, h = self.condition(c, label, given), self.first(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
         y: Tensor = self.last(nn.functional.silu(self.norm(h)))

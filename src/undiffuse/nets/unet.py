@@ -10,7 +10,7 @@ from torch import Tensor, channels_last, nn
 from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
-from undiffuse.nets.embeddings import Condition, Film, zero
+from undiffuse.nets.embeddings import Condition, Film, Form, zero
 
 
 def _norm(channels: int, affine: bool = True) -> nn.GroupNorm:
@@ -83,13 +83,14 @@ class UNet(nn.Module):
     """
 
     def __init__(self, shape: Sequence[int], classes: int = 0, widths: Sequence[int] = (48, 96), blocks: int = 1,
-                 attention: Sequence[int] = (), stem: int = 1, condition: int = 128) -> None:
+                 attention: Sequence[int] = (), stem: int = 1, condition: int = 128,
+                 given: Sequence[Form] = ()) -> None:
         super().__init__()
         if len(shape) != 3 or not widths or stem < 1:
             raise InputError(f"got shape {tuple(shape)}, widths {tuple(widths)}, stem {stem}; expected images of shape "
                              "(channels, height, width), at least one width and a stem of 1 or more")
         self.stem, folded = stem, shape[0] * stem**2
-        self.condition = Condition(condition, classes)
+        self.condition = Condition(condition, classes, given=given)
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
         levels, pairs = range(len(widths)), list(pairwise(widths))
         self.down = nn.ModuleList(Stage(widths[i], condition, blocks, i in attention) for i in levels)
@@ -99,9 +100,9 @@ class UNet(nn.Module):
         self.norm = _norm(widths[0])
         self.last = zero(nn.Conv2d(widths[0], folded, 3, padding=1))
 
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """F(x, c, label), shaped like x (B, channels, height, width)."""
-        e = self.condition(c, label)
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
+        """F(x, c, label, given), shaped like x (B, channels, height, width)."""
+        e = self.condition(c, label, given)
         h = self.first(self._fold(x).contiguous(memory_format=channels_last))
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):

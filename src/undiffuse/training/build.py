@@ -12,6 +12,7 @@ from torch import Tensor
 
 from undiffuse import __version__, missing, nets
 from undiffuse.data import Dataset, Transform, transforms
+from undiffuse.data.conditions import from_config, split
 from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
@@ -49,9 +50,13 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
     transform = transforms.fit(train)
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
+    known = [] if train.given is None else [
+        c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
+    given = {"given": [list(c.form) for c in known]} if known else {}
     return {
         "format": FORMAT,
-        "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes},
+        "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes, **given},
+        **({"conditions": [c.config() for c in known]} if known else {}),
         "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "predict": experiment.predict,
@@ -75,7 +80,8 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
         net = nets.build(**config["net"]).to(_dtype(config["dtype"]))
         model = Denoiser(net, make_sde(**config["sde"]), config["predict"], shape=tuple(config["net"]["shape"]),
                          sigma_data=config["sigma_data"], transform=transforms.from_config(config["transform"]),
-                         classes=config["net"]["classes"], block=config["block"])
+                         classes=config["net"]["classes"], block=config["block"],
+                         conditions=[from_config(c) for c in config.get("conditions", ())])
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:

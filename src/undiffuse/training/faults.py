@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from undiffuse.data.conditions import split
 from undiffuse.errors import InputError
 from undiffuse.loss import denoising_loss
 from undiffuse.training.feed import Batch, Feed
@@ -17,6 +18,7 @@ _SHOWN = 5
 def losses(feed: Feed, batch: Batch) -> Tensor:
     """The loss of every row of a batch, (B,)."""
     cond = {} if batch.label is None else {"label": batch.label}
+    cond |= {} if batch.given is None else split(feed.model.conditions, batch.given)
     weighting = feed.experiment.weighting
     return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, batch.share, **cond)
 

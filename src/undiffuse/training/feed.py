@@ -32,6 +32,7 @@ _FILLS = 8  # draws of the missing cells, which take turns
 class Batch(NamedTuple):
     """Rows of the training data (B,), their values x0 in model units, times t (B,), noise eps and labels or None.
 
+    given (B, width) are the raw numbers of the model's conditions, NaN where they are hidden or not known, or None.
     share (B, *event) is what each entry counts: 0 if it is missing, and more than 1 if others of its column are. None
     if nothing is missing.
     """
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     eps: Tensor
     label: Tensor | None
     share: Tensor | None = None
+    given: Tensor | None = None
 
     def blocks(self, size: int) -> Iterator[Batch]:
         """The batch in parts of `size` rows."""
@@ -78,6 +80,7 @@ class Feed:
         self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if gaps else [self.x]
         self.share = _shares(self.x).to(model.dtype) if gaps else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
+        self.given = None if data.given is None else data.given.to(model.device)
         self.levels = Levels(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
 
     def batch(self, step: int, first: int = 0, end: int | None = None) -> Batch:
@@ -93,6 +96,7 @@ class Feed:
     def at(self, step: int, rows: Tensor, hide: float = 0.0, first: int = 0, size: int | None = None) -> Batch:
         """Some rows with the levels and the noise of a step, and a share `hide` of the labels replaced by the null.
 
+        Of other conditions each is hidden as often, one independent of another.
         The rows are in slots `first` ... of a batch of `size`, by default the whole of it.
         """
         seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
@@ -101,10 +105,18 @@ class Feed:
         t = self.levels.times(self.model.sde, seed, step, first, n, size or n)
         eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
         share = None if self.share is None else self.share[on]
+        given = None if self.given is None else self._hidden(self.given[on], step, first, hide)
         if self.y is None:
-            return Batch(rows, x0, t, eps, None, share)
+            return Batch(rows, x0, t, eps, None, share, given)
         hidden = (uniform(seed, Purpose.CONDITION, step, first, n) < hide).to(self.y.device)
-        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share)
+        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share, given)
+
+    def _hidden(self, given: Tensor, step: int, first: int, hide: float) -> Tensor:
+        """The conditions of a batch, each NaN with probability `hide`."""
+        widths = torch.tensor([c.width for c in self.model.conditions])
+        u = uniform(self.experiment.seed, Purpose.CONDITION, (1 << 32) + step, first, len(given), (len(widths),))
+        hidden = (u < hide).repeat_interleave(widths, 1)
+        return given.masked_fill(hidden.to(given.device), torch.nan)
 
 
 def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:

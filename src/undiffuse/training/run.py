@@ -162,7 +162,7 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
 
 def source(experiment: Experiment) -> Dataset:
     """All the data that an experiment names."""
-    return open_data(experiment.data, size=experiment.size, label=experiment.label)
+    return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition)
 
 
 def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
@@ -235,9 +235,9 @@ def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:
 
 
 def _same_experiment(folder: Path, experiment: Experiment) -> None:
-    there, here = read_experiment(folder).to_dict(), experiment.to_dict()
-    differing = [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in here
-                 if name not in FREE and there[name] != here[name]]
+    there = read_experiment(folder)
+    differing = [f"{name} is {getattr(there, name)!r} there and {getattr(experiment, name)!r} here"
+                 for name in experiment.differences(there) if name not in FREE]
     if differing:
         raise InputError(f"{folder} holds another run: {', '.join(differing)}; choose another folder")
 

@@ -264,7 +264,7 @@ class ExactDenoiser(Model):
         r, within, apart = self._parts(x, t, label)
         total = torch.einsum("bk,bki,bkj->bij", r, apart, apart)
         for k, Q in enumerate(self.law._basis):
-            total = total + (Q * (r[:, k, None] * within[:, k])[:, None]) @ Q.mT
+            total = total + r[:, k, None, None] * ((Q * within[:, k, None]) @ Q.mT)
         return total
 
     def error(self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:

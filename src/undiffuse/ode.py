@@ -15,7 +15,6 @@ from torch import Tensor
 from undiffuse.errors import InputError
 
 Field = Callable[[Tensor, Tensor], Tensor]
-Judge = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Tableau:
     """An explicit Runge-Kutta method: nodes c, rows a of the stages, weights b, order of convergence.
 
     `error` are the weights of the estimated error, b less those of an embedded method; a method that has one evaluates
-    its last stage at the end of the step, where the next one begins.
+    its last stage at the end of the step, where the next one begins. `dense` are those of the quartic term of its
+    interpolant: see `Step.at`.
     """
 
     c: tuple[float, ...]
@@ -31,6 +31,7 @@ class Tableau:
     b: tuple[float, ...]
     order: int
     error: tuple[float, ...] = ()
+    dense: tuple[float, ...] = ()
 
 
 EULER = Tableau((0.0,), ((),), (1.0,), 1)
@@ -48,6 +49,8 @@ DORMAND_PRINCE = Tableau(
      (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
      (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656), _LAST),
     (*_LAST, 0.0), 5, (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    (-12715105075 / 11282082432, 0.0, 87487479700 / 32700410799, -10690763975 / 1880347072,
+     701980252875 / 199316789632, -1453857185 / 822651844, 69997945 / 29380423),
 )
 
 
@@ -81,6 +84,31 @@ def _rows(c: Tensor, x: Tensor) -> Tensor:
     return c.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
+class Step(NamedTuple):
+    """A step from x at t (B,) to `new` at s (B,), its slopes and the error that the embedded method sees in `new`."""
+
+    tableau: Tableau
+    t: Tensor
+    s: Tensor
+    x: Tensor
+    new: Tensor
+    slopes: list[Tensor]
+    error: Tensor
+
+    def at(self, c: float) -> Tensor:
+        """x at t + c (s − t) to the fourth order, by both ends, their slopes and one more term.
+
+        Reference: Hairer, Nørsett and Wanner (1993), section II.6, eq. 6.13 and the code DOPRI5.
+        """
+        h, whole = _rows(self.s - self.t, self.x), self.new - self.x
+        enter, leave = h * self.slopes[0] - whole, whole - h * self.slopes[-1]
+        bend = _combine(torch.zeros_like(self.x), self.s - self.t, self.tableau.dense, self.slopes)
+        return self.x + c * (whole + (1 - c) * (enter + c * (leave - enter + (1 - c) * bend)))
+
+
+Judge = Callable[[Step, Tensor], Tensor]
+
+
 class Solution(NamedTuple):
     """x (B, *event) at the end, the evaluations of the field that each sample needed (B,), and what `judge` made of the
     errors of its steps, in sum (B,)."""
@@ -97,8 +125,8 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
     The step of a sample is kept where the root mean square of error/(atol + rtol |x|) over its coordinates is at most
     1, and the next one is 0.8 (that number)^{−1/order} times as long, at most twice, and not longer after a refusal. No
     sample sees another one's error. `first` is the first step as a part of s − t. A sample that cannot reach s is NaN.
-    `judge(x, x', t, error)` is what the error of a step that ends at x matters, (B,). `watch(going)` is told before
-    every step which samples it is for, (B,); the field may return anything for the others.
+    `judge(step, kept)` is what the error of a step matters, (B,), for the samples that keep it. `watch(going)` is told
+    before every step which samples it is for, (B,); the field may return anything for the others.
 
     Reference: Hairer, Nørsett and Wanner (1993), section II.4.
     """
@@ -118,8 +146,10 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         error = _combine(torch.zeros_like(x), there - here, tableau.error, slopes)
         ratio = _size(error / (atol + rtol * torch.maximum(x.abs(), new.abs())))
         kept = going & (ratio <= 1)
+        if judge is not None:
+            step = Step(tableau, here, there, x, new, slopes, error)
+            seen = torch.where(kept, seen + judge(step, kept), seen)
         x, k = torch.where(_rows(kept, x) > 0, new, x), torch.where(_rows(kept, x) > 0, slopes[-1], k)
-        seen = seen if judge is None else torch.where(kept, seen + judge(new, slopes[-1], there, error), seen)
         at, spent = torch.where(kept, torch.where(h < left, at + h, 1.0), at), spent + going * (len(slopes) - 1)
         h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(grow)
         refused, lost = going & ~kept, going & ~kept & (h < 1e-12)

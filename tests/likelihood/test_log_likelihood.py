@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -22,13 +23,12 @@ from undiffuse.likelihood import (
     density,
     elbo,
     encode,
+    integral,
     interpolate,
     kl_bound,
     log_likelihood,
     path_log_likelihood,
 )
-from undiffuse.likelihood.divergence import traces
-from undiffuse.likelihood.flow import Flow
 from undiffuse.likelihood.truncation import lanczos
 from undiffuse.model import PREDICTIONS, Denoiser, Model, ScoreModel, Wrapper
 from undiffuse.nets import build
@@ -94,16 +94,19 @@ def test_separated_modes_in_the_plane_to_a_ten_thousandth_of_a_nat() -> None:
 
 
 @pytest.mark.slow
-def test_ten_full_covariances_in_64_dimensions() -> None:
+@pytest.mark.parametrize("wrap, n", [(lambda model: model, 64), (Opaque, 16)], ids=["closed form", "products"])
+def test_ten_full_covariances_in_64_dimensions(wrap: Callable[[Model], Model], n: int) -> None:
     law = digits()
-    x = law.sample(64, seed=5)
-    ll = log_likelihood(law.denoiser(VP()), x, rtol=1e-4, atol=1e-4)
+    x = law.sample(n, seed=5)
+    ll = log_likelihood(wrap(law.denoiser(VP())), x, rtol=1e-4, atol=1e-4)
     assert float(error(ll, law.log_prob(x)).mean()) <= 0.02 and float(ll.nfe.median()) <= 100
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("many", [-1, integral.MANY])
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-5])
-def test_the_solvers_error_is_the_one_it_claims(tolerance: float) -> None:
+def test_the_solvers_error_is_the_one_it_claims(tolerance: float, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density, "MANY", many)
     x = PLANE.sample(200, seed=3)
     ll = log_likelihood(PLANE.denoiser(VP()), x, rtol=tolerance, atol=tolerance)
     ratio = error(ll, PLANE.log_prob(x)) / (ll.solver + ll.truncation_error)
@@ -204,31 +207,42 @@ def _network(shape: tuple[int, ...], classes: int = 0) -> Model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
-def test_a_number_is_the_same_bytes_alone_and_in_a_batch(divergence: str) -> None:
+@pytest.mark.parametrize("divergence, probes", [("exact", 1), ("hutchinson", 4), ("hutchinson", integral.MANY + 1)])
+def test_a_number_is_the_same_bytes_alone_and_in_a_batch(divergence: str, probes: int) -> None:
     model, x = PLANE.denoiser(VP()), PLANE.sample(260, seed=1)
-    many = log_likelihood(Opaque(model), x, divergence, 4)
+    many = log_likelihood(Opaque(model), x, divergence, probes, 1e-3, 1e-3)
     for i in (3, 258):
-        one = log_likelihood(Opaque(model), x[i : i + 1], divergence, 4, first_index=i)
+        one = log_likelihood(Opaque(model), x[i : i + 1], divergence, probes, 1e-3, 1e-3, first_index=i)
         assert all(torch.equal(a, b[i : i + 1]) for a, b in zip(one.budget().values(), many.budget().values(),
                                                                 strict=True))
 
 
-@pytest.mark.parametrize("exact", ["exact", "hutchinson"])
-def test_a_stage_without_weight_needs_no_trace(exact: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(density, "traces", lambda *given: calls.append(1) or traces(*given))
+@pytest.mark.parametrize("divergence, probes", [("exact", 1), ("hutchinson", 3)])
+def test_both_ways_to_integrate_the_trace_agree_within_what_they_claim(
+        divergence: str, probes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same probes on the same paths, so that only the integration differs."""
+    model, x = Opaque(PLANE.denoiser(VP())), PLANE.sample(20, seed=1)
+    joint = log_likelihood(model, x, divergence, probes)
+    monkeypatch.setattr(density, "MANY", 0)
+    apart = log_likelihood(model, x, divergence, probes)
+    gap = (joint.log_prob - apart.log_prob).abs()
+    assert 0 < float(gap.mean()) < 1e-3 and bool((gap < 4 * (joint.solver + apart.solver)).all())
+    assert bool((apart.nfe != joint.nfe).any())
 
-    def run() -> tuple[Likelihood, int]:
-        calls.clear()
-        return log_likelihood(Opaque(PLANE.denoiser(VP())), x, exact, 2, 1e-3, 1e-3), len(calls)
 
-    x = PLANE.sample(5, seed=1)
-    lean, few = run()
-    monkeypatch.setattr(density._Measured, "watch", Flow.watch)
-    full, many = run()
-    assert all(torch.equal(a, b) for a, b in zip(lean.budget().values(), full.budget().values(), strict=True))
-    assert few < 0.87 * many
+def test_lobattos_rule_and_what_it_claims_to_miss() -> None:
+    """Degree 5 is exact; of c₀ Σ ρⁿ P_n with the first six coefficients of 1 at most, the claim is 0.44 c₀ ρ⁶."""
+    x = 2 * torch.tensor(integral._PLACES, dtype=torch.float64) - 1
+    for power in range(6):
+        found = integral._weighted(integral._WEIGHTS, tuple(x**power))
+        assert float(found) == pytest.approx(0 if power % 2 else 1 / (power + 1), abs=1e-12)
+    sixth = (231 * x**6 - 315 * x**4 + 105 * x**2 - 5) / 16
+    assert float(integral._weighted(integral._WEIGHTS, tuple(sixth))) == pytest.approx(integral._MISSED)
+    third = (5 * x**3 - 3 * x) / 2
+    for other in (torch.ones_like(x), x, (3 * x**2 - 1) / 2):
+        rates = tuple((other + 0.01 * third)[:, None])
+        size = float((other + 0.01 * third).abs().max())
+        assert float(integral._missed(rates)) == pytest.approx(integral._MISSED * 1e-4 / size)
 
 
 def test_data_units_add_the_transforms_determinant() -> None:

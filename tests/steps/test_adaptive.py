@@ -13,7 +13,7 @@ from oracles import random_mixture
 from undiffuse.errors import InputError
 from undiffuse.model import ScoreModel
 from undiffuse.noise import normal
-from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, rk_step, solve
+from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, Field, Step, rk_step, solve
 from undiffuse.processes import EDM, VE, VP, RectifiedFlow
 from undiffuse.sampling import sample
 from undiffuse.sde import NonlinearSDE
@@ -128,3 +128,22 @@ def test_the_stochastic_one_follows_the_path_that_fixed_steps_follow() -> None:
     runs = [sample(model, method="adaptive_sde", options={"rtol": tol, "atol": tol}, **common) for tol in (0.3, 0.03)]
     far, near = (float((run.x - truth).square().mean().sqrt()) for run in runs)
     assert near < far / 2 and near < 0.05 and runs[0].nfe < runs[1].nfe
+
+
+def test_the_interpolant_of_a_step_is_exact_for_quartics_and_of_fourth_order() -> None:
+    def step(field: Field, x: torch.Tensor, t: float, s: float) -> Step:
+        """The first step that is kept."""
+        found: list[Step] = []
+        solve(DORMAND_PRINCE, field, x, f64(t)[0], f64(s)[0], 1.0, 1.0, first=1.0,
+              judge=lambda step, kept: found.append(step) or torch.zeros(len(x), dtype=torch.float64))
+        return found[0]
+
+    places = (0.0, 0.3, 0.5, 0.9, 1.0)
+    quartic = step(lambda x, t: (4 * t**3 - 6 * t).reshape(-1, 1), f64(0.7)[:, None], 0.0, 2.0)
+    for c in places:
+        assert float(quartic.at(c)) == pytest.approx(0.7 + (2 * c) ** 4 - 3 * (2 * c) ** 2, abs=1e-10)
+    errors = []
+    for h in (0.4, 0.2):
+        one = step(lambda x, t: x * t.cos().reshape(-1, 1), f64(1.0)[:, None], 0.0, h)
+        errors.append(max(abs(float(one.at(c)) - math.exp(math.sin(c * h))) for c in places))
+    assert errors[0] / errors[1] > 0.75 * 2**5

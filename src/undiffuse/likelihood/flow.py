@@ -9,7 +9,7 @@ from torch import Tensor
 
 from undiffuse.likelihood.frame import Frame
 from undiffuse.likelihood.rows import pack_size, packed, pick
-from undiffuse.ode import DORMAND_PRINCE, Solution, solve
+from undiffuse.ode import DORMAND_PRINCE, Solution, Step, solve
 
 
 class Flow:
@@ -39,9 +39,9 @@ class Flow:
         """The conditions of some rows."""
         return pick(self.cond, rows)
 
-    def judge(self, y: Tensor, slope: Tensor, lam: Tensor, error: Tensor) -> Tensor:
+    def judge(self, step: Step, kept: Tensor) -> Tensor:
         """What the error of a step matters, (B,): here nothing."""
-        return torch.zeros_like(lam)
+        return torch.zeros_like(step.s)
 
     def solve(self, y: Tensor, start: Tensor, end: Tensor, rtol: float, atol: float) -> Solution:
         """y at λ = `end` from y at λ = `start`."""

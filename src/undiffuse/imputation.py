@@ -36,6 +36,8 @@ class Linear(Wrapper):
     gaps. For Gaussian data D_y is exact; otherwise the mean is corrected by what the network has learned, V is not.
     """
 
+    takes = ("y",)
+
     def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
         """D_y."""
         D, law = self.inner.denoise(x, t, **cond), self.moments

@@ -150,13 +150,19 @@ class Model(ReverseModel):
 
 
 class Wrapper(Model):
-    """A model made of another one; everything but `denoise` is the inner model's."""
+    """A model made of another one; everything but `denoise` is the inner model's.
+
+    `takes` are conditions that the wrapper keeps to itself, whatever the inner model means by them.
+    """
+
+    takes: tuple[str, ...] = ()
 
     def __init__(self, inner: Model) -> None:
         super().__init__()
         self.inner = inner
         self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
-        self.posterior, self.conditions = inner.posterior, inner.conditions
+        self.posterior = inner.posterior
+        self.conditions = tuple(c for c in inner.conditions if c.name not in self.takes)
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
         self.sampler, self.own = inner.sampler, inner.own
 

@@ -23,7 +23,7 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
 
 KINDS = ("class", "number", "vector", "words")
-RESERVED = ("self", "x", "x_T", "y", "t", "label", "model", "n", "method", "steps", "grid", "seed", "first_index",
+RESERVED = ("self", "x", "x_T", "t", "label", "model", "n", "method", "steps", "grid", "seed", "first_index",
             "trajectory", "t_start", "t_end", "denoise_last", "callback", "block", "noise", "options")
 """Names that mean something else where conditions are given."""
 _WORD = re.compile(r"\w+")

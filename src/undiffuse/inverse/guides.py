@@ -39,6 +39,8 @@ class Guided(Wrapper):
     symmetric, and more than two or three follow its errors.
     """
 
+    takes = ("y",)
+
     def __init__(self, inner: Model, observation: Observation, surrogate: Surrogate, iterations: int = 2) -> None:
         super().__init__(inner)
         self.observation, self.surrogate, self.iterations = observation, surrogate, iterations

@@ -40,6 +40,8 @@ _INNER = 64  # the first stage of noise inside a step
 class Posterior(Wrapper):
     """p(x | y) that is sampled in a way of its own; its denoiser is that of `last`, or of p(x)."""
 
+    takes = ("y",)
+
     def __init__(self, inner: Model, observation: Observation, own: Any, last: Model | None = None) -> None:
         super().__init__(inner)
         self.observation, self.own, self.last = observation, own, last

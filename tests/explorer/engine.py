@@ -38,7 +38,7 @@ def evaluated(expression: str, argument: Any) -> Any:
     """The value of a JavaScript function of (model, argument), in Node where there is one, else in Chromium."""
     harness = (HERE / "parity.js").read_text("utf-8").replace("export ", "")
     setup = f"{script()}\n{harness}\nconst data = {data()};\nconst whole = explorer();\n"
-    setup += "whole.model.setLaws(data.laws, data.digits);\nwhole.model.setScenes(data.scenes);\n"
+    setup += "whole.carry(data);\n"
     if node := shutil.which("node"):
         tail = (
             'const given = JSON.parse(require("fs").readFileSync(0, "utf8"));\n'

@@ -6,6 +6,12 @@ function lawOf(model, {weights, means, covariances, labels}) {
   return new model.Mixture(weights, means.flat(), covariances.map((c) => c.flat()), means[0].length, labels);
 }
 
+// ∇·D from the divergence of the velocity, d σ'/σ + (α' − α σ'/σ) ∇·D.
+function divergence(sde, values, t, d) {
+  const [dalpha, dsigma] = sde.rates(t), rate = dsigma / sde.sigma(t);
+  return values.map((v) => (v - d * rate) / (dalpha - sde.alpha(t) * rate));
+}
+
 const ANSWERS = {
   words(model, {seed, purpose, step, first, count}) {
     const halves = model.words(seed, purpose, step, first, count);
@@ -27,7 +33,7 @@ const ANSWERS = {
     const law = lawOf(model, c.law), sde = model.parseProcess(c.sde), lens = law.at(sde.alpha(c.t), sde.variance(c.t));
     const x = Float64Array.from(c.x.flat()), n = c.x.length, rows = c.x.map((_, i) => i * law.d);
     return flat([rows.map((at) => lens.logProb(x, at)), rows.map((at) => lens.responsibilities(x, at)), lens.score(x, n), lens.denoise(x, n),
-      lens.denoise(x, n, c.label), rows.map((at) => lens.covariance(x, at).covariance), law.moments.mean, [law.deviation]]);
+      lens.denoise(x, n, c.label), divergence(sde, model.divergences({sde, law}, x, n, c.t), c.t, law.d), rows.map((at) => lens.covariance(x, at).covariance), law.moments.mean, [law.deviation]]);
   },
   draws: (model, c) => flat(lawOf(model, c.law).sample(c.n, c.seed, c.first).x),
   posterior(model, c) {

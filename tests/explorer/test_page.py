@@ -13,7 +13,7 @@ from explorer.engine import browser, evaluated
 
 from undiffuse.explorer import page, url, write_page
 
-VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits")
+VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits", "latent", "proof")
 SEEN = "003cga0002eccc0005a0ab000001e920" + "-" * 32
 SCENES = {
     "river": "#v=1&view=river&p=60",
@@ -27,6 +27,12 @@ SCENES = {
     "compare": "#v=1&view=compare&p=30&panes=rectified_flow|cosine&method=ddim",
     "guidance": "#v=1&view=guidance&p=60&w=3&low=0.05&high=0.8",
     "question": "#v=1&view=question&p=60&angle=30&y=0.7&answers=exact",
+    "river, faulty score": "#v=1&view=river&score=half&p=40&n=24&seed=2",
+    "sign lab": "#v=1&view=compare&panes=vp~euler_maruyama~1~both|vp~euler_maruyama~1&n=32&grid=time&p=20",
+    "latent": "#v=1&view=latent&n=16&a=-1,0.4&b=1.2,-0.3",
+    "proof": "#v=1&view=proof&p=50&dt=0.02&t=0.4&law=trimodal&seed=8",
+    "digits, drawn and guided": "#v=1&view=digits&label=2&w=2.5&p=6&n=12",
+    "digits, photocopied": "#v=1&view=digits&label=7&h=0.12&p=5&n=12&seed=3",
     "digits": f"#v=1&view=digits&mode=complete&seen={SEEN}&n=20&seed=4",
 }
 PARTICLES = "() => Array.from(app.view.run.frames ? app.view.run.frames.at(-1) : [])"
@@ -95,7 +101,7 @@ def test_the_copied_python_reproduces_the_particles(name: str, chromium: Any, fi
         assert opened.complaints == [] and opened.page.inner_text(".notice") == ""
     scope: dict[str, Any] = {}
     exec(code, scope)
-    assert len(code.splitlines()) <= 20
+    assert len([line for line in code.splitlines() if line]) <= 20
     assert np.abs(np.asarray(scope["x"]).ravel() - got).max() < 1e-6
 
 
@@ -137,6 +143,61 @@ def test_the_keyboard_does_what_the_pointer_does(chromium: Any, file: Path) -> N
         after = opened.page.evaluate("[app.state.y, app.state.angle]")
         assert after == [pytest.approx(before[0] + 1), before[1] + 5]
         assert "y=" in opened.page.evaluate("location.hash") and opened.complaints == []
+
+
+@pytest.mark.slow
+def test_the_ends_of_a_dropped_path_are_moved_by_keyboard_and_pointer(chromium: Any, file: Path) -> None:
+    with Opened(chromium, file, "#v=1&view=river&p=10&n=8&drop=0.3,0.4") as opened:
+        ends = "() => [app.view.dropped.back.at(-1)[1], app.view.dropped.on.at(-1)[1], app.view.dropped.t]"
+        data, noise, t = opened.page.evaluate(ends)
+        opened.page.focus("button.handle >> nth=1")
+        opened.page.keyboard.press("Shift+ArrowUp")
+        opened.settle()
+        moved, lifted, same = opened.page.evaluate(ends)
+        assert same == t and lifted > noise and moved == pytest.approx(data + 1, abs=2e-3)
+        box = opened.page.locator("button.handle >> nth=2").bounding_box()
+        opened.page.mouse.move(box["x"] + 14, box["y"] + 14)
+        opened.page.mouse.down()
+        opened.page.mouse.move(box["x"] + 14, box["y"] + 74)
+        opened.page.mouse.up()
+        opened.settle()
+        assert opened.page.evaluate(ends)[1] < lifted - 0.2 and opened.complaints == []
+        assert "drop=0.3," in opened.page.evaluate("location.hash")
+
+
+@pytest.mark.slow
+def test_modes_are_edited_by_handles_and_by_numbers(chromium: Any, file: Path) -> None:
+    law = "mix:0.5,-1,0,0.4,0,0.4;0.3,1,0,0.64,0,0.16;0.2,0,1,0.2,0,0.2"
+    with Opened(chromium, file, f"#v=1&view=cloud&p=20&n=8&edit=2&law={law}") as opened:
+        mode = "(k) => undiffuse.model.modeOf(app.view.scene.law, k)"
+        for nth, key in ((3, "ArrowRight"), (3, "ArrowUp"), (5, "ArrowRight")):
+            opened.page.focus(f"button.handle >> nth={nth}")
+            opened.page.keyboard.press(key)
+        found = opened.page.evaluate(mode, 1)
+        wanted = {"weight": 0.32, "x": 1, "y": 0, "long": 0.85, "wide": 0.4, "angle": 5}
+        assert found == pytest.approx(wanted, abs=2e-3)
+        assert opened.page.evaluate(mode, 0)["weight"] == pytest.approx(0.5 / 0.7 * 0.68, abs=1e-3)
+        opened.page.fill("[aria-label='Its width across, exact value']", "0.5")
+        opened.page.keyboard.press("Tab")
+        assert opened.page.evaluate(mode, 1)["wide"] == pytest.approx(0.5, abs=1e-3)
+        opened.page.click("text=Another mode")
+        assert opened.page.evaluate("[app.view.scene.law.K, app.state.edit]") == [4, 4]
+        opened.page.click("text=Remove this one")
+        assert opened.page.evaluate("app.view.scene.law.K") == 3 and opened.complaints == []
+        state = opened.page.evaluate("() => undiffuse.model.parse(location.hash).state.law === app.state.law")
+        assert state is True
+
+
+@pytest.mark.slow
+def test_what_the_score_explains_of_an_increment_is_what_is_taken_away(chromium: Any, file: Path) -> None:
+    slope = "() => [app.view.slope().value, app.view.slope().error, -app.view.g * app.view.length]"
+    with Opened(chromium, file, "#v=1&view=proof&p=20000&dt=0.005") as opened:
+        value, error, expected = opened.page.evaluate(slope)
+        assert abs(value - expected) < 3 * error and value < -5 * error
+        opened.page.check("#c-minus")
+        value, error, _ = opened.page.evaluate(slope)
+        assert abs(value) < 3 * error and "minus=1" in opened.page.evaluate("location.hash")
+        assert opened.complaints == []
 
 
 @pytest.mark.slow
@@ -212,7 +273,8 @@ RANDOM_STATES = """(model, seed) => {
     cloud: ["swiss", "points:0.07", "mix:1,0,0,1,0.1,2"]};
   const texts = {law: (view) => pick((laws[view] ?? laws[model.WANTED[view]?.includes(1) ? "river" : "cloud"])),
     sde: () => pick(["vp", "ve:0.02,30", "subvp:0.1,9.5", "rectified_flow", "ou:0.7,1.1"]),
-    drop: () => pick(["", "0.4,-1.2"]), panes: () => pick(["vp|ve", "vp~heun~0|edm:40|cosine:0.01"]),
+    drop: () => pick(["", "0.4,-1.2"]), a: () => pick(["", "0.4,-1.2"]), b: () => pick(["", "-1,2.5"]),
+    panes: () => pick(["vp|ve", "vp~heun~0|edm:40|cosine:0.01"]),
     seen: () => pick(["", "0g".repeat(32), "-8".repeat(32)])};
   const value = (key, field, view) => ({
     number: () => Number((field.low + next() * (field.high - field.low)).toPrecision(5)),

@@ -193,6 +193,7 @@ def seen(case: Case) -> list[Any]:
         model.score(x, t),
         model.denoise(x, t),
         model.denoise(x, t, label=0),
+        model.divergence(x, t),
         model.covariance(x, t),
         law.mean,
         model.sigma_data,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import string
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from undiffuse.exact import Mixture
 
 Array = NDArray[np.float64]
 _RIDGE = 0.01
+_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "!#%*+-./:"
 
 
 class Parts(NamedTuple):
@@ -58,6 +60,15 @@ def digits_data() -> str:
     rows, columns = np.tril_indices(64)
     packed = np.concatenate([means.ravel(), covariances[:, rows, columns].ravel()]).astype("<f2")
     return base64.b64encode(packed.tobytes()).decode("ascii")
+
+
+def training_data() -> str:
+    """All training digits in letters: two for each three of the 64 grey levels, the class and a 0, all below 17."""
+    data = digits()
+    assert data.y is not None
+    rows = torch.cat([data.x.flatten(1).long(), data.y.long()[:, None], torch.zeros(len(data.x), 1).long()], 1)
+    triples = (rows.reshape(-1, 3) * torch.tensor([1, 17, 17 * 17])).sum(1).tolist()
+    return "".join(_LETTERS[v // len(_LETTERS)] + _LETTERS[v % len(_LETTERS)] for v in triples)
 
 
 @cache

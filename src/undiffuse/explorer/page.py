@@ -14,9 +14,9 @@ from urllib.parse import quote
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.explorer.bundle import bundle, sources
-from undiffuse.explorer.laws import digits_data, laws
+from undiffuse.explorer.laws import digits_data, laws, training_data
 
-VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits")
+VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits", "latent", "proof")
 
 
 def page() -> str:
@@ -33,7 +33,7 @@ def script() -> str:
 @cache
 def data() -> str:
     """What the page knows of laws and digits, as JSON that cannot close its element."""
-    known = {"laws": laws(), "digits": digits_data(), "scenes": scenes()}
+    known = {"laws": laws(), "digits": digits_data(), "training": training_data(), "scenes": scenes()}
     return json.dumps(known, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,8 +1,10 @@
 // V2 Cloud: particles in the plane over the contours of the exact law.
+import {FAULTS} from "./museum.js";
 import {Frame, axes} from "./pen.js";
 import {arrows, contours, densityGrid, dots, heat} from "./paint.js";
 import {SIMULATED, percent, runOf, sceneOf, signed, workOn, ForwardRun, seenAt} from "./scene.js";
-import {formatLaw} from "./laws.js";
+import {driftOf} from "./sampling.js";
+import {drawGrips, grips} from "./grips.js";
 import {Mixture} from "./mixture.js";
 import {owners, slicedW2, weightError} from "./metrics.js";
 
@@ -30,19 +32,14 @@ export function planeGrid(lens, frame, c, n = 64, label = null) {
   return densityGrid(scaled, nx, ny, (x, at) => lens.logProb(x, at, label));
 }
 
-// The vector fields that can be shown, as functions of points (n, 2) at time t.
+// The vector fields that can be shown, as functions of points (n, 2) at time t; the ODE and the SDE run backwards.
 function fieldOf(name, {model, sde}, t, eta) {
-  const {alpha, sigma} = sde.node(t),
-    [dalpha, dsigma] = sde.rates(t),
-    g2 = sde.g2(t);
+  const {alpha, sigma} = sde.node(t);
+  if (name === "velocity" || name === "drift")
+    return (x, n) => driftOf(model, x, n, t, name === "drift" ? eta : 0).map((v) => -v);
   return (x, n) => {
     const D = model.denoise(x, n, t);
-    return x.map((value, j) => {
-      const eps = (value - alpha * D[j]) / sigma;
-      if (name === "score") return -eps / sigma;
-      if (name === "denoiser") return D[j] - value;
-      return -(dalpha * D[j] + (dsigma + (name === "drift" ? (0.5 * eta * eta * g2) / sigma : 0)) * eps);
-    });
+    return x.map((value, j) => (name === "denoiser" ? D[j] - value : (alpha * D[j] - value) / sigma ** 2));
   };
 }
 
@@ -51,11 +48,11 @@ export class Cloud {
     this.app = app;
   }
 
-  static controls = ["law", "edit", ...SIMULATED, "arrows", "trails", "scale", "gamma"];
+  static controls = ["law", "edit", "score", ...SIMULATED, "arrows", "trails", "scale", "gamma"];
 
   set(state) {
-    const {law, sde, method, eta, corr, r, n, grid, path, dir, p, seed, scale} = state;
-    const key = [law, sde, method, eta, corr, r, n, grid, path, dir, p, seed, scale].join();
+    const {law, sde, method, eta, corr, r, n, grid, path, dir, p, seed, scale, score} = state;
+    const key = [law, sde, method, eta, corr, r, n, grid, path, dir, p, seed, scale, score].join();
     this.state = state;
     if (key === this.key) return;
     Object.assign(this, {key, scene: sceneOf(state), distances: new Map()});
@@ -94,6 +91,7 @@ export class Cloud {
       this.drawParticles(pen, frame, c);
       if (state.arrows !== "none") this.drawArrows(pen, frame, t, c);
       if (this.probe) this.drawProbe(pen, frame, t, c);
+      drawGrips(pen, frame, state, law, this.grip);
     });
     axes(pen, frame, {x: c === 1 ? "x₁" : "x₁, scaled", y: c === 1 ? "x₂" : "x₂, scaled"});
   }
@@ -217,8 +215,9 @@ export class Cloud {
   }
 
   sentence() {
+    if (this.state.score !== "exact") return FAULTS[this.state.score][1];
     if (this.state.edit)
-      return "Move the modes: law, score and particles follow, because all of them are known in closed form.";
+      return "Move, turn and weigh the modes: law, score and particles follow, for all of them are known in closed form.";
     if (this.state.dir === "forward")
       return "Data dissolve: the contours are the exact law at every moment, the dots a simulation of the forward process.";
     return "Each dot is a particle on its way from noise to data; half, 80, 95 and 99 % of the exact law lie inside the blue lines.";
@@ -241,41 +240,14 @@ export class Cloud {
     };
   }
 
-  // The modes, where they are at time t; a law of many components is not for moving.
-  handles() {
-    const {law, sde, unit} = this.scene;
-    if (!this.state.edit || law.K > 12) return [];
-    const t = this.seenT,
-      scale = unit(t) * Math.max(0.05, sde.alpha(t));
-    return Array.from({length: law.K}, (_, k) => {
-      const value = [law.means[2 * k], law.means[2 * k + 1]],
-        {frame} = this;
-      const set = (x, y) => this.moveMode(k, x, y);
-      return {
-        name: `Mode ${k + 1}`,
-        value,
-        step: [0.1, 0.1],
-        set,
-        at: [frame.X(scale * value[0]), frame.Y(scale * value[1])],
-        move: (px, py) => set(...frame.at(px, py).map((v) => v / scale)),
-      };
-    });
+  // A law is edited where its modes are at the time of the cursor.
+  get grip() {
+    const {sde, unit} = this.scene;
+    return unit(this.seenT) * Math.max(0.05, sde.alpha(this.seenT));
   }
 
-  moveMode(k, x, y) {
-    const {law} = this.scene,
-      means = Float64Array.from(law.means);
-    means.set(
-      [x, y].map((v) => Math.min(6, Math.max(-6, v))),
-      2 * k,
-    );
-    const moved = new Mixture(
-      law.weights,
-      means,
-      Array.from({length: law.K}, (_, j) => law.covariance(j)),
-      2,
-    );
-    this.app.set({law: formatLaw(moved)});
+  handles() {
+    return grips(this.app, this.frame, this.state, this.scene.law, this.grip);
   }
 
   click(px, py) {

@@ -3,6 +3,7 @@ import {Frame, axes, ticks} from "./pen.js";
 import {heat} from "./paint.js";
 import {drawPaths, reach, riverGrid} from "./riverbed.js";
 import {keyOf, runOf, sceneOf, signed, workOn} from "./scene.js";
+import {FAULTS} from "./museum.js";
 import {METHODS} from "./steps.js";
 import {PROCESSES} from "./processes.js";
 import {owners, quantiles, w1} from "./metrics.js";
@@ -24,8 +25,8 @@ export class Compare {
     this.run = this.panes[0].run;
   }
 
-  pane(state, sde, method = state.method, eta = state.eta) {
-    const scene = sceneOf({...state, sde}),
+  pane(state, sde, method = state.method, eta = state.eta, score = "exact") {
+    const scene = sceneOf({...state, sde, score}),
       run = runOf({...state, sde}, scene.model, {method, eta: Number(eta)});
     return {
       sde,
@@ -37,6 +38,7 @@ export class Compare {
       own: null,
       title: PROCESSES[sde.split(":")[0]][0].replace(/.*\((.*)\)/, "$1"),
       dynamics: METHODS[method].sde && eta > 0 ? `SDE, η = ${eta}` : "ODE",
+      score,
     };
   }
 
@@ -49,7 +51,8 @@ export class Compare {
 
   layout(pen) {
     const n = this.panes.length,
-      across = pen.small ? (n > 1 ? 2 : 1) : n === 4 ? 4 : n,
+      faulty = this.faulty,
+      across = pen.small || (faulty && n === 4) ? Math.min(2, n) : n,
       down = Math.ceil(n / across),
       left = 44,
       gap = pen.small ? 26 : 30;
@@ -58,13 +61,23 @@ export class Compare {
     return this.panes.map((_, i) => {
       const x = left + (i % across) * (w + gap),
         y = Math.floor(i / across) * h,
-        lower = pen.small ? 34 : Math.min(120, 0.24 * h);
+        lower = faulty ? 0 : pen.small ? 34 : Math.min(120, 0.24 * h);
       return {
-        river: [x, y + 26, w, h - lower - (pen.small ? 62 : 108)],
+        river: [x, y + 26, w, h - lower - (pen.small || faulty ? 62 : 108)],
         curve: [x, y + h - lower - (pen.small ? 18 : 40), w, lower],
         first: i % across === 0,
       };
     });
+  }
+
+  // Panes with a mistake in them stand in a square, and need no curves below: they differ in nothing else.
+  get faulty() {
+    return this.panes.some(({score}) => score !== "exact");
+  }
+
+  headOf({title, dynamics, score}) {
+    if (!this.faulty) return `${title} · ${dynamics}`;
+    return score === "exact" ? "Everything right" : FAULTS[score][0].replace(/^./, (c) => c.toUpperCase());
   }
 
   draw(pen) {
@@ -102,12 +115,12 @@ export class Compare {
       ],
       {colour: pen.ink, width: 1.3},
     );
-    pen.text(`${pane.title} · ${pane.dynamics}`, frame.x, frame.y - 9, {size: pen.small ? 11 : 13, colour: pen.ink});
+    pen.text(this.headOf(pane), frame.x, frame.y - 9, {size: pen.small ? 11 : 13, colour: pen.ink});
     axes(pen, new Frame(...river, 0, warp ? 1 : scene.sde.T, -height, height), {
       yTicks: first ? ticks(-height, height, 4) : [],
       ...this.names(scene, warp, pen),
     });
-    this.drawCurves(pen, scene, new Frame(...curve, 0, scene.sde.T, 0, 1.08), first);
+    if (!this.faulty) this.drawCurves(pen, scene, new Frame(...curve, 0, scene.sde.T, 0, 1.08), first);
   }
 
   names(scene, warp, pen) {
@@ -168,13 +181,15 @@ export class Compare {
   }
 
   numbers() {
-    return this.panes.map(({title, dynamics, run, wanted}) => [
-      `${title}, ${dynamics}: W₁ of the samples`,
-      run.done ? w1(run.x, wanted).toFixed(3) : "…",
+    return this.panes.map(({run, wanted, ...pane}) => [
+      `${this.headOf(pane)}: W₁ of the samples`,
+      run.done ? figure(w1(run.x, wanted)) : "…",
     ]);
   }
 
   sentence() {
+    if (this.faulty)
+      return "Two signs can each be right or wrong in the reverse SDE: only one of the four rivers flows to the data.";
     const same = new Set(this.panes.map(({sde}) => sde)).size === 1;
     if (same)
       return "One process, several dynamics: the paths differ, the blue law behind them is the same at every time.";
@@ -191,11 +206,13 @@ export class Compare {
 
   rows() {
     return {
-      head: ["particle", ...this.panes.map(({title, dynamics}) => `${title}, ${dynamics}`)],
+      head: ["particle", ...this.panes.map((pane) => this.headOf(pane))],
       rows: Array.from({length: this.state.p}, (_, i) => [i, ...this.panes.map(({run}) => run.x[i])]),
     };
   }
 }
+
+const figure = (value) => (value < 1000 ? value.toFixed(3) : value.toPrecision(2));
 
 // A frame whose horizontal place is a function of time.
 function warped(frame, warp) {

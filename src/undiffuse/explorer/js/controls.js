@@ -1,20 +1,25 @@
 // The rail of controls: native elements with a label, a number box, a reset and a line that says what it does.
 import {button, el} from "./dom.js";
-import {PROCESSES, formatProcess} from "./processes.js";
+import {lawControls, modeControls} from "./lawcontrols.js";
+import {menu} from "./menu.js";
+import {paneControls, processControls} from "./processcontrols.js";
 import {FIELDS, WANTED, defaults} from "./state.js";
-import {lawDimension, lawNames, lawTitle, parseLaw} from "./laws.js";
+import {lawDimension, parseLaw} from "./laws.js";
 import {LABELS} from "./labels.js";
+import {pointsOf} from "./points.js";
+import {MOST_MODES, editedMode} from "./modes.js";
 
 const HAS_ETA = new Set(["euler_maruyama", "ancestral", "dpmpp_2m_sde"]);
 
 // Controls that would do nothing are not shown.
 function needed(key, state) {
   if (state.view === "digits" && state.mode === "complete")
-    return !["label", "p"].includes(key) && (key !== "eta" || HAS_ETA.has(state.method));
+    return !["label", "p", "w", "h", "near"].includes(key) && (key !== "eta" || HAS_ETA.has(state.method));
   if (state.view === "digits" && key === "std") return false;
   if (key === "eta") return HAS_ETA.has(state.method) && state.dir === "reverse";
   if (key === "r" || key === "corr") return state.method === "predictor_corrector" && state.dir === "reverse";
-  if (["method", "grid", "path"].includes(key)) return state.dir === "reverse";
+  if (["method", "grid", "path", "score"].includes(key)) return state.dir === "reverse";
+  if (key === "edit") return parseLaw(state.law).K <= MOST_MODES;
   if (key === "zeta") return state.answers.includes("dps");
   return true;
 }
@@ -76,6 +81,7 @@ export class Rail {
       least = low,
       most = high,
       whole = false,
+      reset: canReset = true,
     },
   ) {
     const id = `c-${c.key}`,
@@ -103,7 +109,7 @@ export class Rail {
       range.value = read(value);
       range.setAttribute("aria-valuetext", `${c.label} ${short(value)}`);
       if (document.activeElement !== box) box.value = short(value);
-      reset.style.visibility = value === get(defaults(state.view)) ? "hidden" : "visible";
+      reset.style.visibility = !canReset || value === get(defaults(state.view)) ? "hidden" : "visible";
     });
   }
 }
@@ -111,27 +117,8 @@ export class Rail {
 const short = (value) => String(Number(value.toPrecision(5)));
 const lawShape = (state) =>
   WANTED[state.view]
-    ? `${lawDimension(state.law)},${parseLaw(state.law).classes},${state.law.startsWith("mix:")},${state.law.split(":")[0] === "points"}`
+    ? `${lawDimension(state.law)},${parseLaw(state.law).classes},${state.law.startsWith("mix:")},${editedMode(state) === null ? "" : parseLaw(state.law).K},${state.law.split(":")[0] === "points"}`
     : "";
-
-function menu(rail, c, options, get = (s) => s[c.key], set = c.set) {
-  const select = el("select", {
-    "id": `c-${c.key}`,
-    "aria-describedby": `c-${c.key}-hint`,
-    "onchange": () => set(select.value),
-  });
-  const groups = new Map();
-  for (const [value, text, group] of options) {
-    if (group && !groups.has(group)) {
-      groups.set(group, el("optgroup", {label: group}));
-      select.append(groups.get(group));
-    }
-    (group ? groups.get(group) : select).append(el("option", {value, text}));
-  }
-  return rail.row(c, [select], (state) => {
-    select.value = get(state);
-  });
-}
 
 const KINDS = {
   choice: (rail, c) => [menu(rail, c, c.extra)],
@@ -248,93 +235,28 @@ const KINDS = {
       menu(rail, c, [["all", "all data", ""], ...Array.from({length: n}, (_, k) => [String(k), `class ${k + 1}`, ""])]),
     ];
   },
-  panes: paneControls,
-};
-
-function lawControls(rail, c) {
-  const names = WANTED[c.state.view].flatMap((d) => lawNames(d)).map((name) => [name, lawTitle(name), ""]);
-  const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Your own mixture", ""]] : [];
-  const parts = [menu(rail, c, [...names, ...own], (s) => (s.law.startsWith("mix:") ? s.law : s.law.split(":")[0]))];
-  if (c.state.law.split(":")[0] === "points") {
-    const width = {
-      key: "width",
-      label: "Width of a component",
-      hint: "Towards 0 the law is its training points: the sampler becomes a photocopier.",
-    };
-    parts.push(
-      rail.slider(width, {
-        low: 0.01,
-        high: 0.6,
-        step: 0.01,
-        get: (s) => Number(s.law.split(":")[1] ?? 0.1),
-        set: (v) => rail.app.set({law: `points:${v}`}),
+  point: (rail, c) => {
+    const boxes = [0, 1].map((j) =>
+      el("input", {
+        "type": "number",
+        "step": "any",
+        "min": -6,
+        "max": 6,
+        "id": j ? null : `c-${c.key}`,
+        "aria-label": `${c.label}, x${"₁₂"[j]}`,
+        "aria-describedby": `c-${c.key}-hint`,
+        "onchange": () => c.set(boxes.map((box) => Math.min(6, Math.max(-6, box.valueAsNumber || 0))).join()),
       }),
     );
-  }
-  return parts;
-}
-
-function processControls(rail, c) {
-  const parts = [
-    menu(
-      rail,
-      c,
-      Object.entries(PROCESSES).map(([name, [title]]) => [name, title, ""]),
-      (s) => s.sde.split(":")[0],
-    ),
-  ];
-  const [name] = c.state.sde.split(":"),
-    [, params] = PROCESSES[name];
-  params.forEach(([param, value, low, high], i) => {
-    const get = (s) =>
-      s.sde.startsWith(name) && s.sde.includes(":") ? Number(s.sde.split(":")[1].split(",")[i] ?? value) : value;
-    const set = (v) => {
-      const args = params.map(([, own], j) =>
-        j === i ? v : Number(rail.app.state.sde.split(":")[1]?.split(",")[j] ?? own),
-      );
-      rail.app.set({
-        sde: formatProcess(
-          name,
-          args.map((a) => Number(a.toPrecision(4))),
-        ),
-      });
-    };
-    parts.push(
-      rail.slider(
-        {
-          key: param,
-          label: param.replace("_min", " min").replace("_max", " max").replace("beta", "β").replace("sigma", "σ"),
-          hint: `A parameter of the process, ${low} to ${high}.`,
-        },
-        {low, high, step: (high - low) / 200, get, set},
-      ),
-    );
-  });
-  return parts;
-}
-
-// One menu a pane, with the processes and the three dynamics that share their marginals.
-function paneControls(rail, c) {
-  const dynamics = [
-    ["~euler_maruyama~0", "ODE"],
-    ["~euler_maruyama~1", "SDE"],
-    ["~euler_maruyama~2", "SDE, twice the noise"],
-  ];
-  const options = [
-    ["", "nothing", ""],
-    ...Object.entries(PROCESSES).map(([name, [title]]) => [name, title, "The same sampler"]),
-    ...dynamics.map(([tail, title]) => [`vp${tail}`, `VP, ${title}`, "The same process"]),
-  ];
-  return [0, 1, 2, 3].map((i) => {
-    const get = (s) => s.panes.split("|")[i] ?? "",
-      here = get(c.state);
-    const known = options.some(([value]) => value === here) ? options : [...options, [here, here, ""]];
-    const set = (value) => {
-      const panes = [0, 1, 2, 3]
-        .map((j) => (j === i ? value : (rail.app.state.panes.split("|")[j] ?? "")))
-        .filter(Boolean);
-      if (panes.length) c.set(panes.join("|"));
-    };
-    return menu(rail, {...c, key: `pane${i}`, label: `Pane ${i + 1}`}, known, get, set);
-  });
-}
+    return [
+      rail.row(c, [el("div", {className: "pair"}, ...boxes)], (state) => {
+        const point = pointsOf(state, parseLaw(state.law))["ab".indexOf(c.key)];
+        boxes.forEach((box, j) => {
+          if (document.activeElement !== box) box.value = short(point[j]);
+        });
+      }),
+    ];
+  },
+  panes: paneControls,
+  modes: modeControls,
+};

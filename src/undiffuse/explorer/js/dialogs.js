@@ -9,7 +9,7 @@ const SHORTCUTS = [
   ["← →", "one step back, one step on"],
   ["[ ]", "half as many steps, twice as many"],
   ["R", "another seed"],
-  ["1 … 7", "the views"],
+  ["1 … 9", "the views"],
   ["S", "scenes"],
   ["P", "this scene in Python"],
   ["T", "the numbers as a table"],

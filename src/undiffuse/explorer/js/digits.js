@@ -3,6 +3,8 @@ import {keyOf, percent, runOf, seenAt, signed, workOn} from "./scene.js";
 import {digitsLaw} from "./laws.js";
 import {exactModel} from "./sampling.js";
 import {parseProcess} from "./processes.js";
+import {guided} from "./guide.js";
+import {kernelLaw, middleDistance, nearest, spacingOf, training} from "./training.js";
 import {seenPixels} from "./python.js";
 
 const SIDE = 8,
@@ -14,19 +16,31 @@ export class Digits {
     this.app = app;
   }
 
-  static controls = ["mode", "label", "p", "sde", "method", "eta", "n", "grid", "std", "seed"];
+  static controls = ["mode", "label", "w", "h", "near", "p", "sde", "method", "eta", "n", "grid", "std", "seed"];
 
   set(state) {
-    const key = keyOf(state, "t");
+    const key = keyOf(state, "t", "near");
     this.state = state;
     if (key === this.key) return;
     this.key = key;
     this.law = digitsLaw();
     this.scene = {sde: parseProcess(state.sde)};
-    this.run = null;
+    this.run = this.found = null;
     if (state.mode === "complete") this.ask(state);
-    else
-      this.run = runOf({...state, p: Math.min(36, state.p)}, exactModel(this.law.given(state.label), this.scene.sde));
+    else this.run = runOf({...state, p: Math.min(36, state.p)}, this.model(state));
+  }
+
+  // The law that digits are drawn from, and its model: of one class, or guided towards it.
+  model({label, w, h}) {
+    const {sde} = this.scene;
+    this.drawn = h ? kernelLaw(h) : this.law;
+    return w === 1 ? exactModel(this.drawn.given(label), sde) : guided(this.drawn, sde, {label, w});
+  }
+
+  // The nearest training digits of the drawn ones.
+  get neighbours() {
+    this.found ??= Array.from({length: this.run.n}, (_, i) => nearest(this.run.x, 64 * i));
+    return this.found;
   }
 
   get t() {
@@ -68,17 +82,7 @@ export class Digits {
         `rgb(${grey},${grey},${grey})`,
       );
     }
-    if (border)
-      pen.line(
-        [
-          [px, py],
-          [px + size, py],
-          [px + size, py + size],
-          [px, py + size],
-          [px, py],
-        ],
-        {colour: pen.rule},
-      );
+    if (border) pen.outline(px, py, size, pen.rule);
   }
 
   draw(pen) {
@@ -89,14 +93,28 @@ export class Digits {
   drawSamples(pen) {
     const n = this.run.n,
       strip = pen.small ? 92 : 118,
-      across = Math.ceil(Math.sqrt((n * (pen.w - 24)) / (pen.h - strip))),
+      pair = this.state.near ? 2 : 1,
+      across = Math.max(1, Math.round(Math.sqrt((n * (pen.w - 24)) / (pen.h - strip) / pair))),
       down = Math.ceil(n / across);
-    const size = Math.min((pen.w - 24) / across, (pen.h - strip) / down) - 8,
+    const size = Math.min((pen.w - 24) / across / pair - 8, (pen.h - strip) / down - 8),
       x = seenAt(this.run, this.t),
-      left = (pen.w - across * (size + 8)) / 2;
-    for (let i = 0; i < n; i++)
-      this.image(pen, x, 64 * i, left + (i % across) * (size + 8), 4 + Math.floor(i / across) * (size + 8), size);
+      wide = pair * size + (pair > 1 ? 14 : 8),
+      left = (pen.w - across * wide) / 2;
+    for (let i = 0; i < n; i++) {
+      const px = left + (i % across) * wide,
+        py = 4 + Math.floor(i / across) * (size + 8);
+      this.image(pen, x, 64 * i, px, py, size);
+      if (pair > 1) this.drawNeighbour(pen, i, px + size + 2, py, size);
+    }
     this.drawStrips(pen, pen.h - strip + 12, strip - 16);
+  }
+
+  // The training digit that is nearest to a drawn one, framed in blue: what is real.
+  drawNeighbour(pen, i, px, py, size) {
+    if (!this.run.done) return;
+    const inset = size * 0.16;
+    this.image(pen, training().x, 64 * this.neighbours[i].index, px + inset / 2, py + inset, size - 2 * inset);
+    pen.outline(px + inset / 2, py + inset, size - 2 * inset, pen.real);
   }
 
   // The first digit's way: x_t above, E[x_0 | x_t] below.
@@ -147,16 +165,7 @@ export class Digits {
       const grey = Math.round(255 * (pen.dark ? level : 1 - level));
       pen.box(x, y, cell - 1, cell - 1, c === "-" ? pen.rule : `rgb(${grey},${grey},${grey})`, c === "-" ? 0.55 : 1);
     }
-    pen.line(
-      [
-        [left, top],
-        [left + big, top],
-        [left + big, top + big],
-        [left, top + big],
-        [left, top],
-      ],
-      {colour: pen.rule},
-    );
+    pen.outline(left, top, big, pen.rule);
   }
 
   drawClasses(pen, {x, y, w, h}) {
@@ -227,7 +236,7 @@ export class Digits {
   }
 
   logProbs() {
-    const lens = this.law.at();
+    const lens = this.drawn.at();
     return Array.from({length: this.run.n}, (_, i) => lens.logProb(this.run.x, 64 * i));
   }
 
@@ -245,6 +254,8 @@ export class Digits {
     return [
       ["log p of a digit, mean", signed(values.reduce((a, b) => a + b, 0) / values.length, 1)],
       ["Seen as the class asked for", percent(right)],
+      ["Distance to the nearest training digit", middleDistance(this.neighbours).toFixed(2)],
+      ["between training digits", spacingOf(this.state.label).toFixed(2)],
       ["Evaluations a digit", String(this.run.calls)],
     ];
   }
@@ -257,6 +268,10 @@ export class Digits {
   sentence() {
     if (this.state.mode === "complete")
       return "Paint a part of a digit: which digit it is, and what the rest looks like, follow exactly from the mixture.";
+    if (this.state.h)
+      return "Every training digit is a component of the law: the narrower they are, the more each draw copies its neighbour in blue.";
+    if (this.state.w > 1)
+      return "Guidance pushes away from the other nine Gaussians; as the classes hardly overlap, it has little left to say.";
     return "Real digits have given ten Gaussians of 64 pixels; the score of their diffusion is exact, and so are these samples' odds.";
   }
 

@@ -20,6 +20,7 @@ export class Handles {
       button.handle = handle;
       button.style.transform = `translate(${handle.at[0] - 14}px, ${handle.at[1] - 14}px)`;
       button.classList.toggle("faint", handle.show === false);
+      button.classList.toggle("small", Boolean(handle.small));
       button.setAttribute(
         "aria-label",
         `${handle.name} at ${handle.value.map((v) => Number(v.toPrecision(3))).join(", ")}; arrow keys move it`,

@@ -29,7 +29,7 @@ export class Lab {
       key = keyOf(state, "t", "n", "method", "path");
     this.state = state;
     if (key !== this.key) {
-      Object.assign(this, {key, scene: sceneOf(state), points: [], floor: null});
+      Object.assign(this, {key, scene: sceneOf({...state, score: "exact"}), points: [], floor: null});
       this.start(state);
     }
     const pathKey = `${key} ${method}`;

@@ -2,6 +2,7 @@
 import {GRIDS} from "./grid.js";
 import {METHODS} from "./steps.js";
 import {ANSWERS} from "./guide.js";
+import {FAULTS} from "./museum.js";
 
 const methodOptions = Object.entries(METHODS).map(([name, m]) => [
   name,
@@ -14,6 +15,18 @@ export const LABELS = {
   law: ["Law of the data", "The distribution that is to be sampled, known exactly.", "law"],
   sde: ["Process", "How data are turned into noise: x = α(t) x₀ + σ(t) ε.", "process"],
   method: ["Sampler", "How the reverse SDE or the ODE is integrated.", "choice", methodOptions],
+  score: [
+    "Score and drift",
+    "As they are, or with a mistake that is easily made.",
+    "choice",
+    Object.entries(FAULTS).map(([name, [label]]) => [name, label, name === "exact" ? "" : "With a mistake"]),
+  ],
+  cells: [
+    "Fokker–Planck cells",
+    "Solve the equation of the density on so many cells and lay it over the exact law; 0: do not.",
+    "slider",
+    10,
+  ],
   eta: ["Noise η", "0 is the ODE, 1 Anderson's reverse SDE; the law at every time stays the same.", "slider", 0.05],
   corr: ["Corrections a step", "Langevin steps after every prediction.", "slider", 1],
   r: ["Signal to noise r", "The size of a Langevin correction.", "slider", 0.01],
@@ -75,7 +88,7 @@ export const LABELS = {
     ],
   ],
   trails: ["Trails", "The last part of every path.", "flag"],
-  edit: ["Move the modes", "Drag the modes, or use the arrow keys on them.", "flag"],
+  edit: ["Edit the law", "Drag a mode, the ends of its axes and its weight, use the arrow keys on them, or type.", "modes"],
   axis: [
     "Axis",
     "Time, or log-SNR, in which all processes are one.",
@@ -112,6 +125,17 @@ export const LABELS = {
     "ticks",
     Object.entries(ANSWERS).map(([k, v]) => [k, v, ""]),
   ],
+  h: [
+    "Bandwidth of the training digits",
+    "0: one Gaussian a class. More: one component of this deviation for every training digit, a photocopier.",
+    "slider",
+    0.02,
+  ],
+  near: ["Nearest training digit", "Beside every drawn digit the real one that is nearest to it.", "flag"],
+  a: ["Point a", "Its way to the noise and its likelihood are followed.", "point"],
+  b: ["Point b", "The other end of what lies between the latents.", "point"],
+  dt: ["Step dt / T", "One step of the forward process, from exact draws.", "slider", 0.001],
+  minus: ["Add g s dt", "Take away what the score says of the increment: its mean −g s dt.", "flag"],
   mode: [
     "Task",
     "Draw digits, or complete what is painted.",

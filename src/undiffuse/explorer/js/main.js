@@ -5,7 +5,9 @@ import {Compare} from "./compare.js";
 import {Digits} from "./digits.js";
 import {Guidance} from "./guidance.js";
 import {Lab} from "./lab.js";
+import {Latent} from "./latent.js";
 import {Own} from "./own.js";
+import {Proof} from "./proof.js";
 import {Question} from "./question.js";
 import {River} from "./river.js";
 import {setLaws} from "./laws.js";
@@ -24,6 +26,12 @@ import * as python from "./python.js";
 import * as presets from "./presets.js";
 import * as errors from "./errors.js";
 import * as linalg from "./linalg.js";
+import * as trainingOf from "./training.js";
+import * as modes from "./modes.js";
+import * as likelihood from "./likelihood.js";
+import * as fokker from "./fokker.js";
+import * as flows from "./flow.js";
+import * as riverbed from "./riverbed.js";
 
 export const model = {
   ...noise,
@@ -40,6 +48,12 @@ export const model = {
   ...python,
   ...presets,
   ...linalg,
+  ...fokker,
+  ...likelihood,
+  ...modes,
+  ...trainingOf,
+  ...flows,
+  ...riverbed,
   ...errors,
 };
 
@@ -51,12 +65,20 @@ const VIEWS = {
   guidance: Guidance,
   question: Question,
   digits: Digits,
+  latent: Latent,
+  proof: Proof,
 };
 
-// The page inside `root`; `data` is what Python has put into it: {laws, digits, scenes}.
+// What Python has put into the page: {laws, digits, training, scenes}.
+export function carry({laws, digits, training, scenes}) {
+  setLaws(laws, digits);
+  trainingOf.setTraining(training);
+  presets.setScenes(scenes);
+}
+
+// The page inside `root`, with such data.
 export function page(root, data, options = {}) {
-  setLaws(data.laws, data.digits);
-  presets.setScenes(data.scenes);
+  carry(data);
   root.classList.add("explorer");
   root.classList.toggle("embedded", Boolean(options.embed));
   return new App(root, options.own ? {...VIEWS, own: Own} : VIEWS, {...options, data});

@@ -12,8 +12,9 @@ export class Mixture {
     this.weights = Float64Array.from(weights, (w) => w / total);
     Object.assign(this, {d, K: weights.length, means: Float64Array.from(means), labels});
     this.isotropic = covariances.every((c) => typeof c === "number");
+    const upright = identity(d);
     this.frames = Array.from(covariances, (c) =>
-      typeof c === "number" ? {basis: identity(d), values: new Float64Array(d).fill(c)} : c.basis ? c : eigen(c, d),
+      typeof c === "number" ? {basis: upright, values: new Float64Array(d).fill(c)} : c.basis ? c : eigen(c, d),
     );
     this.centres = this.frames.map((frame, k) => rotated(frame.basis, this.mean(k), d));
     this.classes = labels ? Math.max(...labels) + 1 : 0;
@@ -26,6 +27,11 @@ export class Mixture {
   covariance(k) {
     this.matrices ??= [];
     return (this.matrices[k] ??= scaledFrame(this.frames[k], (value) => value, this.d));
+  }
+
+  // What the constructor takes for a component's covariance: a variance where all are round.
+  spread(k) {
+    return this.isotropic ? this.frames[k].values[0] : this.covariance(k);
   }
 
   // The moments of the whole law: mean, and covariance in its eigenbasis.
@@ -76,7 +82,7 @@ export class Mixture {
     return new Mixture(
       keep.map((k) => this.weights[k]),
       keep.flatMap((k) => [...this.mean(k)]),
-      keep.map((k) => this.covariance(k)),
+      keep.map((k) => this.spread(k)),
       this.d,
     );
   }
@@ -140,9 +146,10 @@ function measured(law) {
       mean[i] += law.weights[k] * value;
     });
   for (let k = 0; k < K; k++) {
-    const own = law.covariance(k),
-      apart = law.mean(k).map((value, i) => value - mean[i]);
-    for (let i = 0; i < d * d; i++) total[i] += law.weights[k] * (own[i] + apart[Math.floor(i / d)] * apart[i % d]);
+    const own = law.spread(k),
+      apart = law.mean(k).map((value, i) => value - mean[i]),
+      part = law.isotropic ? (i) => (i % (d + 1) === 0 ? own : 0) : (i) => own[i];
+    for (let i = 0; i < d * d; i++) total[i] += law.weights[k] * (part(i) + apart[Math.floor(i / d)] * apart[i % d]);
   }
   return {mean, ...eigen(total, d)};
 }

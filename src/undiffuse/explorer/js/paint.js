@@ -90,16 +90,20 @@ function trace(ctx, frame, {nx, ny, values}, level) {
   }
 }
 
-export function contours(pen, frame, grid, parts, {colour = pen.real, width = 1.2, dash = [], alpha = 0.9} = {}) {
+// Lines through a grid at the given values.
+export function isolines(pen, frame, grid, levels, {colour = pen.real, width = 1.2, dash = [], alpha = 0.9} = {}) {
   const {ctx} = pen;
   ctx.save();
   Object.assign(ctx, {strokeStyle: colour, lineWidth: width, globalAlpha: alpha});
   ctx.setLineDash(dash);
   ctx.beginPath();
-  for (const level of massLevels(grid.values, parts)) trace(ctx, frame, grid, level);
+  for (const level of levels) trace(ctx, frame, grid, level);
   ctx.stroke();
   ctx.restore();
 }
+
+export const contours = (pen, frame, grid, parts, style) =>
+  isolines(pen, frame, grid, massLevels(grid.values, parts), style);
 
 // Dots for particles (n, 2) seen through `place`, all of one colour or coloured by class.
 export function dots(pen, frame, x, n, {colour = pen.made, size = 1.8, alpha = 0.75, classes = null} = {}) {

@@ -114,6 +114,11 @@ export class Pen {
     this.ctx.restore();
   }
 
+  outline(x, y, size, colour) {
+    const ends = [x + size, y + size];
+    this.line([[x, y], [ends[0], y], ends, [x, ends[1]], [x, y]], {colour});
+  }
+
   // A mark of a shape that tells classes apart without colour.
   mark(x, y, size, shape = 0, colour = this.made, alpha = 1) {
     const {ctx} = this;

@@ -1,40 +1,42 @@
 // V1 River: the exact law of x_t for all t as a heat map, and simulated paths over it.
 import {drawPaths, reach, riverGrid} from "./riverbed.js";
+import {FAULTS} from "./museum.js";
 import {Frame, axes, ticks} from "./pen.js";
 import {heat, histogram} from "./paint.js";
-import {SIMULATED, ForwardRun, flowLine, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
-import {Run, endOf} from "./sampling.js";
+import {SIMULATED, ForwardRun, keyOf, percent, runOf, sceneOf, seenAt, signed, workOn} from "./scene.js";
+import {Dropped} from "./dropped.js";
+import {Solution} from "./solution.js";
 import {floorOf, kolmogorov, owners, quantile, quantiles, w1, weightError} from "./metrics.js";
-
-const FUTURES = 10;
 
 export class River {
   constructor(app) {
     this.app = app;
   }
 
-  static controls = ["law", ...SIMULATED, "show", "scale", "gamma"];
+  static controls = ["law", "score", ...SIMULATED, "show", "cells", "scale", "gamma"];
 
   set(state) {
     this.state = state;
-    const key = [state.law, state.sde, state.scale].join();
-    if (key !== this.key) {
-      Object.assign(this, {
-        key,
-        scene: sceneOf(state),
-        picture: null,
-        lines: null,
-        floors: new Map(),
-        wanted: new Map(),
-      });
+    this.see(state);
+    const {law, sde, model} = this.scene,
+      key = keyOf(state, "t", "drop", "show", "gamma", "cells");
+    if (key !== this.runKey) {
+      this.runKey = key;
+      this.own = null;
+      this.run =
+        state.dir === "forward"
+          ? new ForwardRun(sde, law.sample(state.p, state.seed).x, state.p, 1, state.n, state.seed)
+          : runOf(state, model);
     }
-    const {law, sde, model} = this.scene;
-    this.run =
-      state.dir === "forward"
-        ? new ForwardRun(sde, law.sample(state.p, state.seed).x, state.p, 1, state.n, state.seed)
-        : runOf(state, model);
-    this.futures = state.drop ? this.dropped(...state.drop.split(",").map(Number)) : null;
-    this.own = null;
+    this.dropped = state.drop ? new Dropped(this.scene, state.seed, ...state.drop.split(",").map(Number)) : null;
+    this.solution = state.cells ? new Solution(this.scene, state.cells, this.solution) : null;
+  }
+
+  // Law and process, and what is drawn of them alone.
+  see(state) {
+    const key = [state.law, state.sde, state.scale, state.score].join();
+    if (key === this.key) return;
+    Object.assign(this, {key, scene: sceneOf(state), picture: null, lines: null, floors: new Map(), wanted: new Map()});
   }
 
   work(deadline) {
@@ -80,7 +82,8 @@ export class River {
       if (["lines", "both"].includes(this.state.show)) this.drawLines(pen, frame);
       if (["paths", "both"].includes(this.state.show))
         drawPaths(pen, frame, run, this.t, {unit: scene.unit, colours: this.colours(pen)});
-      if (this.futures) this.drawFutures(pen, frame);
+      this.solution?.draw(pen, frame, this.picture, this.top());
+      this.dropped?.draw(pen, frame);
     });
     axes(pen, frame, {x: "time t   (0: data, T: noise)", y: "", yTicks: []});
     this.drawBorder(pen, frame, 0, -strip);
@@ -141,66 +144,6 @@ export class River {
     );
   }
 
-  // A point sent on its way from (t, x): ten draws of the SDE to the noise and to the data, and the ODE through it.
-  dropped(share, x) {
-    const {model, sde, unit} = this.scene,
-      t = Math.min(0.999, Math.max(0.002, share)) * sde.T,
-      n = FUTURES,
-      start = x / unit(t);
-    const run = new Run(model, {
-      n,
-      method: "euler_maruyama",
-      steps: 160,
-      grid: "time",
-      seed: this.state.seed,
-      start: t,
-      end: Math.min(endOf(model), t / 2),
-      from: new Float64Array(n).fill(start),
-    }).finish();
-    const forward = new ForwardRun(
-      {...sde, T: sde.T - t, f: (s) => sde.f(s + t), g2: (s) => sde.g2(s + t)},
-      new Float64Array(n).fill(start),
-      n,
-      1,
-      160,
-      this.state.seed,
-    );
-    while (!forward.done) forward.advance();
-    return {
-      t,
-      x,
-      run,
-      forward,
-      back: flowLine(model, start, t, endOf(model)),
-      on: flowLine(model, start, t, sde.T * 0.9999),
-    };
-  }
-
-  drawFutures(pen, frame) {
-    const {unit} = this.scene,
-      {t, run, forward, back, on} = this.futures,
-      dash = [3, 4];
-    const draw = (times, frames) => {
-      for (let p = 0; p < FUTURES; p++) {
-        pen.line(
-          times.map((s, i) => [frame.X(s), frame.Y(unit(s) * frames[i][p])]),
-          {colour: pen.ink, width: 1.1, alpha: 0.8, dash},
-        );
-      }
-    };
-    draw(run.times, run.frames);
-    draw(
-      forward.stamps.map((s) => s + t),
-      forward.frames,
-    );
-    for (const line of [back, on])
-      pen.line(
-        line.map(([s, x]) => [frame.X(s), frame.Y(unit(s) * x)]),
-        {colour: pen.made, width: 3},
-      );
-    pen.mark(frame.X(t), frame.Y(this.futures.x), 6, 0, pen.ink);
-  }
-
   density(t, x) {
     const {law, sde, unit} = this.scene,
       c = unit(t);
@@ -249,10 +192,12 @@ export class River {
       curve.map(([v, p]) => [f.X(v), f.Y(p)]),
       {colour: pen.real, width: 1.8},
     );
+    this.solution?.drawAt(pen, f, this.t);
     axes(pen, f, {yTicks: [], xTicks: ticks(f.x0, f.x1, 4), x: pen.small ? "" : this.scaled() ? "x, scaled" : "x"});
     pen.text(`The law at t = ${signed(this.t)}`, f.x, f.y - 10, {size: 12, colour: pen.ink});
     if (!pen.small) pen.key([["exact", pen.real]], f.x, f.y + f.h + 54);
     if (!pen.small) pen.key([["particles", pen.made]], f.x + 70, f.y + f.h + 54);
+    if (!pen.small && this.solution) pen.key([["Fokker–Planck, solved", pen.ink, true]], f.x, f.y + f.h + 74);
   }
 
   // W₁ at the cursor with what it is for perfect draws, both in units of the picture.
@@ -306,11 +251,15 @@ export class River {
           : "…",
       ],
       ["Evaluations a path", String(this.run.calls)],
+      ...(this.solution ? [["Fokker–Planck, wrongly placed mass", percent(this.solution.distance(this.t))]] : []),
     ];
   }
 
   sentence() {
-    const {dir, method} = this.state;
+    const {dir, method, score} = this.state;
+    if (score !== "exact") return FAULTS[score][1];
+    if (this.solution && !this.state.drop)
+      return "The dark lines solve the Fokker–Planck equation on cells, the blue ones are the exact law: with more cells they meet.";
     if (this.state.drop)
       return "Ten futures of one point under the SDE (dashed), in both directions, and the one path of the ODE through it.";
     if (dir === "forward")
@@ -340,23 +289,25 @@ export class River {
 
   handles() {
     const {frame} = this.places,
-      [share, x] = this.futures ? [this.futures.t / this.scene.sde.T, this.futures.x] : [0.5, 0];
+      {dropped} = this,
+      [share, x] = dropped ? [dropped.t / this.scene.sde.T, dropped.x] : [0.5, 0];
     return [
       {
         name: "Dropped particle",
         at: [frame.X(share * this.scene.sde.T), frame.Y(x)],
-        show: Boolean(this.futures),
+        show: Boolean(dropped),
         value: [share, x],
         step: [0.02, 0.1],
         move: (px, py) => this.drop(...frame.at(px, py)),
         set: (u, v) => this.drop(u * this.scene.sde.T, v),
       },
+      ...(dropped?.ends(frame, (t, y) => this.drop(t, y)) ?? []),
     ];
   }
 
   drop(t, x) {
     const share = Math.min(0.99, Math.max(0.01, t / this.scene.sde.T));
-    this.app.set({drop: `${Number(share.toFixed(3))},${Number(x.toFixed(3))}`});
+    this.app.set({drop: `${Number(share.toFixed(3))},${Number(x.toFixed(6))}`});
   }
 
   click(px, py) {

@@ -5,12 +5,17 @@ const COLUMNS = 220,
   ROWS = 180,
   MOST_PATHS = 70;
 
+// The times of the columns of a river from 0 to T.
+export const columnTimes = (T) =>
+  Array.from({length: COLUMNS}, (_, i) => Math.max(T * 1e-4, ((i + 0.5) / COLUMNS) * T));
+
 // log p_t of a law on columns of time and rows of (scaled) x.
 export function riverGrid({law, sde, unit}, frame) {
   const values = new Float64Array(COLUMNS * ROWS),
-    point = new Float64Array(1);
+    point = new Float64Array(1),
+    times = columnTimes(sde.T);
   for (let i = 0; i < COLUMNS; i++) {
-    const t = Math.max(sde.T * 1e-4, frame.x0 + ((i + 0.5) / COLUMNS) * (frame.x1 - frame.x0)),
+    const t = times[i],
       c = unit(t);
     const lens = law.at(sde.alpha(t), sde.variance(t));
     for (let j = 0; j < ROWS; j++) {

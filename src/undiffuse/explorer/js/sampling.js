@@ -17,6 +17,17 @@ export function exactModel(law, sde, label = null) {
   };
 }
 
+// α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, the drift of the reverse SDE with noise η g; η = 0 is the velocity of the ODE.
+export function driftOf(model, x, n, t, eta) {
+  const D = model.denoise(x, n, t),
+    {sde} = model,
+    alpha = sde.alpha(t),
+    sigma = sde.sigma(t),
+    [dalpha, dsigma] = sde.rates(t);
+  const rate = eta ? dsigma + (0.5 * eta * eta * sde.g2(t)) / sigma : dsigma;
+  return x.map((value, j) => dalpha * D[j] + (rate * (value - alpha * D[j])) / sigma);
+}
+
 // Where sampling stops: σ/α is 0.004 of the data's deviation.
 export const endOf = (model) => model.sde.timeOf(-Math.log(0.004 * model.deviation));
 
@@ -99,15 +110,9 @@ export class Run {
     return x.map((value, j) => (node.alpha * D[j] - value) / variance);
   }
 
-  // α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, the drift of the reverse SDE with noise η g.
   drift(x, t, eta) {
-    const D = this.denoise(x, t),
-      {sde} = this,
-      alpha = sde.alpha(t),
-      sigma = sde.sigma(t),
-      [dalpha, dsigma] = sde.rates(t);
-    const rate = eta ? dsigma + (0.5 * eta * eta * sde.g2(t)) / sigma : dsigma;
-    return x.map((value, j) => dalpha * D[j] + (rate * (value - alpha * D[j])) / sigma);
+    this.calls++;
+    return driftOf(this.model, x, this.n, t, eta);
   }
 
   // Standard normals of a stage of this step, for the noise between two times.

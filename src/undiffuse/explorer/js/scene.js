@@ -3,6 +3,7 @@ import {METHODS} from "./steps.js";
 import {Run, exactModel, forwardStep} from "./sampling.js";
 import {parseLaw} from "./laws.js";
 import {parseProcess} from "./processes.js";
+import {broken} from "./museum.js";
 
 // The controls of every simulation, and of those that may also correct, refine one path or run forwards.
 export const SAMPLED = ["sde", "method", "eta", "n", "grid", "p", "seed"];
@@ -37,7 +38,7 @@ export function runOf(state, model, changes = {}) {
 export function sceneOf(state) {
   const law = parseLaw(state.law),
     sde = parseProcess(state.sde);
-  return {law, sde, model: exactModel(law, sde), unit: unitOf(law, sde, state.scale)};
+  return {law, sde, model: broken(exactModel(law, sde), state.score), unit: unitOf(law, sde, state.scale)};
 }
 
 // x -> c(t) x of unit variance at all times, where the noise would outgrow the picture or it is asked for.
@@ -105,25 +106,6 @@ export function forwardAt(run, t, count) {
 
 export const seenAt = (run, t, count) =>
   run instanceof ForwardRun ? forwardAt(run, t, count) : stateAt(run, t, count);
-
-// The probability-flow ODE through x at time t0 to t1, in either direction, by Heun's method.
-export function flowLine(model, x, t0, t1, steps = 120) {
-  const {sde} = model,
-    points = [[t0, x]];
-  const slope = (y, t) => {
-    const D = model.denoise(Float64Array.of(y), 1, t)[0],
-      [dalpha, dsigma] = sde.rates(t);
-    return dalpha * D + (dsigma * (y - sde.alpha(t) * D)) / sde.sigma(t);
-  };
-  for (let i = 0; i < steps; i++) {
-    const [t, y] = points[i],
-      s = t0 + ((t1 - t0) * (i + 1)) / steps,
-      k = slope(y, t),
-      l = slope(y + (s - t) * k, s);
-    points.push([s, y + ((s - t) * (k + l)) / 2]);
-  }
-  return points;
-}
 
 // Work until the time is up; true if there is more.
 export function workOn(runs, deadline) {

@@ -1,6 +1,8 @@
 // The state of the page: one flat record, every key of it in the address, only what differs from the view's defaults.
 import {GRIDS} from "./grid.js";
 import {METHODS} from "./steps.js";
+import {FAULTS} from "./museum.js";
+import {MOST_MODES} from "./modes.js";
 import {PROCESSES} from "./processes.js";
 import {knownLaw, lawDimension} from "./laws.js";
 
@@ -12,6 +14,8 @@ export const VIEWS = {
   guidance: "Guidance",
   question: "Question",
   digits: "Digits",
+  latent: "Likelihood",
+  proof: "Proof",
   own: "Your model",
 };
 
@@ -37,9 +41,12 @@ const processFits = (value) => {
 const paneFits = (value) =>
   value.split("|").length <= 4 &&
   value.split("|").every((part) => {
-    const [sde, method, eta] = part.split("~");
+    const [sde, method, eta, score] = part.split("~");
     return (
-      processFits(sde) && (method === undefined || method in METHODS) && (eta === undefined || (eta >= 0 && eta <= 2))
+      processFits(sde) &&
+      (method === undefined || method in METHODS) &&
+      (eta === undefined || (eta >= 0 && eta <= 2)) &&
+      (score === undefined || score in FAULTS)
     );
   });
 const pointFits = (value) => value === "" || /^-?[\d.]+,-?[\d.]+$/.test(value);
@@ -66,9 +73,11 @@ export const FIELDS = {
   gamma: number(0.5, 0.1, 2),
   show: choice("paths", ["paths", "lines", "both", "none"]),
   drop: text("", pointFits),
+  cells: whole(0, 0, 400),
+  score: choice("exact", Object.keys(FAULTS)),
   arrows: choice("none", ["none", "score", "velocity", "drift", "denoiser"]),
   trails: flag(true),
-  edit: flag(false),
+  edit: whole(0, 0, MOST_MODES),
   panes: text("vp|subvp|ve", paneFits),
   axis: choice("t", ["t", "log_snr"]),
   solvers: list(["euler_maruyama", "ddim", "heun", "dpmpp_3m"], SOLVERS),
@@ -84,6 +93,12 @@ export const FIELDS = {
   zeta: number(1, 0.1, 5),
   answers: list(ANSWER_NAMES.slice(0, 4), ANSWER_NAMES),
   mode: choice("draw", ["draw", "complete"]),
+  h: number(0, 0, 0.6),
+  near: flag(true),
+  a: text("", pointFits),
+  b: text("", pointFits),
+  dt: number(0.01, 0.001, 0.1),
+  minus: flag(false),
   seen: text("", (value) => value === "" || /^[-0-9a-g]{64}$/.test(value)),
 };
 
@@ -94,6 +109,8 @@ const OWN = {
   guidance: {law: "overlap", method: "ddim", p: 800, n: 48, label: 1},
   question: {law: "blobs", method: "ancestral", p: 400, n: 48},
   own: {method: "ddim", n: 20, p: 1000},
+  latent: {law: "moons", n: 48},
+  proof: {p: 4000, t: 0.3},
   digits: {method: "dpmpp_2m_sde", n: 30, p: 18, label: 3, w: 1},
 };
 
@@ -174,4 +191,4 @@ export function fitting(state) {
   return state;
 }
 
-export const WANTED = {river: [1], compare: [1], lab: [1, 2], cloud: [2], guidance: [2], question: [2]};
+export const WANTED = {river: [1], compare: [1], lab: [1, 2], cloud: [2], guidance: [2], question: [2], latent: [2], proof: [1]};

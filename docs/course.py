@@ -34,7 +34,7 @@ def write(out: Path) -> None:
 
 def _linked(notebook: str) -> str:
     """With links that lead from `course/`, where the chapter itself is in `tutorials/`."""
-    return notebook.replace("](../docs/", "](../")
+    return notebook.replace("](../docs/", "](../").replace('href=\\"explorer.html', 'href=\\"../scenes/explorer.html')
 
 
 def _digest(package: Path) -> bytes:

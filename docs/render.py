@@ -12,15 +12,17 @@ from typing import Any
 
 from undiffuse.learn import chapters
 from undiffuse.learn.picture import Picture
+from undiffuse.learn.scenes import Scene
 
 
 @dataclass
 class Executed:
-    """A chapter after a run: its cells, outputs by cell number, pictures, what it printed, processor seconds."""
+    """A chapter after a run: cells, outputs by cell number, pictures, scenes, what it printed, processor seconds."""
 
     cells: list[chapters.Cell]
     outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
+    scenes: list[str] = field(default_factory=list)
     printed: str = ""
     seconds: float = 0.0
 
@@ -57,6 +59,9 @@ def outputs(printed: str, value: Any, done: Executed):  # type: ignore[no-untype
     """A stream and a picture, as notebooks have them."""
     if printed:
         yield {"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
+    if isinstance(value, Scene):
+        done.scenes.append(value.url)
     if isinstance(value, Picture):
         done.pictures.append(value)
+    if isinstance(value, Picture | Scene):
         yield {"output_type": "display_data", "metadata": {}, "data": value._repr_mimebundle_()}

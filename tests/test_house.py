@@ -37,8 +37,9 @@ FLOORS = (
     "sampling inverse",
     "tuning",
     "training interop latent likelihood",
-    "report recipes imputation verify bench learn",
+    "report recipes imputation verify bench",
     "explorer",
+    "learn",
     "cli",
     "__main__",
 )

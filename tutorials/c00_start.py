@@ -3,12 +3,14 @@
 #
 # *5 minutes. Nothing has to be downloaded, and a laptop's processor is enough for the whole course.*
 #
+# Work in a copy: `undiffuse learn open c00 --out mine` writes this chapter as `.py` and as `.ipynb`, and the page to
+# play with beside them. Where you see `...` in a cell named *exercise*, your answer goes; run the cell, or say
+# `undiffuse learn check mine/c00_start.py`, and you are told whether it is right, and if not, what to look at.
+#
 # **Goal.** See noise become data once, and know the map.
 #
-# A diffusion model is two sentences. *Destroy data slowly with noise, so slowly that each step can be undone. Learn
-# to
-# undo one step.* What undoes a step is a vector field, the score $\nabla\log p_t(x)$, and one lemma makes it
-# learnable:
+# A diffusion model is two sentences. *Destroy data slowly with noise, so slowly that each step can be undone. Learn to
+# undo one step.* What undoes a step is a vector field, the score $\nabla\log p_t(x)$, and one lemma makes it learnable:
 # it is the average, over everything the noisy point may have been, of a direction that we can write down.
 #
 # | chapter | question |
@@ -37,7 +39,8 @@ law = ud.Mixture([0.3, 0.7], [[-2.0], [1.5]], [0.05, 0.15])
 sde = ud.VP()
 model = law.denoiser(sde)
 out = ud.sample(model, 400, "euler_maruyama", 300, grid="time", t_end=1e-3, trajectory=True, seed=1)
-learn.river(law, {"Reverse SDE": sde}, {"Reverse SDE": learn.paths(out)},
+title = "Noise (right) becomes data (left)"
+learn.river(law, {title: sde}, {title: learn.paths(out)},
             alt="Bright: the density of x_t. White: paths that start as noise on the right and end in the two modes.")
 
 # %% [markdown]
@@ -57,13 +60,11 @@ learn.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on
 # %% [markdown]
 # ## Notation
 #
-# $t=0$ is the data, $t=T$ is noise. The kernel is $x_t=\alpha_tx_0+\sigma_tz$ with $z$ standard normal;
-# $f=\alpha'/\alpha$ and
-# $g^2=(\sigma^2)'-2f\sigma^2$ follow. $p_t$ is the density of $x_t$, $s_t=\nabla\log p_t$ its score,
-# $D_t(x)=E[x_0\mid x_t=x]$ the
-# denoiser, $\lambda=\log(\alpha/\sigma)$ the log-SNR. Samplers run with decreasing $t$, so $dt<0$. In code `x` is
-# (B, ...), `t` is a
-# number or (B,).
+# $N(m,v)$ is the Gaussian of mean $m$ and variance $v$. $t=0$ is the data, $t=T$ is noise. The kernel is
+# $x_t=\alpha_tx_0+\sigma_tz$ with $z$ standard normal; $f=\alpha'/\alpha$ and $g^2=(\sigma^2)'-2f\sigma^2$ follow.
+# $p_t$ is the density of $x_t$, $s_t=\nabla\log p_t$ its score, $D_t(x)=E[x_0\mid x_t=x]$ the denoiser,
+# $\lambda=\log(\alpha/\sigma)$ the log-SNR. Samplers run with decreasing $t$, so $dt<0$. In code `x` is (B, ...), `t`
+# is a number or (B,).
 #
 # ## One page to keep
 #
@@ -91,24 +92,25 @@ print("device:", pick_device("auto"))
 # %% [markdown]
 # ## Are you ready?
 #
-# Three questions about Gaussians are all that the course assumes.
+# Three questions about Gaussians are all that the course assumes. Answer before you unfold.
 #
-# **1.** $X\sim N(1,4)$. What is the law of $2X-1$? <details><summary>Answer</summary>
+# **1.** $X\sim N(1,4)$. What is the law of $2X-1$?
+# <details><summary>Answer</summary>
 #
 # $N(1,16)$: the mean goes through the formula, the variance is multiplied by $2^2$.
 #
 # </details>
 #
-# **2.** $X$ and $Z$ are independent standard normals. What is $E[X\mid X+Z=2]$? <details><summary>Answer</summary>
+# **2.** $X$ and $Z$ are independent standard normals. What is $E[X\mid X+Z=2]$?
+# <details><summary>Answer</summary>
 #
-# 1. Signal and noise are equally strong, so half of what is seen is signal. This little fact is the whole of
+# It is 1. Signal and noise are equally strong, so half of what is seen is signal. This little fact is the whole of
 # denoising.
 #
 # </details>
 #
 # **3.** $X$ has variance 2, $Z$ has variance 1, they are independent. What is the variance of $0.6X+0.8Z$? Write it
-# down;
-# the exercise checks it. In every exercise `...` is the place for your answer.
+# down; the exercise checks it.
 
 # %% exercise c0.1
 variance = ...
@@ -124,5 +126,19 @@ learn.check("c0.1", variance)
 #
 # </details>
 #
-# Work in a copy: `undiffuse learn open c01 --out mine` writes the chapter as `.py` and `.ipynb`;
-# `undiffuse learn check mine/c01_noise.py` tells which answers are right.
+# **Find the bug** ([museum](../docs/museum.md), D13). Notes by somebody else have the reverse drift $-f+g^2s$. You put
+# it into a sampler of this course, and the samples fly away.
+# <details><summary>Answer</summary>
+#
+# Nothing is wrong with the notes: their clock runs from noise to data, with $dt>0$. Here $t$ falls and $dt<0$, and the
+# drift is $f-g^2s$. Of the four signs one comes home; chapter C4 measures them all. Ask first which end is the data.
+#
+# </details>
+#
+# ## Play with it
+#
+# The river above, alive: move the time, change the process, click to send a point on its way. The command needs no
+# network either.
+
+# %%
+learn.scene("river", law="mix:0.3,-2,0.2236;0.7,1.5,0.3873", n=300, grid="time")

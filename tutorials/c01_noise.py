@@ -1,19 +1,16 @@
 # %% [markdown]
 # # C1 · Noise that adds up
 #
-# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how a computer walks along
-# it.
+# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how a computer walks along it.
 #
 # Theory: [P12](../docs/theory/reversal.md) (the integral form), [P16](../docs/theory/reversal.md) (orders).
 #
 # <!-- seeds: S0.1 S0.9-15 S2.1-2 S2.5 S2.31-33 S2.36 S3.2 S3.5 -->
 #
-# Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is
-# independent of
-# what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet
-# nowhere have a slope.
-# Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at twice as finely? And
-# $\sum(\Delta w)^2$?
+# Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is independent
+# of what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet
+# nowhere have a slope. Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at
+# twice as finely? And $\sum(\Delta w)^2$?
 
 # %%
 import torch
@@ -32,29 +29,26 @@ learn.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title
 
 # %% [markdown]
 # The squares add up to $T$ however fine the grid: that is the *quadratic variation*, and it is why noise has a rate,
-# $g^2$. The
-# length grows like $\sqrt N$ and the slopes like $1/\sqrt{\Delta t}$: there is no $dw/dt$.
+# $g^2$. The length grows like $\sqrt N$ and the slopes like $1/\sqrt{\Delta t}$: there is no $dw/dt$.
 #
-# **Why √Δt, and not Δt?** <details><summary>Answer</summary>
+# **Why √Δt, and not Δt?**
+# <details><summary>Answer</summary>
 #
 # Independent increments add their variances. $N$ increments of variance $\Delta t$ make $T$ for every $N$. With
-# standard deviation
-# $\Delta t$ the sum would have variance $T\Delta t\to0$, with 1 it would explode.
+# standard deviation $\Delta t$ the sum would have variance $T\Delta t\to0$, with 1 it would explode.
 #
 # </details>
 #
 # **Can we integrate both sides of the SDE to get** $x_t=x_s+\int f\,dt+\int g\,dw$**?**
 # <details><summary>Answer</summary>
 #
-# There is nothing to integrate: the differential form has no meaning of its own. The SDE *is* that integral
-# equation, with
-# $\int g\,dw$ the limit of $\sum g(t_i)(w_{i+1}-w_i)$, which is $N(0,\int g^2dt)$. An increment of length $ds$ is
-# $N(0,ds)$; notes that
-# write $N(0,ds)\,ds$ have one $ds$ too many ([museum](../docs/museum.md), D17).
+# There is nothing to integrate: the differential form has no meaning of its own. The SDE *is* that integral equation,
+# with $\int g\,dw$ the limit of $\sum g(t_i)(w_{i+1}-w_i)$, which is $N(0,\int g^2dt)$. An increment of length $ds$ is
+# $N(0,ds)$; notes that write $N(0,ds)\,ds$ have one $ds$ too many ([museum](../docs/museum.md), D17).
 #
 # </details>
 #
-# **With ten paths the variance at t = 1 came out as 0.6. A bug?** Predict the spread, then look.
+# **With ten paths the variance at t = 1 came out as 0.6. A bug?** Predict the spread of such estimates, then look.
 
 # %%
 ends = ud.brownian(20_000, 1, seed=1).w[:, -1]
@@ -89,8 +83,7 @@ learn.check("c1.1", step)
 #
 # </details>
 #
-# Two forces: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process any start ends in the
-# same
+# Two forces: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process any start ends in the same
 # Gaussian, of variance $g^2/2\theta$. That is *forgetting*, and the next chapter is about three ways to do it.
 
 # %%
@@ -105,8 +98,8 @@ learn.river(start, {"Ornstein-Uhlenbeck": ou}, {"Ornstein-Uhlenbeck": (torch.lin
 # ## From steps to rates
 #
 # DDPM adds noise in steps, $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$. If a step takes the time $\Delta t$,
-# which $f/x$ and $g$ give the
-# same step to first order? Write the two numbers as a function of $\beta_i$ and $\Delta t$.
+# which $f/x$ and $g$ give the same step to first order? Write the two numbers as a function of $\beta_i$ and
+# $\Delta t$.
 
 # %% exercise c1.2
 def rates(beta_i, dt):
@@ -129,9 +122,18 @@ learn.check("c1.2", rates)
 # </details>
 #
 # **Find the bug** ([museum](../docs/museum.md), D7). `t = cat([0, linspace(0, T, N)])` goes with
-# `w = cat([0, cumsum(sqrt(T/N) * z)])`. <details><summary>Answer</summary>
+# `w = cat([0, cumsum(sqrt(T/N) * z)])`.
+# <details><summary>Answer</summary>
 #
 # The grid has two zeros, and $w_1$, of variance $T/N$, is drawn at time 0. There have to be $N+1$ nodes for $N$
 # increments.
 #
 # </details>
+#
+# ## Play with it
+#
+# One Brownian path at 8, 32, 128 and 512 steps, and the solver that walks along it. Halve the steps (`[`) and look at
+# the end point: by how much does its error fall?
+
+# %%
+learn.scene("lab", solvers=["euler_maruyama"], method="euler_maruyama", path=True, measure="path", grid="time")

@@ -2,16 +2,15 @@
 # # C2 · Three ways to forget
 #
 # *25 minutes.* **Goal.** Know VP, VE and sub-VP by their kernels, compare them fairly, and see that they are one
-# process in
-# three coats.
+# process in three coats.
 #
 # Theory: [P5](../docs/theory/score.md) (kernels), [P15](../docs/theory/score.md) (one path, many clocks).
 #
 # <!-- seeds: S0.2 S0.5 S0.16-27 S1.5-11 S1.29 S2.4 S2.6-7 S3.6-7 S3.11-19 S4.2 -->
 #
-# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to
-# simulate a path to train a
-# model. Before you run the cell: which of the three pictures will end at the same width whatever the data?
+# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to simulate a
+# path to train a model. Before you run the cell: which of the three pictures will end at the same width whatever the
+# data?
 
 # %%
 import torch
@@ -37,43 +36,41 @@ learn.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t)
              "t", "share of the signal", title="How fast each process forgets data of variance 1")
 
 # %% [markdown]
-# **Does VP preserve the variance?** <details><summary>Answer</summary>
+# **Does VP preserve the variance?**
+# <details><summary>Answer</summary>
 #
 # Only a variance of 1: $\operatorname{Var}x_t=\alpha^2\operatorname{Var}x_0+1-\alpha^2$. Here the data have variance
-# 4.04, and the printed deviations
-# fall from 2.01 to 1.
+# 4.04, and the deviations of the 4000 simulated paths fall from 2.01 to about 1.
 #
 # </details>
 #
-# **Does** $p_T$ **depend on** $p_0$**?** <details><summary>Answer</summary>
+# **Does** $p_T$ **depend on** $p_0$**?**
+# <details><summary>Answer</summary>
 #
 # A little, always. VP(0.1, 20) ends with $\alpha=e^{-5.025}=.0066$: six thousandths of the data are left. VE shrinks
-# nothing; its
-# prior $N(0,\sigma_T^2)$ ignores mean and variance of the data, an error of relative size $|x_0|/\sigma_T$.
+# nothing; its prior $N(0,\sigma_T^2)$ ignores mean and variance of the data, an error of relative size
+# $|x_0|/\sigma_T$.
 #
 # </details>
 #
-# **Why should VE's noise grow, and what if it grows too little or too much?** <details><summary>Answer</summary>
+# **Why should VE's noise grow, and what if it grows too little or too much?**
+# <details><summary>Answer</summary>
 #
-# It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. Too little, and
-# the
+# It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. Too little, and the
 # reverse starts where no data would ever be. Too much, and there are more octaves of noise to walk back through with
-# the
-# same number of steps ([museum](../docs/museum.md), D12). $g=\lambda^t$ spends equal time on every octave; at
-# $\lambda=1$ it is Brownian motion, and the
-# formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit $t$.
+# the same number of steps ([museum](../docs/museum.md), D12). $g=\lambda^t$ spends equal time on every octave; at
+# $\lambda=1$ it is Brownian motion, and the formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit $t$.
 #
 # </details>
 #
 # ## The same picture three times
 #
-# Divide $x_t$ by $\alpha_t$ and use $\sigma/\alpha$ as the clock: then all three are Brownian motion seen by
-# different watches. If that is
-# true, equal noise must give equal samples.
+# Divide $x_t$ by $\alpha_t$ and use $\sigma/\alpha$ as the clock: then all three are Brownian motion seen by different
+# watches. If that is true, equal noise must give equal samples.
 
 # %%
 lam = torch.linspace(-1.5, 4.0, 30, dtype=torch.float64)
-z = 4.5 * learn.normals(500, 1)
+z = 4.5 * learn.normals(500, 1)  # 4.5 = sigma/alpha at the first level, e^1.5
 ends = {}
 for name, sde in three.items():
     times = sde.time_of(lam)
@@ -84,7 +81,8 @@ shots = {f"t = {s}": ud.VP().perturb(roll, s, learn.normals(1500, 2)) for s in (
 learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and a round cloud is left.")
 
 # %% [markdown]
-# **When is the last cloud not round?** <details><summary>Answer</summary>
+# **When is the last cloud not round?**
+# <details><summary>Answer</summary>
 #
 # When $\alpha_T$ is not small against the spread of the data: the covariance is $\alpha_T^2C+\sigma_T^2I$.
 #
@@ -92,9 +90,8 @@ learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms
 #
 # ## Exercises
 #
-# Compute $\alpha(t)$ and $\sigma^2(t)$ for any $f(t)$, $g^2(t)$ by quadrature: $\log\alpha=\int f$, and noise that
-# was added at $s$ has shrunk by
-# $\alpha(t)/\alpha(s)$ when $t$ comes.
+# Compute and return $\alpha(t)$ and $\sigma^2(t)$ for any $f(t)$, $g^2(t)$ by quadrature: $\log\alpha=\int f$, and
+# noise that was added at $s$ has shrunk by $\alpha(t)/\alpha(s)$ when $t$ comes.
 
 # %% exercise c2.1
 def kernel(f, g2, t, n=4000):
@@ -126,7 +123,7 @@ learn.check("c2.1", kernel)
 # %% exercise c2.2
 def vp(t):
     B = 0.1 * t + 9.95 * t**2
-    alpha_bar = torch.exp(torch.tensor(-0.5 * B))
+    alpha_bar = torch.exp(-0.5 * B)
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
@@ -138,7 +135,7 @@ learn.check("c2.2", vp)
 # ```python
 # def vp(t):
 #     B = 0.1 * t + 9.95 * t**2
-#     alpha = torch.exp(torch.tensor(-0.5 * B))
+#     alpha = torch.exp(-0.5 * B)
 #     return alpha, (1 - alpha**2).sqrt()
 #
 #
@@ -162,7 +159,7 @@ learn.check("c2.3", sub_vp)
 #
 # ```python
 # def sub_vp(B):
-#     return 1 - torch.exp(torch.tensor(-B))
+#     return 1 - torch.exp(-B)
 #
 #
 # learn.check("c2.3", sub_vp)
@@ -170,8 +167,8 @@ learn.check("c2.3", sub_vp)
 #
 # </details>
 #
-# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR falls at a constant rate, with $\alpha(0)>.99$
-# and $\alpha(1)<.01$.
+# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR falls at a constant rate, with $\alpha(0)>.99$ and
+# $\alpha(1)<.01$.
 
 # %% exercise c2.4
 def alpha(t):
@@ -192,3 +189,11 @@ learn.check("c2.4", alpha)
 # ```
 #
 # </details>
+#
+# ## Play with it
+#
+# The three rivers, each divided by the deviation of its $x_t$. Switch the axis to log-SNR: what is left of the
+# difference?
+
+# %%
+learn.scene("compare", law="mix:0.5,-2,0.2;0.5,2,0.2", panes="vp|ve:0.02,6|subvp", scale="unit")

@@ -2,17 +2,15 @@
 # # C4 · Running time backwards
 #
 # *30 minutes.* **Goal.** The reverse SDE, why the score appears in it, and what its Wiener process is. Generate data
-# with an
-# exact score.
+# with an exact score.
 #
 # Theory: [P7](../docs/theory/reversal.md) (time reversal, parts A to D), [P4](../docs/theory/score.md) (Tweedie).
 #
 # <!-- seeds: S0.4 S0.36-39 S1.16-18 S2.8-11 S2.34 S3.8-10 S4.8-10 S4.12-13 -->
 #
-# Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the
-# noise knows nothing of
-# the state that it hits. But look at it from the other side: *given where the step ended*, is the noise still
-# centred at 0?
+# Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the noise
+# knows nothing of the state that it hits. But look at it from the other side: *given where the step ended*, is the
+# noise still centred at 0?
 
 # %%
 import itertools
@@ -34,46 +32,49 @@ for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it le
     mean = [float(noise[(s - c).abs() < 0.25].mean()) for c in range(-3, 4)]
     ax.bar(range(-3, 4), mean, width=0.9)
     ax.plot([-3.5, 3.5], [3.5 * g * dt, -3.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
-    ax.set(title=title, xlabel="score at the end of the step", ylim=(-0.01, 0.01))
+    ax.set(title=title, xlabel="score at the end of the step", ylabel="mean of the noise", ylim=(-0.01, 0.01))
 learn.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
 
 # %% [markdown]
 # *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.*
-# That is
-# Tweedie's formula for one step. Subtract what the present predicts and a fresh, centred noise is left:
+# That is Tweedie's formula for one step. Subtract what the present predicts and a fresh, centred noise is left:
 #
 # $$d\bar w=dw+g\,s\,dt,\qquad dx=f\,dt+g\,dw=[f-g^2s]\,dt+g\,d\bar w .$$
 #
-# **Is** $d\bar w$ **just** $-dw$**?** <details><summary>Answer</summary>
+# **Is** $d\bar w$ **just** $-dw$**?**
+# <details><summary>Answer</summary>
 #
 # No. $-dw$ has the right law on its own, but given $x_t$ its mean is $+g\,s\,dt$. The same goes for $W_T-W_{T-s}$,
-# which is a Brownian
-# motion but not independent of $x_T$. Feeding fresh noise of either sign into the forward drift reverses nothing.
+# which is a Brownian motion but not independent of $x_T$. Feeding fresh noise of either sign into the forward drift
+# reverses nothing.
 #
 # </details>
 #
-# Now run it. What has been sampled if you stop at $t=.3$?
+# Now run it. The last line printed is a set of real draws: its W1 is what 2000 points leave open. What has been sampled
+# if you stop at $t=.3$?
 
 # %%
 out = ud.sample(model, 2000, "euler_maruyama", 300, grid="time", t_end=1e-3, trajectory=True)
 ode = ud.sample(model, 2000, "heun", 60, grid="time", t_end=1e-3)
 for name, x in (("SDE", out.x), ("ODE", ode.x), ("law", law.sample(2000, 1))):
     print(f"{name}: mean {x.mean():.3f}, deviation {x.std():.3f}, W1 {ud.metrics.w1_1d(x, law.sample(20_000, 2)):.4f}")
-learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.paths(out)}, lines=30)
+learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.paths(out)}, lines=30,
+            alt="Paths that start as noise at t = 1 and follow the bright density into its two modes at t = 0.")
 
 # %% [markdown]
-# **We stop at t = .3.** <details><summary>Answer</summary>
+# **We stop at t = .3.**
+# <details><summary>Answer</summary>
 #
 # $p_{.3}$: every marginal is there on the way, and each is as good a sample of its own law as the last.
 #
 # </details>
 #
-# **Why add noise while removing noise? Can one leave it out?** <details><summary>Answer</summary>
+# **Why add noise while removing noise? Can one leave it out?**
+# <details><summary>Answer</summary>
 #
-# Not by itself. With the whole of $g^2s$ and no noise everything contracts into the modes. If the noise goes, half
-# of the score
-# has to go too, and the result is the probability-flow ODE (C7). In between lies a family: noise $\eta g$, score
-# ½(1+η²)g².
+# Not by itself. With the whole of $g^2s$ and no noise everything contracts into the modes. If the noise goes, half of
+# the score has to go too, and the result is the probability-flow ODE (C7). In between lies a family: noise $\eta g$,
+# score ½(1+η²)g².
 #
 # </details>
 #
@@ -147,12 +148,20 @@ learn.check("c4.3", family)
 #
 # </details>
 #
-# **Find the bug** ([museum](../docs/museum.md), D8). A sampler of 500 steps appends `x` when `i % 50 == 0` and
-# labels frame $k$ of $K$ with
-# $1-k/K$. <details><summary>Answer</summary>
+# **Find the bug** ([museum](../docs/museum.md), D8). A sampler keeps its start, then appends `x` after step `i` of 500
+# when `i % 50 == 0`, and labels frame $k$ of $K$ with $1-k/K$.
+# <details><summary>Answer</summary>
 #
-# The last frame is that of step 450; the finished sample is never stored, and the labels are off by up to .09. Store
-# pairs
-# $(t,x)$, as `trajectory=True` does.
+# The last frame is that of step 450; the finished sample is never stored. Frame 1 was taken at $t=.998$ and is labelled
+# .909. Store pairs $(t,x)$, as `trajectory=True` does.
 #
 # </details>
+#
+# ## Play with it
+#
+# Three dynamics with the same noise: the ODE, the SDE, and an SDE of twice the noise. What agrees at every time, and
+# what does not?
+
+# %%
+learn.scene("compare", law="mix:0.4,-1,0.3162;0.6,1.2,0.4472", n=256, grid="time",
+            panes="vp~euler_maruyama~0|vp~euler_maruyama~1|vp~euler_maruyama~2")

@@ -2,16 +2,14 @@
 # # C5 · Learning the score by denoising
 #
 # *35 minutes.* **Goal.** From the lemma to a loss, its weight, what the network should output, and the floor below
-# which no
-# network can go.
+# which no network can go.
 #
 # Theory: [P1 to P3](../docs/theory/score.md) (the equivalence), [P14](../docs/theory/score.md) (weights).
 #
 # <!-- seeds: S0.3 S0.29-31 S0.33-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
 #
 # One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A
-# regression does
-# not mind: its best answer is the mean, and the mean of the proposals *is* the score.
+# regression does not mind: its best answer is the mean, and the mean of the proposals *is* the score.
 
 # %%
 import torch
@@ -33,9 +31,9 @@ ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xl
 learn.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
 
 # %% [markdown]
-# Training is a loop of six lines: draw data, a time, noise; move; compare; improve. `ud.train` is this with averaged
-# weights,
-# checkpoints and a log.
+# Training is a loop of a few lines: draw data, times, noise; move; compare; improve. `levels.times` spreads the 256
+# times of a batch evenly (its numbers are seed, step, first row, rows, rows of the batch). `ud.train` is this with
+# averaged weights, checkpoints and a log.
 
 # %%
 net = ud.nets.initialize(ud.nets.build("mlp", (2,), width=64, depth=2), seed=0)
@@ -55,28 +53,31 @@ print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score is off by {smooth
 learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="Loss and floor (dashed)")
 
 # %% [markdown]
-# **Can the loss reach 0?** <details><summary>Answer</summary>
+# The loss is that of the last 100 batches, so the difference carries their noise too.
+#
+# **Can the loss reach 0?**
+# <details><summary>Answer</summary>
 #
 # No. Two clean points can give the same noisy one, and then nobody can tell the noise. The floor is
 # $E\lVert z-E[z\mid x_t]\rVert^2$. What the network can still improve is the difference: loss − floor = the error of
-# the score (P3). The floor
-# is 0 for a data set of one point, which makes a good unit test.
+# the score (P3). The floor is 0 for a data set of one point, which makes a good unit test.
 #
 # </details>
 #
-# **Why multiply by** $\sigma_t$**? And which weight?** <details><summary>Answer</summary>
+# **Why multiply by** $\sigma_t$**? And which weight?**
+# <details><summary>Answer</summary>
 #
-# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is
-# another choice:
-# $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14);
+# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is another
+# choice: $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14);
 # $\lambda=g^2$ bounds the likelihood (P10).
 #
 # </details>
 #
-# **Why average the weights (EMA) for sampling?** <details><summary>Answer</summary>
+# **Why average the weights (EMA) for sampling?**
+# <details><summary>Answer</summary>
 #
-# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less
-# of it.
+# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less of
+# it.
 #
 # </details>
 
@@ -86,10 +87,12 @@ learn.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, ste
              reach=2.2, alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
 
 # %% [markdown]
+# Look at the cluster on the left: the learned one is too tight in its middle. A few thousandths of loss are visible.
+#
 # ## Exercises
 #
-# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the
-# weight $\sigma^2$.
+# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the weight
+# $\sigma^2$.
 
 # %% exercise c5.1
 def dsm_loss(score, x0, z, alpha, sigma):
@@ -159,8 +162,8 @@ learn.check("c5.3", features)
 #
 # </details>
 #
-# *For the curious:* one update of Adam with `lr=0.1`, `b=(0.9, 0.999)`, `eps=1e-8`; `k` counts from 1. Return the
-# new `p, m, v`.
+# *For the curious:* one update of Adam with `lr=0.1`, `b=(0.9, 0.999)`, `eps=1e-8`; `k` counts from 1. Return the new
+# `p, m, v`.
 
 # %% exercise c5.4
 def adam_step(p, g, m, v, k):
@@ -183,3 +186,12 @@ learn.check("c5.4", adam_step)
 # ```
 #
 # </details>
+#
+# ## Play with it
+#
+# The law of this chapter at $t=.35$. Click between the clusters: the arrows of the components are the targets that
+# disagree, the black one is the score.
+
+# %%
+learn.scene("cloud", law="mix:0.4,-1.3,0,0.05,0,0.05;0.3,0.9,1,0.1,0,0.1;0.3,0.8,-1.1,0.05,0,0.05",
+            arrows="score", t=0.35, p=300)

@@ -3,16 +3,15 @@
 #
 # *30 minutes.* **Goal.** Know what a step costs, what order means, and which sampler to take.
 #
-# Theory: [P16](../docs/theory/reversal.md) (orders), [P15](../docs/theory/score.md) (DDIM). How-to: [choosing a
-# sampler](../docs/choosing_a_sampler.md).
+# Theory: [P16](../docs/theory/reversal.md) (orders), [P15](../docs/theory/score.md) (DDIM). How-to:
+# [choosing a sampler](../docs/choosing_a_sampler.md).
 #
 # <!-- seeds: S0.41-42 S0.44 S1.30 S1.40 S2.35 S2.37-38 S3.4 S3.28-32 -->
 #
 # The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its
-# steps. All
-# errors below are the solver's own, because the score is exact. The dashed line is the distance between two sets of
-# real
-# draws: below it nothing can be seen. Predict: which is best at 8 evaluations, and does the corrector pay?
+# steps. All errors below are the solver's own, because the score is exact. The dashed line is the distance between two
+# sets of real draws: below it nothing can be seen. Euler and Heun take even steps in $t$ here, the others their
+# defaults. Predict: which is best at 8 evaluations, and does the corrector pay?
 
 # %%
 import torch
@@ -35,29 +34,29 @@ print(f"deviation of the law {float(law.covariance) ** 0.5:.3f}; floor {floor:.4
 learn.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
 
 # %% [markdown]
-# **The corrector "improves quality". Why is it the worst here?** <details><summary>Answer</summary>
+# **The corrector "improves quality". Why is it the worst here?**
+# <details><summary>Answer</summary>
 #
 # Half of its evaluations go to corrections that an exact score does not need. And its step,
-# $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, is made for
-# images: with thousands of pixels the two norms hardly vary, with one coordinate they do, and the chain no longer
-# leaves $p_t$ alone.
-# It pays where the predictor or the score is poor. Without $\lVert\xi\rVert$ the step is about $d$ times too small
-# ([museum](../docs/museum.md), D26).
+# $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, is made for images: with thousands of pixels the two norms
+# hardly vary, with one coordinate they do, and the chain no longer leaves $p_t$ alone. It pays where the predictor or
+# the score is poor. Without $\lVert\xi\rVert$ the step is about $d$ times too small ([museum](../docs/museum.md), D26).
 #
 # </details>
 #
-# **Is the ODE less diverse than the SDE?** <details><summary>Answer</summary>
+# **Is the ODE less diverse than the SDE?**
+# <details><summary>Answer</summary>
 #
 # Compare the printed deviations with the law's. With the same score both have the same marginals
 # ([museum](../docs/museum.md), D9).
 #
 # </details>
 #
-# **Where should the steps be?** <details><summary>Answer</summary>
+# **Where should the steps be?**
+# <details><summary>Answer</summary>
 #
-# Where what the solver freezes changes most; that depends on the solver, the law and the budget. For ten steps of
-# DDIM on the law of
-# exercise c6.3, even steps in log-SNR are no better than even steps in $t$, and even steps in the angle
+# Where what the solver freezes changes most; that depends on the solver, the law and the budget. For ten steps of DDIM
+# on the law of exercise c6.3, even steps in log-SNR are no better than even steps in $t$, and even steps in the angle
 # $\arctan(\sigma/\alpha)$ halve the error.
 #
 # </details>
@@ -82,8 +81,8 @@ for name in ("euler", "heun", "rk4"):
 # %% [markdown]
 # ## Exercises
 #
-# One step of Heun's method for $\dot x=v(x,t)$ from time `t` to time `s` (which may be earlier). The check measures
-# its order.
+# One step of Heun's method for $\dot x=v(x,t)$ from time `t` to time `s` (which may be earlier). The check measures its
+# order.
 
 # %% exercise c6.1
 def heun(v, x, t, s):
@@ -130,9 +129,8 @@ learn.check("c6.2", size)
 # </details>
 #
 # Give DDIM a better grid for three narrow modes in the plane: 11 times from 1 down to .001, `float64`. The check
-# compares the error with
-# that of even steps in $t$. `ud.VP().log_snr(t)` and `ud.VP().time_of(log_snr)` lead from times to noise levels and
-# back.
+# compares the error with that of even steps in $t$. `ud.VP().log_snr(t)` and `ud.VP().time_of(log_snr)` lead from times
+# to noise levels and back.
 
 # %% exercise c6.3
 times = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
@@ -150,10 +148,18 @@ learn.check("c6.3", times)
 #
 # </details>
 #
-# **Find the bug** ([museum](../docs/museum.md), D10). `ts = linspace(1, eps, N)`, `dt = ts[0] - ts[1]`, then `for t
-# in ts: x = step(x, t, dt)`.
+# **Find the bug** ([museum](../docs/museum.md), D10). `ts = linspace(1, eps, N)`, `dt = ts[0] - ts[1]`, then
+# `for t in ts: x = step(x, t, dt)`.
 # <details><summary>Answer</summary>
 #
 # $N$ nodes have $N-1$ gaps, but $N$ steps are taken: the last leads from $\epsilon$ to $\epsilon-dt<0$.
 #
 # </details>
+#
+# ## Play with it
+#
+# Error against evaluations for any solver and grid. Which one wins at 8 evaluations on another law?
+
+# %%
+learn.scene("lab", law="mix:0.25,-2.2,0.3;0.5,0,0.4;0.25,2.2,0.245", measure="law",
+            solvers=["euler_maruyama", "ddim", "heun", "dpmpp_2m"])

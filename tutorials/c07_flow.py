@@ -9,9 +9,8 @@
 #
 # <!-- seeds: S0.40-43 S2.30 S2.39-41 S3.20-27 -->
 #
-# Three dynamics share one family of densities. Predict what differs between the pictures before you run the cell:
-# which of the
-# paths may cross each other?
+# Three dynamics share one family of densities. Predict what differs between the pictures before you run the cell: which
+# of the paths may cross each other?
 
 # %%
 import torch
@@ -32,14 +31,14 @@ learn.river(law, {"forward SDE": sde, "reverse SDE": sde, "flow ODE": sde}, {
     alt="Three panels over one density: rough forward paths, rough backward paths, smooth lines that never cross.")
 
 # %% [markdown]
-# Lines of an ODE cannot cross, so on a line they keep their order: the flow carries the tenth percentile of the data
-# to the tenth
-# percentile of the noise. It *is* the quantile map.
+# Lines of an ODE cannot cross, so on a line they keep their order: the flow carries the tenth percentile of the data to
+# the tenth percentile of the noise. It *is* the quantile map.
 #
-# **Where does the ½ come from?** <details><summary>Answer</summary>
+# **Where does the ½ come from?**
+# <details><summary>Answer</summary>
 #
-# $\tfrac12g^2\Delta p=\nabla\cdot(\tfrac12g^2p\nabla\log p)$: all diffusion is written as transport by the score,
-# and half of $g^2$ is what diffuses.
+# $\tfrac12g^2\Delta p=\nabla\cdot(\tfrac12g^2p\nabla\log p)$: all diffusion is written as transport by the score, and
+# half of $g^2$ is what diffuses.
 #
 # </details>
 
@@ -58,20 +57,20 @@ learn.curves({"by the flow": (line, curve), "exact": (line, law.log_prob(line).e
              title="Density from a score and an ODE")
 
 # %% [markdown]
-# **Is encoding perfectly invertible?** <details><summary>Answer</summary>
+# **Is encoding perfectly invertible?**
+# <details><summary>Answer</summary>
 #
-# The exact flow is. A solver is as invertible as it is accurate; Euler's method misses by several percent with 50
-# steps ([museum](../docs/museum.md), D24).
+# The exact flow is. A solver is as invertible as it is accurate; Euler's method misses by several percent with 50 steps
+# ([museum](../docs/museum.md), D24).
 #
 # </details>
 #
-# **"Exact likelihood", while DDPM has only a bound. Exact in which sense?** <details><summary>Answer</summary>
+# **"Exact likelihood", while DDPM has only a bound. Exact in which sense?**
+# <details><summary>Answer</summary>
 #
-# It is the density of the *ODE's* own law, up to the solver, the probes of the divergence and the small time where
-# one stops;
-# `log_likelihood` reports all of these. The SDE with the same score has another law, and a bound (P10). For images
-# there are levels,
-# not densities: noise within a level, or a discrete bound.
+# It is the density of the *ODE's* own law, up to the solver, the probes of the divergence and the small time where one
+# stops; `log_likelihood` reports all of these. The SDE with the same score has another law, and a bound (P10). For
+# images there are levels, not densities: noise within a level, or a discrete bound.
 #
 # </details>
 #
@@ -93,8 +92,7 @@ print("bound for the SDE: 0.0572; none for the ODE")
 # ## Exercises
 #
 # On a line, encode `x` through quantiles: `cdf0` is the distribution function of the data, the noise is standard
-# normal.
-# `torch.special.ndtri` is the inverse of the normal distribution function.
+# normal. `torch.special.ndtri` is the inverse of the normal distribution function.
 
 # %% exercise c7.1
 def quantile_code(x, cdf0):
@@ -161,3 +159,11 @@ learn.check("c7.3", log_p0)
 # ```
 #
 # </details>
+#
+# ## Play with it
+#
+# Lines of the flow are quantiles. Click anywhere: the point goes to noise and comes back by the ODE, and once by the
+# SDE.
+
+# %%
+learn.scene("river", law="mix:0.4,-1.5,0.245;0.6,1,0.3162", show="lines", drop="0.5,0.2")

@@ -2,17 +2,15 @@
 # # C8 · DDPM is this, discretised
 #
 # *25 minutes.* **Goal.** The chain as a process, four names for one network, the evidence bound as a weighted score
-# matching loss,
-# ancestral and DDIM sampling.
+# matching loss, ancestral and DDIM sampling.
 #
 # Theory: [P11](../docs/theory/likelihood.md) (chain, bound, limit), [P15](../docs/theory/score.md) (conversions).
 #
 # <!-- seeds: S0.6 S0.43 S2.1 S2.18 S2.47 S3.1-3 S3.35 S4.1 S4.5-7 S4.15-17 S4.19-20 -->
 #
-# A denoising diffusion probabilistic model has a forward Markov chain
-# $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$ that nobody has to learn, a network that
-# guesses the noise, and a sampler that walks the chain back. Everything in it is a discretisation of what you know.
-# `ud.DDPM(betas)` is the chain seen as a process.
+# A denoising diffusion probabilistic model has a forward Markov chain $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$
+# that nobody has to learn, a network that guesses the noise, and a sampler that walks the chain back. Everything in it
+# is a discretisation of what you know. `ud.DDPM(betas)` is the chain seen as a process.
 
 # %%
 import torch
@@ -31,22 +29,23 @@ learn.curves({name: (t, c.alpha(t) ** 2) for name, c in chains.items()},
              "t = i/N", "alpha-bar", title="Chains tend to VP; one of them never reaches noise")
 
 # %% [markdown]
-# **Noise prediction is the score "up to a constant". Which constant?** <details><summary>Answer</summary>
+# **Noise prediction is the score "up to a constant". Which constant?**
+# <details><summary>Answer</summary>
 #
 # $s=-\hat z/\sqrt{1-\bar\alpha_t}$: it depends on $t$, from $-100$ to $-1$ along the chain.
 #
 # </details>
 #
-# **T = 100 with β up to .02: what goes wrong?** <details><summary>Answer</summary>
+# **T = 100 with β up to .02: what goes wrong?**
+# <details><summary>Answer</summary>
 #
-# $\bar\alpha_T=.364$: a third of the signal's power is left, and sampling starts from pure noise that the chain
-# never reaches. Scale β by
-# $1000/N$ ([museum](../docs/museum.md), D28).
+# $\bar\alpha_T=.364$: a third of the signal's power is left, and sampling starts from pure noise that the chain never
+# reaches. Scale β by $1000/N$ ([museum](../docs/museum.md), D28).
 #
 # </details>
 #
-# Walking back. The ancestral step is Euler-Maruyama of the reverse SDE to first order, DDIM an exponential step of
-# the ODE.
+# Walking back. The ancestral step is Euler-Maruyama of the reverse SDE to first order, DDIM an exponential step of the
+# ODE.
 
 # %%
 law = ud.Mixture([1, 2], [[-1.5], [1.0]], [0.05, 0.1])
@@ -64,13 +63,9 @@ learn.histograms(made, law, 3.0)
 # Train the same small network twice; one of the two is told a constant instead of the noise level.
 
 # %%
-class Deaf(torch.nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
+class Deaf(torch.nn.Sequential):
     def forward(self, x, c, label=None):
-        return self.net(x, 0 * c, label)
+        return self[0](x, 0 * c, label)
 
 
 modes = ud.Mixture([1, 1, 1], [[-1.2, 0.0], [0.9, 1.0], [0.8, -1.1]], 0.03)
@@ -89,14 +84,14 @@ for name, wrap in (("told t", lambda net: net), ("not told", Deaf)):
     print(f"{name}: loss {sum(losses[-200:]) / 200:.3f}")
 
 # %% [markdown]
-# In two dimensions a point says little about its own noise level, and the deaf network pays. A large image says
-# almost everything
-# about it, which is why the mistake goes unnoticed there until sampling ([museum](../docs/museum.md), D27).
+# In two dimensions a point says little about its own noise level, and the deaf network pays. A large image says almost
+# everything about it, which is why the mistake goes unnoticed there until sampling ([museum](../docs/museum.md), D27).
 #
 # ## Exercises
 #
 # From $\bar\alpha_i$ at $i=1\ldots N$ back to $\beta(t_i)$ of the process: differences of $\log\bar\alpha$, with
-# $\bar\alpha_0=1$ in front.
+# $\bar\alpha_0=1$ in front. (Notes that have $-2$ for the factor took it from $\log\sqrt{\bar\alpha}$:
+# [museum](../docs/museum.md), D20.)
 
 # %% exercise c8.1
 def beta_of(alpha_bar):
@@ -120,7 +115,8 @@ learn.check("c8.1", beta_of)
 #
 # </details>
 #
-# Rescue a chain of 100 steps: give its β so that it ends in noise as the one of 1000 steps does.
+# **Find the bug** ([museum](../docs/museum.md), D28), and rescue this chain of 100 steps: give it β with which it ends
+# in noise as the one of 1000 steps does.
 
 # %% exercise c8.2
 betas = torch.linspace(1e-4, 0.02, 100)
@@ -180,3 +176,10 @@ learn.check("c8.4", weight)
 # ```
 #
 # </details>
+#
+# ## Play with it
+#
+# The ancestral sampler and DDIM with 20 steps each. How many does the ancestral one need to look as good?
+
+# %%
+learn.scene("compare", law="mix:0.333,-1.5,0.2236;0.667,1,0.3162", n=20, panes="vp~ancestral|vp~ddim")

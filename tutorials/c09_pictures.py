@@ -2,17 +2,15 @@
 # # C9 · Pictures, conditions, guidance
 #
 # *40 minutes.* **Goal.** A model of images, labels as conditions, classifier-free guidance, and numbers that say
-# whether it works,
-# without a network that somebody else has trained.
+# whether it works, without a network that somebody else has trained.
 #
 # Theory: [P18](../docs/theory/conditioning.md) (what guidance samples).
 #
 # <!-- seeds: S0.32 S0.46-47 S1.26-29 S1.31-35 S2.16 S4.18 -->
 #
 # The images are the 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn. First a model without
-# training: one
-# Gaussian per class, whose score, classifier and likelihood are exact. Predict what a guidance scale of 4 does to
-# the variety.
+# training: one Gaussian per class, whose score, classifier and likelihood are exact. Predict what a guidance scale of 4
+# does to the variety.
 
 # %%
 import tempfile
@@ -26,10 +24,9 @@ digits = ud.open_data("digits")
 x, y = digits.x.double() / 8 - 1, digits.y
 law = ud.Mixture.fit(x, 1, labels=y)
 model, ask = law.denoiser(ud.VP()), torch.arange(10)
-rows = {}
-for w in (0.0, 1.0, 2.0, 4.0):
-    guided = ud.classifier_free(model, w)
-    rows[f"w = {w:.0f}"] = ud.sample(guided, 10, "dpmpp_2m", 25, x_T=model.prior_sample(10, 3, 0), label=ask).x
+start = model.prior_sample(10, 3, 0)
+rows = {f"w = {w:.0f}": ud.sample(ud.classifier_free(model, w), 10, "dpmpp_2m", 25, x_T=start, label=ask).x
+        for w in (0.0, 1.0, 2.0, 4.0)}
 learn.images({**rows, "real": torch.cat([x[y == c][:1] for c in range(10)])},
              alt="Ten digits, one a class, from the same noise with guidance 0, 1, 2 and 4, and real ones.")
 
@@ -44,31 +41,29 @@ for w in (0.0, 1.0, 2.0, 4.0):
           f"nearest real image {nearest(made):.2f}")
 
 # %% [markdown]
-# **How does a condition differ from guidance?** <details><summary>Answer</summary>
+# **How does a condition differ from guidance?**
+# <details><summary>Answer</summary>
 #
 # A conditional model answers with $s_c$. Guidance extrapolates, $s_u+w(s_c-s_u)$: $w=0$ unconditional, $w=1$
-# conditional, beyond that more
-# typical of the class. How much less varied depends on how far the classes overlap: these ten in 64 dimensions
-# hardly do, and the printed
-# spread hardly changes; in the example of P18 it falls from .70 to .55 (SDE) or .41 (ODE) at w = 4. Guidance needs
-# both answers from one network, so labels are hidden in a
-# part of the training.
+# conditional, beyond that more typical of the class. How much less varied depends on how far the classes overlap: these
+# ten in 64 dimensions hardly do, and the printed spread hardly changes; in the example of P18 it falls from .70 to .55
+# (SDE) or .41 (ODE) at w = 4. Guidance needs both answers from one network, so labels are hidden in a part of the
+# training.
 #
 # </details>
 #
-# **Does w sample** $p(c\mid x)^wp(x)$**?** <details><summary>Answer</summary>
+# **Does w sample** $p(c\mid x)^wp(x)$**?**
+# <details><summary>Answer</summary>
 #
-# No. At $t=0$ its score is the one of that law; on the way the fields are not those of its diffusion, and SDE and
-# ODE end differently
-# (P18, with numbers).
+# No. At $t=0$ its score is the one of that law; on the way the fields are not those of its diffusion, and SDE and ODE
+# end differently (P18, with numbers).
 #
 # </details>
 #
 # ## Now a network
 #
-# `ud.train` does what the loop of C5 did, with averaged weights (EMA), held-out rows and checkpoints. The recipe
-# looks at the data
-# and says why it chose what.
+# `ud.train` does what the loop of C5 did, with averaged weights (EMA), held-out rows and checkpoints. The recipe looks
+# at the data and says why it chose what.
 
 # %%
 experiment, reasons = ud.recipes.for_data("digits", steps=800, seed=1)
@@ -83,10 +78,8 @@ learn.images({f"learned, w = {w:.0f}": ud.sample(ud.classifier_free(net, w), 10,
 
 # %% [markdown]
 # Eight by eight pixels are so few that a perceptron learns them faster; images beyond 256 values get a U-Net. Its
-# parts: blocks that
-# halve and double the resolution, skips that carry detail across, a noise level that scales every block, and an
-# output that is scaled
-# by the parameterisation. Find them:
+# parts: blocks that halve and double the resolution, skips that carry detail across, a noise level that scales every
+# block, and an output that is scaled by the parameterisation. Find them:
 
 # %%
 unet = ud.nets.build("unet", (1, 28, 28), 10, widths=(16, 32))
@@ -140,15 +133,66 @@ learn.check("c9.2", guide)
 #
 # </details>
 #
-# *To try:* train with `sde="power_ve", sde_args={"rate": 25.0}`, the exploding process of many notebooks. Too small
-# a rate, and the
-# prior does not cover the data; too large, and the steps are spent where nothing happens.
+# ## Whom the data leave out
 #
-# **Find the bug** ([museum](../docs/museum.md), D14). The text says "cosine learning rate", the code `lr = max(0.2,
-# 1 - epoch / n)`.
+# Nine tenths of the sevens are lost, and somebody asks for odd digits. Predict their share of sevens, one fifth in the
+# data as they were, at $w=1$ and at $w=4$.
+
+# %%
+kept = (y != 7) | ((y == 7).cumsum(0) <= 17)
+for name, rows in (("all sevens", y >= 0), ("17 sevens", kept)):
+    fit = ud.Mixture.fit(x[rows], 1, labels=y[rows])
+    odd = ud.Mixture(fit.weights, fit.means, fit.covariances, labels=fit.labels % 2).denoiser(ud.VP())
+    made = {w: reads(ud.sample(ud.classifier_free(odd, w), 1000, "dpmpp_2m", 20, label=1).x) for w in (1.0, 4.0)}
+    print(name, {w: round(float((found == 7).double().mean()), 3) for w, found in made.items()})
+
+# %% [markdown]
+# At $w=1$ the share is that of the data: a model repeats what it was shown. At $w=4$ a rare class becomes rarer still,
+# because guidance moves samples to where the condition is surest, and that is where there were many; the shares of the
+# other classes move too. Nobody chose this, and no picture looks wrong.
+#
+# One remedy is to weigh the loss of every row, so that all classes count alike and the mean weight is 1. Give the
+# weights (N,) for labels (N,).
+
+# %% exercise c9.3
+def weights(labels):
+    counts = torch.bincount(labels)
+    return ...
+
+
+learn.check("c9.3", weights)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def weights(labels):
+#     counts = torch.bincount(labels)
+#     return len(labels) / (len(counts) * counts[labels])
+#
+#
+# learn.check("c9.3", weights)
+# ```
+#
+# </details>
+#
+# It mends the shares and not the variety: seventeen sevens stay seventeen.
+#
+# *To try:* train with `sde="power_ve", sde_args={"rate": 25.0}`, the exploding process of many notebooks. Too small a
+# rate, and the prior does not cover the data; too large, and the steps are spent where nothing happens.
+#
+# **Find the bug** ([museum](../docs/museum.md), D14). The text says "cosine learning rate", the code
+# `lr = max(0.2, 1 - epoch / n)`.
 # <details><summary>Answer</summary>
 #
 # That is a line with a floor. It may train just as well; but a table of hyper-parameters that says cosine cannot be
 # reproduced.
 #
 # </details>
+#
+# ## Play with it
+#
+# Two overlapping classes, where guidance has something to sharpen: the law that it asks for, and what it samples.
+
+# %%
+learn.scene("guidance", w=4)

@@ -9,10 +9,9 @@
 # <!-- seeds: S0.46 S2.42-46 -->
 #
 # You have a model of $p(x)$ and see $y=Ax+n$. Nothing has to be trained again:
-# $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the
-# second term is new. For a mixture it is known exactly, so approximations can be measured. Predict: four modes, the
-# first coordinate is
-# seen to be near 0.15. Which modes remain, and with which shares?
+# $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the second term is new. For a mixture it is known
+# exactly, so approximations can be measured. Predict: four modes, the first coordinate is seen to be near 0.15. Which
+# modes remain, and with which shares?
 
 # %%
 import torch
@@ -34,18 +33,18 @@ learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps
              alt="The prior's four clouds, and what five methods leave of them after the first coordinate was seen.")
 
 # %% [markdown]
-# **Is** $\nabla\log p(y\mid x)$ **zero everywhere for a mask?** <details><summary>Answer</summary>
+# **Is** $\nabla\log p(y\mid x)$ **zero everywhere for a mask?**
+# <details><summary>Answer</summary>
 #
 # With noise it is $A^\top(y-Ax)/\sigma_y^2$, zero only where the residual is. Without noise, $p(y\mid x)$ is
-# concentrated on $\{Ax=y\}$: off that set
-# its logarithm is $-\infty$ and has no gradient; a projection takes its place. And what sampling needs is neither:
-# it is
-# $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which couples what was seen with what was not
-# ([museum](../docs/museum.md), D19).
+# concentrated on $\{Ax=y\}$: off that set its logarithm is $-\infty$ and has no gradient; a projection takes its place.
+# And what sampling needs is neither: it is $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which
+# couples what was seen with what was not ([museum](../docs/museum.md), D19).
 #
 # </details>
 #
-# **Why not put** $x_t$ **into** $p(y\mid x_0)$**?** <details><summary>Answer</summary>
+# **Why not put** $x_t$ **into** $p(y\mid x_0)$**?**
+# <details><summary>Answer</summary>
 #
 # $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function and loses the
 # uncertainty of $x_0$; with noise as small as here its steps overshoot, see the printed deviation. Adding the
@@ -53,14 +52,14 @@ learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps
 #
 # </details>
 #
-# **Is a class an observation?** <details><summary>Answer</summary>
+# **Is a class an observation?**
+# <details><summary>Answer</summary>
 #
 # Yes: $y$ is the label, and $p_t(c\mid x_t)$ is a classifier that knows the noise level.
 #
 # </details>
 #
-# Now a picture with its lower half hidden. The posterior is a mixture, so we can draw completions from the *exact*
-# one.
+# Now a picture with its lower half hidden. The posterior is a mixture, so we can draw completions from the *exact* one.
 
 # %%
 digits = ud.open_data("digits")
@@ -111,8 +110,8 @@ learn.check("c10.1", posterior)
 #
 # </details>
 #
-# The guide $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the residual $e=y-AD$
-# and $C=\operatorname{Cov}(x_0\mid x_t)$.
+# The guide $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the residual $e=y-AD$ and
+# $C=\operatorname{Cov}(x_0\mid x_t)$.
 
 # %% exercise c10.2
 def guide(J, A, e, s, C):
@@ -134,6 +133,50 @@ learn.check("c10.2", guide)
 #
 # </details>
 #
-# *To try:* hide columns of a table instead of pixels. The wine data of scikit-learn have 13 columns; a Gaussian
-# fitted to them and
-# `posterior` fill a gap with a distribution, where the column's mean fills it with a number.
+# The same for a table: the 13 columns of scikit-learn's wine data, standardised, with some cells of a row hidden.
+# `seen` (13,) is true where a cell is known; return the mean and the deviation of the hidden cells given the seen ones,
+# for a Gaussian of that `mean` and `cov`. The check fits them on half of the wines, hides a third of the cells of the
+# others, and compares with the column's mean and deviation.
+
+# %% exercise c10.3
+def impute(row, seen, mean, cov):
+    gain = cov[~seen][:, seen] @ torch.linalg.inv(cov[seen][:, seen])
+    return ..., ...
+
+
+learn.check("c10.3", impute)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def impute(row, seen, mean, cov):
+#     gain = cov[~seen][:, seen] @ torch.linalg.inv(cov[seen][:, seen])
+#     left = cov[~seen][:, ~seen] - gain @ cov[seen][:, ~seen]
+#     return mean[~seen] + gain @ (row[seen] - mean[seen]), left.diagonal().sqrt()
+#
+#
+# learn.check("c10.3", impute)
+# ```
+#
+# </details>
+#
+# Real tables are not Gaussian, and have words and empty cells: [tables](../docs/tables.md) has the command for those.
+#
+# **Find the bug** ([museum](../docs/museum.md), D19). An inpainter sets `x[seen] = picture[seen]` after every step, at
+# every $t$.
+# <details><summary>Answer</summary>
+#
+# At time $t$ the model expects a picture with the noise of time $t$, and gets one that is clean in one half: a pair
+# that no $x_t$ ever is. *Replacement* puts $\alpha_ty+\sigma_tz$ there, with fresh noise; that fits in each half, and
+# still the two halves know too little of each other, as the table above shows.
+#
+# </details>
+#
+# ## Play with it
+#
+# Turn and drag the line that is seen. When do the answers part?
+
+# %%
+learn.scene("question", y=0.15, angle=0, std=0.1, answers=["exact", "replacement", "dps", "mmps"],
+            law="mix:0.2,-1.4,0,0.04,0,0.04;0.4,0.1,1.3,0.04,0,0.04;0.2,0.2,-1.2,0.04,0,0.04;0.2,1.5,0.2,0.04,0,0.04")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from explorer.engine import evaluated
+from torch import Tensor
 
 from undiffuse import learn
 from undiffuse.cli import main
 from undiffuse.errors import InputError
+from undiffuse.explorer.page import scene_hash
 from undiffuse.learn import chapters
 from undiffuse.learn.exercises import CHECKS
 
@@ -93,7 +98,8 @@ def test_a_notebook_has_the_same_cells() -> None:
 def test_a_chapter_is_opened_once_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["learn", "open", "c00", "--out", str(tmp_path)]) == 0
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["c00_start.ipynb", "c00_start.py"]
+    assert names == ["c00_start.ipynb", "c00_start.py", "explorer.html"]
+    assert "undiffuse learn check" in capsys.readouterr().out
     assert main(["learn", "open", "0", "--out", str(tmp_path)]) == 2  # not over a student's work
     mine = tmp_path / "mine.py"
     mine.write_text("# %%\nfrom undiffuse import learn\n\n# %% exercise c0.1\nlearn.check('c0.1', 1.36)\n"
@@ -106,11 +112,43 @@ def test_a_chapter_is_opened_once_and_checked(tmp_path: Path, capsys: pytest.Cap
     assert main(["learn"]) == 0 and capsys.readouterr().out.count("C1") >= 2
 
 
+def test_links_of_a_copy_lead_to_the_documentation(tmp_path: Path) -> None:
+    copies = chapters.write("c04", tmp_path / "mine")
+    links = re.findall(r"\]\(([^)]*docs/[^)]*)\)", copies[0].read_text("utf-8"))
+    assert len(links) >= 3 and all((tmp_path / "mine" / link).exists() for link in links)
+    assert chapters.linked("see [P1](../docs/theory/score.md), now", tmp_path).startswith("see [P1](")
+
+
+def test_a_chapter_that_was_installed_without_the_documentation_has_no_dead_links(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chapters, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
+    assert chapters.linked("see [P1](../docs/theory/score.md), now", tmp_path) == "see P1, now"
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_the_last_cell_opens_a_scene_that_the_explorer_knows(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    last = chapters.cells(FILES[name].read_text("utf-8"))[-1]
+    shown = eval(last.text, {"learn": learn})
+    command = capsys.readouterr().out
+    hash = shown.url.removeprefix("explorer.html")
+    assert f"undiffuse explore '{hash[1:]}'" in command and scene_hash(hash[1:]) == hash
+    bundle = shown._repr_mimebundle_()
+    assert "Open this scene" in bundle["text/html"] and bundle["text/plain"] == shown.url
+    parsed = evaluated("(model, hash) => model.parse(hash)", hash)
+    assert parsed["ignored"] == [] and f"view={parsed['state']['view']}" in hash
+
+
 def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("# %%\nfrom undiffuse import learn\nlearn.curves({'a': ([0, 1], [0, 1])})\n", "utf-8")
     outcome = chapters.run(str(mine), tmp_path / "out")
     assert outcome.code == 0 and (tmp_path / "out" / "01.png").read_bytes().startswith(PNG)
+
+
+def over_a_small_number(x: Tensor, w: Tensor, mu: Tensor, var: float) -> Tensor:
+    """The mistake of exhibit D4."""
+    p = w * torch.exp(-0.5 * (x[:, None] - mu) ** 2 / var)
+    return (p * (mu - x[:, None]) / var).sum(1) / (p.sum(1) + 1e-8)
 
 
 @pytest.mark.parametrize("exercise, answer, hint", [
@@ -121,7 +159,16 @@ def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
     ("c6.2", lambda r, z, s, a: 2 * a * (r / s) ** 2, "d times"), ("c7.3", lambda a, b: a - b, "sign"),
     ("c8.3", lambda e, bar: -e / (1 - bar), "σ²"), ("c8.4", lambda b: b / 2, "limit"),
     ("c9.2", lambda u, c, w: c + w * (c - u), "plain conditional"),
-    ("c10.2", lambda J, A, e, s, C: J.T @ A.T @ e / s**2, "DPS"), ("c11.2", lambda x, t: 1 / 0, "ZeroDivisionError"),
+    ("c10.2", lambda J, A, e, s, C: J.T @ A.T @ e / s**2, "DPS"), ("c11.3", lambda x, t: 1 / 0, "ZeroDivisionError"),
+    ("c0.1", "1.36", "expected a number"), ("c0.1", 1.7, "square each factor"), ("c1.1", lambda *a: None, "return"),
+    ("c1.2", lambda b, dt: -b, "expected 2 numbers"), ("c2.2", lambda t: (0.6296, 1.0), "got [0.6296"),
+    ("c2.4", lambda t: 1 - t, "infinite"), ("c3.2", lambda p, f, g2, dx, dt: p, "slope of f p is missing"),
+    ("c3.1", lambda x, w, mu, var: over_a_small_number(x, w, mu, var), "underflow"),
+    ("c4.1", ("+", "-"), "expected 2 numbers"), ("c9.3", lambda y: torch.bincount(y)[y], "divide"),
+    ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "nothing was learned"),
+    ("c11.1", lambda q, k, v: (k @ q).softmax(0) @ v, "√d"), ("c11.4", torch.zeros(8), "decode"),
+    ("c11.4", -1.5 * (torch.arange(60) < 6), "minus untreated"),
+    ("c2.1", lambda f, g2, t: (torch.ones(3), 1), "shapes"),
 ])
 def test_the_usual_mistakes_are_named(exercise: str, answer: object, hint: str,
                                       capsys: pytest.CaptureFixture[str]) -> None:

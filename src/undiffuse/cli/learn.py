@@ -6,27 +6,41 @@ from pathlib import Path
 from typing import Literal
 
 
-def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str = "", /, *, out: Path = Path("."),
+def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str = "", /, *, out: Path | None = None,
           solutions: bool = False) -> int:
     """The course: list its chapters, open one (a copy to work in), run it, or check a file with your answers.
 
     Args:
         action: What to do.
-        chapter: A chapter such as c04, or your own copy c04_reverse_time.py.
-        out: Folder for the copy (open) or for the pictures (run).
+        chapter: A chapter such as c04, or your own copy c04_reverse.py.
+        out: Folder for the copy (open, default: this one) or for the pictures (run, default: one named after the
+            chapter).
         solutions: Run or check the chapter with its solutions filled in.
     """
     from undiffuse.learn import chapters
 
     if action == "list":
-        for key, file in chapters.chapters().items():
-            print(f"{key}  {chapters.title(file.read_text('utf-8'))}")
-        return 0
+        return _list()
     if action == "open":
-        print(*chapters.write(chapter, out), sep="\n")
+        source, notebook = chapters.write(chapter, out or Path("."))
+        print(f"{source}\n{notebook}\nOpen one of them in an editor or in Jupyter, write your answers where ... stands,"
+              f" and ask:\nundiffuse learn check {source}")
         return 0
-    outcome = chapters.run(chapter, out if action == "run" else None, solutions)
+    place = (out or Path(chapters.find(chapter).stem)) if action == "run" else None
+    outcome = chapters.run(chapter, place, solutions)
     marks = ("✓", "✗") if action == "check" and not outcome.code else ""
     print(*(line for line in outcome.text.splitlines() if line.startswith(marks)), sep="\n")
+    if place is not None:
+        print(f"pictures: {', '.join(sorted(map(str, place.iterdir())))}")
     print(f"{len(outcome.passed)} right, {len(outcome.failed)} to do")
     return 1 if outcome.failed or outcome.code else 0
+
+
+def _list() -> int:
+    """The chapters, and how to begin."""
+    from undiffuse.learn import chapters
+
+    for key, file in chapters.chapters().items():
+        print(f"{key}  {chapters.title(file.read_text('utf-8'))}")
+    print("\nBegin with: undiffuse learn open c00 --out mine")
+    return 0

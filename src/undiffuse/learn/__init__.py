@@ -11,7 +11,7 @@ _HOME = {
     "Picture": "picture", "panels": "picture", "film": "picture", "finished": "picture",
     "river": "pictures", "clouds": "pictures", "curves": "pictures", "arrows": "pictures", "histograms": "pictures",
     "images": "pictures", "paths": "pictures", "journey": "pictures",
-    "chapters": "chapters",
+    "scene": "scenes", "captions": "words", "fit": "fitting", "chapters": "chapters",
 }
 
 __all__ = list(_HOME)

@@ -18,10 +18,13 @@ X = torch.tensor([-1.5, 0.2, 2.0], dtype=torch.float64)
 
 def variance(answer: Any) -> str | None:
     """variances add after squaring the factors"""
-    return verdict(answer, 0.6**2 * 2 + 0.8**2, {
+    found = verdict(answer, 0.6**2 * 2 + 0.8**2, {
         "you added the factors; a factor c multiplies the variance by c²": 0.6 * 2 + 0.8,
         "that is the standard deviation; the variance is its square": math.sqrt(0.6**2 * 2 + 0.8**2),
-        "X has variance 2, not 1": 1.0})
+        "X has variance 2, not 1": 1.0, "2 is the variance of X already; do not square it": 0.6**2 * 4 + 0.8**2,
+        "square the factor of Z too": 0.6**2 * 2 + 0.8})
+    hint = "; square each factor, multiply it by its variance, and add"
+    return found.replace(", expected 1.36", hint) if found else None
 
 
 def euler_maruyama(step: Any) -> str | None:
@@ -40,6 +43,8 @@ def euler_maruyama(step: Any) -> str | None:
         "dw is an increment already; do not multiply it by dt": X + drift + noise * dt,
         "the drift has to be multiplied by dt": X + f(X, 0.3) + noise,
         "the diffusion coefficient g(t) is missing": X + drift + dw,
+        "the noise is g dw; g² dt is its variance": X + drift + g(0.3) ** 2 * dw,
+        "the drift is added; its sign is in f": X - drift + noise,
         "that is the change only; add it to x": drift + noise,
         "the noise is missing": X + drift})
 
@@ -51,6 +56,8 @@ def rates(answer: Any) -> str | None:
     got = answer(b, dt)
     exact = ((math.sqrt(1 - b) - 1) / dt, math.sqrt(b / dt))
     slips = {
+        "√(1−β) and √β are what a step does; give what happens per time": (math.sqrt(1 - b), math.sqrt(b)),
+        "the noise of a step is g √dt, so g is √β divided by √dt": (right[0], math.sqrt(b) / dt),
         "√(1−β) multiplies x; the drift is what it adds, √(1−β) − 1, per time": (math.sqrt(1 - b), right[1]),
         "divide by dt: a rate is an increment per time": (-0.5 * b, math.sqrt(b)),
         "that is g²; g is its root": (right[0], b / dt),
@@ -67,11 +74,16 @@ def kernel(answer: Any) -> str | None:
     for name, (f, g2) in cases.items():
         truth, t = Linear(f, g2), torch.tensor(0.4, dtype=torch.float64)
         log_alpha = truth.alpha(t).log()
-        plain = torch.trapezoid(g2(torch.linspace(0, 0.4, 4001)), dx=1e-4)
-        found = verdict(answer(f, g2, 0.4), (truth.alpha(t), truth.variance(t)), {
+        alpha, s = truth.alpha(t), torch.linspace(0, 0.4, 4001, dtype=torch.float64)
+        shrunk = [torch.trapezoid(g2(s) * (alpha / truth.alpha(s)) ** k, s) for k in (0, 1, -2)]
+        found = verdict(answer(f, g2, 0.4), (alpha, truth.variance(t)), {
             "that is log α; take the exponential": (log_alpha, truth.variance(t)),
-            "you added the variances as if they did not shrink: weigh g² by α(t)²/α(s)²": (truth.alpha(t), plain),
-            "that is the standard deviation; the variance is asked for": (truth.alpha(t), truth.variance(t).sqrt()),
+            "you added the variances as if they did not shrink: weigh g² by α(t)²/α(s)²": (alpha, shrunk[0]),
+            "noise shrinks by α(t)/α(s), so its variance by the square": (alpha, shrunk[1]),
+            "upside down: noise that came at s shrinks by α(t)/α(s)": (alpha, shrunk[2]),
+            "σ² = 1 − α² holds for VP only": (alpha, 1 - alpha**2),
+            "a sum is no integral: multiply by the step, or use torch.trapezoid": (alpha, 1e4 * truth.variance(t)),
+            "that is the standard deviation; the variance is asked for": (alpha, truth.variance(t).sqrt()),
         }, 2e-3)
         if found:
             return f"{name}: {found}"
@@ -83,9 +95,11 @@ def vp_kernel(answer: Any) -> str | None:
     t = 0.3
     B = 0.1 * t + 9.95 * t**2
     alpha = math.exp(-B / 2)
-    return verdict(answer(t), (alpha, math.sqrt(1 - alpha**2)), {
-        "that is the wrong answer still: one root too many (.793 and .609)": (
-            math.sqrt(alpha), math.sqrt(1 - alpha)),
+    return verdict(answer(torch.tensor(t, dtype=torch.float64)), (alpha, math.sqrt(1 - alpha**2)), {
+        "that is still .793 and .609: one root too many": (math.sqrt(alpha), math.sqrt(1 - alpha)),
+        "the mean is right now; the deviation is √(1 − α²), not √(1 − α)": (alpha, math.sqrt(1 - alpha)),
+        "the mean is right now; ᾱ = α² has to stand under the root, not its square": (
+            alpha, math.sqrt(1 - alpha**4)),
         "that is ᾱ = α²; the mean is multiplied by α": (alpha**2, math.sqrt(1 - alpha**2)),
         "that is the variance; the deviation is asked for": (alpha, 1 - alpha**2)})
 
@@ -93,8 +107,9 @@ def vp_kernel(answer: Any) -> str | None:
 def sub_vp(answer: Any) -> str | None:
     """below VP's deviation at every time"""
     B = 0.7
-    return verdict(answer(B), float(-math.expm1(-B)), {
+    return verdict(answer(torch.tensor(B, dtype=torch.float64)), float(-math.expm1(-B)), {
         "that is the deviation of VP": math.sqrt(-math.expm1(-B)),
+        "1 − e^{−2B} is in g²; put (1 − e^{−B})² into the equation and see": -math.expm1(-2 * B),
         "that is the variance; take the root": math.expm1(-B) ** 2,
         "that is e^{−B}; it is one minus that": math.exp(-B)})
 
@@ -103,8 +118,10 @@ def schedule(answer: Any) -> str | None:
     """log-SNR falls by the same amount in every step, and little of the data is left at the end"""
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     alpha = torch.as_tensor(answer(t), dtype=torch.float64)
-    if alpha.shape != t.shape or not ((alpha > 0) & (alpha < 1)).all():
-        return "α(t) has to lie strictly between 0 and 1 for every t in [0, 1]"
+    if alpha.shape != t.shape:
+        return f"got shape {tuple(alpha.shape)} for {len(t)} times, expected one α for each"
+    if not ((alpha > 0) & (alpha < 1)).all():
+        return "α has to lie strictly between 0 and 1 at every t in [0, 1]; at 0 and 1 the log-SNR is infinite"
     if alpha[-1] >= 0.01:
         return f"α(1) = {float(alpha[-1]):.3g}: too much of the data is left; bring it below .01"
     if alpha[0] < 0.99:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.exact import Mixture
-from undiffuse.learn.checking import Check, verdict
+from undiffuse.learn.checking import BLANK, Check, verdict
 from undiffuse.learn.draws import normals
 from undiffuse.processes import VP
 
@@ -21,10 +21,16 @@ def mixture_score(answer: Any) -> str | None:
     near = torch.tensor([-2.3, 0.0, 0.4, 1.9], dtype=torch.float64)
     truth = LAW.score(near[:, None])[:, 0]
     nearest = torch.where(near > 0, 2 - near, -2 - near) / 0.25
+    joint, pulls = W.log() - 2 * (near[:, None] - MU) ** 2, (MU - near[:, None]) / 0.25
     found = verdict(answer(near, W, MU, 0.25), truth, {
         "you took the nearest mode only; weigh all pulls by their responsibilities": nearest,
         "the sign is wrong: the score points towards the modes": -truth,
-        "divide by the variance: a pull is (μ − x)/σ²": truth * 0.25})
+        "the softmax has to run over the components, dim 1": (joint.softmax(0) * pulls).sum(1),
+        "those are the shares of the modes in the law; weigh by the responsibilities of the point": (W * pulls).sum(1),
+        "divide by the sum over the components: responsibilities add to 1": (joint.exp() * pulls).sum(1),
+        "add the components' pulls; the responsibilities are an average already": truth / 2,
+        "that is log p, up to a constant; the score is its slope": joint.logsumexp(1),
+        "divide by the variance: a pull is (μ − x)/σ²": truth * 0.25}, 1e-4)
     if found:
         return found
     far = torch.tensor([50.0], dtype=torch.float64)
@@ -39,18 +45,36 @@ def fokker_planck(answer: Any) -> str | None:
     sde, n, start, end = VP(), 4000, 0.05, 0.15
     x = torch.linspace(-5, 5, 401, dtype=torch.float64)
     p, dx, dt = LAW.diffused(sde, start).log_prob(x[:, None]).exp(), float(x[1] - x[0]), (end - start) / n
+    if found := _coefficients(answer, p, x, dx, dt):
+        return found
     for i in range(n):
         t = torch.tensor(start + i * dt, dtype=torch.float64)
         beta = 0.1 + 19.9 * float(t)
         p = answer(p, -0.5 * beta * x, beta, dx, dt)
-        if p is None or p is ...:
-            return "there is still a blank (...) to fill in"
         if not p.isfinite().all() or p.abs().max() > 10:
             return "the density blew up: check the signs of drift and diffusion, and the powers of dx"
     gap = float((p - LAW.diffused(sde, end).log_prob(x[:, None]).exp()).abs().sum() * dx)
     lost = abs(float(p.sum()) * dx - 1)
     hint = "mass was lost" if lost > 0.02 else "half of g², and minus the slope of f p"
     return None if gap < 0.01 else f"after the run ∫|p − exact| = {gap:.3f}, expected below .01: {hint}"
+
+
+def _coefficients(answer: Any, p: Tensor, x: Tensor, dx: float, dt: float) -> str | None:
+    """What a single step makes of p, its slope and its bend: 1, −1 and ½, or what went wrong."""
+    after, f, g2 = answer(p, -0.5 * x, 1.0, dx, dt), -0.5 * x, 1.0
+    if after is None or after is ...:
+        return BLANK
+    slope = (torch.roll(f * p, -1) - torch.roll(f * p, 1)) / (2 * dx)
+    bend = (torch.roll(p, -1) - 2 * p + torch.roll(p, 1)) / dx**2
+    kept, drift, spread = torch.linalg.lstsq(torch.stack([p, dt * slope, dt * g2 * bend], 1), after).solution.tolist()
+    slips = {"that is the change only; add it to p": abs(kept) < 0.1,
+             "the change has to be multiplied by dt": max(abs(drift), abs(spread)) > 100,
+             "mass moves with the drift: minus the slope of f p": drift > 0.1,
+             "the slope of f p is missing": abs(drift) < 0.1,
+             "noise spreads: plus ½ g² times the bend": spread < -0.1,
+             "the bend is missing": abs(spread) < 0.1,
+             "half of g² is what spreads": abs(spread - 1) < 0.1}
+    return next((said for said, so in slips.items() if so), None)
 
 
 def importance(answer: Any) -> str | None:
@@ -62,6 +86,10 @@ def importance(answer: Any) -> str | None:
     got = torch.stack([torch.as_tensor(answer(point, x0, alpha, sigma), dtype=torch.float64) for point in x])
     return verdict(got, truth, {
         "all samples were counted alike; weigh each by how likely it makes x": pull.mean(1),
+        "the weight is the density of α x₀ + σ z at x: its centre is α x₀": (
+            (-0.5 * ((x[:, None] - x0) / sigma) ** 2).softmax(1) * pull).sum(1),
+        "divide by the sum of the weights": (weighed := (-0.5 * sigma**2 * pull**2).exp() * pull).sum(1),
+        "divide by the sum of the weights, not by n": weighed.mean(1),
         "the sign is wrong: a kernel's score is (α x₀ − x)/σ²": -truth,
         "divide by σ², not by σ": truth * sigma})
 
@@ -73,6 +101,7 @@ def reverse_drift(answer: Any) -> str | None:
         "that sign belongs to a clock that runs forward; here dt < 0": f + g**2 * s,
         "that is −(f − g² s): the sign of f too is that of the other clock": -f + g**2 * s,
         "that is the probability-flow ODE; the SDE has the whole of g² s": f - 0.5 * g**2 * s,
+        "f keeps its sign: it is the same drift, walked with dt < 0": -f - g**2 * s,
         "g has to be squared": f - g * s})
 
 
@@ -96,6 +125,8 @@ def family(answer: Any) -> str | None:
         "η enters squared: it is the variance of the noise that counts": values(lambda e: 0.5 * (1 + e)),
         "at η = 0 half of the score term must stay, or nothing brings you home": values(lambda e: 0.5 * e**2),
         "that is Anderson's drift for every η": values(lambda e: 1.0),
+        "without noise half of the score has to stay: ½ (1 + η²)": values(lambda e: e**2),
+        "1 and η² are added, not squared together": values(lambda e: 0.5 * (1 + e) ** 2),
         "the factor ½ is missing": values(lambda e: 1 + e**2)})
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.exact import Gaussian, Mixture
-from undiffuse.learn.checking import Check, verdict
+from undiffuse.learn.checking import BLANK, Check, verdict
 from undiffuse.learn.draws import normals
 from undiffuse.processes import DDPM, VP, linear_betas
 from undiffuse.sampling import sample
@@ -29,7 +29,7 @@ def heun(answer: Any) -> str | None:
         for i in range(n):
             y = answer(v, y, 1 - i / n, 1 - (i + 1) / n)
             if y is None or y is ...:
-                return "there is still a blank (...) to fill in"
+                return BLANK
         errors.append(float((y - truth).abs().max()))
     order = math.log2(errors[0] / errors[1]) if min(errors) > 0 else math.inf
     if errors[1] > 1:
@@ -171,10 +171,86 @@ def likelihood_score(answer: Any) -> str | None:
         "s is to be squared": J.T @ A.T @ torch.linalg.solve(A @ C @ A.T + s * torch.eye(1), e)})
 
 
+def balanced(answer: Any) -> str | None:
+    """every class has the same say, and the loss keeps its size"""
+    labels = torch.tensor([0, 0, 2, 1, 0, 1])
+    counts = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    right = 2.0 / counts[labels]
+    return verdict(answer(labels), right, {
+        "upside down: the rare rows need the larger weights": 2 * counts[labels] / 4,
+        "those are the counts; divide by them": counts[labels],
+        "their mean has to be 1, or the learning rate changes: multiply by N/K": 1 / counts[labels],
+        "their sum is 1; their mean has to be": right / len(labels),
+        "one weight for every row, not for every class: index by the labels": 2.0 / counts})
+
+
+def filled(answer: Any) -> str | None:
+    """the seen columns say where the others are, and how surely"""
+    from sklearn.datasets import load_wine
+
+    rows = torch.as_tensor(load_wine().data, dtype=torch.float64)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    mean, cov = rows[::2].mean(0), rows[::2].T.cov()
+    hidden = normals(len(rows[1::2]), rows.shape[1], seed=3) > 0.5
+    scores = []
+    for row, gone in zip(rows[1::2], hidden, strict=True):
+        S, F = cov[~gone][:, ~gone], cov[gone][:, ~gone]
+        gain = torch.linalg.solve(S, F.T).T
+        right = (mean[gone] + gain @ (row[~gone] - mean[~gone]), (cov[gone][:, gone] - gain @ F.T).diagonal().sqrt())
+        plain = (mean[gone], cov.diagonal()[gone].sqrt())
+        if found := verdict(answer(torch.where(gone, torch.nan, row), ~gone, mean, cov), right, {
+                "that is the column's own mean and deviation: nothing was learned from what is seen": plain,
+                "that is the variance; the deviation is its root": (right[0], right[1].square()),
+                "the mean is right; what is seen makes it surer: subtract gain @ F.T": (right[0], plain[1]),
+                "subtract the mean of what is seen first": (mean[gone] + gain @ row[~gone], right[1]),
+                "add the mean of what is hidden": (gain @ (row[~gone] - mean[~gone]), right[1])}):
+            return found
+        scores.append([crps(row[gone], *pair).sum() for pair in (right, plain)])
+    ours, theirs = (torch.tensor(scores, dtype=torch.float64).sum(0) / hidden.sum()).tolist()
+    print(f"   CRPS on the hidden cells {ours:.2f}; with the columns' means and deviations {theirs:.2f}")
+    return None
+
+
+def crps(y: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The continuous ranked probability score of N(mean, std²) at y, smaller is better: Gneiting and Raftery (2007)."""
+    z = (y - mean) / std
+    density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    score: Tensor = std * (z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    return score
+
+
+def attention(answer: Any) -> str | None:
+    """every word answers as loudly as it fits the question"""
+    q, k, v = normals(4, seed=1)[:, None], normals(3, 4, seed=2), normals(3, 4, seed=3)
+    q = 2 * q[:, 0]
+    fit = k @ q
+    return verdict(answer(q, k, v), (fit / 2).softmax(0) @ v, {
+        "divide by √d before the softmax": fit.softmax(0) @ v,
+        "divide by √d, not by d": (fit / 4).softmax(0) @ v,
+        "the shares have to add to 1: take the softmax": fit / 2 @ v,
+        "those are the shares; average the values with them": (fit / 2).softmax(0),
+        "the values are averaged, not the keys": (fit / 2).softmax(0) @ k})
+
+
+def treatment(answer: Any) -> str | None:
+    """the effect was put in, and comes out of the decoder"""
+    effect = torch.as_tensor(answer, dtype=torch.float64)
+    if tuple(effect.shape) == (8,):
+        return "that is the effect on the eight latents; decode it with axes.T"
+    if tuple(effect.shape) != (60,):
+        return f"got shape {tuple(effect.shape)}, expected (60,): average over the cells"
+    six, others = float(effect[:6].mean()), float(effect[6:].abs().mean())
+    if six < -1:
+        return f"the six genes fall by {-six:.2f}: treated minus untreated"
+    if others > 0.2:
+        return f"the other genes seem to change by {others:.2f}: the centre cancels in a difference, do not add it"
+    return None if abs(six - 1.5) < 0.2 else f"the six genes change by {six:.2f}; 1.5 was put in"
+
+
 def parts(answer: Any) -> str | None:
     """one network, called at every step, and a rule for the steps"""
     if not isinstance(answer, dict) or ... in answer.values():
-        return "there is still a blank (...) to fill in"
+        return BLANK
     right = {"score model": "unet", "solver": "scheduler", "map to pixels": "vae", "prompt": "text_encoder"}
     wrong = [role for role, name in right.items() if answer.get(role) != name]
     return None if not wrong else f"look again at {' and '.join(wrong)}: print the pipeline's parts"
@@ -193,5 +269,6 @@ def copies(answer: Any) -> str | None:
 CHECKS: dict[str, Check] = {
     "c6.1": heun, "c6.2": langevin_size, "c6.3": grid, "c7.1": quantile, "c7.2": kl_bound, "c7.3": flow_density,
     "c8.1": betas_back, "c8.2": rescued, "c8.3": to_score, "c8.4": elbo_weight, "c9.1": dropout, "c9.2": guided,
-    "c10.1": kalman, "c10.2": likelihood_score, "c11.1": parts, "c11.2": copies,
+    "c9.3": balanced, "c10.1": kalman, "c10.2": likelihood_score, "c10.3": filled, "c11.1": attention, "c11.2": parts,
+    "c11.3": copies, "c11.4": treatment,
 }

@@ -110,16 +110,32 @@ def _entry(number: int, cell: Cell, outputs: list[dict[str, Any]]) -> dict[str, 
     return common if cell.kind == "markdown" else {**common, "execution_count": None, "outputs": outputs}
 
 
+def linked(text: str, out: Path) -> str:
+    """A chapter whose links to the documentation lead there from the folder `out`, or are plain text without one."""
+    docs = Path(__file__).parents[3] / "docs"
+    if not docs.is_dir():
+        return re.sub(r"\[([^\]]*)\]\(\.\./docs/[^)]*\)", r"\1", text)
+    way = os.path.relpath(docs, out.resolve()).replace(os.sep, "/")
+    return text.replace("](../docs/", f"]({way}/")
+
+
 def write(name: str, out: Path) -> list[Path]:
-    """Copies a chapter into a folder as .py and .ipynb for a student to work in; InputError rather than overwrite."""
+    """Copies a chapter into a folder as .py and .ipynb for a student to work in; InputError rather than overwrite.
+
+    The explorer, to which its last cell links, is written beside them.
+    """
+    from undiffuse.explorer import write_page
+
     source = find(name)
-    text = source.read_text("utf-8")
+    text = linked(source.read_text("utf-8"), out)
     files = {out / source.name: text, out / f"{source.stem}.ipynb": notebook(cells(text))}
     if taken := [str(file) for file in files if file.exists()]:
         raise InputError(f"{' and '.join(taken)} are there already; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         file.write_text(content, "utf-8")
+    if not (out / "explorer.html").exists():
+        write_page(out / "explorer.html")
     return list(files)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 
+BLANK = "there is still a blank (...) to fill in"
 Check = Callable[[Any], str | None]
 """A function of the answer: None if it is right, else what to look at."""
 
@@ -24,7 +25,7 @@ def check(exercise: str, answer: Any) -> bool:
 
     if exercise not in CHECKS:
         raise InputError(f"got exercise {exercise!r}; expected one of {', '.join(CHECKS)}")
-    complaint = "there is still a blank (...) to fill in" if answer is ... else _judged(CHECKS[exercise], answer)
+    complaint = BLANK if answer is ... else _judged(CHECKS[exercise], answer)
     praise = (CHECKS[exercise].__doc__ or "").split("\n")[0]
     print(f"✓ {exercise}: {praise}" if complaint is None else f"✗ {exercise}: {complaint}")
     return complaint is None
@@ -35,7 +36,7 @@ def _judged(fn: Check, answer: Any) -> str | None:
         return fn(answer)
     except Exception as error:  # the student's function may do anything
         if "ellipsis" in str(error).lower():
-            return "there is still a blank (...) to fill in"
+            return BLANK
         return f"your code stopped with {type(error).__name__}: {error}"
 
 
@@ -44,17 +45,41 @@ def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: f
 
     `slips` are the usual wrong values, by the sentence that explains them.
     """
-    if got is ... or got is None:
-        return "there is still a blank (...) to fill in"
-    value, right = _real(got), _real(truth)
+    right = _real(truth)
+    if complaint := _unusable(got, right):
+        return complaint
+    value = _real(got)
     if value.shape != right.shape:
-        return f"got shape {tuple(value.shape)}, expected {tuple(right.shape)}"
+        return f"got {_shape(value)}, expected {_shape(right)}"
     if _near(value, right, tol):
         return None
     for sentence, wrong in (slips or {}).items():
         if _near(value, _real(wrong), tol):
             return sentence
-    return f"got {_short(value)}, expected {_short(right)}"
+    same = _short(value) == _short(right)
+    return f"got {_short(value)}, expected {_short(right)}" + (
+        f"; the largest difference is {float((value - right).abs().max()):.1g}" if same else "")
+
+
+def _unusable(got: Any, right: Tensor) -> str | None:
+    """What is wrong with an answer that is no array of numbers."""
+    parts = list(got) if isinstance(got, tuple | list) else [got]
+    if any(part is ... for part in parts):
+        return BLANK
+    if got is None:
+        return "your function returned nothing; does its last line begin with return?"
+    try:
+        shapes = {tuple(_real(part).shape) for part in parts}
+    except (TypeError, ValueError, RuntimeError):
+        return f"got {got!r:.60}, expected {_shape(right)}"
+    return f"got values of different shapes {sorted(shapes)}, expected {_shape(right)}" if len(shapes) > 1 else None
+
+
+def _shape(value: Tensor) -> str:
+    if value.ndim == 0:
+        return "a number"
+    few = value.ndim == 1 and 1 < len(value) < 4
+    return f"{len(value)} numbers" if few else f"an array of shape {tuple(value.shape)}"
 
 
 def _real(value: Any) -> Tensor:

@@ -44,7 +44,7 @@ def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str
 def _reach(law: Mixture, sde: GaussianSDE) -> float:
     """How far up and down anything is to be seen."""
     data = float(law.means.abs().max()) + 3 * math.sqrt(float(law.covariances.amax()))
-    return max(data, 3.2 * math.sqrt(float(law.diffused(sde, sde.T).covariance[0, 0])))
+    return 1.15 * max(data, 3.2 * math.sqrt(float(law.diffused(sde, sde.T).covariance[0, 0])))
 
 
 def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:
@@ -53,6 +53,13 @@ def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:
     columns = torch.stack([law.diffused(sde, t).log_prob(x) for t in times], 1)
     image = (columns - columns.amax(0)).exp() ** 0.6
     ax.imshow(image, origin="lower", aspect="auto", extent=(0, sde.T, -reach, reach), cmap="viridis")
+
+
+def _map(ax: Axes, title: str, far: float) -> None:
+    """Axes of a square of the plane: a thin frame, no numbers."""
+    ax.set(title=title, xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
+    for side in ax.spines.values():
+        side.set(visible=True, color="#ced4da")
 
 
 def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: float | None = None,
@@ -65,7 +72,7 @@ def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: fl
         if behind is not None:
             ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0, alpha=0.7)
-        ax.set(title=name, xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
+        _map(ax, name, far)
     return finished(figure, alt or "Points: " + ", ".join(points))
 
 
@@ -83,6 +90,9 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
     if level is not None:
         ax.axhline(level, color="black", lw=1, ls="--")
     ax.set(xlabel=x, ylabel=y, title=title, **{f"{axis}scale": "log" for axis in log})
+    if "x" in log and len(a) < 20:
+        ax.set_xticks(a.tolist(), [f"{v:g}" for v in a])
+        ax.set_xticks([], minor=True)
     if len(lines) > 1:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return finished(figure, alt or title or ", ".join(lines))
@@ -100,7 +110,7 @@ def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach
             ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
         s = model.score(at, time).detach()
         ax.quiver(*at.T, *s.T, s.norm(dim=1), cmap="viridis_r", angles="xy", width=0.004)
-        ax.set(title=name, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+        _map(ax, name, reach)
     return finished(figure, alt or "Score fields: " + ", ".join(models))
 
 
@@ -119,13 +129,13 @@ def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach:
 
 
 def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
-    """Rows of grey images (n, 1, H, W), a row a name, each from white at its 2nd to black at its 98th percentile."""
+    """Rows of grey images (n, 1, H, W), a row a name, each from white at its 20th to black at its 98th percentile."""
     most = max(len(x) for x in rows.values())
     figure, _ = panels(1, 0.55 + len(rows) * 9.0 / max(most, 8) * 0.95)
     figure.clear()
     grid = figure.subplots(len(rows), most, squeeze=False)
     for line, (name, x) in zip(grid, rows.items(), strict=True):
-        low, high = x.double().flatten().quantile(torch.tensor([0.02, 0.98], dtype=torch.float64)).tolist()
+        low, high = x.double().flatten().quantile(torch.tensor([0.2, 0.98], dtype=torch.float64)).tolist()
         for i, ax in enumerate(line):
             ax.axis("off")
             if i < len(x):
@@ -148,6 +158,6 @@ def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
     for t, x in picked:
         figure, (ax,) = panels(1, 4.0, 4.0)
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0)
-        ax.set(title=f"t = {t:.3f}", xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
+        _map(ax, f"t = {t:.3f}", far)
         figures.append(figure)
     return film(figures, alt or "Noise becomes data")

@@ -39,7 +39,7 @@ lint: .venv/.ready
 docs: .venv/.ready
 	@test -f docs/conf.py || { echo "There is no docs/conf.py yet."; exit 1; }
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	$(BIN)/sphinx-build -q -W docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W docs docs/_build
 
 bench: .venv/.ready
 	@test -f benchmarks/__main__.py || { echo "There are no benchmarks yet."; exit 1; }

@@ -12,11 +12,11 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from undiffuse.bench.posteriors import coverage, four, images
+from undiffuse.bench.posteriors import LIGHT, coverage, four, images, observed
 from undiffuse.data import open_data
 from undiffuse.exact import Mixture
 from undiffuse.guide import classifier_free
-from undiffuse.inverse import box
+from undiffuse.inverse import box, random_mask
 from undiffuse.metrics import agreement, classifier, nearest_distance
 from undiffuse.processes import VP
 from undiffuse.report.restore import restore
@@ -26,6 +26,7 @@ from undiffuse.training import load
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"
 SHOWN = {"exact": "exact posterior", "replacement": "replacement", "dps": "DPS", "pigdm": "ΠGDM",
          "mmps": "MMPS (default)", "twisted": "exact=True"}
+COVERED = ("exact", "mmps", "twisted")
 
 
 def table(what: str = "figures", *words: str) -> Iterator[str]:
@@ -41,13 +42,18 @@ def figures(run: str | None = None, data: str | None = None) -> Iterator[str]:
         yield _saved(completions(run, data), "completions")
 
 
-def covered(truths: str = "16") -> Iterator[str]:
-    """How often central intervals hold the truth, of the default and of particles, over so many observations."""
-    for case in (four(), images()[0]):
-        for method in ("mmps", "twisted"):
-            options = {"particles": 64} if method == "twisted" else {}
-            found = coverage(case, method, int(truths), steps=50, **options)
-            yield f"{case.name:28}{method:10}" + "".join(f"  {k:.0%}: {v:6.1%}" for k, v in found.items())
+def covered(truths: str = "64", *methods: str) -> Iterator[str]:
+    """How often central intervals hold the truth, by how many standard errors that is off, over so many observations.
+
+    Of the four modes and of the digits with half of the pixels missing; of the exact posterior itself, the default and
+    particles, unless methods are named.
+    """
+    half = observed("digits, half hidden", images()[0].law, random_mask((1, 8, 8), 0.5), 0.1, runs=LIGHT)
+    for case in (four(), half):
+        for method in methods or COVERED:
+            found = coverage(case, method, int(truths))
+            cells = "".join(f"  {k:.0%}: {v.value:6.1%} ± {v.stderr:.1%}" for k, v in found.items())
+            yield f"{case.name:22}{method:10}{cells}"
 
 
 def classes(run: str, n: str = "1000") -> Iterator[str]:
@@ -109,7 +115,7 @@ def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
     chosen = [int((test.y == k).nonzero()[3]) for k in range(10)]
     x = test.x[chosen].float()
     side = x.shape[-1]
-    found = restore(load(run), box(tuple(x.shape[1:]), side // 2, 0, side, side), x, 5.0, draws, steps=20)
+    found = restore(load(run), box(tuple(x.shape[1:]), side // 2, 0, side, side), x, 5.0, draws, method="pigdm", steps=40)
     seen = found.y.nan_to_num(90.0)
     rows = torch.cat([x[:, None], seen[:, None], found.draws], 1).clamp(0, 255)
     figure, ax = plt.subplots(figsize=(7, 7), layout="constrained")

@@ -10,8 +10,23 @@ from oracles import correlated_gaussian, f64, random_mixture
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
-from undiffuse.inverse import Identity, observe
+from undiffuse.exact import Gaussian, Mixture
+from undiffuse.inverse import (
+    Columns,
+    Convolve,
+    Downsample,
+    Fourier,
+    Grey,
+    Identity,
+    Linear,
+    Mask,
+    Operator,
+    box,
+    gaussian_blur,
+    motion_blur,
+    observe,
+    random_mask,
+)
 from undiffuse.inverse.observe import METHODS
 from undiffuse.model import Model
 from undiffuse.processes import EDM, VP
@@ -150,7 +165,36 @@ def test_labels_are_conditions_still() -> None:
     lambda m: observe(m, lambda x: x.detach(), Y, 0.1).denoise(torch.zeros(1, 3), 0.5),
     lambda m: sample(observe(m, A, None, 0.1), 2, y=torch.zeros(2, 5)),
     lambda m: sample(observe(m, A, None, 0.1, exact=True), 2, y=torch.stack([Y, Y + 1])),
+    lambda m: observe(m, A, "two", 0.1), lambda m: observe(m, A, [[1.0], [1.0, 2.0]], 0.1),
+    lambda m: observe(m, A, Y, torch.ones(5)), lambda m: observe(m, A, Y, "loud"),
+    lambda m: observe(m, lambda x: x.flatten(1) @ torch.ones(4, 1).double(), Y, 0.1),
+    lambda m: observe(m, lambda x: x.sum(), Y, 0.1), lambda m: observe(m, Columns([0, 7]), Y, 0.1),
+    lambda m: observe(m, Mask(torch.ones(2, dtype=torch.bool)), torch.zeros(3), 0.1),
+    lambda m: observe(m, Grey(), Y, 0),
 ])
 def test_nonsense_gets_a_sentence(wrong: object) -> None:
     with pytest.raises(InputError, match=r"got .*"):
         wrong(correlated_gaussian().denoiser(VP()))  # type: ignore[operator]
+
+
+IMAGES: dict[str, Operator] = {
+    "identity": Identity(), "mask": Mask(torch.ones(4, 4, dtype=torch.bool)), "box": box((1, 4, 4), 0, 0, 2, 2),
+    "random": random_mask((1, 4, 4), 0.5), "blur": gaussian_blur(0.5), "motion": motion_blur(3),
+    "convolve": Convolve(torch.ones(1, 3)), "downsample": Downsample(2), "fourier": Fourier(torch.ones(4, 3).bool()),
+    "linear": Linear(torch.ones(2, 16)),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (4, 4), (16,), (2, 4, 4), (1, 5, 5), (1, 1, 4, 4), (1, 4, 4, 1)])
+def test_a_y_of_another_shape_is_refused_in_one_sentence(name: str, shape: tuple[int, ...]) -> None:
+    operator, model = IMAGES[name], Gaussian(torch.zeros(1, 4, 4), 1.0).denoiser(VP())
+    right = tuple(operator(torch.zeros(1, 1, 4, 4)).shape[1:])
+    assert shape != right
+    seen = observe(model, operator, torch.zeros(right), 0.1)
+    assert seen.denoise(torch.zeros(1, 1, 4, 4).double(), 0.5).isfinite().all()
+    for wrong in (lambda: observe(model, operator, torch.zeros(shape), 0.1),
+                  lambda: sample(observe(model, operator, None, 0.1), 2, steps=1, y=torch.zeros(2, *shape))):
+        with pytest.raises(InputError, match=r"got y of shape .* for an operator that gives .*; expected") as caught:
+            wrong()
+        assert "\n" not in str(caught.value)

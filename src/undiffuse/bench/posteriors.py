@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from undiffuse.bench.laws import digits, rescaled
+from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
 from undiffuse.inverse import Downsample, Fourier, Operator, box, gaussian_blur, observe, random_mask
 from undiffuse.inverse.observe import observation
 from undiffuse.inverse.operators import as_operator
-from undiffuse.metrics import c2st, sliced_w2
+from undiffuse.metrics import Estimate, c2st, sliced_w2
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.processes import VP
@@ -33,6 +34,8 @@ RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "pigdm": ({}, 50), "tmpd": ({}, 50), "wiener": ({}, 50), "mmps": ({}, 50), "gibbs": ({}, 20), "twisted": ({}, 100),
 }
 """The options and the steps of each method; mmps is the default, twisted what exact=True takes."""
+LIGHT = {**RUNS, "twisted": ({"particles": 64}, 50)}
+"""The same with fewer particles and steps, for events of 64 numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Case:
     noise: float
     y: Tensor
     n: int = 512
+    runs: Mapping[str, tuple[dict[str, Any], int]] = field(default_factory=lambda: RUNS)
 
     @cached_property
     def model(self) -> Model:
@@ -71,12 +75,11 @@ class Case:
         seen = torch.distributions.MultivariateNormal(self.law.means.flatten(1) @ A.mT, cov)
         return float((self.law.weights.log() + seen.log_prob(y[~y.isnan()])).logsumexp(0))
 
-    def draw(self, method: str, n: int | None = None, y: Tensor | None = None, steps: int | None = None,
-             **options: Any) -> Samples:
+    def draw(self, method: str, n: int | None = None, steps: int | None = None, **options: Any) -> Samples:
         """Samples of a method; "exact" is the denoiser of the true posterior under the default sampler."""
-        given, count = ({}, 50) if method == "exact" else RUNS[method]
+        given, count = ({}, 50) if method == "exact" else self.runs[method]
         model = (self.truth.denoiser(VP()) if method == "exact" else
-                 observe(self.model, self.operator, self.y if y is None else y, self.noise, method, **given, **options))
+                 observe(self.model, self.operator, self.y, self.noise, method, **{**given, **options}))
         many = self.n if n is None else n
         return sample(model, many, steps=steps or count, block=min(many, model.block))
 
@@ -102,11 +105,12 @@ def posterior(law: Mixture, matrix: Tensor, operator: Any, y: Tensor, noise: flo
     return law.posterior(matrix, seen[~seen.isnan()], noise)
 
 
-def observed(name: str, law: Mixture, operator: Any, noise: float, seed: int = 0, n: int = 512) -> Case:
+def observed(name: str, law: Mixture, operator: Any, noise: float, seed: int = 0, n: int = 512,
+             runs: Mapping[str, tuple[dict[str, Any], int]] = RUNS) -> Case:
     """A case with the y of a draw of the law."""
     value = as_operator(operator)(law.sample(1, seed + 100))[0]
     return Case(name, law, operator, noise, value + noise * normal(seed, Purpose.DATA, 33, 0, 1, tuple(value.shape),
-                                                                   torch.float64)[0], n)
+                                                                   torch.float64)[0], n, runs)
 
 
 def four() -> Case:
@@ -137,17 +141,18 @@ def images(seed: int = 0, noise: float = 0.1) -> list[Case]:
         "digits, lower half hidden": box((1, 8, 8), 4, 0, 4, 8), "digits, 70 % hidden": random_mask((1, 8, 8), 0.7),
         "digits, blurred": gaussian_blur(1.0), "digits, 4x4": Downsample(2), "digits, low frequencies":
         Fourier(frequencies)}
-    return [observed(name, law, operator, noise, seed, 256) for name, operator in seen.items()]
+    return [observed(name, law, operator, noise, seed, 256, LIGHT) for name, operator in seen.items()]
 
 
-def cases() -> list[Case]:
-    """All of them."""
-    return [four(), lattice(1), lattice(4), *images()]
+LAWS: dict[str, Callable[[], list[Case]]] = {
+    "plane": lambda: [four()], "lattice": lambda: [lattice(1), lattice(4)], "digits": images,
+}
+"""The cases by the law they are of."""
 
 
-def scores(methods: Iterable[str] = (*RUNS, "exact"), on: Iterable[Case] | None = None) -> Iterator[Score]:
+def scores(methods: Iterable[str], on: Iterable[Case]) -> Iterator[Score]:
     """Every method on every case."""
-    for case in cases() if on is None else on:
+    for case in on:
         for method in methods:
             begun = time.perf_counter()
             out = case.draw(method)
@@ -166,26 +171,46 @@ def score(case: Case, method: str, out: Samples, seconds: float = math.nan) -> S
                  float((x.flatten(1).std(0) / sd - 1).abs().mean()), out.nfe, seconds)
 
 
-def coverage(case: Case, method: str, truths: int = 32, draws: int = 64, steps: int | None = None,
-             **options: Any) -> dict[float, float]:
-    """How often the central 50 % and 90 % intervals of `draws` samples hold the entries of x that y came from."""
-    hold: dict[float, list[float]] = {0.5: [], 0.9: []}
+def coverage(case: Case, method: str, truths: int = 64, draws: int = 59, steps: int | None = None,
+             first: int = 0, **options: Any) -> dict[float, Estimate]:
+    """How often central 50 % and 90 % intervals of `draws` samples hold the entries of x that y came from.
+
+    The interval lies between two order statistics: of a truth and k exact draws every rank is equally likely, so that
+    the one from the i-th to the j-th draw holds the truth with probability (j − i)/(k + 1), whatever the law. Standard
+    errors are over the observations `first` to `first` + `truths` − 1. Entries that y all but says are left out.
+
+    Reference: Talts et al. (2018), theorem 1. arXiv:1804.06788
+    """
     wide = case.truth.covariance.diagonal() > case.noise**2 / 2
-    for k in range(truths):
-        one = observed(case.name, case.law, case.operator, case.noise, 1000 + k)
-        x = case.draw(method, draws, one.y, steps, **options).x.double().flatten(1)
-        below = (x < case.law.sample(1, 1100 + k).flatten(1)).double().mean(0)[wide]
-        for level, found in hold.items():
-            found.append(float(((below > (1 - level) / 2) & (below < (1 + level) / 2)).double().mean()))
-    return {level: sum(found) / truths for level, found in hold.items()}
+    ranks = []
+    for k in range(first, first + truths):
+        one = observed(case.name, case.law, case.operator, case.noise, 1000 + k, runs=case.runs)
+        x = one.draw(method, draws, steps=steps, **options).x.double().flatten(1)
+        ranks.append((x < case.law.sample(1, 1100 + k).flatten(1)).sum(0)[wide])
+    return {level: held(torch.stack(ranks), draws, level) for level in (0.5, 0.9)}
 
 
-def table(methods: list[str] | None = None) -> Iterator[str]:
-    """A row per method on every case."""
-    for case in cases():
+def held(ranks: Tensor, draws: int, level: float) -> Estimate:
+    """The share of ranks (observations, entries) of truths among `draws` samples that the central interval holds."""
+    below = round((1 - level) / 2 * (draws + 1), 9)
+    if below != int(below):
+        raise InputError(f"got {draws} draws for intervals of {level:.0%}; expected 19, 39, 59, ..., for which there "
+                         "are such intervals")
+    share = ((ranks >= below) & (ranks <= draws - below)).double().mean(1)
+    return Estimate(float(share.mean()), float(share.std()) / math.sqrt(len(share)))
+
+
+def table(words: list[str] | None = None) -> Iterator[str]:
+    """A row per method on every case; words: the methods, and the laws of the cases, of plane, lattice and digits."""
+    laws = [word for word in words or () if word in LAWS] or list(LAWS)
+    methods = [word for word in words or () if word not in LAWS] or ["exact", *RUNS]
+    if unknown := [name for name in methods if name not in (*RUNS, "exact")]:
+        raise InputError(f"got {unknown[0]!r}; expected methods, of {', '.join(RUNS)}, exact, or laws, of "
+                         f"{', '.join(LAWS)}")
+    for case in (case for law in laws for case in LAWS[law]()):
         yield f"{case.name}: log p(y) = {case.log_evidence:.2f}, {case.n} draws"
         yield (f"{'method':14}{'sliced W2':>11}{'floor':>8}{'C2ST':>8}{'weights':>9}{'deviations':>12}{'calls':>8}"
                f"{'seconds':>9}")
-        for s in scores(methods or (*RUNS, "exact"), [case]):
+        for s in scores(methods, [case]):
             yield (f"{s.method:14}{s.sliced:11.4f}{s.floor:8.4f}{s.c2st:8.3f}{s.weights:9.3f}{s.deviations:12.3f}"
                    f"{s.evaluations:8}{s.seconds:9.1f}")

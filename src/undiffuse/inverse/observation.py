@@ -70,8 +70,19 @@ class Observation:
 
     @cached_property
     def zero(self) -> Tensor:
-        """A(0), (1, *out), float64."""
-        return self.function(torch.zeros(1, *self.shape, dtype=torch.float64))
+        """A(0), (1, *out), float64; InputError for an operator that does not take such events."""
+        try:
+            value = self.function(torch.zeros(1, *self.shape, dtype=torch.float64))
+        except InputError:
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"got an operator that does not take events of shape {self.shape} ({reason}); expected a "
+                             "function of batches of them") from None
+        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != 1:
+            raise InputError("got an operator that does not give a row for each event; expected a function from (B, "
+                             "*event) to (B, *out)")
+        return value
 
     @cached_property
     def linear(self) -> bool:
@@ -128,12 +139,10 @@ class Observation:
         y = self.y if y is None else y
         if y is None:
             raise InputError("got an observation without y; give y to observe, or y= with one row a sample to sample")
-        y = self.hide(y.to(value))
-        if y.shape == value.shape[1:]:
-            return y.expand(value.shape)
-        if y.shape != value.shape and y.shape != (1, *value.shape[1:]):
-            raise InputError(f"got y of shape {tuple(y.shape)} for an operator that gives {tuple(value.shape[1:])}")
-        return y.expand(value.shape)
+        if not isinstance(y, Tensor) or y.shape not in (value.shape, value.shape[1:], (1, *value.shape[1:])):
+            raise InputError(f"got y of shape {tuple(torch.as_tensor(y).shape)} for an operator that gives "
+                             f"{tuple(value.shape[1:])}; expected that shape, or a row of it for each sample")
+        return self.hide(y.to(value)).expand(value.shape)
 
 
 def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:

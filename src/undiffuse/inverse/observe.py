@@ -64,7 +64,7 @@ def _check(options: dict[str, Any], known: tuple[str, ...]) -> None:
 
 def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str = "data") -> Observation:
     """The observation in model units, checked."""
-    seen, std = as_operator(operator), torch.as_tensor(noise_std, dtype=torch.float64)
+    seen, std = as_operator(operator), numbers(noise_std, "noise_std")
     if units not in ("data", "model"):
         raise InputError(f"got units={units!r}; expected data or model")
     if not bool((std >= 0).all()):
@@ -74,8 +74,19 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
     def function(z: Tensor) -> Tensor:
         return seen(inverse(z) if units == "data" else z)
 
-    given = None if y is None else seen.seen(torch.as_tensor(y, dtype=torch.float64))
-    made = Observation(function, given, std, model.shape, seen.seen)
-    if given is not None and given.shape != made.zero.shape[1:]:
-        raise InputError(f"got y of shape {tuple(given.shape)} for an operator that gives {tuple(made.zero.shape[1:])}")
+    made = Observation(function, None if y is None else numbers(y, "y"), std, model.shape, seen.seen)
+    out = tuple(made.zero.shape[1:])
+    if made.y is not None and tuple(made.y.shape) != out:
+        raise InputError(f"got y of shape {tuple(made.y.shape)} for an operator that gives {out}; expected that shape")
+    if std.ndim > len(out) or any(a not in (1, b) for a, b in zip(std.shape[::-1], out[::-1], strict=False)):
+        raise InputError(f"got noise of shape {tuple(std.shape)} for an operator that gives {out}; expected a number "
+                         "for all, or one an entry")
     return made
+
+
+def numbers(values: Any, name: str) -> Tensor:
+    """Values as a float64 tensor; InputError for what is none."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"got {name} that is no array of numbers; expected a number, a list or a tensor") from None

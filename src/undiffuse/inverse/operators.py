@@ -52,6 +52,9 @@ class Mask(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x with 0 where nothing is seen."""
+        mask, event = self.mask.shape, x.shape[1:]
+        if len(mask) > len(event) or any(a not in (1, b) for a, b in zip(mask[::-1], event[::-1], strict=False)):
+            raise InputError(f"got a mask {tuple(mask)} for events {tuple(event)}; expected that shape")
         return torch.where(self.mask.to(x.device), x, 0.0)
 
     def seen(self, y: Tensor) -> Tensor:
@@ -67,6 +70,9 @@ class Columns(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, len(columns))."""
+        if x.ndim != 2 or not all(0 <= j < x.shape[1] for j in self.columns):
+            raise InputError(f"got columns {list(self.columns)[:8]} of events {tuple(x.shape[1:])}; expected rows that "
+                             "have these")
         return x[:, list(self.columns)]
 
 
@@ -126,6 +132,9 @@ class Fourier(Operator):
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, number of frequencies, 2)."""
         _image(x)
+        if tuple(self.mask.shape) != (x.shape[-2], x.shape[-1] // 2 + 1):
+            raise InputError(f"got a mask {tuple(self.mask.shape)} of frequencies for images of {x.shape[-1]}x"
+                             f"{x.shape[-2]}; expected {(x.shape[-2], x.shape[-1] // 2 + 1)}")
         return torch.view_as_real(torch.fft.rfft2(x, norm="ortho")[..., self.mask.to(x.device)])
 
 

@@ -145,6 +145,15 @@ def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
     assert outcome.code == 0 and (tmp_path / "out" / "01.png").read_bytes().startswith(PNG)
 
 
+def test_the_command_says_where_the_pictures_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    code = "# %%\nfrom undiffuse import learn\nlearn.curves({'a': ([0, 1], [0, 1])})\n"
+    (tmp_path / "mine.py").write_text(code, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "run", "mine.py"]) == 0
+    assert str(Path("mine") / "01.png") in capsys.readouterr().out and (tmp_path / "mine" / "01.png").exists()
+
+
 def over_a_small_number(x: Tensor, w: Tensor, mu: Tensor, var: float) -> Tensor:
     """The mistake of exhibit D4."""
     p = w * torch.exp(-0.5 * (x[:, None] - mu) ** 2 / var)

@@ -115,7 +115,8 @@ def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
     chosen = [int((test.y == k).nonzero()[3]) for k in range(10)]
     x = test.x[chosen].float()
     side = x.shape[-1]
-    found = restore(load(run), box(tuple(x.shape[1:]), side // 2, 0, side, side), x, 5.0, draws, method="pigdm", steps=40)
+    hidden = box(tuple(x.shape[1:]), side // 2, 0, side, side)
+    found = restore(load(run), hidden, x, 5.0, draws, method="pigdm", steps=40)
     seen = found.y.nan_to_num(90.0)
     rows = torch.cat([x[:, None], seen[:, None], found.draws], 1).clamp(0, 255)
     figure, ax = plt.subplots(figsize=(7, 7), layout="constrained")

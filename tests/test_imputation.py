@@ -47,15 +47,16 @@ def test_the_guided_denoiser_is_the_closed_form(t: float) -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_draws_have_the_conditional_mean_and_variance() -> None:
-    """Of a Gaussian row with one gap, within five standard errors of 4,000 draws and the sampler's 2 %."""
+@pytest.mark.parametrize(("method", "n"), [("linear", 4000), ("mmps", 1000), ("twisted", 500)])
+def test_draws_have_the_conditional_mean_and_variance(method: str, n: int) -> None:
+    """Of a Gaussian row with one gap, within five standard errors of n draws and the sampler's 2 %."""
     row = torch.tensor([[2.0, math.nan, 0.0]], dtype=torch.float64)
-    drawn = imputation.impute(model(), row, 4000, steps=20)
+    drawn = imputation.impute(model(), row, n, steps=20, method=method)
     gain = COV[1, [0, 2]] @ torch.linalg.inv(COV[[0, 2]][:, [0, 2]])
     mean, var = float(MEAN[1] + gain @ (row[0, [0, 2]] - MEAN[[0, 2]])), float(COV[1, 1] - gain @ COV[[0, 2], 1])
-    assert float(drawn[:, 0, 1].mean()) == pytest.approx(mean, abs=5 * math.sqrt(var / 4000) + 0.02)
-    assert float(drawn[:, 0, 1].var()) == pytest.approx(var, rel=5 * math.sqrt(2 / 4000) + 0.04)
-    assert torch.equal(drawn[:, 0, [0, 2]], row[:, [0, 2]].expand(4000, 2))
+    assert float(drawn[:, 0, 1].mean()) == pytest.approx(mean, abs=5 * math.sqrt(var / n) + 0.02)
+    assert float(drawn[:, 0, 1].var()) == pytest.approx(var, rel=5 * math.sqrt(2 / n) + 0.04)
+    assert torch.equal(drawn[:, 0, [0, 2]], row[:, [0, 2]].expand(n, 2))
 
 
 CELL = st.sampled_from(["1", " 2.50", "", "NA", '"a b"', '"say ""x"", y"', "0001", "1e3 "])
@@ -181,3 +182,19 @@ def test_the_columns_may_stand_in_another_order(run: Path, tmp_path: Path) -> No
         assert main(["impute", str(run), str(path), "--draws", "1", "--out", str(tmp_path / out)]) == 0
     a, b = cells(tmp_path / "a" / "draw-1.csv"), cells(tmp_path / "b" / "draw-1.csv")
     assert [row[::-1] for row in a] == b and len(read_cells(source).lines) == 80
+
+
+@pytest.mark.parametrize("method", ["mmps", "twisted"])
+def test_other_methods_and_tables_with_conditions(method: str, tmp_path: Path) -> None:
+    """A run that was given two of the columns takes them from the table, or does without."""
+    source = write(tmp_path / "t.csv", table())
+    told = ["--condition", "city,count", "--steps", "4", "--save-every", "2"]
+    assert main(["train", str(source), "--out", str(tmp_path / "run"), *told]) == 0
+    without = write(tmp_path / "without.csv", [[row[3], row[0]] for row in table()[:7]], "same,size")
+    for name, file in (("a", write(tmp_path / "some.csv", table()[:7])), ("b", without)):
+        asked = ["--draws", "3", "--steps", "4", "--method", method, "--out", str(tmp_path / name)]
+        assert main(["impute", str(tmp_path / "run"), str(file), *asked]) == 0
+        for row, new in zip(cells(file), cells(tmp_path / name / "draw-2.csv"), strict=True):
+            assert [b for a, b in zip(row, new, strict=True) if a not in ("", "NA", "nan")] == [
+                a for a in row if a not in ("", "NA", "nan")]
+    assert cells(tmp_path / "a" / "draw-1.csv")[4][0] not in ("", "NA", "nan")

@@ -6,7 +6,7 @@ empty then, too); a draw of p(x | y) fills its gaps. Files come back character b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from undiffuse import missing, training
 from undiffuse.data import tables
 from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.conditions import Condition
 from undiffuse.data.gaps import Text, cell
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
@@ -26,6 +27,8 @@ from undiffuse.inverse import Identity, observe
 from undiffuse.model import Model, Wrapper
 from undiffuse.sampling import sample
 from undiffuse.sde import Time, as_time
+
+_PARTICLES, _AT_ONCE = 256, 2048  # particles that draw one row, and in one block
 
 
 class Linear(Wrapper):
@@ -52,10 +55,11 @@ class Linear(Wrapper):
 
 
 def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: int = 20, labels: Tensor | None = None,
-           method: str = "linear") -> Tensor:
+           method: str = "linear", conditions: Mapping[str, Tensor] | None = None) -> Tensor:
     """Draws (draws, N, D) of rows x (N, D) in data units, where NaN is a missing cell; the others stay as they are.
 
-    labels: the class of each row (N,), where the model knows classes. method: "linear", which takes the covariance of
+    labels: the class of each row (N,), where the model knows classes; conditions: raw numbers (N, width) of the
+    conditions that it knows by name, NaN where they are not known. method: "linear", which takes the covariance of
     x_0 given x_t from the data's moments and is exact if they say all (`Linear`), or one of `observe`: mmps takes it
     from the network, twisted tends to the truth. Raises InputError for rows that are not the model's.
     """
@@ -65,16 +69,26 @@ def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: in
     full = x.expand(draws, *x.shape).clone()
     rows = z.isnan().any(1).nonzero()[:, 0]
     if len(rows):
-        observed = Linear(model) if method == "linear" and model.moments is not None else observe(
-            model, Identity(), None, 0.0, method="mmps" if method == "linear" else method, units="model")
+        observed, block = _observed(model, method, draws)
         given: dict[str, Any] = {"y": z[rows].to(model.dtype).repeat_interleave(draws, 0)}
         if labels is not None:
             given["label"] = labels[rows].repeat_interleave(draws)
-        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, **given).x
+        given |= {name: value[rows].repeat_interleave(draws, 0) for name, value in (conditions or {}).items()}
+        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, block=block, **given).x
         full[:, rows] = drawn.reshape(len(rows), draws, -1).transpose(0, 1).to(x)
     constant = model.transform.inverse(torch.zeros(1, *model.shape, dtype=torch.float64)).to(x)
     full = torch.where(full.isnan(), constant, full)
     return torch.where(x.isnan(), full, x)
+
+
+def _observed(model: Model, method: str, draws: int) -> tuple[Model, int | None]:
+    """p(x | y), and how many samples are drawn at once; particles make all draws of a row in one run."""
+    if method == "linear" and model.moments is not None:
+        return Linear(model), None
+    particles = draws * -(-_PARTICLES // draws)
+    options: dict[str, Any] = {"group": draws, "particles": particles} if method == "twisted" else {}
+    seen = observe(model, Identity(), None, 0.0, "mmps" if method == "linear" else method, units="model", **options)
+    return seen, draws * max(1, _AT_ONCE // particles) if options else None
 
 
 def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 0, steps: int = 20,
@@ -90,11 +104,12 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     about = opened.config["data"]
     if about["kind"] == "image":
         raise InputError(f"{run} was trained on images; expected the run of a table")
-    asked = _read(table, about, opened.experiment.label)
+    asked = _read(table, about, opened.experiment.label, model.conditions)
     if not asked.x.isnan().any():
         raise InputError(f"{shown(table)} has no empty cell, so there is nothing to fill")
     labels = asked.labels if model.classes else None
-    filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method).numpy()
+    filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method,
+                    conditions=asked.conditions).numpy()
     out.mkdir(parents=True, exist_ok=True)
     suffix = table.suffix.lower()
     files = {out / f"draw-{k + 1}{suffix}": asked.with_gaps(filled[k]) for k in range(draws)}
@@ -112,6 +127,7 @@ class _Asked:
     text: Text
     x: Tensor
     labels: Tensor | None
+    conditions: dict[str, Tensor]
     names: Sequence[str]
     words: Sequence[Sequence[str]]
     at: list[int]
@@ -137,7 +153,7 @@ def _check(out: Path, draws: int, interval: float) -> None:
         raise InputError(f"{shown(out)} holds something; choose another folder")
 
 
-def _read(path: Path, about: dict[str, Any], label: str | None) -> _Asked:
+def _read(path: Path, about: dict[str, Any], label: str | None, conditions: Sequence[Condition]) -> _Asked:
     """The table, in the order of the run's columns."""
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         raise InputError(f"{shown(path)} is no table; expected a .csv or .tsv file")
@@ -145,21 +161,23 @@ def _read(path: Path, about: dict[str, Any], label: str | None) -> _Asked:
     with decoding(path, "a table"):
         cells = tables.read_cells(path)
         text = Text.read(path, cells)
-    at = _places(cells, names, label)
+    told = [c for c in conditions if c.name in cells.columns]
+    at = _places(cells, names, [label, *(c.name for c in told)])
     texts = tables.read_columns(path, [j for j, w in zip(at, words, strict=True) if w])
     columns = [_words(cells, j, texts[j], w) if w else _numbers(cells, j) for j, w in zip(at, words, strict=True)]
     x = torch.from_numpy(np.stack(columns, 1).astype(np.float32))
-    return _Asked(text, x, _labels(cells, label, about["classes"]), names, words, at)
+    given = {c.name: _condition(cells, c) for c in told}
+    return _Asked(text, x, _labels(cells, label, about["classes"]), given, names, words, at)
 
 
-def _places(cells: tables.Cells, names: Sequence[str], label: str | None) -> list[int]:
+def _places(cells: tables.Cells, names: Sequence[str], beside: Sequence[str | None]) -> list[int]:
     """Where the model's columns stand in the table; InputError if one is missing or there is another."""
     table = shown(cells.path)
     for name in names:
         if name not in cells.columns:
             raise InputError(f"{table} has no column {shown(name)}, which the model was trained on"
                              f"{did_you_mean(name, cells.columns)}")
-    others = [c for c in cells.columns if c not in names and c != label]
+    others = [c for c in cells.columns if c not in names and c not in beside]
     if others:
         raise InputError(f"{table} has a column {shown(others[0])} that the model was not trained on; remove it")
     return [cells.columns.index(name) for name in names]
@@ -180,6 +198,15 @@ def _words(cells: tables.Cells, j: int, text: Sequence[str], words: Sequence[str
             raise InputError(f"{cells.where(i, j)} holds {shown(text[i])}, which the model has never seen; expected "
                              f"one of {', '.join(map(shown, words[:8]))}{did_you_mean(text[i], words)}")
     return codes
+
+
+def _condition(cells: tables.Cells, condition: Condition) -> Tensor:
+    """A column of conditions as raw numbers (N, width), NaN where the cell is empty."""
+    j = cells.columns.index(condition.name)
+    text = tables.read_columns(cells.path, [j])[j]
+    rows = condition.rows([None if tables.missing(cell) else cell for cell in text], len(text))
+    condition.check(rows)
+    return rows
 
 
 def _labels(cells: tables.Cells, label: str | None, classes: Sequence[str]) -> Tensor | None:

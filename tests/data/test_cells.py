@@ -30,13 +30,17 @@ def test_what_was_written_is_read(tmp_path: Path, refused: Callable[..., str], k
     anndata = pytest.importorskip("anndata")
     import pandas
 
-    obs = pandas.DataFrame({"type": pandas.Categorical(list("abcabcab"))}, index=[f"c{i}" for i in range(8)])
-    var = pandas.DataFrame(index=["G1", "G2", "G3"])
+    cells, genes = (pandas.Index(names, dtype=object) for names in ([f"c{i}" for i in range(8)], ["G1", "G2", "G3"]))
+    obs = pandas.DataFrame({"type": pandas.Categorical(list("abcabcab")), "age": np.arange(8.0)}, index=cells)
+    var = pandas.DataFrame(index=genes)
     path = tmp_path / "a.h5ad"
     anndata.AnnData(kind(X), obs, var).write_h5ad(path)
     data = open_data(path, label="type")
     assert torch.equal(data.x, torch.from_numpy(X)) and data.columns == ("G1", "G2", "G3")
     assert data.classes == ("a", "b", "c") and data.y is not None and data.y.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    told = open_data(path, condition=["age", "type"])
+    assert [c.kind for c in told.conditions] == ["number", "class"] and told.given is not None
+    assert told.given.T.tolist() == [list(range(8)), [0, 1, 2, 0, 1, 2, 0, 1]] and told.y is None
     refused(path, "no column 'typ'", "did you mean 'type'", label="typ")
     path.write_bytes(path.read_bytes()[:2000])
     refused(path, "cannot be read as an AnnData file")

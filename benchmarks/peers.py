@@ -1,28 +1,31 @@
-"""Schedulers of diffusers beside our defaults, on the same exact laws with the same number of model calls.
+"""Schedulers of diffusers and samplers of k-diffusion beside our defaults, on the same exact laws, call for call.
 
-Needs the extra `diffusers` (torchsde for one row). A scheduler is given the exact noise prediction at the noise level
-at which it really is, and scored at the level that it says it ends at. Flows: the median over coordinates of the
-distance to the end of the same start's exact path. With noise: the Kolmogorov-Smirnov distance of the radii inside the
-modes, and sliced W₂ to fresh draws.
+Needs the extra `diffusers` (torchsde for one row); `benchmarks.kdiffusion` says what the others need. A scheduler is
+given the exact noise prediction at the noise level at which it really is, and scored at the level that it says it ends
+at. Flows: the median over coordinates of the distance to the end of the same start's exact path. With noise: the
+Kolmogorov-Smirnov distance of the radii inside the modes, and sliced W₂ to fresh draws.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from benchmarks import kdiffusion
+from benchmarks.ends import CLOCK, End, flow_error, judged
 from undiffuse.bench.laws import digits, modes
 from undiffuse.bench.solvers import BUDGETS
 from undiffuse.bench.stochastic import FEW, Draws, Score
 from undiffuse.errors import MachineError
 from undiffuse.exact import Mixture
 from undiffuse.noise import Purpose, normal
-from undiffuse.processes import EDM, VP
+from undiffuse.processes import VP
 from undiffuse.sampling import sample
 
 SPACINGS: dict[str, dict[str, Any]] = {
@@ -45,21 +48,14 @@ CHANCE: dict[str, list[dict[str, Any]]] = {
 _CHAIN = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000,
           "timestep_spacing": "linspace"}
 _TWO_CALLS = ("Heun", "KDPM2", "DPMSolverSDE")
-_CLOCK = EDM(sigma_max=1000.0)
 
 
-class End(NamedTuple):
-    """z (n, *shape) where a scheduler ends, that noise level, where it began and that level, and its model calls."""
-
-    z: Tensor
-    level: float
-    start: Tensor
-    first: float
-    calls: int
+Run = Callable[[Mixture, int, int], End]
+"""(law, calls, n) -> where n samples end with at most so many model calls."""
 
 
-def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Every scheduler of a table with every spacing that it takes: its name, its class, its options."""
+def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Run]]:
+    """Every scheduler of a table with every spacing that it takes: its name, and what runs it."""
     try:
         import diffusers
     except ImportError:
@@ -72,12 +68,12 @@ def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Any, 
                 if all(key in taken for key in how):
                     words = [name.removesuffix("Scheduler"), *map(str, options.values()), spacing]
                     chain = {key: value for key, value in _CHAIN.items() if key in taken}
-                    yield " ".join(words).strip(), kind, chain | options | how
+                    yield " ".join(words).strip(), partial(run, kind, chain | options | how)
 
 
 def run(kind: Any, options: dict[str, Any], law: Mixture, calls: int, n: int) -> End:
     """A scheduler from n starts, with at most so many model calls."""
-    model, scheduler = law.denoiser(_CLOCK), kind(**options)
+    model, scheduler = law.denoiser(CLOCK), kind(**options)
     scheduler.set_timesteps(max(1, (calls + 1) // 2) if any(w in kind.__name__ for w in _TWO_CALLS) else calls)
     eps = normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
     x, used, start, first = eps * float(scheduler.init_noise_sigma), 0, eps, 0.0
@@ -103,14 +99,6 @@ def _level(scheduler: Any, place: int, t: Any) -> float:
     return float(scheduler.sigmas[place]) if hasattr(scheduler, "sigmas") else math.exp(float(chain[int(t)]))
 
 
-def flow_error(law: Mixture, end: End) -> float:
-    """The median distance to the end of the same start's exact path."""
-    model, low = law.denoiser(_CLOCK), end.level or 0.01
-    x = sample(model, method="rk4_log_snr", steps=300, x_T=end.start, t_start=end.first, t_end=low, denoise_last=False,
-               block=len(end.start)).x
-    return float((end.z - (x if end.level else model.denoise(x, low))).abs().median())
-
-
 def our_flow(law: Mixture, calls: int, n: int) -> float:
     """The default's median distance, down to the same level and with its last evaluation there."""
     model = law.denoiser(VP())
@@ -122,25 +110,31 @@ def our_flow(law: Mixture, calls: int, n: int) -> float:
 
 
 def table(law: str = "plane", budgets: str = "", n: str = "128") -> Iterator[str]:
-    """For each budget the best scheduler for flows and ours, then the four best with noise and ours."""
+    """For each budget the best entry for flows and ours, then the four best with noise and ours."""
     here, many = {"plane": (modes(0), 10_000), "digits": (digits(0), 1_000)}[law]
+    flows, chance = everybody()
     chosen = [int(b) for b in budgets.split(",") if b]
     for calls in chosen or BUDGETS:
-        found = [(flow_error(here, run(kind, options, here, calls, int(n))), label)
-                 for label, kind, options in entries(FLOWS)]
+        found = [(flow_error(here, go(here, calls, int(n))), label) for label, go in flows]
         error, label = min(pair for pair in found if math.isfinite(pair[0]))
         ours = our_flow(here, calls, int(n))
         yield f"{law:8}{calls:4}  best of {len(found)}: {error:.2e} {label:45} auto {ours:.2e}"
     for calls in chosen or FEW:
         yield f"{law:8}{calls:4}  {_words(Draws(here, many).score('sde', calls))} ours"
-        rows = [(_judged(here, run(kind, options, here, calls, many)), label)
-                for label, kind, options in entries(CHANCE)]
+        rows = [(judged(here, go(here, calls, many)), label) for label, go in chance]
         for score, label in sorted(rows, key=lambda row: row[0].distance)[:4]:
             yield f"{law:8}{calls:4}  {_words(score)} {label}"
+        score, label = min(rows, key=lambda row: row[0].radii)
+        yield f"{law:8}{calls:4}  {_words(score)} {label} (the nearest radii)"
 
 
-def _judged(law: Mixture, end: End) -> Score:
-    return Draws(law, len(end.z), _CLOCK, end.level).judged(end.z, end.calls)
+def everybody() -> tuple[list[tuple[str, Run]], list[tuple[str, Run]]]:
+    """The flows and the samplers with noise of diffusers, and of k-diffusion where that is installed."""
+    flows, chance = list(entries(FLOWS)), list(entries(CHANCE))
+    if importlib.util.find_spec("k_diffusion") is not None:
+        flows += kdiffusion.entries(kdiffusion.FLOWS)
+        chance += kdiffusion.entries(kdiffusion.CHANCE)
+    return flows, chance
 
 
 def _words(score: Score) -> str:

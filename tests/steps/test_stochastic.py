@@ -27,7 +27,7 @@ WEAK = {
     ("euler_maruyama", ()): 1, ("euler_maruyama", (("eta", 0.5),)): 1, ("euler_maruyama", (("eta", 1.5),)): 1,
     ("reverse_diffusion", ()): 1, ("ancestral", ()): 1, ("ancestral", (("eta", 0.6),)): 1, ("dpmpp_2m_sde", ()): 2,
     ("dpmpp_2m_sde_heun", ()): 2, ("dpmpp_2m_sde_heun", (("eta", 0.6),)): 2, ("dpmpp_3m_sde", ()): 2,
-    ("dpmpp_sde", ()): 2, ("seeds_2", ()): 2, ("sa_solver", ()): 2,
+    ("dpmpp_sde", ()): 2, ("seeds_2", ()): 2, ("sde_then_ode", (("low", 1.0),)): 2, ("sa_solver", ()): 2,
     ("sa_solver", (("order", 1), ("tau", 1.0), ("corrector", False))): 1,
     ("sa_solver", (("order", 2), ("tau", 1.0), ("corrector", False))): 2,
     ("sa_solver", (("order", 1), ("tau", 1.0))): 2,
@@ -72,11 +72,30 @@ def test_stages_that_do_not_share_their_noise_lose_an_order() -> None:
     ("dpmpp_2m_sde", {"eta": 0.0}, "dpmpp_2m"), ("dpmpp_3m_sde", {"eta": 0.0}, "dpmpp_3m"),
     ("dpmpp_sde", {"eta": 0.0}, "dpmpp_2s"), ("edm_churn", {"churn_total": 0.0}, "heun_sigma"),
     ("restart", {"times": 0}, "heun_sigma"), ("sde_dpmpp_1", {}, "ancestral"),
+    ("sde_then_ode", {"low": 1e9}, "deis_3"),
 ])
 def test_without_noise_it_is_the_deterministic_row(name: str, options: dict[str, float], same: str) -> None:
     model = random_mixture().denoiser(VP())
     a, b = (sample(model, 4, m, 7, grid="log_snr", options=o).x for m, o in ((name, options), (same, {})))
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_with_noise_to_the_end_it_is_the_row_with_noise() -> None:
+    model = random_mixture().denoiser(VP())
+    cases = (("sde_then_ode", {"low": 0.0, "eta": 1.0}), ("dpmpp_2m_sde", {}))
+    a, b = (sample(model, 4, m, 9, options=o).x for m, o in cases)
+    assert torch.equal(a, b)
+
+
+def test_below_its_level_it_follows_the_flow() -> None:
+    """From a state at that level it converges to the end of the probability-flow ODE, with order 2."""
+    law = random_mixture()
+    model = law.denoiser(VP())
+    level = VP().time_of(torch.tensor(-math.log(0.09 * model.sigma_data), dtype=torch.float64))
+    start = {"x_T": law.sample(8), "t_start": float(level)}
+    truth = sample(model, method="rk4_log_snr", steps=300, **start).x
+    apart = [float((sample(model, method="sde_then_ode", steps=n, **start).x - truth).abs().max()) for n in (30, 60)]
+    assert apart[1] < 1e-4 and math.log2(apart[0] / apart[1]) > 1.85
 
 
 def test_sa_solver_without_noise_is_predictor_and_corrector_of_the_ode() -> None:

@@ -11,6 +11,7 @@ from undiffuse.steps.flow import ode, runge_kutta, runge_kutta_log_snr, runge_ku
 from undiffuse.steps.langevin import annealed_langevin, predictor_corrector
 from undiffuse.steps.matched import matched, matched_average, matched_iso
 from undiffuse.steps.method import Method
+from undiffuse.steps.quiet import sde_then_ode
 from undiffuse.steps.rows import midpoint
 from undiffuse.steps.stochastic import (
     euler_maruyama,
@@ -41,6 +42,7 @@ METHODS: dict[str, Method] = {
     "dpmpp_3m_sde": Method(multistep_sde(3), 2, stochastic=True),
     "dpmpp_sde": Method(singlestep_sde((0.5,), (0, 1), midpoint), 2, stochastic=True),
     "seeds_2": Method(singlestep_sde((0.5,), (0, 1)), 2, stochastic=True),
+    "sde_then_ode": Method(sde_then_ode, 2, stochastic=True),
     "sa_solver": Method(sa_solver, 2, stochastic=True),
     "wiener_2m_sde": Method(multistep_sde(2, eta=0.5, frame=True), 2, stochastic=True),
     "matched": Method(matched, 1, stochastic=True),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from undiffuse.noise import Purpose, uniform
 
-_CHUNK = 1 << 15  # numbers in the products that are computed at once: what stays in a cache
+_CHUNK = 1 << 14  # numbers in the products that are computed at once: what stays in a cache
 Product = Callable[[Tensor], Tensor]
 
 

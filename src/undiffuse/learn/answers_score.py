@@ -146,10 +146,12 @@ def dsm(answer: Any) -> str | None:
         x0 = normals(n, 2, seed=4)
         got = answer(lambda x: -x / (alpha**2 + sigma**2), x0, z, alpha, sigma).mean()
         floor = 2 * alpha**2 / (alpha**2 + sigma**2)
+        hint = "sum over the coordinates" if abs(float(got) - floor / 2) < 0.05 else "weigh by σ²"
         return None if abs(float(got) - floor) < 0.05 else (
-            f"for N(0, I) the exact score should reach the floor {floor:.3f}, got {float(got):.3f}: weigh by σ²")
+            f"for N(0, I) the exact score should reach the floor {floor:.3f}, got {float(got):.3f}: {hint}")
     return verdict(loss, torch.zeros(n), {
         "the target of σ s is −z, so that the error is σ s + z": (2 * z).square().sum(1),
+        "σ s has the target −z; the σ is missing": (of_point(alpha * point + sigma * z) + z).square().sum(1),
         "the noisy point is α x₀ + σ z": _unscaled(of_point, point, z, alpha, sigma)})
 
 
@@ -166,6 +168,8 @@ def bias_variance(answer: Any) -> str | None:
     return verdict(answer(z, a), (bias, spread), {
         "the first is to be squared and summed": ((mean - a).norm(), spread),
         "swap the two: first the bias, then the variance": (spread, bias),
+        "an average divides by n; var divides by n − 1": (bias, spread * 500 / 499),
+        "the first is how far the mean is from a, not how far the samples are": (bias + spread, spread),
         "that is the mean over coordinates; sum over them": (bias / 3, spread / 3),
         "the variance is about the mean of Z, not about a": (bias, (z - a).square().sum(1).mean())})
 

@@ -44,6 +44,7 @@ def langevin_size(answer: Any) -> str | None:
     r, z, s, a = 0.16, 28.0, 14.0, 0.99
     return verdict(answer(r, z, s, a), 2 * a * (r * z / s) ** 2, {
         "‖ξ‖ is missing: in d dimensions the step is d times too small": 2 * a * (r / s) ** 2,
+        "upside down: a long score calls for a short step": 2 * a * (r * s / z) ** 2,
         "the ratio of the norms has to be squared": 2 * a * r * z / s,
         "α is missing": 2 * (r * z / s) ** 2, "the factor 2 is missing": a * (r * z / s) ** 2})
 
@@ -117,6 +118,7 @@ def to_score(answer: Any) -> str | None:
     e, bar = 0.7, 0.4
     return verdict(answer(e, bar), -e / math.sqrt(1 - bar), {
         "the sign: noise points away from the data, the score towards them": e / math.sqrt(1 - bar),
+        "divide by σ, do not multiply": -e * math.sqrt(1 - bar),
         "divide by σ = √(1 − ᾱ), not by σ²": -e / (1 - bar), "σ² is 1 − ᾱ, not ᾱ": -e / math.sqrt(bar),
         "it is not a constant: divide by σ = √(1 − ᾱ)": -e})
 
@@ -152,21 +154,24 @@ def kalman(answer: Any) -> str | None:
     mu, cov = torch.tensor([0.2, -0.1]).double(), torch.tensor([[1.0, 0.6], [0.6, 0.8]]).double()
     A, y, s = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([1.5], dtype=torch.float64), 0.5
     post = Gaussian(mu, cov).posterior(A, y, s)
-    free = cov @ A.T @ torch.linalg.inv(A @ cov @ A.T)
+    free, rough = (cov @ A.T @ torch.linalg.inv(A @ cov @ A.T + v * torch.eye(1)) for v in (0, s))
     return verdict(answer(mu, cov, A, y, s), (post.mean, post.covariance.diagonal()), {
         "the noise of the observation is missing: S = A Σ Aᵀ + s² I": (
             mu + (free @ (y - A @ mu)), (cov - free @ A @ cov).diagonal()),
+        "s is a deviation; its square is the variance": (
+            mu + (rough @ (y - A @ mu)), (cov - rough @ A @ cov).diagonal()),
         "use the residual y − A μ, not y": (mu + cov @ A.T @ torch.linalg.inv(A @ cov @ A.T + s**2 * torch.eye(1)) @ y,
                                            post.covariance.diagonal())})
 
 
 def likelihood_score(answer: Any) -> str | None:
     """the uncertainty of x₀ adds to the noise of the observation"""
-    J, C = torch.tensor([[0.8, 0.1], [0.1, 0.5]]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double()
+    J, C = torch.tensor([[0.8, 0.1], [0.3, 0.5]]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double()
     A, e, s = torch.tensor([[1.0, 0.5]]).double(), torch.tensor([0.7]).double(), 0.2
     S = A @ C @ A.T + s**2 * torch.eye(1)
     return verdict(answer(J, A, e, s, C), J.T @ A.T @ torch.linalg.solve(S, e), {
         "that is DPS: C, the uncertainty of x₀, is left out": J.T @ A.T @ e / s**2,
+        "Jᵀ, not J: the Jacobian of a network is not symmetric": J @ A.T @ torch.linalg.solve(S, e),
         "the Jacobian ∂D/∂x is missing": A.T @ torch.linalg.solve(S, e),
         "s is to be squared": J.T @ A.T @ torch.linalg.solve(A @ C @ A.T + s * torch.eye(1), e)})
 

@@ -49,13 +49,13 @@ def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: f
     if complaint := _unusable(got, right):
         return complaint
     value = _real(got)
-    if value.shape != right.shape:
-        return f"got {_shape(value)}, expected {_shape(right)}"
     if _near(value, right, tol):
         return None
     for sentence, wrong in (slips or {}).items():
         if _near(value, _real(wrong), tol):
             return sentence
+    if value.shape != right.shape:
+        return f"got {_shape(value)}, expected {_shape(right)}"
     same = _short(value) == _short(right)
     return f"got {_short(value)}, expected {_short(right)}" + (
         f"; the largest difference is {float((value - right).abs().max()):.1g}" if same else "")

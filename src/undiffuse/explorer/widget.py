@@ -11,6 +11,8 @@ _VIEW = """
 function render({model, el}) {
   const root = document.createElement("div");
   root.style.height = model.get("height");
+  // JupyterLab's arrow keys would move between cells: they leave alone what has this attribute itself.
+  root.addEventListener("focusin", ({target}) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
   el.append(root);
   const app = explorer().page(root, DATA, {silent: true, embed: true, source: explorer, hash: model.get("scene"),
     changed(hash) { model.set("scene", hash); model.save_changes(); }});

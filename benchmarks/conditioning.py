@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib
 
@@ -13,15 +14,17 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from undiffuse.bench.posteriors import LIGHT, coverage, four, images, observed
-from undiffuse.data import open_data
+from undiffuse.data import Dataset, conditioned, open_data
 from undiffuse.exact import Mixture
+from undiffuse.experiment import Experiment
 from undiffuse.guide import classifier_free
 from undiffuse.inverse import box, random_mask
 from undiffuse.metrics import agreement, classifier, nearest_distance
+from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
 from undiffuse.report.restore import restore
 from undiffuse.sampling import sample
-from undiffuse.training import load
+from undiffuse.training import load, train
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"
 SHOWN = {"exact": "exact posterior", "replacement": "replacement", "dps": "DPS", "pigdm": "ΠGDM",
@@ -30,8 +33,8 @@ COVERED = ("exact", "mmps", "twisted")
 
 
 def table(what: str = "figures", *words: str) -> Iterator[str]:
-    """`figures [RUN DATA]`, with a run on MNIST and its data also the completions; or `coverage`; or `classes RUN`."""
-    return {"figures": figures, "coverage": covered, "classes": classes}[what](*words)
+    """`figures [RUN DATA]`, with a run on MNIST and its data also completions; `coverage`; `classes RUN`; `numbers`."""
+    return {"figures": figures, "coverage": covered, "classes": classes, "numbers": numbers}[what](*words)
 
 
 def figures(run: str | None = None, data: str | None = None) -> Iterator[str]:
@@ -66,6 +69,29 @@ def classes(run: str, n: str = "1000") -> Iterator[str]:
         found = agreement(read(x.round().clamp(0, 16)), asked)
         near = nearest_distance(x / 16, data.x.double() / 16).median()
         yield f"scale {scale:g}: {found.value:.1%} ± {found.stderr:.1%}, median distance to the nearest real {near:.2f}"
+
+
+def numbers(steps: str = "1500") -> Iterator[str]:
+    """A model of x given two numbers, of a Gaussian law of both: what it makes of each of them, beside the truth."""
+    z = normal(3, Purpose.DATA, 50, 0, 8192, (4,), torch.float64)
+    B, half = torch.tensor([[0.4, 0.3], [-0.3, 0.0]]).double(), torch.tensor([[0.3, 0.0], [0.1, 0.2]]).double()
+    x, u = z[:, :2] @ B.mT + z[:, 2:] @ half.mT, z[:, :2]
+    data = conditioned(Dataset(x.float(), None, "points", "joint"), age=(3 + 2 * u[:, 0]).numpy(), dose=u[:, 1].numpy())
+    asked = Experiment("memory", net_args={"width": 64, "depth": 2, "condition": 32}, steps=int(steps), lr=3e-3,
+                       ema=0.99, optimizer="adamw", betas=(0.9, 0.99), save_every=int(steps), label_dropout=0.3,
+                       predict="wiener", sde="edm", sde_args={"sigma_max": 20.0}, device="cpu")
+    with TemporaryDirectory() as folder:
+        model = train(asked, Path(folder) / "run", progress=False, data=data)
+    for at in ((None, None), (-1.5, None), (1.5, None), (None, 1.0), (-1.5, 1.0), (0.0, -1.0), (1.5, -1.0), (1.5, 1.0)):
+        told = dict(zip(("age", "dose"), (None if at[0] is None else 3 + 2 * at[0], at[1]), strict=True))
+        seen = torch.tensor([v is not None for v in at])
+        mean = B @ torch.tensor([v or 0.0 for v in at]).double()
+        factor = torch.linalg.cholesky(half @ half.mT + B[:, ~seen] @ B[:, ~seen].mT)
+        away = sample(model, 4000, steps=30, **told).x.double() - mean
+        y = torch.linalg.solve_triangular(factor, away.mT, upper=False)
+        off, spread = y.mean(1).norm(), torch.linalg.eigvalsh(torch.cov(y)).sqrt().tolist()
+        yield (f"age {told['age']!s:5} dose {told['dose']!s:5} mean off by {off:.3f}, deviations {spread[0]:.3f} to "
+               f"{spread[1]:.3f}")
 
 
 def posteriors() -> plt.Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any, Literal
@@ -81,7 +82,7 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
     if std.ndim > len(out) or any(a not in (1, b) for a, b in zip(std.shape[::-1], out[::-1], strict=False)):
         raise InputError(f"got noise of shape {tuple(std.shape)} for an operator that gives {out}; expected a number "
                          "for all, or one an entry")
-    return made
+    return made if made.y is None else replace(made, y=seen.seen(made.y))
 
 
 def numbers(values: Any, name: str) -> Tensor:

@@ -34,8 +34,10 @@ def main(words: list[str]) -> int:
 
 def table(name: str) -> Callable[..., Iterator[str]]:
     """The lines of a benchmark."""
-    found: Callable[..., Iterator[str]] = (import_module(f"benchmarks.{name}").table if name in HERE else TABLES[name])
-    return found
+    if name in HERE:
+        found: Callable[..., Iterator[str]] = import_module(f"benchmarks.{name}").table
+        return found
+    return lambda *words: TABLES[name](list(words) or None)
 
 
 sys.exit(main(sys.argv[1:]))

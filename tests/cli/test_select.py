@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undiffuse.cli.select import cycled, labels_of, stretches
+from undiffuse.cli import main
+from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, told
 from undiffuse.errors import InputError
 
 
@@ -49,3 +52,41 @@ def test_labels_that_do_not_exist_are_refused(text: str, classes: tuple[str, ...
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=4), first=st.integers(0, 50), count=st.integers(0, 20))
 def test_the_label_of_an_index_does_not_depend_on_the_rest(labels: list[int], first: int, count: int) -> None:
     assert cycled(labels, first, count) == cycled(labels, 0, first + count)[first:]
+
+
+def test_conditions_are_pairs_and_scales_are_one_or_one_each() -> None:
+    assert told(["age=40", "note=a=b c"], ["age", "note"]) == {"age": "40", "note": "a=b c"} and told(None, []) == {}
+    assert scale_of(None) == 1.0 and scale_of(["2.5"]) == 2.5
+    assert scale_of(["age=2", "sex=-1"]) == {"age": 2.0, "sex": -1.0}
+
+
+@pytest.mark.parametrize("ask, words", [
+    (lambda: told(["age"], ["age"]), "NAME=VALUE"), (lambda: told(["age="], ["age"]), "NAME=VALUE"),
+    (lambda: told(["agee=4"], ["age"]), "did you mean age?"), (lambda: told(["age=4"], []), "none"),
+    (lambda: scale_of(["two"]), "expected a number"), (lambda: scale_of(["age=two"]), "NAME=NUMBER"),
+    (lambda: scale_of(["2", "age=2"]), "twice"),
+])
+def test_other_forms_are_refused_in_a_sentence(ask, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ask()
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_table_is_learned_and_sampled_given_its_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{k % 7}.5,{(k * k) % 11}.25,{20 + k},{'fm'[k % 2]},{('red circle', 'blue square')[k % 3 > 0]}"
+            for k in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,age,sex,note", *rows]))
+    run, asked = str(tmp_path / "run"), ["--condition", "age,sex,note:words", "--steps", "3"]
+    assert main(["train", str(tmp_path / "t.csv"), *asked, "--out", run]) == 0
+    told_all = ["--condition", "age=30", "--condition", "sex=f", "--condition", "note=a blue circle"]
+    files = {}
+    ways = {"all": told_all, "age": told_all[:2], "none": [], "led": [*told_all, "--guidance-scale", "age=2"],
+            "past": [*told_all, "--guidance-scale", "3"]}
+    for name, words in ways.items():
+        files[name] = tmp_path / f"{name}.csv"
+        assert main(["sample", run, "--n", "3", "--steps", "3", "--out", str(files[name]), *words]) == 0
+    texts = [file.read_text() for file in files.values()]
+    assert len(set(texts)) == len(texts) and all(text.startswith("a,b") for text in texts)
+    capsys.readouterr()
+    assert main(["sample", run, "--condition", "sex=x"]) == 2 and "expected one of f, m" in capsys.readouterr().err
+    assert main(["sample", run, "--guidance-scale", "age=2"]) == 2 and "condition to lean" in capsys.readouterr().err

@@ -92,7 +92,7 @@ export class Digits {
 
   drawSamples(pen) {
     const n = this.run.n,
-      strip = pen.small ? 92 : 118,
+      strip = pen.small ? 100 : 126,
       pair = this.state.near ? 2 : 1,
       across = Math.max(1, Math.round(Math.sqrt((n * (pen.w - 24)) / (pen.h - strip) / pair))),
       down = Math.ceil(n / across);
@@ -106,7 +106,7 @@ export class Digits {
       this.image(pen, x, 64 * i, px, py, size);
       if (pair > 1) this.drawNeighbour(pen, i, px + size + 2, py, size);
     }
-    this.drawStrips(pen, pen.h - strip + 12, strip - 16);
+    this.drawStrips(pen, pen.h - strip + 20, strip - 24);
   }
 
   // The training digit that is nearest to a drawn one, framed in blue: what is real.

@@ -259,7 +259,7 @@ export class River {
     const {dir, method, score} = this.state;
     if (score !== "exact") return FAULTS[score][1];
     if (this.solution && !this.state.drop)
-      return "The dark lines solve the Fokker–Planck equation on cells, the blue ones are the exact law: with more cells they meet.";
+      return "The heavy lines solve the Fokker–Planck equation on cells, the blue ones are the exact law: with more cells they meet.";
     if (this.state.drop)
       return "Ten futures of one point under the SDE (dashed), in both directions, and the one path of the ODE through it.";
     if (dir === "forward")

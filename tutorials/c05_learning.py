@@ -20,13 +20,14 @@ from undiffuse import learn
 law, sde = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05]), ud.VP()
 exact, t = law.denoiser(sde), torch.tensor(0.35, dtype=torch.float64)
 alpha, sigma = sde.alpha(t), sde.sigma(t)
-here = torch.tensor([[0.15, 0.1]], dtype=torch.float64)
+here = torch.tensor([[-0.5, 0.45]], dtype=torch.float64)
 x0 = law.posterior(torch.eye(2), here[0] / alpha, sigma / alpha).sample(40)
 figure, (ax,) = learn.panels(1, 4.2, 4.6)
 ax.scatter(*law.sample(1500).T, s=3, color="#ced4da")
 pull = 0.9 * (alpha * x0 - here) / sigma**2
 ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
-ax.quiver(*here.T, *(0.9 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012, color="black")
+ax.quiver(*here.T, *(0.9 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
+          headlength=3, headaxislength=3, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
 learn.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
 

@@ -10,8 +10,7 @@
 # the whole diagram in one screen. The autoencoder is a principal component analysis to 16 numbers. A prompt is three
 # words, "thick slanted seven"; its captions were measured from the pixels. Each word is a row of a table, and the
 # network *attends* to the words: the latent asks eight questions, every word answers a question as loudly as it fits,
-# and the answers go into the network that you know. Predict: can it draw a pair of words that it has seen seldom
-# together?
+# and the answers go into the network that you know. Compare the rows: what does each word change?
 
 # %%
 import os

@@ -201,6 +201,32 @@ def test_what_the_score_explains_of_an_increment_is_what_is_taken_away(chromium:
 
 
 @pytest.mark.slow
+def test_a_film_is_the_pictures_of_its_times(chromium: Any, file: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    with Opened(chromium, file, "#v=1&view=river&p=30&n=16", viewport={"width": 900, "height": 600}) as opened:
+        with opened.page.expect_download() as waiting:
+            opened.page.click("text=Share")
+            opened.page.click("text=Save a film")
+        waiting.value.save_as(tmp_path / "film.gif")
+        opened.page.wait_for_function("!app.dirty")
+        data = opened.page.evaluate(
+            "() => { const c = document.createElement('canvas'), x = c.getContext('2d'), {width, height} = app.canvas;"
+            "const w = Math.round(width * Math.min(1, 560 / width)), h = Math.round(height * Math.min(1, 560 / width));"
+            "Object.assign(c, {width: w, height: h}); x.drawImage(app.canvas, 0, 0, w, h);"
+            "return [w, h, Array.from(x.getImageData(0, 0, w, h).data)]; }"
+        )
+        assert opened.complaints == []
+    film = image.open(tmp_path / "film.gif")
+    w, h, pixels = data
+    assert film.size == (w, h) and film.n_frames == 31 and film.info["loop"] == 0
+    film.seek(30)
+    last, wanted = np.asarray(film.convert("RGB"), float), np.array(pixels, float).reshape(h, w, 4)[..., :3]
+    assert np.abs(last - wanted).mean() < 6  # of 255: 256 colours, and lines drawn small instead of made small
+    film.seek(0)
+    assert np.abs(np.asarray(film.convert("RGB"), float) - last).mean() > 4  # another time is another picture
+
+
+@pytest.mark.slow
 def test_pixels_are_painted_by_keyboard_and_pointer(chromium: Any, file: Path) -> None:
     with Opened(chromium, file, "#v=1&view=digits&mode=complete") as opened:
         opened.page.focus("button.handle")

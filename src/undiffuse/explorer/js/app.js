@@ -6,7 +6,7 @@ import {showHelp, showPython, showScenes, showTable} from "./dialogs.js";
 import {VIEWS, defaults, fitting, format, parse} from "./state.js";
 import {Handles} from "./handles.js";
 import {onKey} from "./keys.js";
-import {csv, picture, saveText} from "./save.js";
+import {csv, film, picture, saveText} from "./save.js";
 
 const BUDGET = 14,
   SPOKEN_EVERY = 2000,
@@ -84,6 +84,7 @@ export class App {
           ["Copy the link", () => this.copyLink()],
           ["Copy as Python", () => showPython(this)],
           ["Save the picture (PNG)", () => this.savePicture()],
+          ["Save a film (GIF)", () => this.saveFilm()],
           ["Save the particles (CSV)", () => this.saveParticles()],
           ["Show the numbers", () => showTable(this)],
         ].map(([text, act]) =>
@@ -325,6 +326,11 @@ export class App {
 
   savePicture(scale = 2) {
     picture(this, scale).then((blob) => download("explorer.png", blob));
+  }
+
+  async saveFilm() {
+    if (this.view.timeless) this.notice.textContent = "Nothing moves in this view.";
+    else download("explorer.gif", await film(this));
   }
 
   saveParticles() {

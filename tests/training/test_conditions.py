@@ -147,3 +147,12 @@ def test_a_trained_model_has_the_conditional_laws_of_a_gaussian(tmp_path: Path) 
         ratio = torch.linalg.solve(torch.linalg.cholesky(cov), torch.cov(found.mT)) @ torch.linalg.inv(
             torch.linalg.cholesky(cov)).mT
         assert (torch.linalg.eigvalsh((ratio + ratio.mT) / 2).sqrt() - 1).abs().max() < 0.15, cond
+
+
+def test_a_model_with_classes_only_is_described_and_named_as_before_there_were_conditions() -> None:
+    """Checkpoints are matched by the names of their tensors and by the digest of the description."""
+    config = describe(experiment(), points(50, 3), "")
+    assert "conditions" not in config and "given" not in config["net"]
+    names = [name for name, _ in rebuild(config).net.named_parameters() if name.startswith("condition.")]
+    assert names == [f"condition.{n}" for n in ("inner.weight", "inner.bias", "outer.weight", "outer.bias",
+                                                "label.weight")]

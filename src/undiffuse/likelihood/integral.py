@@ -17,7 +17,7 @@ from undiffuse.likelihood.rows import packed
 from undiffuse.likelihood.trace import Traced
 from undiffuse.ode import Step
 
-MANY = 8  # products a trace takes beyond which they are the work
+MANY = 4  # products a trace takes beyond which they are the work
 
 _PLACES = (0.0, 0.5 - 0.5 / math.sqrt(5), 0.5 + 0.5 / math.sqrt(5), 1.0)
 _WEIGHTS = (1 / 12, 5 / 12, 5 / 12, 1 / 12)

@@ -16,8 +16,8 @@ from undiffuse.bench.solvers import BUDGETS
 from undiffuse.errors import InputError
 from undiffuse.steps.auto import LOWER, Choice
 
-METHODS = ("dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "unipc_4_noise", "deis_2", "deis_3", "deis_4",
-           "wiener_2m", "wiener_3m")
+METHODS = ("dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "unipc_4_noise", "unipc_5_noise", "deis_2",
+           "deis_3", "deis_4", "wiener_2m", "wiener_3m")
 GRIDS = ("time_quadratic", "karras(5)", "karras", "karras(9)", "karras(12)", "karras(20)", "log_snr")
 FIRSTS = (None, 3, 4, 7, 10, 14, 20, 35)
 KEPT = 40

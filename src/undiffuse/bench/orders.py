@@ -82,7 +82,7 @@ def growing_grid(sde: GaussianSDE, steps: int, order: int) -> Tensor:
     return sde.time_of(lam)
 
 
-def strong_errors(name: str, sde: GaussianSDE, resolutions: tuple[int, ...] = (32, 64)) -> list[float]:
+def strong_errors(name: str, sde: GaussianSDE, resolutions: tuple[int, ...] = (48, 96)) -> list[float]:
     """The root mean square error in z at the end of the interval, for each number of steps."""
     return [end_error(name, sde, growing_grid(sde, steps, METHODS[name].order)) for steps in resolutions]
 

@@ -64,6 +64,7 @@ WITH_MOMENTS = {
     24: Choice("unipc_4_noise", "karras(20)", 20, jump=True),
     45: Choice("unipc_4_noise", "log_snr", 35, jump=True),
     60: Choice("unipc_4_noise", "log_snr"),
+    90: Choice("unipc_5_noise", "log_snr"),
 }
 PLAIN = {
     1: Choice("unipc", "time_quadratic", options=LOWER),
@@ -73,6 +74,7 @@ PLAIN = {
     18: Choice("unipc_4_noise", "karras(20)", options=LOWER),
     30: Choice("unipc_4_noise", "log_snr", options=LOWER),
     45: Choice("unipc_4_noise", "log_snr"),
+    90: Choice("unipc_5_noise", "log_snr"),
 }
 """Fewest evaluations -> what `auto` uses from there on."""
 

@@ -88,6 +88,7 @@ DETERMINISTIC: dict[str, Method] = {
     "unipc_3_bh1": Method(multistep(3, data, square, corrector=True), 4),
     "unipc_3_noise": Method(multistep(3, noise, corrector=True), 4),
     "unipc_4_noise": Method(multistep(4, noise, corrector=True), 5),
+    "unipc_5_noise": Method(multistep(5, noise, corrector=True), 6),
     "deis_2": Method(multistep(2, noise), 2),
     "deis_3": Method(multistep(3, noise), 3),
     "deis_4": Method(multistep(4, noise), 4),

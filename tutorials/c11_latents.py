@@ -226,9 +226,9 @@ learn.check("c11.4", effect)
 # texts that a model reproduces on request are reproduced in its weights. The first reference about generative models to
 # the Court of Justice (C-250/25, *Like Company v Google*) was heard on 10 March 2026. Two courts thus looked at the
 # question that you measured above, whether a model contains its data, and answered differently on different evidence.
-# Style as such is generally not protected; close reproduction can infringe. *Read in:* the decisions named; Law360, 20
-# January 2026 (*Allen*); Mondaq, 11 March 2026 (*Thaler*); LawSnap's tracker, June 2026 (*Ross*); Taylor Wessing, 11
-# November 2025 (*GEMA*) and January 2026 (*Getty*); European Audiovisual Observatory, IRIS 2026-5:1/8 (United Kingdom).
+# Style as such is generally not protected; close reproduction can infringe. *Reported in:* Law360, 20 January 2026
+# (*Allen*); Mondaq, 11 March 2026 (*Thaler*); LawSnap's tracker, June 2026 (*Ross*); Taylor Wessing, 11 November 2025
+# (*GEMA*) and January 2026 (*Getty*); European Audiovisual Observatory, IRIS 2026-5:1/8 (United Kingdom).
 #
 # Discuss a case of your own: a company trains on images from the web, an artist finds her pictures' style in the
 # output, a user writes the prompt. Who has a claim?

@@ -19,6 +19,7 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.gaussian import measurable
 from undiffuse.training.build import deviation
+from undiffuse.training.pace import measure
 
 _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
@@ -55,22 +56,28 @@ class _Case:
         return self.train.kind == "image"
 
 
-def for_data(source: str | os.PathLike[str], **overrides: Any) -> tuple[Experiment, list[str]]:
+def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
+             **overrides: Any) -> tuple[Experiment, list[str]]:
     """The experiment for what `open_data` finds at `source`, and why it was chosen, a sentence each.
 
-    `overrides` are fields of the experiment that are set by hand; what depends on them follows.
-    Raises InputError for data that cannot be opened and for fields that do not exist or have no such value.
+    `overrides` are fields of the experiment that are set by hand; what depends on them follows. With `minutes` the
+    number of updates is the one that fits into that time, by the pace that is measured on this machine.
+    Raises InputError for data that cannot be opened, for fields that do not exist or have no such value, and for
+    minutes that leave no time for an update, or together with steps, or of several processes.
     """
+    _check_time(minutes, overrides)
     asked = Experiment(data=os.fspath(source)).replace(**overrides)
     data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"))
-    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case),
-             _duration(case, overrides.get("batch")), *_conditions(case)]
-    fields = {key: value for part in parts for key, value in part.fields.items()}
+    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case)]
+    last = _conditions(case)
+    so_far = asked.replace(**{**_fields(parts + last), **overrides})
+    parts += [_duration(case, so_far.batch) if minutes is None else
+              _within(case, so_far, data, minutes, overrides.get("save_every")), *last]
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as asked." for name, value in overrides.items()]
-    return asked.replace(**{**fields, **overrides}), reasons
+    return asked.replace(**{**_fields(parts), **overrides}), reasons
 
 
 def digits(**overrides: Any) -> Experiment:
@@ -178,14 +185,64 @@ def _updates(case: _Case) -> _Part:
     return _Part(fields, f"AdamW on {batch} rows at a time, with a rate of {lr:g} that falls to 0 ({schedule}).")
 
 
-def _duration(case: _Case, batch: int | None) -> _Part:
+def _duration(case: _Case, batch: int) -> _Part:
     """The number of updates: what the kind of data needs, and no more than so many readings of the data."""
-    batch = batch or _updates(case).fields["batch"]
-    epochs, fewest = (_EPOCHS // 2, _FEWEST // 5) if case.table else (_EPOCHS, _FEWEST)
-    needed, most = _rows_needed(case) // batch, epochs * len(case.train) // batch
-    steps = max(fewest, min(needed, most))
-    why = "which is enough for data of this kind" if needed <= most else f"in which every row is seen {epochs} times"
-    return _Part({"steps": steps, "save_every": max(100, -(-steps // 8))}, f"{steps:,} updates, {why}.")
+    needed, most = _rows_needed(case) // batch, _epochs(case) * len(case.train) // batch
+    steps = min(max(needed, _fewest(case)), _most(case, batch))
+    why = ("which is enough for data of this kind" if needed <= most else
+           f"in which every row is seen {_epochs(case)} times")
+    return _Part({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+
+
+def _within(case: _Case, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Part:
+    """The number of updates that fit into a time, but no more than the data can stand."""
+    pace, most = measure(experiment, data), _most(case, experiment.batch)
+    room = pace.most(60 * minutes, lambda n: save_every or _save_every(n))
+    if room == 0:
+        raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {pace.update:.3g} s here and a "
+                         f"save {pace.save:.3g} s; give more, or a smaller batch")
+    steps = min(room, most)
+    seen = experiment.batch * steps / len(case.train)
+    why = (f"as many as fit into {minutes:g} minutes: one takes {pace.update:.3g} s on this machine, a save with its "
+           f"measurement {pace.save:.2g} s" if room <= most else
+           f"in which every row is seen {seen:.0f} times, although {room:,} would fit into {minutes:g} minutes: more "
+           "of them would learn the rows by heart")
+    return _Part({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+
+
+def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
+    if minutes is None:
+        return
+    if not 0 < minutes < math.inf:
+        raise InputError(f"got minutes={minutes:g}, expected a number above 0")
+    if "steps" in overrides:
+        raise InputError(f"got minutes={minutes:g} and steps={overrides['steps']}; give one of them")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"got minutes={minutes:g} for {os.environ['WORLD_SIZE']} processes, of which each would "
+                         "measure another pace; give steps")
+
+
+def _fields(parts: list[_Part]) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.fields.items()}
+
+
+def _save_every(steps: int) -> int:
+    """Eight saves, but not for less than 100 updates each."""
+    return max(100, -(-steps // 8))
+
+
+def _epochs(case: _Case) -> int:
+    """Readings of the data after which a network begins to learn them by heart."""
+    return _EPOCHS // 2 if case.table else _EPOCHS
+
+
+def _fewest(case: _Case) -> int:
+    return _FEWEST // 5 if case.table else _FEWEST
+
+
+def _most(case: _Case, batch: int) -> int:
+    """The largest number of updates that the data can stand, or the fewest that are made in any case."""
+    return max(_fewest(case), _epochs(case) * len(case.train) // batch)
 
 
 def _conditions(case: _Case) -> list[_Part]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, read
 
 
@@ -72,17 +73,30 @@ class Changes:
 OptionalChanges = Annotated[Changes | None, Parameter(name="*")]
 
 
-def resolve(source: str, changes: Changes | None) -> tuple[Experiment, list[str]]:
+def resolve(source: str, changes: Changes | None, minutes: float | None = None) -> tuple[Experiment, list[str]]:
     """The experiment for `source` and why it was chosen: a run or its experiment.json as it is, data by a recipe."""
     given = (changes or Changes()).given()
     if is_run(source) or source.endswith(".json"):
+        if minutes is not None:
+            raise InputError(f"got minutes={minutes:g} for {source}, which has its number of updates; leave them out")
         return read(source).replace(**given), [f"as in {source}"]
     from undiffuse.recipes import for_data
 
-    return for_data(source, **given)
+    return for_data(source, **given) if minutes is None else for_data(source, minutes=minutes, **given)
 
 
-def is_run(source: str) -> bool:
+def earlier(source: str, out: Path | None, changes: Changes | None,
+            minutes: float | None) -> tuple[Changes | None, float | None, list[str]]:
+    """What is asked for, with minutes replaced by the updates of the run that the folder already holds, and why."""
+    folder = out or folder_for(source, Experiment(data=source))
+    if minutes is None or is_run(source) or not is_run(folder) or (changes and changes.steps is not None):
+        return changes, minutes, []
+    steps = read(folder).steps
+    why = f"{steps:,} updates, as the run in {folder} has them; they were not measured again."
+    return dataclasses.replace(changes or Changes(), steps=steps), None, [why]
+
+
+def is_run(source: str | Path) -> bool:
     """Whether `source` is the folder of a run."""
     return (Path(source) / "experiment.json").is_file()
 

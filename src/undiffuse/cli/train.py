@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from undiffuse.cli.recipe import OptionalChanges, folder_for, resolve
+from undiffuse.cli.recipe import OptionalChanges, earlier, folder_for, resolve
 
 
 def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,
-          preview: int = 0, peer_timeout: float = 30.0,
+          preview: int = 0, peer_timeout: float = 30.0, minutes: float | None = None,
           changes: OptionalChanges = None) -> None:
     """Learn the distribution of DATA; a run that was interrupted goes on where it stopped.
 
@@ -19,9 +19,13 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         out: Folder of the run; runs/NAME by default.
         track: Trackers that hear of the metrics: tensorboard, trackio, wandb, mlflow, ... (to be installed).
         preview: Of images: how many samples to draw at every save, into previews/STEP.png of the run.
+        minutes: Instead of --steps: the number of updates that fit into so many minutes on this machine, by a few that
+            are tried first. The number is stored with the run; a run that goes on keeps its own.
         peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
     """
-    experiment, reasons = resolve(data, changes)
+    changes, minutes, known = earlier(data, out, changes, minutes)
+    experiment, reasons = resolve(data, changes, minutes)
+    reasons += known
     folder = out or folder_for(data, experiment)
     speaks = os.environ.get("RANK", "0") == "0"
     if speaks:

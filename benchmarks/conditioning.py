@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any
 
 import matplotlib
 
@@ -18,7 +20,7 @@ from undiffuse.data import Dataset, conditioned, open_data
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.guide import classifier_free
-from undiffuse.inverse import box, random_mask
+from undiffuse.inverse import Operator, box, observe, random_mask
 from undiffuse.metrics import agreement, classifier, nearest_distance
 from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
@@ -30,11 +32,16 @@ FOLDER = Path(__file__).parent.parent / "docs" / "figures"
 SHOWN = {"exact": "exact posterior", "replacement": "replacement", "dps": "DPS", "pigdm": "ΠGDM",
          "mmps": "MMPS (default)", "twisted": "exact=True"}
 COVERED = ("exact", "mmps", "twisted")
+TRIED = (("mmps", 2, 20, True), ("pigdm", None, 20, True), ("mmps", 2, 20, False), ("mmps", 2, 40, False),
+         ("mmps", 5, 20, False), ("mmps", 15, 20, False), ("pigdm", None, 20, False), ("pigdm", None, 40, False))
 
 
 def table(what: str = "figures", *words: str) -> Iterator[str]:
-    """`figures [RUN DATA]`, with a run on MNIST and its data also completions; `coverage`; `classes RUN`; `numbers`."""
-    return {"figures": figures, "coverage": covered, "classes": classes, "numbers": numbers}[what](*words)
+    """`figures [RUN DATA]`, with a run on MNIST and its data also completions; `coverage`; `classes RUN`; `numbers`;
+    `completions RUN DATA`.
+    """
+    return {"figures": figures, "coverage": covered, "classes": classes, "numbers": numbers,
+            "completions": completed}[what](*words)
 
 
 def figures(run: str | None = None, data: str | None = None) -> Iterator[str]:
@@ -134,21 +141,58 @@ def guidance(scale: float = 3.0) -> plt.Figure:
     return figure
 
 
+def completed(run: str, data: str, each: str = "2", draws: str = "4") -> Iterator[str]:
+    """Completions of test digits by method, and told the class or not: how many a classifier of real digits reads as
+    that class, how far they are from real ones, and how far from what was seen, in grey levels; samples beside.
+    """
+    learned, test, model, k = open_data(data), open_data(data, part="test"), load(run), int(draws)
+    assert learned.y is not None and test.y is not None
+    read, real = classifier(learned.x[:10000], learned.y[:10000]), learned.x[10000:20000].double() / 255
+
+    def row(name: str, x: Tensor, y: Tensor, *rest: str) -> str:
+        found, near = agreement(read(x.float().round().clamp(0, 255)), y), nearest_distance(x.double() / 255, real)
+        return f"| {name} | {found.value:.0%} ± {found.stderr:.0%} | {float(near.median()):.2f} | {' | '.join(rest)} |"
+
+    x, y, hidden = _halves(test, range(3, 3 + int(each)))
+    seen, label = hidden.seen(x).repeat_interleave(k, 0), y.repeat_interleave(k)
+    yield "| what | class | read as it | nearest real | off what was seen | seconds |"
+    yield "|---|---|---|---|---|---|"
+    yield row("real digits | ", test.x[:1000], test.y[:1000], "", "")
+    for told in ({"label": label}, {}):
+        yield row(f"samples | {_said(told)}", sample(model, len(label), **told).x, label, "", "")
+    for method, iterations, steps, tell in TRIED:
+        options: dict[str, Any] = {"iterations": iterations} if iterations else {}
+        told, began = {"label": label} if tell else {}, process_time()
+        drawn = sample(observe(model, hidden, None, 5.0, method, **options), len(label), steps=steps, y=seen, **told).x
+        seconds, off = process_time() - began, (drawn - seen).nan_to_num(0.0).square().sum() / (~seen.isnan()).sum()
+        name = method + (f", {iterations} iterations" if iterations else "")
+        yield row(f"{name}, {steps} steps | {_said(told)}", drawn, label, f"{float(off.sqrt()):.1f}", f"{seconds:.0f}")
+
+
+def _said(told: dict[str, Any]) -> str:
+    return "told" if told else "–"
+
+
 def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
-    """Ten digits whose lower half is hidden, and what it may have been."""
-    test = open_data(data, part="test")
+    """Ten digits whose lower half is hidden, and what it may have been: told the class, and not."""
+    x, y, hidden = _halves(open_data(data, part="test"), range(3, 4))
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 6.6), layout="constrained")
+    for ax, told in zip(axes, (True, False), strict=True):
+        found = restore(load(run), hidden, x, 5.0, draws, **({"label": y.repeat_interleave(draws)} if told else {}))
+        rows = torch.cat([x[:, None], found.y.nan_to_num(90.0)[:, None], found.draws], 1).clamp(0, 255)
+        ax.imshow(_tiled(rows), cmap="gray")
+        ax.set(title="told the class" if told else "not told the class")
+        ax.set_axis_off()
+    return figure
+
+
+def _halves(test: Dataset, ranks: range) -> tuple[Tensor, Tensor, Operator]:
+    """Of every class the test images of those ranks, their classes, and the operator that hides lower halves."""
     assert test.y is not None
-    chosen = [int((test.y == k).nonzero()[3]) for k in range(10)]
+    chosen = [int((test.y == k).nonzero()[r]) for k in range(10) for r in ranks]
     x = test.x[chosen].float()
     side = x.shape[-1]
-    hidden = box(tuple(x.shape[1:]), side // 2, 0, side, side)
-    found = restore(load(run), hidden, x, 5.0, draws, method="pigdm", steps=40)
-    seen = found.y.nan_to_num(90.0)
-    rows = torch.cat([x[:, None], seen[:, None], found.draws], 1).clamp(0, 255)
-    figure, ax = plt.subplots(figsize=(7, 7), layout="constrained")
-    ax.imshow(_tiled(rows), cmap="gray")
-    ax.set_axis_off()
-    return figure
+    return x, test.y[chosen], box(tuple(x.shape[1:]), side // 2, 0, side, side)
 
 
 def _tiled(rows: Tensor) -> Tensor:

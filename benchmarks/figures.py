@@ -39,7 +39,7 @@ def errors() -> plt.Figure:
             ax.loglog([c.evaluations for c in cells], [c.error for c in cells], color=colour, lw=width, label=name,
                       marker="o", ms=3, zorder=3 if name == "auto" else 2)
         ax.loglog(BUDGETS, PUBLISHED[law], "k_", ms=12, mew=2, label="best of 57 public")
-        ax.set(title=titles[law], xlabel="evaluations", xticks=BUDGETS, xticklabels=BUDGETS, ylim=(5e-7, 1))
+        ax.set(title=titles[law], xlabel="evaluations", xticks=BUDGETS, xticklabels=BUDGETS, ylim=(2e-7, 1))
         ax.minorticks_off()
         ax.grid(alpha=0.25)
     axes[0].set_ylabel("median error per coordinate")

@@ -37,7 +37,7 @@ class Experiment:
     `net`, `net_args`  the network by name, and its arguments.
     `predict`       what the network's output stands for: edm, data, noise, score, v, velocity or wiener.
     `sigma_data`    standard deviation of the data in model units; None: measured on the training rows.
-    `weighting`     weight of the loss at each level: edm, simple, likelihood or min_snr.
+    `weighting`     weight of the loss at each level: edm, simple, likelihood, min_snr or whitened.
     `levels`        law of the noise levels in training. For lognormal: log(σ̂) ~ N(level_mean, level_std²), where
                     σ̂ = sigma/alpha in units in which the data have standard deviation 0.5.
     `level_mean`, `level_std`  see `levels`.

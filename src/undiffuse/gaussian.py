@@ -22,6 +22,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 
 _FULL = 1024
+_NARROW = 0.01  # of the data's deviation
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,16 @@ class Moments:
         y = self.rotate(x) - alpha.to(x) * centre
         gain, reach = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
         return self.back(total2.rsqrt().to(x) * y), lambda F: self.back(centre + gain * y + reach * self.rotate(F))
+
+    def whitened(self, error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What an error of the denoiser (B, *event) is in the network's output: σ⁻¹ S^{½} C^{−½} (D − x_0), (B, k).
+
+        The inverse of the last factor of `precondition`; in the basis of `rotate`. Directions of less than 1 % of the
+        data's deviation count as if they had that much. alpha, sigma: () or (B,).
+        """
+        alpha, sigma = (c.double().reshape(-1, 1).to(error.device) for c in (alpha, sigma))
+        s2 = self.spectrum.clamp_min((_NARROW * self.total_std) ** 2).to(error.device)
+        return (alpha**2 / sigma**2 + 1 / s2).sqrt().to(error) * self.rotate(error)
 
     def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
         """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event)."""

@@ -1,7 +1,8 @@
 """Losses: what a training minimises, at which noise levels, and the least value it can reach.
 
-Every weighting multiplies ‖D − x_0‖², whatever the network predicts. All have the same minimiser E[x_0 | x_t]; they
-differ in the levels that a network of limited size and time attends to.
+Every weighting but one, "whitened", multiplies ‖D − x_0‖², whatever the network predicts. All have the same minimiser
+E[x_0 | x_t]; they differ in the levels, and "whitened" also in the directions, that a network of limited size and time
+attends to.
 
 Reference: Vincent (2011), "A connection between score matching and denoising autoencoders". Karras et al. (2022),
 section 5. arXiv:2206.00364
@@ -141,6 +142,9 @@ WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 """The weight w(α, σ, σ_data) of ‖D − x_0‖²: simple is DDPM's ‖ε̂ − ε‖² (Ho et al., eq. 14), likelihood g²-weighted score
 matching (Song et al., 2021, arXiv:2101.09258), edm 1/c_out² (Karras et al., table 1), min_snr min(SNR, 5) (Hang et al.,
 2023, arXiv:2303.09556)."""
+WHITENED = "whitened"
+"""The weighting that is a matrix: 1/c_out² in every direction of the Wiener parameterisation, Σ_k (D − x_0)_k²/c_out,k²
+over the principal directions, whose network has a target of unit variance in each. It needs the data's moments."""
 
 
 def weight(weighting: str, sde: GaussianSDE, t: Time, levels: Levels) -> Tensor:
@@ -150,7 +154,8 @@ def weight(weighting: str, sde: GaussianSDE, t: Time, levels: Levels) -> Tensor:
     ∫ e^{2λ} E‖D − x_0‖² dλ = ½ ∫ g² E‖s − ∇log p(x_t|x_0)‖² dt, for g² dt = −2σ² dλ.
     """
     if weighting not in WEIGHTINGS:
-        raise InputError(f"got weighting={weighting!r}; expected one of {', '.join(WEIGHTINGS)}")
+        names = f"{', '.join(WEIGHTINGS)} (and, in a training, {WHITENED})"
+        raise InputError(f"got weighting={weighting!r}; expected one of {names}")
     t = torch.maximum(as_time(t), _earliest(sde, levels.sigma_data))
     w = WEIGHTINGS[weighting](sde.alpha(t), sde.sigma(t), levels.sigma_data)
     return w / levels.density(sde, t) if weighting == "likelihood" else w
@@ -168,13 +173,24 @@ def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: st
 
     x0 and eps are (B, *event) in model units, t is () or (B,); `cond` goes to the model. `levels` is the law that t was
     drawn from (by default lognormal in units of the model's σ_data). share (B, *event): a factor of every entry's
-    square, 0 where x0 is not known.
+    square, 0 where x0 is not known. weighting "whitened" weighs the directions of the data apart.
     """
     levels = levels or Levels(sigma_data=model.sigma_data)
     error: Tensor = model(model.sde.perturb(x0, t, eps), t, **cond) - x0
     error = error if share is None else error * share.sqrt()
+    if weighting == WHITENED:
+        return _whitened(model, error, t, levels)
     per_sample = error.square().reshape(len(x0), -1).mean(1)
     return bcast(weight(weighting, model.sde, t, levels), per_sample) * per_sample
+
+
+def _whitened(model: Model, error: Tensor, t: Time, levels: Levels) -> Tensor:
+    """The mean over the event of the squares of an error in units of c_out, direction by direction, (B,)."""
+    if model.moments is None:
+        raise InputError(f"got weighting={WHITENED!r} for a model without the data's moments; use edm")
+    t = torch.maximum(as_time(t), _earliest(model.sde, levels.sigma_data))
+    scaled = model.moments.whitened(error, model.sde.alpha(t), model.sde.variance(t).sqrt())
+    return scaled.square().sum(1) / math.prod(model.shape)
 
 
 def sliced_score_loss(model: Model | ScoreModel, x_t: Tensor, t: Time, probe: Tensor, **cond: Any) -> Tensor:

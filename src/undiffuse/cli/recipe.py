@@ -26,7 +26,7 @@ class Changes:
         sde: Process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.
         sde_args: Arguments of the process, as in --sde-args.sigma-max 80.
         predict: What the network predicts: edm, data, noise, score, v, velocity or wiener.
-        weighting: Weight of the loss: edm, simple, likelihood or min_snr.
+        weighting: Weight of the loss: edm, simple, likelihood, min_snr or whitened.
         ema: Decay per update of the average of the weights.
         held_out: Rows kept away from training, to measure with.
         size: Side in pixels that images are brought to.

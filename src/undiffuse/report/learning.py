@@ -14,7 +14,7 @@ from undiffuse.data import Dataset, Transform
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments
-from undiffuse.loss import Levels, loss_floor
+from undiffuse.loss import WHITENED, Levels, loss_floor
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal
 
@@ -53,7 +53,7 @@ def errors(model: Model, train: Dataset, held_out: Dataset | None) -> Errors:
 def floor_of(experiment: Experiment, model: Model, data: Dataset) -> float | None:
     """The least loss that any network can reach, with the classes known to it, where the law of the data is known."""
     law = law_of(data.name, model.transform)
-    if law is None:
+    if law is None or experiment.weighting == WHITENED:
         return None
     levels = Levels(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
     u = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES

@@ -178,7 +178,7 @@ def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
     x, y, hidden = _halves(open_data(data, part="test"), range(3, 4))
     figure, axes = plt.subplots(1, 2, figsize=(12.5, 6.6), layout="constrained")
     for ax, told in zip(axes, (True, False), strict=True):
-        found = restore(load(run), hidden, x, 5.0, draws, **({"label": y.repeat_interleave(draws)} if told else {}))
+        found = restore(load(run), hidden, x, 5.0, draws, **({"label": y} if told else {}))
         rows = torch.cat([x[:, None], found.y.nan_to_num(90.0)[:, None], found.draws], 1).clamp(0, 255)
         ax.imshow(_tiled(rows), cmap="gray")
         ax.set(title="told the class" if told else "not told the class")

@@ -106,6 +106,13 @@ def test_draws_mean_and_deviation_are_those_of_the_posterior(tmp_path: Path) -> 
     assert Image.open(paths[1]).size == (9 * 8, 4 * 8)  # two pictures with a line between, eight times enlarged
 
 
+def test_conditions_are_those_of_the_image_that_is_drawn_for() -> None:
+    law = Mixture([0.5, 0.5], torch.tensor([-5.0, 5.0]).reshape(2, 1, 1, 1).expand(2, 1, 4, 4), 0.01, labels=[0, 1])
+    y, seen = torch.zeros(3, 1, 4, 4), box((1, 4, 4), 0, 0, 4, 4)  # nothing is seen: all is said by the class
+    found = restore(law.denoiser(VP()), seen, y, 1.0, 2, steps=4, label=torch.tensor([1, 0, 1]))
+    assert torch.equal(found.draws.mean((2, 3, 4)).sign(), torch.tensor([[1, 1], [-1, -1], [1, 1]]).to(found.draws))
+
+
 def test_simulated_damage_is_the_operators_with_that_noise() -> None:
     law = Mixture([1.0], torch.zeros(1, 1, 4, 4), 1.0)
     whole = law.sample(200)
@@ -133,6 +140,12 @@ def test_the_command_keeps_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFi
     again = tmp_path / "again"
     assert main([*words, "--noise", "0.1", "--out", str(again)]) == 0
     assert np.array_equal(np.load(again / "draws.npy"), draws)
+    np.save(tmp_path / "x.npy", picture[None, None].repeat(2, 1, 1, 1).numpy())
+    told = {}
+    for label in ("4", "4,5"):
+        assert main([*words, "--label", label, "--out", str(tmp_path / label)]) == 0
+        told[label] = np.load(tmp_path / label / "draws.npy")
+    assert np.array_equal(told["4"][0], told["4,5"][0]) and not np.array_equal(told["4"][1], told["4,5"][1])
     for more in (["--operator", "blur"], ["--method", "best"], ["--noise", "-1"], ["--draws", "0"], ["--label", "cat"]):
         assert main([*words, *more]) == 2
     capsys.readouterr()

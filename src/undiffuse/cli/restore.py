@@ -20,7 +20,7 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
         angle: Direction of a motion, in degrees.
         noise: Standard deviation of the images' noise, in grey levels.
         draws: How many for each image.
-        label: Class that they are of, if it is known.
+        label: Class that they are of, if it is known: cat, or 0,3,5-7 for the images in turn.
         method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
         exact: Take the method that tends to the exact posterior.
         steps: Number of steps from noise to data.
@@ -29,14 +29,18 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
         out: Folder to write to; restored in the run by default.
         device: auto, cpu, cuda, cuda:N or mps.
     """
+    import torch
+
     from undiffuse import training
-    from undiffuse.cli.select import labels_of
+    from undiffuse.cli.select import cycled, labels_of
     from undiffuse.report import restore as report
 
     about, model = training.open_run(run).config["data"], training.load(run, device=device)
-    asked = {"label": labels_of(label, about["classes"])[0]} if label is not None else {}
+    damaged = report.images(images)
+    classes = labels_of(label, about["classes"]) if label is not None else []
+    asked = {"label": torch.tensor(cycled(classes, 0, len(damaged)))} if classes else {}
     seen = report.operator(operator, model.shape, mask, amount, angle, seed)
-    found = report.restore(model, seen, report.images(images), noise, draws, simulate=simulate, method=method,
+    found = report.restore(model, seen, damaged, noise, draws, simulate=simulate, method=method,
                            exact=exact, steps=steps, seed=seed, levels=about["levels"], **asked)
     for path in found.write(out or run / "restored"):
         print(path)

@@ -118,7 +118,8 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
             **cond: Any) -> Restored:
     """Draws of p(x | y) for every row of y; with `simulate` y holds whole images, which are damaged first.
 
-    noise: the standard deviation, in grey levels. Raises InputError where y is not what the operator gives.
+    noise: the standard deviation, in grey levels. cond: conditions; a tensor has one row an image.
+    Raises InputError where y is not what the operator gives.
     """
     if draws < 1:
         raise InputError(f"got {draws} draws; expected at least 1")
@@ -127,7 +128,9 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
         y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
     y = seen.seen(y)
     observed = observe(model, seen, None, noise, method, exact=exact)
-    out = sample(observed, len(y) * draws, steps=steps, seed=seed, y=y.repeat_interleave(draws, 0), **cond).x
+    told: dict[str, Any] = {name: v.repeat_interleave(draws, 0) if isinstance(v, Tensor) else v
+                            for name, v in cond.items()}
+    out = sample(observed, len(y) * draws, steps=steps, seed=seed, y=y.repeat_interleave(draws, 0), **told).x
     return Restored(y, out.reshape(len(y), draws, *out.shape[1:]), levels)
 
 

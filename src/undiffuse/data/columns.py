@@ -201,7 +201,7 @@ class Steps(Column):
 
     def log_slope(self, x: Tensor) -> Tensor:
         """There is none."""
-        raise InputError("got a table with a column of few different numbers, which has probabilities and no density")
+        raise _no_density("few different numbers")
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
@@ -243,7 +243,7 @@ class Words(Column):
 
     def log_slope(self, x: Tensor) -> Tensor:
         """There is none."""
-        raise InputError("got a table with a column of words, which has probabilities and no density")
+        raise _no_density("words")
 
     @cached_property
     def _shares(self) -> Tensor:
@@ -324,3 +324,8 @@ def _expect(good: bool, words: str) -> None:
 
 
 KINDS: dict[str, type[Column]] = {c.kind: c for c in (Constant, Power, Quantiles, Steps, Words)}
+
+
+def _no_density(kind: str) -> InputError:
+    return InputError(f"got a table with a column of {kind}, which has probabilities and no density; for a likelihood, "
+                      "train on a table of the other columns")

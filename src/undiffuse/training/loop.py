@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from undiffuse.data import Dataset, save_samples
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
+from undiffuse.loss import Levels
 from undiffuse.model import Denoiser
 from undiffuse.sampling import sample
 from undiffuse.training import checkpoint
@@ -38,6 +40,7 @@ from undiffuse.training.track import tracked
 LOOKS = 32  # updates between looks at a GPU; a CPU is looked at after every update
 ENTRIES = 500  # entries in metrics.jsonl
 MEASURED = 1024  # held-out rows that are measured
+FEW = 256  # held-out rows of which the path loss is measured
 BANDS = 8  # noise levels at which the held-out loss is reported
 _ASKED = 256  # what no signal's number is: the caller asked to stop
 
@@ -172,7 +175,8 @@ class _Training:
                                              f"{self._advice()}"))
         if self.log is not None:
             if self.held is not None and self._due(self.save_every):
-                self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps))
+                self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps),
+                               path=path_loss(self.held, self.steps))
             self.log.sync()
             self.run.save(self.state, time.monotonic() - self.start, self.team.size)
             if self.preview:
@@ -186,18 +190,31 @@ class _Training:
 
 
 @torch.no_grad()
-def held_out_loss(feed: Feed, step: int) -> dict[str, Any]:
-    """The loss on at most 1,024 rows with the levels and noise of a step that is never trained, the one after the last.
+def held_out_loss(feed: Feed, step: int, most: int = MEASURED) -> dict[str, Any]:
+    """The loss on at most `most` rows, with levels and noise of a step that is never trained, the one after the last.
 
     `held_out` is the mean; `levels` are pairs (mean log σ/α, mean loss) of eight bands of equal weight.
     """
-    rows = torch.arange(min(len(feed.x), MEASURED))
+    rows = torch.arange(min(len(feed.x), most))
     whole = feed.at(step, rows)
     values = torch.cat([losses(feed, block) for block in whole.blocks(feed.model.block)]).double().cpu()
     log_sigma = -feed.model.sde.log_snr(whole.t)
     bands = [(float(a.mean()), float(b.mean())) for a, b in
              zip(log_sigma.tensor_split(BANDS), values.tensor_split(BANDS), strict=True) if len(a)]
     return {"held_out": float(values.mean()), "levels": bands}
+
+
+def path_loss(feed: Feed, step: int) -> float:
+    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats an entry, whatever the run's own loss is.
+
+    It is what the bound of the likelihood integrates, so runs of different weightings and levels can be compared by it;
+    the excess over its value for the exact denoiser is the path-KL.
+    Reference: Song et al. (2021), theorem 1. arXiv:2101.09258; Kingma et al. (2021), eq. 12. arXiv:2107.00630
+    """
+    path = copy(feed)
+    path.experiment = feed.experiment.replace(weighting="likelihood")
+    path.levels = Levels("importance", sigma_data=feed.model.sigma_data)
+    return float(held_out_loss(path, step, FEW)["held_out"])
 
 
 def _again(run: Run) -> str:

@@ -19,7 +19,7 @@ from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, initialized, pick_device
 from undiffuse.training.faults import slope
 from undiffuse.training.feed import Feed
-from undiffuse.training.loop import held_out_loss
+from undiffuse.training.loop import held_out_loss, path_loss
 from undiffuse.training.run import divide
 from undiffuse.training.state import State
 from undiffuse.training.team import Team
@@ -57,6 +57,7 @@ def measure(experiment: Experiment, data: Dataset, clock: Callable[[], float] = 
     def save() -> None:
         if kept is not None:
             held_out_loss(kept, experiment.steps)
+            path_loss(kept, experiment.steps)
         with TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), 0, state.tensors(), {})
 

@@ -48,7 +48,10 @@ class Run:
     config: dict[str, Any]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was measured: entries with `step` and loss, lr, grad_norm, rate, seconds, or held_out and its levels."""
+        """What was measured: entries with `step` and loss, lr, grad_norm, rate, seconds, or held_out, levels and path.
+
+        `path` is the held-out path loss, see `loop.path_loss`.
+        """
         return read_metrics(self.folder / METRICS)
 
     def checkpoint(self, model: Denoiser) -> checkpoint.Checkpoint | None:

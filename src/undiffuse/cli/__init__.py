@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from undiffuse.cli.bench import bench
 from undiffuse.cli.ema import ema
@@ -42,6 +42,7 @@ app = App(
     help="Learn p(x) once; then sample it, measure it, condition it, invert it.",
     version=lambda: version("undiffuse"),
     help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from undiffuse.bench.stochastic import Draws, Score
 from undiffuse.exact import Mixture
+from undiffuse.noise import Purpose, normal
 from undiffuse.processes import EDM
 from undiffuse.sampling import sample
 
@@ -23,6 +25,16 @@ class End(NamedTuple):
     start: Tensor
     first: float
     calls: int
+
+
+def starts(law: Mixture, n: int) -> Tensor:
+    """The standard normals (n, *shape) that every sampler starts from."""
+    return normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+
+
+def steps_for(calls: int, doubled: bool) -> int:
+    """The steps that so many calls pay for; doubled: each takes two but the last."""
+    return max(1, (calls + 1) // 2 if doubled else calls)
 
 
 def flow_error(law: Mixture, end: End) -> float:

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ends import CLOCK, End
+from benchmarks.ends import CLOCK, End, starts, steps_for
 from undiffuse.errors import MachineError
 from undiffuse.exact import Mixture
-from undiffuse.noise import Purpose, normal
 
 FLOWS = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m")
 CHANCE = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
@@ -60,7 +59,7 @@ def entries(names: tuple[str, ...]) -> Iterator[tuple[str, Callable[[Mixture, in
 def run(name: str, grid: str, law: Mixture, calls: int, n: int) -> End:
     """A sampler from n starts with at most so many calls; flows end with a denoising step, the others at `LOW`."""
     k, model, used = module(), law.denoiser(CLOCK), [0]
-    steps = max(1, (calls + 1) // 2 if name in _TWO_CALLS else calls)
+    steps = steps_for(calls, name in _TWO_CALLS)
     flow = name in FLOWS
     sigmas = GRIDS[grid](k, steps if flow else steps + 1).double()
     sigmas = sigmas if flow else sigmas[:-1]
@@ -70,7 +69,7 @@ def run(name: str, grid: str, law: Mixture, calls: int, n: int) -> End:
         return model.denoise(x, float(sigma[0]))
 
     first = float(sigmas[0])
-    start = first * normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+    start = first * starts(law, n)
     torch.manual_seed(0)
     z = getattr(k, f"sample_{name}")(denoise, start, sigmas, disable=True)
     return End(z, float(sigmas[-1]), start, first, used[0])

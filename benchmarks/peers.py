@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from benchmarks import kdiffusion
-from benchmarks.ends import CLOCK, End, flow_error, judged
+from benchmarks.ends import CLOCK, End, flow_error, judged, starts, steps_for
 from undiffuse.bench.laws import digits, modes
 from undiffuse.bench.solvers import BUDGETS
 from undiffuse.bench.stochastic import FEW, Draws, Score
 from undiffuse.errors import MachineError
 from undiffuse.exact import Mixture
-from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
 
@@ -74,8 +73,8 @@ def entries(table: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Run]]
 def run(kind: Any, options: dict[str, Any], law: Mixture, calls: int, n: int) -> End:
     """A scheduler from n starts, with at most so many model calls."""
     model, scheduler = law.denoiser(CLOCK), kind(**options)
-    scheduler.set_timesteps(max(1, (calls + 1) // 2) if any(w in kind.__name__ for w in _TWO_CALLS) else calls)
-    eps = normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+    scheduler.set_timesteps(steps_for(calls, any(w in kind.__name__ for w in _TWO_CALLS)))
+    eps = starts(law, n)
     x, used, start, first = eps * float(scheduler.init_noise_sigma), 0, eps, 0.0
     torch.manual_seed(0)
     for place, t in enumerate(scheduler.timesteps):
@@ -103,7 +102,7 @@ def our_flow(law: Mixture, calls: int, n: int) -> float:
     """The default's median distance, down to the same level and with its last evaluation there."""
     model = law.denoiser(VP())
     low = float(model.sde.time_of(torch.tensor(-math.log(0.01), dtype=torch.float64)))
-    start = model.sde.prior_std() * normal(7, Purpose.INIT, 0, 0, n, law.shape, torch.float64)
+    start = model.sde.prior_std() * starts(law, n)
     ends = [sample(model, method=method, steps=steps, x_T=start, t_end=low, block=n).x
             for method, steps in (("auto", calls - 1), ("rk4_log_snr", 300))]
     return float((ends[0] - ends[1]).abs().median())

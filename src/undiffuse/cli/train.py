@@ -14,8 +14,9 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
     """Learn the distribution of DATA; a run that was interrupted goes on where it stopped.
 
     Args:
-        data: A built-in set (digits, swiss_roll, moons, 8gaussians, checkerboard, spiral), a .npy, .npz, .csv or IDX
-            file, a folder of images, or a run (or its experiment.json) to go on with or to repeat.
+        data: A built-in set (digits, swiss_roll, moons, 8gaussians, checkerboard, spiral), a .npy, .npz, .csv, .parquet
+            or IDX file, a folder of images, OWNER/NAME of the Hugging Face hub, or a run (or its experiment.json) to go
+            on with or to repeat.
         out: Folder of the run; runs/NAME by default.
         track: Trackers that hear of the metrics: tensorboard, trackio, wandb, mlflow, ... (to be installed).
         preview: Of images: how many samples to draw at every save, into previews/STEP.png of the run.

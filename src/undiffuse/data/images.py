@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,36 +35,62 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
     sizes, broken files, transparency, more than 8 bits per channel and CMYK.
     """
     files, note = _files(folder)
-    first, _ = load_image(files[0], size)
-    if first.numel() * len(files) > stored.LARGE and len(files) > 1:
-        y, classes = build.encode(marks, folder.name) if (marks := _labels(folder, files)) else (None, ())
-        return Dataset(cast(Any, Files(folder, files, first, size)), y, "image", folder.name, classes, levels=256,
+    return gathered(Files(folder, files, size), folder.name, lambda: _labels(folder, files), note)
+
+
+def gathered(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
+             note: Sequence[str] = ()) -> Dataset:
+    """The Dataset of some pictures: decoded if they are less than 1 GiB, else when they are needed."""
+    if pictures.first.numel() * len(pictures) > stored.LARGE and len(pictures) > 1:
+        y, classes = (None, ()) if (marks := labels()) is None else build.encode(marks, name)
+        return Dataset(cast(Any, pictures), y, "image", name, classes, levels=256,
                        note=(*note, "the images are read as they are needed"))
-    images, modes = [], Counter[str]()
-    for file in files:
-        image, mode = load_image(file, size)
-        _check_alike(image, file, first, files[0])
-        images.append(image)
-        modes[mode] += 1
-    converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(files)} images)"
-                 for mode, count in sorted(modes.items()) if _MODES[mode] != mode]
-    return build.images(torch.stack(images), name=folder.name, marks=_labels(folder, files),
-                        note=[*note, *converted])
+    images, modes = zip(*(pictures.picture(number) for number in range(len(pictures))), strict=True)
+    converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(pictures)} images)"
+                 for mode, count in sorted(Counter(modes).items()) if _MODES[mode] != mode]
+    return build.images(torch.stack(images), name=name, marks=labels(), note=[*note, *converted])
 
 
-class Files(stored.Lazy):
-    """The images of a folder, decoded when they are asked for; each must be like the `first` one."""
+class Pictures(stored.Lazy):
+    """Encoded images, decoded when they are asked for; each must be like the `first` one."""
 
-    def __init__(self, folder: Path, files: Sequence[Path], first: Tensor, size: int | None) -> None:
-        super().__init__(first.shape, torch.uint8, len(files))
-        self.folder, self.files, self.first, self.size = folder, list(files), first, size
+    def __init__(self, count: int, size: int | None) -> None:
+        self.size = size
+        self.first, _ = load_image(self.opened(0), size, self.called(0))
+        super().__init__(self.first.shape, torch.uint8, count)
+
+    @abstractmethod
+    def opened(self, number: int) -> Path | IO[bytes]:
+        """Where an image is read from."""
+
+    @abstractmethod
+    def called(self, number: int) -> Path:
+        """What it is called in a sentence."""
+
+    def picture(self, number: int) -> tuple[Tensor, str]:
+        """One image, decoded, and its mode; InputError names one that is broken or of another size."""
+        image, mode = load_image(self.opened(number), self.size, self.called(number))
+        _check_alike(image, self.called(number), self.first, self.called(0))
+        return image, mode
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """The images, decoded; InputError names a file that is broken or another size."""
-        images = [load_image(self.files[number], self.size)[0] for number in numbers]
-        for number, image in zip(numbers, images, strict=True):
-            _check_alike(image, self.files[number], self.first, self.files[0])
+        """The images, decoded."""
+        images = [self.picture(number)[0] for number in numbers]
         return torch.stack(images) if images else self.first.new_empty(0, *self.row)
+
+
+class Files(Pictures):
+    """The images of a folder."""
+
+    def __init__(self, folder: Path, files: Sequence[Path], size: int | None) -> None:
+        self.folder, self.files = folder, list(files)
+        super().__init__(len(files), size)
+
+    def opened(self, number: int) -> Path:
+        """The file."""
+        return self.files[number]
+
+    called = opened
 
     def identity(self) -> bytes:
         """The names and sizes of the files."""
@@ -71,11 +98,12 @@ class Files(stored.Lazy):
         return repr([(file.relative_to(self.folder).parts, file.stat().st_size) for file in files]).encode()
 
 
-def load_image(path: Path, size: int | None = None) -> tuple[Tensor, str]:
-    """One image as uint8 (C, H, W), upright, and the mode it had in the file."""
+def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | None = None) -> tuple[Tensor, str]:
+    """One image as uint8 (C, H, W), upright, and the mode it had; `name` is what a stream is called in a sentence."""
     from PIL import Image, ImageOps
 
-    with decoding(path, "an image"), Image.open(path, formats=FORMATS) as image:
+    path = name or Path(str(source))
+    with decoding(path, "an image"), Image.open(source, formats=FORMATS) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise InputError(f"{shown(path)} has {image.width}x{image.height} pixels; expected at most "
                              f"{_MOST_PIXELS:,} in all, so scale it down")

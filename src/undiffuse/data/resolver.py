@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from undiffuse.data import hub
 from undiffuse.data.arrays import read_npy, read_npz
 from undiffuse.data.cells import read_h5ad
 from undiffuse.data.checks import did_you_mean, shown
@@ -24,7 +25,8 @@ _LARGEST_SIZE = 1024
 
 def open_data(source: str | os.PathLike[str], *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = ()) -> Dataset:
-    """The data that `source` names: a built-in set, a file, or a folder of images or of IDX files.
+    """The data that `source` names: a built-in set, a file, a folder of images, of IDX or of parquet files, or
+    OWNER/NAME of the Hugging Face hub.
 
     size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
     of the classes. condition: the columns or keys that are conditions, as NAME or NAME:KIND. n: that many
@@ -38,14 +40,18 @@ def open_data(source: str | os.PathLike[str], *, size: int | None = None, label:
     else:
         data = _digits(size, part) if name == "digits" else _open(name, size, label, part, condition)
         data = data if n is None else data.subset(n, seed)
-    _check_used(data, size, label, condition)
+    _check_used(data, size, label, condition, _has_columns(name))
     return _warn_of_twin(data, name)
 
 
 def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
     path = Path(os.path.expanduser(name))
     if not name or not os.path.exists(path):
+        if hub.is_name(name):
+            return hub.read_hub(name, size, label, part, condition)
         raise InputError(_unknown(name, path))
+    if hub.is_here(path):
+        return hub.read_here(path, size, label, part, condition)
     if path.is_dir():
         return _folder(path, size, part)
     if not path.is_file():
@@ -68,8 +74,8 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return read_npy(path, size)
     if is_idx(path):
         return read_idx(path, size, part)
-    raise InputError(f"{shown(path)} is of no known type; expected .npy, .npz, .csv, .tsv, .h5ad, an IDX file or a "
-                     "folder of images")
+    raise InputError(f"{shown(path)} is of no known type; expected .npy, .npz, .csv, .tsv, .parquet, .h5ad, an IDX "
+                     "file or a folder of images")
 
 
 def _folder(path: Path, size: int | None, part: str) -> Dataset:
@@ -100,12 +106,19 @@ def _check_options(size: int | None, part: str) -> None:
         raise InputError(f"got size={size}; expected 1 to {_LARGEST_SIZE} pixels")
 
 
-def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str]) -> None:
+def _has_columns(name: str) -> bool:
+    """Whether a source may have a column or key for classes and conditions."""
+    path = Path(os.path.expanduser(name))
+    there = hub.is_here(path) if os.path.exists(path) else hub.is_name(name)
+    return there or name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad"))
+
+
+def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], columns: bool) -> None:
     """Refuse an option that had no meaning for this data, rather than forget it."""
     if size is not None and data.kind != "image":
         raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
     named = label if label is not None else ",".join(condition)
-    if named and not data.name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad")):
+    if named and not columns:
         option = "label" if label is not None else "condition"
         raise InputError(f"got {option}={named!r}, which names a column of a table or a key of an .npz file; "
                          f"{data.name} is neither, so leave {option} out")

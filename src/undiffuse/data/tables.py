@@ -7,8 +7,9 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
@@ -35,7 +36,8 @@ class Cells:
     """The text of a table: the names of its columns, whether the file gives them, and its rows of cells, stripped.
 
     `values` (N, D) are the numbers among them, NaN where a cell is missing or a word; `words` holds the words of every
-    column by row.
+    column by row. `texts(numbers of columns)` reads the texts of some columns again. A file that has no lines has no
+    separator.
     """
 
     path: Path
@@ -45,11 +47,13 @@ class Cells:
     lines: list[int]
     values: NDArray[np.float64]
     words: list[dict[int, str]]
+    texts: Callable[[Sequence[int]], dict[int, list[str]]]
     note: list[str] = field(default_factory=list)
 
     def where(self, row: int, column: int) -> str:
         """A cell's place, for a sentence."""
-        return f"{shown(self.path)}, row {row + 1} (line {self.lines[row]}), column {shown(self.columns[column])}"
+        line = f" (line {self.lines[row]})" if self.separator else ""
+        return f"{shown(self.path)}, row {row + 1}{line}, column {shown(self.columns[column])}"
 
 
 def read_table(path: Path, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
@@ -61,14 +65,18 @@ def read_table(path: Path, label: str | None = None, condition: Sequence[str] = 
     numbers, a missing label and a row of another length.
     """
     with decoding(path, "a table"):
-        cells = read_cells(path)
-        at = _label_at(cells, label)
-        asked = {_column_at(cells, name): (name, kind) for name, kind in map(conditions.named, condition)}
-        plain = [j for j in range(len(cells.columns)) if j != at and j not in asked]
-        texts = read_columns(path, [j for j in range(len(cells.columns)) if j == at or _wordy(cells, j)])
-        given = [_condition(cells, j, *spec) for j, spec in asked.items()]
+        return from_cells(read_cells(path), path.name, label, condition)
+
+
+def from_cells(cells: Cells, name: str, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
+    """The Dataset of the cells of a table, see `read_table`; the cells are used up."""
+    at = _label_at(cells, label)
+    asked = {_column_at(cells, key): (key, kind) for key, kind in map(conditions.named, condition)}
+    plain = [j for j in range(len(cells.columns)) if j != at and j not in asked]
+    texts = cells.texts([j for j in range(len(cells.columns)) if j == at or _wordy(cells, j)])
+    given = [_condition(cells, j, *spec) for j, spec in asked.items()]
     if not plain:
-        raise InputError(f"all columns of {shown(path)} are label or conditions; expected one that is learned")
+        raise InputError(f"all columns of {shown(cells.path)} are label or conditions; expected one that is learned")
     marks = None if at is None else [_mark(m, cells.where(i, at)) for i, m in enumerate(texts.pop(at))]
     texts = {j: text for j, text in texts.items() if j in plain}
     vocabulary = {j: _vocabulary(cells, j, text) for j, text in texts.items()}
@@ -77,7 +85,7 @@ def read_table(path: Path, label: str | None = None, condition: Sequence[str] = 
     for j in plain:
         _check_numbers(cells, j, j in texts)
     return conditions.with_conditions(build.rows(
-        cells.values[:, plain], name=path.name, columns=[cells.columns[j] for j in plain], marks=marks,
+        cells.values[:, plain], name=name, columns=[cells.columns[j] for j in plain], marks=marks,
         words=[vocabulary.get(j, ()) for j in plain], gaps=True, note=cells.note), given)
 
 
@@ -87,11 +95,17 @@ def read_cells(path: Path) -> Cells:
         names, note, separator, rows = _parts(file, path)
         first = next(rows, None)
         columns = names or default_columns(len(first[1]) if first else 0)
-        cells = Cells(path, separator, columns, names is not None, [], np.empty(0), [{} for _ in columns], note)
-        values = array("d")
-        for line, row in chain([first] if first else [], rows):
-            _take(cells, values, line, row)
-    cells.values = np.array(values, np.float64).reshape(-1, len(columns))
+        cells = Cells(path, separator, columns, names is not None, [], np.empty(0), [{} for _ in columns],
+                      partial(read_columns, path), note)
+        return filled(cells, chain([first] if first else [], rows))
+
+
+def filled(cells: Cells, rows: Iterable[Row]) -> Cells:
+    """The cells with the numbers and words of these rows, stripped texts."""
+    values = array("d")
+    for line, row in rows:
+        _take(cells, values, line, row)
+    cells.values = np.array(values, np.float64).reshape(-1, len(cells.columns))
     return cells
 
 
@@ -121,7 +135,7 @@ def check_finite(cells: Cells, j: int) -> None:
     if infinite.any():
         at = int(np.argmax(infinite))
         raise InputError(f"{cells.where(at, j)} holds a number that is not finite "
-                         f"({shown(read_columns(cells.path, [j])[j][at])}); expected a finite number")
+                         f"({shown(cells.texts([j])[j][at])}); expected a finite number")
 
 
 def _take(cells: Cells, values: array[float], line: int, row: list[str]) -> None:
@@ -156,7 +170,7 @@ def _column_at(cells: Cells, name: str) -> int:
 def _condition(cells: Cells, j: int, name: str, kind: str | None) -> tuple[conditions.Condition, Tensor]:
     """A column as a condition, missing cells not known."""
     if kind in ("class", "words") or _wordy(cells, j):
-        text = read_columns(cells.path, [j])[j]
+        text = cells.texts([j])[j]
         return conditions.read(name, kind, ["" if missing(cell) else cell for cell in text])
     _check_numbers(cells, j, False)
     return conditions.read(name, kind, cells.values[:, j])

@@ -1,0 +1,203 @@
+"""Data sets of Hugging Face are what the same rows are as a folder of images or as a .csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training.small_runs import TINY, final, same
+
+from undiffuse.data import open_data, stored
+from undiffuse.data.hub import read_rows
+from undiffuse.errors import InputError, MachineError
+from undiffuse.experiment import Experiment
+from undiffuse.noise import Purpose, words
+from undiffuse.training import train
+
+hf = pytest.importorskip("datasets", reason="the extra undiffuse[data] is not installed")
+N = 24
+Refused = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    hf.disable_progress_bars()
+
+
+def pixels() -> np.ndarray[Any, Any]:
+    return (words(1, Purpose.DATA, 9, 0, N * 20) >> np.uint64(56)).astype(np.uint8).reshape(N, 4, 5)
+
+
+def png(image: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def pictures(**columns: Any) -> Any:
+    """24 grey images, of which the first half are cats."""
+    cells = [{"bytes": png(image), "path": None} for image in pixels()]
+    features = {"image": hf.Image(), "label": hf.ClassLabel(names=["cat", "dog"])}
+    values = {"image": cells, "label": [2 * i // N for i in range(N)], **columns}
+    more = {name: hf.Value("float32" if isinstance(v[0], float) else "string") for name, v in columns.items()}
+    return hf.Dataset.from_dict(values, features=hf.Features({**features, **more}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The same as files."""
+    for i, image in enumerate(pixels()):
+        (place := tmp_path / "folder" / ("cat", "dog")[2 * i // N]).mkdir(parents=True, exist_ok=True)
+        (place / f"{i:02}.png").write_bytes(png(image))
+    return tmp_path / "folder"
+
+
+def saved(rows: Any, path: Path) -> Path:
+    if path.suffix:
+        rows.to_parquet(path)
+    else:
+        rows.save_to_disk(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "saved", "splits", "shards", "layout"])
+def test_images_are_those_of_a_folder(tmp_path: Path, folder: Path, name: str) -> None:
+    rows, path = pictures(), tmp_path / name
+    if name == "splits":
+        hf.DatasetDict({"train": rows, "test": rows.select(range(3))}).save_to_disk(path)
+        assert len(open_data(path, part="test")) == 3
+    elif name in ("shards", "layout"):
+        (place := path if name == "shards" else path / "data").mkdir(parents=True)
+        for k in range(2):
+            rows.shard(2, k, contiguous=True).to_parquet(place / f"train-0000{k}-of-00002.parquet")
+    else:
+        saved(rows, path)
+    data, expected = open_data(path), open_data(folder)
+    assert torch.equal(data.x, expected.x) and torch.equal(data.y, expected.y)  # type: ignore[arg-type]
+    assert data.classes == ("cat", "dog") and data.fingerprint() == expected.fingerprint()
+    assert open_data(path, size=2).shape == (1, 2, 2)
+
+
+def test_a_row_may_name_a_file_instead(tmp_path: Path, folder: Path) -> None:
+    rows = hf.load_dataset("imagefolder", data_dir=str(folder), split="train")
+    data = open_data(saved(rows, tmp_path / "saved"))
+    assert torch.equal(data.x, open_data(folder).x) and data.classes == ("cat", "dog")
+
+
+def test_large_ones_stay_encoded_and_any_container_is_the_same_data(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = open_data(saved(pictures(), tmp_path / "x.parquet"))
+    monkeypatch.setattr(stored, "LARGE", 100)
+    data = open_data(tmp_path / "x.parquet")
+    assert isinstance(data.x, stored.Lazy) and tuple(data.x.shape) == tuple(whole.x.shape)
+    for index in (torch.tensor([19, 3, 4, 0, 0]), slice(2, 9), torch.tensor([], dtype=torch.int64)):
+        assert torch.equal(data.x[index], whole.x[index])
+    assert all(torch.equal(a.x[:], b.x) for a, b in zip(data.split(7), whole.split(7), strict=True))
+    assert open_data(saved(pictures(), tmp_path / "saved")).fingerprint() == data.fingerprint()
+    changed = pictures().map(lambda row, i: {"image": {"bytes": png(pixels()[i] ^ (i == 20)), "path": None}},
+                             with_indices=True)
+    assert open_data(saved(changed, tmp_path / "changed")).fingerprint() != data.fingerprint()
+
+
+def test_training_on_encoded_images_has_the_bits_of_training_in_memory_also_when_resumed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    e = Experiment(data=str(saved(pictures(), tmp_path / "x.parquet")), net_args=TINY, steps=6, batch=7, save_every=3,
+                   device="cpu", flip=True)
+    train(e, tmp_path / "memory", progress=False)
+    monkeypatch.setattr(stored, "LARGE", 100)
+    train(e, tmp_path / "disk", progress=False, stop=lambda step: step == 4)
+    train(e, tmp_path / "disk", progress=False)
+    assert same(final(tmp_path / "memory"), final(tmp_path / "disk"))
+
+
+COLUMNS: dict[str, list[Any]] = {
+    "a": [i / 7 for i in range(N)], "b": [i * i for i in range(N)], "kind": ["x", "y", None] * (N // 3),
+    "gap": [None if i % 5 == 0 else float(i) for i in range(N)], "flag": [i % 3 == 0 for i in range(N)],
+    "level": [("low", "high")[i % 2] for i in range(N)]}
+
+
+def test_a_table_is_what_it_is_as_a_csv(tmp_path: Path) -> None:
+    """Numbers, whole numbers, words, truth values and what is missing; classes and conditions too."""
+    hf.Dataset.from_dict(COLUMNS).to_parquet(tmp_path / "x.parquet")
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([list(COLUMNS), *zip(*COLUMNS.values(), strict=True)])
+    for options in ({}, {"label": "level"}, {"label": "level", "condition": ["flag"]}, {"condition": ["b", "kind"]}):
+        ours, theirs = (open_data(tmp_path / name, **options) for name in ("x.parquet", "x.csv"))
+        assert ours.columns == theirs.columns and ours.words == theirs.words and ours.note == theirs.note
+        assert ours.fingerprint() == theirs.fingerprint()
+
+
+def test_conditions_beside_images() -> None:
+    data = read_rows(pictures(age=[i / 2 for i in range(N)], note=[f"a cat {i % 2}" for i in range(N)]), "cats",
+                     condition=["age", "note"])
+    assert [c.name for c in data.conditions] == ["age", "note"] and data.given is not None
+    assert data.given[:, 0].tolist() == [i / 2 for i in range(N)]
+
+
+def test_the_classes_are_the_column_that_is_named(tmp_path: Path) -> None:
+    rows = pictures(mood=["glad", "cross"] * (N // 2))
+    assert read_rows(rows).classes == ("cat", "dog")
+    assert read_rows(rows, label="mood").classes == ("cross", "glad")
+    assert read_rows(rows.remove_columns("label")).y is None
+
+
+def test_the_hub_is_asked_by_name_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(hf, "load_dataset", lambda *args: asked.append(args) or hf.DatasetDict({"all": pictures()}))
+    assert len(open_data("someone/cats")) == len(open_data("someone/cats:small", label="label")) == N
+    assert asked == [("someone/cats", None), ("someone/cats", "small")]
+
+
+@pytest.mark.parametrize("error, kind, words_", [
+    (hf.exceptions.DatasetNotFoundError("no"), InputError, "neither a path that exists nor a data set"),
+    (ConnectionError("Couldn't reach\nit"), MachineError, "cannot be reached"),
+    (ValueError("Config name is missing"), InputError, "Config name is missing")])
+def test_what_the_hub_says_no_to_is_one_sentence(error: Exception, kind: type[Exception], words_: str,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(hf, "load_dataset", load_dataset)
+    with pytest.raises(kind, match=words_) as caught:
+        open_data("someone/cats")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(pictures(), tmp_path / "x.parquet")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for source in ("someone/cats", tmp_path / "x.parquet"):
+        with pytest.raises(MachineError, match=r"pip install 'undiffuse\[data\]'"):
+            open_data(source)
+
+
+def test_refusals(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    refused(tmp_path / "broken.parquet", "cannot be read by the package datasets")
+    x = saved(pictures(), tmp_path / "x.parquet")
+    refused(x, "has no column 'lable'", "did you mean 'label'?", label="lable")
+    refused(x, "splits 'train'", "test or validation", part="test")
+    both = pictures().add_column("c", [{"bytes": png(i), "path": None} for i in pixels()]).cast_column("c", hf.Image())
+    refused(saved(both.rename_column("image", "b"), tmp_path / "both"), "'b', 'c'", "expected one")
+    cut = pictures().map(lambda row, i: {"image": {"bytes": png(pixels()[i])[: 30 if i == 5 else None], "path": None}},
+                         with_indices=True)
+    refused(saved(cut, tmp_path / "cut"), "image of row 6 of cut", "cannot be read as an image")
+    unsure = pictures().map(lambda row, i: {"label": -1 if i == 3 else 0}, with_indices=True)
+    refused(saved(unsure, tmp_path / "unsure"), "row 4, column 'label'", "missing")
+    lists = hf.Dataset.from_dict({"tokens": [[1, 2]] * N})
+    refused(saved(lists, tmp_path / "lists"), "'tokens'", "expected a column of images, numbers or words")
+    mixed = hf.Dataset.from_dict({"a": [*map(str, range(N - 1)), "seven"], "b": list(range(N))})
+    refused(saved(mixed, tmp_path / "mixed"), "row 24, column 'a'", "'seven'")
+    endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
+    refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")
+    with pytest.raises(InputError, match="is a stream"):
+        read_rows(pictures().to_iterable_dataset(), "cats")

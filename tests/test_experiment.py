@@ -26,8 +26,9 @@ CHANGES = {
     "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,
     "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "block": 12,
-    "device": "cuda:1", "dtype": "float64",
+    "device": "cuda:1", "dtype": "float64", "precision": "bf16", "compile": "auto",
 }
+LATER = ("condition", "precision", "compile")
 
 
 def test_every_field_is_documented_and_has_a_domain() -> None:
@@ -75,7 +76,7 @@ def test_an_experiment_without_conditions_is_what_it_was_before_there_were_any()
     assert "condition" not in values and Experiment.from_dict(values) == Experiment(data="digits")
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if name != "condition"])
+@pytest.mark.parametrize("name", [name for name in CHANGES if name not in LATER])
 def test_a_missing_key_is_named(name: str) -> None:
     values = Experiment(data="digits").to_dict()
     del values[name]
@@ -99,7 +100,7 @@ REFUSED = {
     "optimizer": ["sgd"], "betas": [(0.9,), (0.9, 1.0), 0.9, (0.9, 0.9, 0.9)], "weight_decay": [-0.1], "clip": [0],
     "ema": [0, 1, 1.5], "label_dropout": [-0.1, 1.1], "flip": [1, "yes"], "shift": [-1, 1.5], "exact": [0],
     "seed": [-1, 1 << 64], "save_every": [0], "block": [0],
-    "device": ["gpu", "cuda:"], "dtype": ["float16"],
+    "device": ["gpu", "cuda:"], "dtype": ["float16"], "precision": ["fp16"], "compile": [True],
 }
 
 

@@ -198,7 +198,7 @@ def forbidden(module: Module) -> list[str]:
             alias |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     used = {(name, node.lineno) for name, node in imports(module)}
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute | ast.Name):
+        if isinstance(node, ast.Attribute | ast.Name) and not isinstance(node.ctx, ast.Store):
             used.add((dotted(node, alias), node.lineno))
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell") and not is_false(node.value):
             used.add((f"{node.arg}=True", node.value.lineno))

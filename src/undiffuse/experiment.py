@@ -57,6 +57,8 @@ class Experiment:
     `block`         rows per evaluation of the network outside training; fixed, so that results do not depend on
                     how many are asked for.
     `device`        auto, cpu, cuda, cuda:N or mps.   `dtype`  float32 or float64.
+    `precision`     of the layers in training: fp32 (that is, `dtype`), bf16, or auto.
+    `compile`       whether they are compiled in training: on, off or auto; changes the last bits only.
 
     Raises InputError, in one sentence, for a value outside its domain.
     """
@@ -95,6 +97,8 @@ class Experiment:
     block: int = 64
     device: str = "auto"
     dtype: str = "float32"
+    precision: str = "fp32"
+    compile: str = "off"
 
     def __post_init__(self) -> None:
         for name, domain in _DOMAINS.items():
@@ -105,10 +109,9 @@ class Experiment:
                 raise InputError(f"got {name}={_short(value)}, expected {domain.words}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The experiment as JSON types; `from_dict` is the inverse. Without conditions it does not speak of any."""
-        told = {"condition": list(self.condition)} if self.condition else {}
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "condition"}
-        return {**fields, "betas": list(self.betas), **told}
+        """The experiment as JSON types; `from_dict` is the inverse. Later fields are left out at their default."""
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _LATER or v != _LATER[k]}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
@@ -117,7 +120,7 @@ class Experiment:
             raise InputError(f"got {_short(values)}, expected the fields of an experiment as a JSON object")
         known = {f.name for f in dataclasses.fields(cls)}
         _no_other_keys(values, known)
-        missing = sorted(known - set(values) - {"condition"})
+        missing = sorted(known - set(values) - set(_LATER))
         if missing:
             raise InputError(f"the experiment lacks {', '.join(missing)}; every field has to be given")
         return cls(**values)
@@ -267,4 +270,7 @@ _DOMAINS: dict[str, _Domain] = {
     "block": _whole(1),
     "device": _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"),
     "dtype": _choice("float32", "float64"),
+    "precision": _choice("auto", "fp32", "bf16"),
+    "compile": _choice("auto", "on", "off"),
 }
+_LATER: dict[str, Any] = {"condition": (), "precision": "fp32", "compile": "off"}

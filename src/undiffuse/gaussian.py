@@ -103,7 +103,7 @@ class Moments:
 
     def rotated_mean(self, like: Tensor) -> Tensor:
         """The coordinates of the mean, (1, k)."""
-        return self._centre.to(like.device, like.dtype)
+        return _sent(self._centre, like).to(like.dtype)
 
     @cached_property
     def _centre(self) -> Tensor:
@@ -124,8 +124,8 @@ class Moments:
 
         Reference: Karras et al. (2022), eqs. 114-144, with matrices for numbers. arXiv:2206.00364
         """
-        alpha, sigma = (c.double().reshape(-1, 1).to(x.device) for c in (alpha, sigma))
-        s2, centre = self.spectrum.to(x.device), self.rotated_mean(x)
+        alpha, sigma = (_sent(c.double().reshape(-1, 1), x) for c in (alpha, sigma))
+        s2, centre = _sent(self.spectrum, x), self.rotated_mean(x)
         total2 = alpha**2 * s2 + sigma**2
         y = self.rotate(x) - alpha.to(x) * centre
         gain, reach = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
@@ -137,8 +137,8 @@ class Moments:
         The inverse of the last factor of `precondition`; in the basis of `rotate`. Directions of less than 1 % of the
         data's deviation count as if they had that much. alpha, sigma: () or (B,).
         """
-        alpha, sigma = (c.double().reshape(-1, 1).to(error.device) for c in (alpha, sigma))
-        s2 = self.spectrum.clamp_min((_NARROW * self.total_std) ** 2).to(error.device)
+        alpha, sigma = (_sent(c.double().reshape(-1, 1), error) for c in (alpha, sigma))
+        s2 = _sent(self.spectrum.clamp_min((_NARROW * self.total_std) ** 2), error)
         return (alpha**2 / sigma**2 + 1 / s2).sqrt().to(error) * self.rotate(error)
 
     def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -196,6 +196,11 @@ def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int 
     return Moments(shape, mean, variances, "pca", torch.from_numpy(vt[:k].T.copy()), left)
 
 
+def _sent(c: Tensor, x: Tensor) -> Tensor:
+    """The numbers c, of the CPU or already there, on the device of x, which is not waited for."""
+    return c.to(x.device, non_blocking=c.device.type == "cpu")
+
+
 def _cosines(n: int) -> Tensor:
     """The orthonormal DCT-II matrix (n, n), rows by frequency."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
@@ -206,7 +211,7 @@ def _cosines(n: int) -> Tensor:
 
 def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
     """The two-dimensional cosine transform of (B, d) over the last two axes of the event, or its inverse."""
-    rows, columns = (_cosines(n).to(x.device, x.dtype) for n in shape[-2:])
+    rows, columns = (_sent(_cosines(n), x).to(x.dtype) for n in shape[-2:])
     image = x.reshape(-1, *shape)
     out = rows.T @ image @ columns if inverse else rows @ image @ columns.T
     return out.flatten(1)

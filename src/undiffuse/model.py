@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from undiffuse.data.transforms import Identity, Transform
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
 from undiffuse.noise import Purpose, normal
-from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast
+from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, onto
 
 
 class ReverseModel(nn.Module, ABC):
@@ -231,7 +232,10 @@ class Denoiser(Model):
     numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `predict` is one of
     data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
     for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
+    While `bf16` is set, as a training may do, the layers of the network compute in bf16.
     """
+
+    bf16 = False
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
                  sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
@@ -251,14 +255,20 @@ class Denoiser(Model):
         given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
-        level, labels = c_noise.to(x.device, x.dtype).expand(len(x)), self._labels(label, x)
+        level, labels = onto(c_noise, x).expand(len(x)), self._labels(label, x)
         if self.predict == WIENER:
             seen, denoised = self._frame().precondition(x, alpha, sigma)
-            return denoised(self.net(seen, level, labels, *given))
+            return denoised(self._output(seen, level, labels, *given))
         c_skip, c_out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sigma_data)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
-        F: Tensor = self.net(bcast(c_in, x) * x, level, labels, *given)
+        F = self._output(bcast(c_in, x) * x, level, labels, *given)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
+
+    def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
+        """F, in the precision of x whatever that of the layers is."""
+        with torch.autocast(x.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            F: Tensor = self.net(x, *others)
+        return F.to(x.dtype)
 
     def _frame(self) -> Moments:
         if self.moments is None:

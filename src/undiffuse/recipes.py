@@ -66,7 +66,7 @@ def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
     minutes that leave no time for an update, or together with steps, or of several processes.
     """
     _check_time(minutes, overrides)
-    asked = Experiment(data=os.fspath(source)).replace(**overrides)
+    asked = Experiment(data=os.fspath(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case)]

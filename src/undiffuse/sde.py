@@ -36,7 +36,12 @@ def bcast(c: Tensor, x: Tensor) -> Tensor:
     if c.shape != x.shape[:1]:
         raise InputError(f"got a coefficient of shape {tuple(c.shape)} for x of shape {tuple(x.shape)}; expected () "
                          f"or ({x.shape[0]},)")
-    return c.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return onto(c, x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def onto(c: Tensor, x: Tensor) -> Tensor:
+    """The numbers c in the dtype and on the device of x; a GPU that they are sent to is not waited for."""
+    return c.to(x.device, x.dtype, non_blocking=c.device.type == "cpu")
 
 
 def derivative(fn: Callable[[Tensor], Tensor], t: Time) -> Tensor:

@@ -38,6 +38,8 @@ class Changes:
         seed: The seed of everything random.
         save_every: Updates between checkpoints.
         device: auto, cpu, cuda, cuda:N or mps.
+        precision: Of the layers in training: fp32, bf16 or auto (bf16 for images on GPUs with units for it).
+        compile: Whether the layers are compiled in training: on, off, or auto, where it pays.
     """
 
     steps: int | None = None
@@ -59,6 +61,8 @@ class Changes:
     seed: int | None = None
     save_every: int | None = None
     device: str | None = None
+    precision: str | None = None
+    compile: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The changes that the user asked for; `sigma-max` on the command line is `sigma_max` here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -133,7 +134,13 @@ class Condition(nn.Module):
         self.given = nn.ModuleList(embedding(*form, width) for form in given)
 
     def forward(self, c: Tensor, label: Tensor | None, given: Tensor | None = None) -> Tensor:
-        """SiLU(W₂ SiLU(W₁ features(c)) + row(label) + Σ vector(given))."""
+        """SiLU(W₂ SiLU(W₁ features(c)) + row(label) + Σ vector(given)), never in a lower precision than c."""
+        kind = c.device.type
+        lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if lowered else nullcontext():
+            return self._vector(c, label, given)
+
+    def _vector(self, c: Tensor, label: Tensor | None, given: Tensor | None) -> Tensor:
         h = self.outer(nn.functional.silu(self.inner(self.features(c))))
         if self.label is not None:
             h = h + self.label(torch.full_like(c, self.classes, dtype=torch.long) if label is None else label)

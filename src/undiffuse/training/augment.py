@@ -26,7 +26,7 @@ def augment(x: Tensor, experiment: Experiment, step: int, first: int) -> Tensor:
     if not (experiment.flip or experiment.shift):
         return x
     n, reach, (height, width) = len(x), experiment.shift, x.shape[-2:]
-    u = uniform(experiment.seed, Purpose.AUGMENT, step, first, n, (3,)).to(x.device)
+    u = uniform(experiment.seed, Purpose.AUGMENT, step, first, n, (3,)).to(x.device, non_blocking=True)
     down, right = ((2 * reach + 1) * u[:, :2]).long().sub(reach).unbind(1)
     mirrored = (u[:, 2] < 0.5) & experiment.flip
     row = torch.arange(height, device=x.device).sub(down[:, None]).clamp(0, height - 1)

@@ -19,6 +19,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments, measurable
 from undiffuse.model import Denoiser
 from undiffuse.processes import make_sde
+from undiffuse.training.speed import precision
 from undiffuse.training.team import local_rank
 
 FORMAT = 1
@@ -47,7 +48,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
 
     `fingerprint` is that of all the data, the held-out rows included.
     """
-    transform = transforms.fit(train)
+    transform, chosen = transforms.fit(train), precision(experiment, pick_device(experiment.device))
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
     known = [] if train.given is None else [
@@ -64,6 +65,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
         "transform": transform.config(),
         "block": experiment.block,
         "dtype": experiment.dtype,
+        **({"precision": chosen} if chosen != "fp32" else {}),
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
                  "columns": list(train.columns), "words": [list(w) for w in train.words],
                  "note": list(train.note), "rows": len(train),

@@ -51,7 +51,8 @@ EXPONENTS = tuple(exponent(length) for length in LENGTHS)
 def shares(update: int, like: Tensor) -> Tensor:
     """How far each power average moves at update number 0, 1, ...: 1 − (1 − 1/t)^{γ+1} with t = update + 1, (2, 1)."""
     t = update + 1
-    return like.new_tensor([[1 - (1 - 1 / t) ** (gamma + 1)] for gamma in EXPONENTS])
+    made = torch.tensor([[1 - (1 - 1 / t) ** (gamma + 1)] for gamma in EXPONENTS], dtype=like.dtype)
+    return made.to(like.device, non_blocking=True)
 
 
 def combination(stored: Sequence[tuple[int, float]], wanted: tuple[int, float]) -> NDArray[np.float64]:

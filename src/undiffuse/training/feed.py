@@ -99,24 +99,28 @@ class Feed:
         Of other conditions each is hidden as often, one independent of another.
         The rows are in slots `first` ... of a batch of `size`, by default the whole of it.
         """
-        seed, n, on = self.experiment.seed, len(rows), rows.to(self.x.device)
-        x0 = self.model.transform.forward(self.x[on].to(self.model.device)).to(
+        seed, n, on = self.experiment.seed, len(rows), self._send(rows, self.x.device)
+        x0 = self.model.transform.forward(self._send(self.x[on])).to(
             self.model.dtype) if self._late else (self.fills[step % len(self.fills)][on])
         t = self.levels.times(self.model.sde, seed, step, first, n, size or n)
-        eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype).to(x0.device)
+        eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype)
         share = None if self.share is None else self.share[on]
         given = None if self.given is None else self._hidden(self.given[on], step, first, hide)
         if self.y is None:
-            return Batch(rows, x0, t, eps, None, share, given)
-        hidden = (uniform(seed, Purpose.CONDITION, step, first, n) < hide).to(self.y.device)
-        return Batch(rows, x0, t, eps, torch.where(hidden, self.model.classes, self.y[on]), share, given)
+            return Batch(rows, x0, t, self._send(eps), None, share, given)
+        hidden = self._send(uniform(seed, Purpose.CONDITION, step, first, n) < hide)
+        return Batch(rows, x0, t, self._send(eps), torch.where(hidden, self.model.classes, self.y[on]), share, given)
 
     def _hidden(self, given: Tensor, step: int, first: int, hide: float) -> Tensor:
         """The conditions of a batch, each NaN with probability `hide`."""
         widths = torch.tensor([c.width for c in self.model.conditions])
         u = uniform(self.experiment.seed, Purpose.CONDITION, (1 << 32) + step, first, len(given), (len(widths),))
         hidden = (u < hide).repeat_interleave(widths, 1)
-        return given.masked_fill(hidden.to(given.device), torch.nan)
+        return given.masked_fill(self._send(hidden), torch.nan)
+
+    def _send(self, made: Tensor, where: torch.device | None = None) -> Tensor:
+        """What was made on the CPU, on the device of the model, which is not waited for."""
+        return made.to(where or self.model.device, non_blocking=made.device.type == "cpu")
 
 
 def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:

@@ -33,6 +33,7 @@ from undiffuse.training.optim import learning_rate
 from undiffuse.training.progress import Progress, say, watch
 from undiffuse.training.run import Run, begin, divide, plan, source
 from undiffuse.training.signals import Signals
+from undiffuse.training.speed import prepare
 from undiffuse.training.state import State
 from undiffuse.training.team import PATIENCE, Team, gathered
 from undiffuse.training.track import tracked
@@ -66,11 +67,14 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
         state = State(experiment, model)
+        choice = prepare(model, experiment, run.config.get("precision", "fp32"))
         feed = Feed(experiment, rows, model)
         losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
         signals = opened.enter_context(Signals())
         seconds = _start(team, run, state, opened)
         log = _log(run, state.step, track, opened) if team.leads else None
+        if progress and team.leads and "auto" in (experiment.precision, experiment.compile):
+            say(choice)
         bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
         training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)

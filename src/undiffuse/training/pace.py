@@ -21,6 +21,7 @@ from undiffuse.training.faults import slope
 from undiffuse.training.feed import Feed
 from undiffuse.training.loop import held_out_loss, path_loss
 from undiffuse.training.run import divide
+from undiffuse.training.speed import prepare
 from undiffuse.training.state import State
 from undiffuse.training.team import Team
 
@@ -46,8 +47,10 @@ class Pace(NamedTuple):
 def measure(experiment: Experiment, data: Dataset, clock: Callable[[], float] = time.perf_counter) -> Pace:
     """The pace of an experiment on its data and this machine; nothing remains of the updates that are made for it."""
     rows, held, _ = divide(data, experiment.held_out)
-    model = initialized(describe(experiment, rows, ""), experiment.seed, rows).to(pick_device(experiment.device))
+    config = describe(experiment, rows, "")
+    model = initialized(config, experiment.seed, rows).to(pick_device(experiment.device))
     state, feed, team = State(experiment, model), Feed(experiment, rows, model), Team(exact=experiment.exact)
+    prepare(model, experiment, config.get("precision", "fp32"))
     kept = Feed(experiment, held, state.average) if held is not None else None
 
     def update() -> None:

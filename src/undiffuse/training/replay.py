@@ -24,6 +24,7 @@ from undiffuse.training.loop import ENTRIES
 from undiffuse.training.optim import learning_rate, parts
 from undiffuse.training.progress import say
 from undiffuse.training.run import divide, open_run, same_data, source
+from undiffuse.training.speed import prepare
 from undiffuse.training.state import State, schema
 from undiffuse.training.team import Team
 
@@ -64,6 +65,7 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     rows, _, numbers = divide(whole, e.held_out)
     model = initialized(opened.config, e.seed, rows)
     state = State(e, model.to(pick_device(device)))
+    prepare(model, e, opened.config.get("precision", "fp32"))
     feed, team = Feed(e, rows, model), Team(exact=e.exact)
     _restore(opened.folder, state, step)
     noted = {line["step"]: line for line in opened.metrics() if "loss" in line}

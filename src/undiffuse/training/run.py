@@ -31,9 +31,10 @@ from undiffuse.training.log import NAME as METRICS
 from undiffuse.training.log import read_metrics
 from undiffuse.training.optim import parts, trained
 from undiffuse.training.progress import say
+from undiffuse.training.speed import is_compiled
 from undiffuse.training.state import State, schema, traces
 
-FREE = ("save_every", "device")
+FREE = ("save_every", "device", "compile")
 """The fields of an experiment that may change when a run is continued: they do not change the outcome."""
 
 _EXPERIMENT, _CONFIG, _CHOSEN = "experiment.json", Path("model") / "config.json", "ema.json"
@@ -109,7 +110,7 @@ class Run:
             write_json(self.folder / _CHOSEN, {"length": length})
 
     def _identity(self) -> dict[str, str]:
-        return {"experiment": self.experiment.replace(save_every=1, device="cpu").digest(),
+        return {"experiment": self.experiment.replace(save_every=1, device="cpu", compile="off").digest(),
                 "model": hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()}
 
 
@@ -222,7 +223,7 @@ def _machine(state: State, processes: int) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
     alone = 1 if state.experiment.exact else processes
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
-            "processes": alone}
+            "processes": alone, "compiled": is_compiled(state.model)}
 
 
 def _foreign(folder: Path) -> bool:
@@ -232,7 +233,8 @@ def _foreign(folder: Path) -> bool:
 
 def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:
     """Says where a run goes on, and what has changed on the machine that may change the last bits."""
-    changed = [f"{key} {found.state[key]} -> {value}" for key, value in now.items() if found.state[key] != value]
+    before = {"compiled": False, **found.state}
+    changed = [f"{key} {before[key]} -> {value}" for key, value in now.items() if before[key] != value]
     exact = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
     say(f"continuing from step {found.step}{exact}")
 

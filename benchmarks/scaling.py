@@ -55,7 +55,7 @@ def measured(name: str) -> tuple[float, float, int]:
         times = [_update(state, feed, size) for _ in range(6)][1:]
         seconds.append(sorted(times)[len(times) // 2])
     per_row = (seconds[1] - seconds[0]) / (sizes[1] - sizes[0])
-    return max(0.0, seconds[0] - sizes[0] * per_row), per_row, len(state.weights)
+    return max(0.0, seconds[0] - sizes[0] * per_row), per_row, state.size
 
 
 def _update(state: State, feed: Feed, size: int) -> float:

@@ -31,7 +31,7 @@ from undiffuse.training.files import locked
 from undiffuse.training.log import Log
 from undiffuse.training.optim import learning_rate
 from undiffuse.training.progress import Progress, say, watch
-from undiffuse.training.run import Run, begin, divide, plan, source
+from undiffuse.training.run import Run, begin, divide, machine, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.speed import prepare
 from undiffuse.training.state import State
@@ -48,25 +48,26 @@ _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
           stop: Callable[[int], bool] | None = None, patience: float = PATIENCE, track: Sequence[str] = (),
-          preview: int = 0) -> Denoiser:
+          preview: int = 0, shard: bool = False) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
     Under torchrun the processes train together, and the first one writes; one that is stuck for `patience` seconds is
-    given up. `track` names trackers that hear of the metrics; of images so many samples as `preview` says are drawn at
-    every save, into previews/STEP.png. Raises InputError for another run or other data in `out`, and before an update
+    given up; with `shard` each keeps a part only of the averages and of the optimiser's state. `track` names trackers
+    that hear of the metrics; of images so many samples as `preview` says are drawn at every save, into
+    previews/STEP.png. Raises InputError for another run or other data in `out`, and before an update
     that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The last good
     checkpoint always remains.
     """
     whole = source(experiment) if data is None else data
     rows, held, numbers = divide(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with gathered(device, experiment.exact, patience) as team, ExitStack() as opened:
+    with gathered(device, experiment.exact, patience, shard) as team, ExitStack() as opened:
         team.check(experiment.batch)
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
-        state = State(experiment, model)
+        state = State(experiment, model, team)
         choice = prepare(model, experiment, run.config.get("precision", "fp32"))
         feed = Feed(experiment, rows, model)
         losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
@@ -78,22 +79,26 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
         training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
+        result = state.result()
     if ending % _ASKED:
         if team.leads:
             say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
         raise SystemExit(128 + ending)
-    return state.average
+    return result
 
 
 def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
     """Brings the states of all processes to where the run stands, under its lock; the seconds trained so far."""
+    whole = state.whole()
+
     def first() -> list[float]:
+        assert whole is not None
         run.folder.mkdir(parents=True, exist_ok=True)
         opened.enter_context(locked(run.folder))
-        return [begin(run, state, team.size), state.step]
+        return [begin(run, whole, machine(state)), whole.step]
 
     seconds, step = team.share(first)
-    team.spread(state.tensors().values())
+    state.adopt(whole)
     state.stand(int(step))
     return float(seconds)
 
@@ -104,12 +109,12 @@ def _log(run: Run, step: int, track: Sequence[str], opened: ExitStack) -> Log:
     return opened.enter_context(Log(run.folder, step, listeners))
 
 
-def draw_preview(run: Run, state: State, n: int) -> None:
+def draw_preview(run: Run, model: Denoiser, step: int, n: int) -> None:
     """The first samples of seed 0 as a picture, previews/STEP.png; where there are classes, of each in turn."""
-    model, folder = state.average, run.folder / "previews"
+    folder = run.folder / "previews"
     cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
     folder.mkdir(exist_ok=True)
-    save_samples(folder / f"{state.step}.png", sample(model, n, **cond).x, levels=run.config["data"]["levels"])
+    save_samples(folder / f"{step}.png", sample(model, n, **cond).x, levels=run.config["data"]["levels"])
 
 
 class _Training:
@@ -121,7 +126,7 @@ class _Training:
             team, run, state, feed, log, bar, numbers)
         self.preview = preview if run.config["data"]["kind"] == "image" else 0
         self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
-        self.held = Feed(run.experiment, held, state.average) if held is not None else None
+        self.held = Feed(run.experiment, held, state.model) if held is not None else None
         self.log_every = max(1, self.steps // ENTRIES)
         self.look_every = 1 if state.model.device.type == "cpu" else LOOKS
         self.start = time.monotonic() - seconds
@@ -174,17 +179,20 @@ class _Training:
 
     def save(self) -> None:
         """The first process measures on the held-out rows where that is due, and saves; the others wait."""
-        if not self.state.finite():
+        if self.team.agree(not self.state.finite(), self.state.model.device):
             raise self.team.voice(InputError(f"the weights are not finite after step {self.state.step}; "
                                              f"{self._advice()}"))
-        if self.log is not None:
+        whole = self.state.whole()
+        if self.log is not None and whole is not None:
+            average = whole.average.to(self.state.model.device)
             if self.held is not None and self._due(self.save_every):
-                self.log.write(step=self.state.step, **held_out_loss(self.held, self.steps),
+                self.held.model = average
+                self.log.write(step=whole.step, **held_out_loss(self.held, self.steps),
                                path=path_loss(self.held, self.steps))
             self.log.sync()
-            self.run.save(self.state, time.monotonic() - self.start, self.team.size)
+            self.run.save(whole, time.monotonic() - self.start, machine(self.state))
             if self.preview:
-                draw_preview(self.run, self.state, self.preview)
+                draw_preview(self.run, average, whole.step, self.preview)
         self.team.wait()
 
     def _advice(self) -> str:

@@ -103,11 +103,11 @@ def _look(state: State, feed: Feed, numbers: Tensor, team: Team, agree: tuple[in
     whole = team.total(lambda a, b: slope(state, feed, a, b), state.experiment.batch).clone()
     like = list(state.parameters.values())
     gradient = dict(zip(state.parameters, parts(whole[:-1].clone(), like), strict=True))
-    before, loss, norm = _digest(state), float(whole[-1]), float(torch.linalg.vector_norm(whole[:-1]))
+    before, loss, norm = _digest(state), float(whole[-1]), float(team.norm(whole[:-1]))
     state.update(whole)
     return Replay(step, batch, numbers[batch.rows], each, loss, gradient, norm, learning_rate(state.experiment, step),
                   before, _digest(state), agree)
 
 
 def _digest(state: State) -> str:
-    return hashlib.sha256(state.weights.detach().cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(state.weights[: state.size].detach().cpu().numpy().tobytes()).hexdigest()

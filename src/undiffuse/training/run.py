@@ -66,15 +66,14 @@ class Run:
                                  f"{_EXPERIMENT} or {_CONFIG} changed by hand?")
         return found
 
-    def save(self, state: State, seconds: float, processes: int = 1) -> None:
-        """Writes a checkpoint of a state after so many seconds of training by so many processes."""
+    def save(self, state: State, seconds: float, on: Mapping[str, Any]) -> None:
+        """Writes a checkpoint of a state after so many seconds of training, on what `machine` says."""
         about: dict[str, Any] = {"seconds": seconds, "block": self.experiment.block,
                                  "data": self.config["data"]["fingerprint"]}
         if state.step:
             self.averages.mkdir(exist_ok=True)
-            checkpoint.save(self.averages, state.step, {"traces": state.traces.half()}, self._identity(), keep=None)
-        about |= _machine(state, processes)
-        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about})
+            checkpoint.save(self.averages, state.step, {"traces": state.powers().half()}, self._identity(), keep=None)
+        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about, **on})
 
     @property
     def averages(self) -> Path:
@@ -197,10 +196,11 @@ def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) ->
     return Run(folder, experiment, describe(experiment, train, data.fingerprint()))
 
 
-def begin(run: Run, state: State, processes: int = 1) -> float:
+def begin(run: Run, state: State, on: Mapping[str, Any]) -> float:
     """Brings a state to the newest checkpoint, or writes a new run's first files; the seconds trained so far.
 
-    To be called under the lock. Raises InputError rather than start afresh where a checkpoint is missing.
+    `on` is what `machine` says. To be called under the lock. Raises InputError rather than start afresh where a
+    checkpoint is missing.
     """
     sweep(run.folder)
     if (run.folder / _EXPERIMENT).is_file():
@@ -208,20 +208,21 @@ def begin(run: Run, state: State, processes: int = 1) -> float:
     found = run.checkpoint(state.model)
     if found is not None:
         state.restore(found.step, found.tensors)
-        _tell(found, _machine(state, processes))
+        _tell(found, on)
         return float(found.state["seconds"])
     if run.metrics():
         raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
     write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
     (run.folder / _CONFIG).parent.mkdir(exist_ok=True)
     write_json(run.folder / _CONFIG, run.config)
-    run.save(state, 0.0, processes)
+    run.save(state, 0.0, on)
     return 0.0
 
 
-def _machine(state: State, processes: int) -> dict[str, Any]:
+def machine(state: State) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
-    alone = 1 if state.experiment.exact else processes
+    team = state.team
+    alone = 1 if state.experiment.exact else f"{team.size} with shard" if team.shard else team.size
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
             "processes": alone, "compiled": is_compiled(state.model)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
 from undiffuse.training.ema import EXPONENTS, average_, decay, shares
 from undiffuse.training.optim import Adam, flatten, learning_rate, parts, trained
+from undiffuse.training.team import ALONE, Team
 
 
 class State:
@@ -19,36 +21,40 @@ class State:
 
     An update whose loss or gradient is not finite changes nothing, nor does any update after it: `made` stays the
     number of the updates made. Nothing is copied to the host, so that a GPU is never waited for.
+    In a team that shares it out, the averages and the moments are this process's own stretch of them, and `average` is
+    a form without numbers; see `whole`.
     """
 
-    def __init__(self, experiment: Experiment, model: Denoiser) -> None:
-        self.experiment, self.model, self.average = experiment, model, deepcopy(model).requires_grad_(False)
-        self.average.moments = model.moments
+    def __init__(self, experiment: Experiment, model: Denoiser, team: Team = ALONE) -> None:
+        self.experiment, self.model, self.team = experiment, model, team
         self.parameters = trained(model.net)
-        self.weights = flatten(self.parameters.values())
-        self.averaged = flatten(dict(self.average.net.named_parameters())[name] for name in self.parameters)
-        self.traces = self.weights.repeat(len(EXPONENTS), 1)
-        self.optimizer = Adam(self.weights, experiment.betas, experiment.weight_decay, experiment.optimizer == "adamw")
+        self.size = sum(p.numel() for p in self.parameters.values())
+        self.weights = flatten(self.parameters.values(), team.chunks)
+        self.mine = team.own(self.weights)
+        self.average, self.averaged = self._average()
+        self.traces = self.mine.repeat(len(EXPONENTS), 1)
+        self.optimizer = Adam(self.mine, experiment.betas, experiment.weight_decay, experiment.optimizer == "adamw")
         self.step = 0
         self.made = torch.zeros((), dtype=torch.int64, device=model.device)
         self.live = torch.ones((), dtype=self.weights.dtype, device=model.device)
         self.meter = torch.zeros(3, dtype=self.weights.dtype, device=model.device)
-        self._slope = torch.empty(len(self.weights) + 1, dtype=self.weights.dtype, device=model.device)
+        self._slope = torch.zeros(len(self.weights) + 1, dtype=self.weights.dtype, device=model.device)
 
     @torch.no_grad()
     def update(self, slope: Tensor) -> None:
-        """One update of everything from the slope of the batch's loss, which is spoilt.
+        """One update of everything from the slope of the batch's loss (`Team.total`), which is spoilt.
 
         The meter adds 1, the loss and the gradient's norm.
         """
         gradient, loss = slope[:-1], slope[-1].clone()
-        norm = torch.linalg.vector_norm(gradient)
+        norm = self.team.norm(gradient)
         self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
         limit = torch.inf if self.experiment.clip is None else self.experiment.clip
         gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
         self.optimizer.update(gradient, learning_rate(self.experiment, self.step), self.step, self.live)
-        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema, self.step)) * self.live)
-        average_(self.traces, self.weights, shares(self.step, self.weights) * self.live)
+        average_(self.averaged, self.mine, (1 - decay(self.experiment.ema, self.step)) * self.live)
+        average_(self.traces, self.mine, shares(self.step, self.weights) * self.live)
+        self.team.complete(self.weights)
         self.meter += torch.stack([self.live, loss, norm])
         self.made += self.live.long()
         self.step += 1
@@ -56,14 +62,78 @@ class State:
     def slope(self, loss: Tensor) -> Tensor:
         """The gradient of a loss and behind it the loss, as one vector, which the next call overwrites."""
         pieces = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
-        last = loss.detach().to(self._slope.dtype)
-        return torch.cat([g.reshape(-1) for g in (*pieces, last)], out=self._slope)
+        torch.cat([g.reshape(-1) for g in pieces], out=self._slope[: self.size])
+        self._slope[self.size : -1] = 0
+        self._slope[-1] = loss.detach()
+        return self._slope
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
         like = list(self.parameters.values())
         m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
-        return _named(self.model, self.average.net, m, v, self.traces, self.meter)
+        return _named(self.model, self.average.net, m, v, self.powers(), self.meter)
+
+    def powers(self) -> Tensor:
+        """The power averages of the weights, (2, P)."""
+        return self.traces[:, : self.size]
+
+    def whole(self) -> State | None:
+        """All of a state that is shared out, on the CPU of the first process and None on the others; else itself."""
+        if not self.team.shard:
+            return self
+        found = State(self.experiment, deepcopy(self.model).to("cpu")) if self.team.leads else None
+        for mine, full in zip(self._vectors(), repeat(None) if found is None else found._vectors(), strict=False):
+            collected = self.team.collect(mine)
+            if full is not None and collected is not None:
+                full[: self.size] = collected[: self.size]
+        if found is not None:
+            found.meter.copy_(self.meter)
+            found.stand(self.step)
+        return found
+
+    def adopt(self, whole: State | None) -> None:
+        """Makes this the state that the first process has whole, at its step; None on the others."""
+        if not self.team.shard:
+            self.team.spread(self.tensors().values())
+            return
+        known = self._common()
+        for t, there in zip(known, known if whole is None else whole._common(), strict=True):
+            t.copy_(there)
+        self.team.spread(known)
+        pad = (0, len(self.weights) - self.size)
+        for mine, full in zip(self._vectors(), repeat(None) if whole is None else whole._vectors(), strict=False):
+            self.team.deal(None if full is None else nn.functional.pad(full[: self.size], pad), mine)
+
+    def result(self) -> Denoiser:
+        """The model with the averaged weights, on every process."""
+        if not self.team.shard:
+            return self.average
+        model, full = deepcopy(self.model).requires_grad_(False), torch.empty_like(self.weights)
+        self.team.own(full).copy_(self.averaged)
+        self.team.complete(full)
+        own = dict(model.net.named_parameters())
+        for name, part in zip(self.parameters, parts(full, list(self.parameters.values())), strict=True):
+            own[name].data = part
+        model.moments, model.bf16 = self.model.moments, False
+        return model
+
+    def _average(self) -> tuple[Denoiser, Tensor]:
+        """The model of the average and its vector, of which its weights are views; a form alone if it is shared out."""
+        average = deepcopy(self.model).requires_grad_(False)
+        average.moments = self.model.moments
+        if self.team.shard:
+            return average.to("meta"), self.mine.clone()
+        own = dict(average.net.named_parameters())
+        return average, flatten((own[name] for name in self.parameters), self.team.chunks)
+
+    def _common(self) -> list[Tensor]:
+        """What every process has."""
+        moments = {} if self.model.moments is None else self.model.moments.tensors()
+        return [*self.model.net.state_dict().values(), *moments.values(), self.meter]
+
+    def _vectors(self) -> tuple[Tensor, ...]:
+        """What is shared out."""
+        return self.averaged, *self.traces, self.optimizer.m, self.optimizer.v
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """The state of a checkpoint."""

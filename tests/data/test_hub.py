@@ -16,7 +16,7 @@ from PIL import Image
 from training.small_runs import TINY, final, same
 
 from undiffuse.data import open_data, stored
-from undiffuse.data.hub import read_rows
+from undiffuse.data.hub import from_datasets
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.noise import Purpose, words
@@ -137,7 +137,7 @@ def test_a_table_is_what_it_is_as_a_csv(tmp_path: Path) -> None:
 
 
 def test_conditions_beside_images() -> None:
-    data = read_rows(pictures(age=[i / 2 for i in range(N)], note=[f"a cat {i % 2}" for i in range(N)]), "cats",
+    data = from_datasets(pictures(age=[i / 2 for i in range(N)], note=[f"a cat {i % 2}" for i in range(N)]), "cats",
                      condition=["age", "note"])
     assert [c.name for c in data.conditions] == ["age", "note"] and data.given is not None
     assert data.given[:, 0].tolist() == [i / 2 for i in range(N)]
@@ -145,9 +145,9 @@ def test_conditions_beside_images() -> None:
 
 def test_the_classes_are_the_column_that_is_named(tmp_path: Path) -> None:
     rows = pictures(mood=["glad", "cross"] * (N // 2))
-    assert read_rows(rows).classes == ("cat", "dog")
-    assert read_rows(rows, label="mood").classes == ("cross", "glad")
-    assert read_rows(rows.remove_columns("label")).y is None
+    assert from_datasets(rows).classes == ("cat", "dog")
+    assert from_datasets(rows, label="mood").classes == ("cross", "glad")
+    assert from_datasets(rows.remove_columns("label")).y is None
 
 
 def test_the_hub_is_asked_by_name_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,4 +200,4 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
     refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")
     with pytest.raises(InputError, match="is a stream"):
-        read_rows(pictures().to_iterable_dataset(), "cats")
+        from_datasets(pictures().to_iterable_dataset(), "cats")

@@ -12,6 +12,8 @@ from report.conftest import EVIL, Tiny
 
 from undiffuse.errors import InputError
 from undiffuse.report import evaluate, write_report
+from undiffuse.report.words import short
+from undiffuse.training.lengths import sweep
 
 KINDS = ("images", "points", "table")
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
@@ -107,6 +109,15 @@ def test_the_numbers_beside_the_page_are_those_of_evaluate(
 def test_the_same_run_gives_the_same_bytes(pages: dict[str, Path], table: Tiny, tmp_path: Path) -> None:
     again = write_report(table.folder, tmp_path / "table.html", n=60, data=table.data)
     assert again.read_bytes() == pages["table"].read_bytes()
+
+
+def test_averages_of_the_weights_are_compared_as_the_sweep_compares_them(pages: dict[str, Path], images: Tiny) -> None:
+    running, *others = sweep(images.folder, data=images.data)
+    best = min(others, key=lambda row: row.held_out)
+    assert best.length is not None
+    assert (f"on 100 held-out rows: that of σ_rel {short(best.length)} has the least loss, {short(best.held_out)}, the "
+            f"running average {short(running.held_out)}. This page is about the running average."
+            ) in pages["images"].read_text("utf-8")
 
 
 def test_a_run_without_held_out_rows_says_so(alone: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_a_tracker_is_told_every_number_of_the_metrics(tmp_path: Path, monkeypat
     for (_, values), line in zip(heard, lines, strict=True):
         plain = {k: v for k, v in line.items() if k not in ("step", "levels")}
         assert plain.items() <= values.items()
+        assert all(re.fullmatch(r"[\w./: -]+", name) for name in values)  # what MLflow takes
         levels = [v for k, v in values.items() if k.startswith("loss_at/")]
         assert levels == [v for _, v in line.get("levels", [])]
 

@@ -47,26 +47,26 @@ def read_hub(name: str, size: int | None = None, label: str | None = None, part:
              condition: Sequence[str] = ()) -> Dataset:
     """The Dataset of OWNER/NAME[:CONFIGURATION], fetched once by `datasets.load_dataset`.
 
-    Raises MachineError where the package is missing or the hub cannot be reached; else as `read_rows`.
+    Raises MachineError where the package is missing or the hub cannot be reached; else as `from_datasets`.
     """
     owner_name, _, configuration = name.partition(":")
     with _fetching(name) as datasets:
         found = datasets.load_dataset(owner_name, configuration or None)
-    return read_rows(_split(found, part, name), name, size, label, condition)
+    return from_datasets(_split(found, part, name), name, size, label, condition)
 
 
 def read_here(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
               condition: Sequence[str] = ()) -> Dataset:
-    """The Dataset of a parquet file, of a folder of them, or of a folder that `save_to_disk` wrote; as `read_rows`."""
+    """The Dataset of a parquet file, of a folder of them, or of what `save_to_disk` wrote; as `from_datasets`."""
     with _fetching(path) as datasets:
         if path.is_file():
             found = datasets.load_dataset("parquet", data_files=str(path))
         else:
             found = datasets.load_from_disk(str(path)) if _saved(path) else datasets.load_dataset(str(path))
-    return read_rows(_split(found, part, path.name), path.name, size, label, condition)
+    return from_datasets(_split(found, part, path.name), path.name, size, label, condition)
 
 
-def read_rows(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
+def from_datasets(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
               condition: Sequence[str] = ()) -> Dataset:
     """The Dataset of a `datasets.Dataset`: images if a column holds images, else a table of its numbers and words.
 

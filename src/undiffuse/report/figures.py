@@ -79,6 +79,17 @@ def error_by_level(level: Array, train: Array, held_out: Array | None, linear: A
 
 
 @chart
+def average_lengths(length: Array, held_out: Array, running: float) -> Figure:
+    """The held-out loss of averages of the weights against their relative length, and that of the running average."""
+    figure, ax = canvas()
+    ax.plot(length, held_out, "o-", color=REAL, markersize=4)
+    _reference(ax, running)
+    ax.set(xlabel="relative length of the average, σ_rel", title="held-out loss")
+    logarithmic(ax.xaxis, "x")
+    return figure
+
+
+@chart
 def class_rates(names: Sequence[str], made: Mapping[str, Rate], real: Mapping[str, Rate]) -> Figure:
     """For each class the share that is read as asked with its interval, and that of held-out real data as a tick."""
     figure, ax = canvas(_class_height(len(names)))

@@ -16,8 +16,11 @@ from undiffuse.report.evidence import Evidence
 from undiffuse.report.learning import Errors, errors, floor_of
 from undiffuse.report.view import Tiles
 from undiffuse.report.words import nouns, novelty, percent, short
+from undiffuse.training import checkpoint
+from undiffuse.training.lengths import compared
 
 _PAIRS = 12
+_COMPARED = 256
 _MOST_CLASSES = 40
 
 
@@ -63,7 +66,7 @@ def learning(seen: Evidence) -> str:
     level = html.figure(drawn, _gain(measured, several),
                         [("training", "made"), *reals, ("best linear denoiser", "muted dashed")])
     return html.section("How it learned", "", html.pair(_curve(seen, entries), level),
-                        watched(entries))
+                        watched(entries), _averages(seen))
 
 
 def watched(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -87,6 +90,22 @@ def watched(entries: Sequence[Mapping[str, Any]]) -> str:
     return html.pair(*parts) if parts else ""
 
 
+def _averages(seen: Evidence) -> str:
+    """Averages of the weights of several lengths, compared on held-out rows; "" where there are none."""
+    if seen.held_out is None or not checkpoint.steps(seen.run.averages):
+        return ""
+    running, *others = compared(seen.run, seen.held_out, most=_COMPARED)
+    best, chosen = min(others, key=lambda row: row.held_out), seen.run.chosen()
+    drawn = figures.average_lengths("Curve of the held-out loss against the length of the average of the weights",
+                                    *_columns([(row.length or 0.0, row.held_out) for row in others]), running.held_out)
+    taken = "the running average" if chosen is None else f"the one of σ_rel {short(chosen)}"
+    rows = min(_COMPARED, len(seen.held_out))
+    said = (f"Averages of the weights, made after the training, on {rows} held-out rows: that of σ_rel "
+            f"{short(best.length or 0.0)} has the least loss, {short(best.held_out)}, the running average "
+            f"{short(running.held_out)}. This page is about {taken}.")
+    return html.pair(html.figure(drawn, said, [("power averages", "real"), ("running average", "ink dashed")]))
+
+
 def _curve(seen: Evidence, entries: list[dict[str, Any]]) -> str:
     loss = [(e["step"], e["loss"]) for e in entries if "loss" in e]
     held = [(e["step"], e["held_out"]) for e in entries if "held_out" in e]
@@ -104,7 +123,7 @@ def _curve(seen: Evidence, entries: list[dict[str, Any]]) -> str:
     return html.figure(drawn, f"{last}{beside}{least}.", key)
 
 
-def _columns(pairs: list[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     table = np.array(pairs, float)
     return table[:, 0], table[:, 1]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.training.feed import Feed
-from undiffuse.training.loop import held_out_loss
-from undiffuse.training.run import load, load_data, open_run
+from undiffuse.training.loop import MEASURED, held_out_loss
+from undiffuse.training.run import Run, load, load_data, open_run
 
 SWEEP = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.17, 0.2, 0.25)
 
@@ -31,11 +31,17 @@ def sweep(run: Path | str, lengths: Iterable[float] = SWEEP, data: Dataset | Non
     opened, (_, held) = open_run(run), load_data(run, data)
     if held is None:
         raise InputError(f"{run} has no held-out rows to measure on; train with held_out above 0")
-    model, rows = load(run, "running", "cpu"), []
+    return compared(opened, held, lengths, seen)
+
+
+def compared(run: Run, held: Dataset, lengths: Iterable[float] = SWEEP,
+             seen: Callable[[Length], None] = lambda row: None, most: int = MEASURED) -> list[Length]:
+    """The same on at most so many of some rows."""
+    model, rows = load(run.folder, "running", "cpu"), list[Length]()
+    feed = Feed(run.experiment, held, model)
     for length in (None, *lengths):
         if length is not None:
-            opened.average(model, length)
-        loss = held_out_loss(Feed(opened.experiment, held, model), opened.experiment.steps)["held_out"]
-        rows.append(Length(length, loss))
+            run.average(model, length)
+        rows.append(Length(length, held_out_loss(feed, run.experiment.steps, most)["held_out"]))
         seen(rows[-1])
     return rows

@@ -34,7 +34,7 @@ def tracked(names: Sequence[str], folder: Path, about: dict[str, Any]) -> Iterat
 def scalars(entry: dict[str, Any]) -> dict[str, float]:
     """The numbers of an entry; the loss of a band of noise levels is "loss_at/LOG_SIGMA"."""
     plain = {key: value for key, value in entry.items() if isinstance(value, int | float) and key != "step"}
-    return plain | {f"loss_at/{level:+.1f}": value for level, value in entry.get("levels", ())}
+    return plain | {f"loss_at/{level:.1f}": value for level, value in entry.get("levels", ())}
 
 
 def _tell(tracker: Any, entry: dict[str, Any]) -> None:

@@ -1,19 +1,24 @@
-"""Memory that does not grow: of training with the number of updates, with data in memory and images on the disk, and
-of sampling with the number of samples.
+"""Memory that does not grow: of training with the number of updates, with data in memory, images on the disk and
+encoded images of a parquet file (where the extra undiffuse[data] is installed), and of sampling with the number of
+samples.
 
 Every line is a process of its own; what is measured is its resident memory, that of PyTorch included.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from undiffuse import sampling
 from undiffuse.data import open_data, save_samples, stored
@@ -34,6 +39,10 @@ def table(steps: str = "2000", n: str = "100000") -> Iterator[str]:
         images = e.replace(data=str(_images(folder)), net="mlp", batch=64, held_out=100)
         yield _line("training on images on the disk", f"update {EARLY}", f"update {steps}", *_in_child(
             lambda: _training(images, folder / "images")))
+        if find_spec("datasets"):
+            encoded = images.replace(data=str(_parquet(folder)))
+            yield _line("training on a parquet file", f"update {EARLY}", f"update {steps}", *_in_child(
+                lambda: _training(encoded, folder / "encoded")))
         small, large = (_in_child(lambda count=count: _sampling(folder / "points", folder / f"{count}.npy", count))[0]
                         for count in (1000, int(n)))
         yield _line("sampling points to .npy", "1000 samples", f"{n} samples", small, large)
@@ -68,6 +77,29 @@ def _images(folder: Path) -> Path:
     rows = open_data("digits").x.repeat(6, 1, 2, 2)[:10_000]
     np.save(folder / "images.npy", (rows.float() * (255 / 16)).to(torch.uint8).numpy())
     return folder / "images.npy"
+
+
+def _parquet(folder: Path) -> Path:
+    """The same images as PNG in a parquet file, made by a child, so that nothing of it stays in memory."""
+    def write() -> list[float]:
+        import datasets
+
+        datasets.disable_progress_bars()
+        images = np.load(folder / "images.npy")[:, 0]
+        rows = datasets.Dataset.from_dict({"image": [{"bytes": _png(x), "path": None} for x in images]},
+                                          features=datasets.Features({"image": datasets.Image()}))
+        rows.to_parquet(folder / "images.parquet")
+        return [float(len(images))]
+
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
+    _in_child(write)
+    return folder / "images.parquet"
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _resident() -> float:

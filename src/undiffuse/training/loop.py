@@ -179,7 +179,7 @@ class _Training:
 
     def save(self) -> None:
         """The first process measures on the held-out rows where that is due, and saves; the others wait."""
-        if self.team.agree(not self.state.finite(), self.state.model.device):
+        if self.team.agree(int(not self.state.finite()), self.state.model.device):
             raise self.team.voice(InputError(f"the weights are not finite after step {self.state.step}; "
                                              f"{self._advice()}"))
         whole = self.state.whole()

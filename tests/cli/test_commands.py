@@ -9,9 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from undiffuse.cli import main
 from undiffuse.experiment import Experiment
+from undiffuse.sampling import sample
+from undiffuse.training import load, load_data
+from undiffuse.training.draw import frequent
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
                         net_args={"width": 16, "depth": 1})
@@ -50,6 +54,18 @@ def test_a_table_has_the_numbers_and_the_labels_asked_for(run: Path, tmp_path: P
     table = drawn(run, tmp_path / "x.csv", "--n", "5", "--label", "1,0")
     assert (table[:, 2] == [1, 0, 1, 0, 1]).all()
     assert (table[:, :2].astype(np.float32) == drawn(run, tmp_path / "x.npy", "--n", "5", "--label", "1,0")).all()
+
+
+def test_without_a_label_classes_are_as_frequent_as_in_the_data(run: Path, tmp_path: Path) -> None:
+    """p(x) = Σ p(c) p(x | c): the labels are drawn, by index, and the samples are the model's with these labels."""
+    labels = torch.tensor(frequent([5, 0, 3, 2], 1, 40, 6000))
+    shares = labels.bincount(minlength=4) / 6000
+    assert (shares - torch.tensor([0.5, 0.0, 0.3, 0.2])).abs().max() < 4 * 0.5 / 6000**0.5 and shares[1] == 0
+    assert frequent([5, 0, 3, 2], 1, 47, 3) == labels[7:10].tolist()
+    counts = json.loads((run / "model" / "config.json").read_text())["data"]["counts"]
+    assert counts == load_data(run)[0].y.bincount().tolist()
+    with_them = sample(load(run), 40, steps=3, label=torch.tensor(frequent(counts, 0, 0, 40))).x
+    assert np.array_equal(drawn(run, tmp_path / "any.npy", "--n", "40"), with_them.numpy())
 
 
 def test_a_finished_training_is_left_alone(run: Path, capsys) -> None:

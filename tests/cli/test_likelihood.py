@@ -11,8 +11,10 @@ import torch
 
 from undiffuse.cli import main
 from undiffuse.data import open_data
+from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
+from undiffuse.report.scores import _same_kind
 from undiffuse.training import load
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
@@ -53,3 +55,14 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flag
     assert main(["likelihood", str(run), data, *flags]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and sorted(run.iterdir()) == before
+
+
+def test_words_that_the_run_has_not_seen_are_named(run: Path, tmp_path: Path) -> None:
+    """A column of words is read as their numbers, which must not be taken for values."""
+    (tmp_path / "t.csv").write_text("x,y\n1,here\n2,there\n3,here\n4,there\n")
+    about = json.loads((run / "model" / "config.json").read_text())["data"]
+    with pytest.raises(InputError, match=r"column 'y' of t.csv holds 'there', .* expected numbers"):
+        _same_kind({**about, "kind": "table", "columns": ["x", "y"]}, open_data(str(tmp_path / "t.csv")))
+    with pytest.raises(InputError, match="expected one of 'here', 'then'; did you mean"):
+        _same_kind({**about, "kind": "table", "columns": ["x", "y"], "words": [[], ["here", "then"]]},
+                   open_data(str(tmp_path / "t.csv")))

@@ -30,7 +30,7 @@ from undiffuse.inverse import (
 from undiffuse.inverse.observe import observation
 from undiffuse.noise import normal
 from undiffuse.processes import VP
-from undiffuse.report.restore import operator, restore
+from undiffuse.report.restore import images, operator, restore
 from undiffuse.training import train
 
 SHAPE = (1, 6, 6)
@@ -111,6 +111,33 @@ def test_conditions_are_those_of_the_image_that_is_drawn_for() -> None:
     y, seen = torch.zeros(3, 1, 4, 4), box((1, 4, 4), 0, 0, 4, 4)  # nothing is seen: all is said by the class
     found = restore(law.denoiser(VP()), seen, y, 1.0, 2, steps=4, label=torch.tensor([1, 0, 1]))
     assert torch.equal(found.draws.mean((2, 3, 4)).sign(), torch.tensor([[1, 1], [-1, -1], [1, 1]]).to(found.draws))
+
+
+def test_particles_restore_several_images_each_from_what_was_seen_of_it() -> None:
+    """x and y independent N(0, 1) of which the upper half is seen without noise: the draws have these values there."""
+    law, y = Mixture([1.0], torch.zeros(1, 1, 2, 2), 1.0), torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
+    found = restore(law.denoiser(VP()), box((1, 2, 2), 1, 0, 1, 2), y, 0.01, 70, exact=True, steps=10)
+    assert (found.draws[:, :, 0, 0].mean(1) - y[:, 0, 0]).abs().max() < 0.05
+    assert found.draws.shape[:2] == (3, 70) and found.draws[:, :, 0, 1].std(1).mean() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("simulate, shape, words", [
+    (True, (1, 5, 5), r"\(1, 4, 4\)$"), (False, (3, 4, 4), r"\(1, 2, 2\)$"),
+    (False, (1, 4, 4), r".*damaged by simulate$"),
+])
+def test_images_of_another_size_are_refused(simulate: bool, shape: tuple[int, ...], words: str) -> None:
+    model = Mixture([1.0], torch.zeros(1, 1, 4, 4), 1.0).denoiser(VP())
+    with pytest.raises(InputError, match="got images of shape .*; expected " + words):
+        restore(model, Downsample(2), torch.zeros(2, *shape), simulate=simulate)
+
+
+def test_pictures_have_the_grey_levels_of_the_runs_data(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 255], [51, 102]], np.uint8)).save(tmp_path / "a.png")
+    assert torch.allclose(images(tmp_path / "a.png", 16), torch.tensor([[0.0, 15], [3, 6]])[None, None])
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "b.png")
+    assert torch.allclose(images(tmp_path, 16)[0], images(tmp_path / "a.png", 16)[0])
+    with pytest.raises(InputError, match=r"there is no file 'c\.png'"):
+        images(Path("c.png"))
 
 
 def test_simulated_damage_is_the_operators_with_that_noise() -> None:

@@ -13,12 +13,12 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
 
     Args:
         run: Folder of the run.
-        images: A picture, a .npy or IDX file, or a folder.
+        images: A picture, a .npy or IDX file, or a folder; .npy in the grey levels of the run's data.
         operator: What happened to them: inpaint, random, blur, motion, downsample, fourier or grey.
         mask: Picture that is white where an image is to be filled in (inpaint).
         amount: Share hidden, blur in pixels, factor of downsampling, share of frequencies.
         angle: Direction of a motion, in degrees.
-        noise: Standard deviation of the images' noise, in grey levels.
+        noise: Standard deviation of the images' noise, in grey levels of the run's data.
         draws: How many for each image.
         label: Class that they are of, if it is known: cat, or 0,3,5-7 for the images in turn.
         method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
@@ -36,7 +36,7 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     from undiffuse.report import restore as report
 
     about, model = training.open_run(run).config["data"], training.load(run, device=device)
-    damaged = report.images(images)
+    damaged = report.images(images, about["levels"])
     classes = labels_of(label, about["classes"]) if label is not None else []
     asked = {"label": torch.tensor(cycled(classes, 0, len(damaged)))} if classes else {}
     seen = report.operator(operator, model.shape, mask, amount, angle, seed)

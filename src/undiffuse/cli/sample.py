@@ -17,7 +17,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     Args:
         run: Folder of the run.
         n: How many.
-        label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: any.
+        label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: as frequent as in the data.
         condition: A condition, as age=40 or note="a red circle"; once for each. Those left out: any.
         guidance_scale: How far to lean towards label and conditions: 1 is these themselves, 0 any, 2 past them; or
             age=2 for one of them, once for each.
@@ -32,16 +32,18 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     import torch
 
     from undiffuse import data, guide, sampling, training
-    from undiffuse.training.draw import draw
+    from undiffuse.training.draw import draw, frequent
 
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, given = opened.config["data"], told(condition, [c.name for c in plain.conditions])
     model = guide.scaled(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
-    asked = labels_of(label, about["classes"]) if label is not None else None
+    asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
 
     def rows(first: int, count: int) -> Any:
-        marked: dict[str, Any] = {"label": torch.tensor(cycled(asked, first, count))} if asked else {}
+        free = not given and len(counts) > 0
+        labels = cycled(asked, first, count) if asked else frequent(counts, seed, first, count) if free else None
+        marked: dict[str, Any] = {} if labels is None else {"label": torch.tensor(labels)}
         return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **marked, **given).x
 
     marks = torch.tensor([m for first, count in wanted for m in cycled(asked, first, count)]) if asked else None

@@ -30,6 +30,8 @@ def decoding(path: Path, what: str) -> Iterator[None]:
             yield
     except (UndiffuseError, MemoryError):
         raise
+    except FileNotFoundError:
+        raise InputError(f"there is no file {shown(path)}") from None
     except Exception as error:
         reason = " ".join(ascii(str(error))[1:-1].split())[:160] or type(error).__name__
         raise InputError(f"{shown(path)} cannot be read as {what} ({reason}); "

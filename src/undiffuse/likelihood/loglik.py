@@ -47,6 +47,7 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
     chosen, z = gaussian_model(model), rows_of(gaussian_model(model), x)
     kind, settings = discrete.kind_of(chosen, dequantise, x), Settings(divergence, probes, rtol, atol, seed, truncation)
     _check(settings, draws, block, x, cond)
+    log_det = chosen.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros(len(x)).double()
     frame, parts = Frame(chosen, discrete.smallest(chosen, kind) if t_end is None else t_end), []
     for done, (first, _, keep, rows, here) in enumerate(blocks(len(z), first_index, block, z, cond)):
         assert rows is not None
@@ -55,7 +56,6 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
             progress(min(len(z), (done + 1) * block), len(z))
     found = Density(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _nothing()
     _check_finite(found, first_index)
-    log_det = chosen.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros_like(found.log_prob)
     return Likelihood(found.log_prob + log_det, *found[1:6], log_det, found.nfe, frame.dim, kind != "none")
 
 

@@ -28,6 +28,7 @@ from undiffuse.inverse import (
     observe,
     random_mask,
 )
+from undiffuse.inverse.observe import observation
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.sampling import sample
@@ -74,10 +75,12 @@ class Restored:
         return large.expand(-1, size[0], -1, -1)
 
 
-def images(source: Path) -> Tensor:
-    """Images (N, C, H, W) in grey levels: one picture, a .npy, an IDX file or a folder."""
+def images(source: Path, levels: int = 256) -> Tensor:
+    """Images (N, C, H, W) in grey levels 0 ... levels − 1: one picture, a .npy (taken as it is), an IDX file or a
+    folder.
+    """
     if source.suffix.lower() in _PICTURES:
-        return load_image(source)[0][None].float()
+        return load_image(source)[0][None].float() * ((levels - 1) / 255)
     if source.suffix.lower() == ".npy":
         with decoding(source, "an array"):
             array = torch.from_numpy(np.load(source, allow_pickle=False)).float()
@@ -87,7 +90,7 @@ def images(source: Path) -> Tensor:
     data = open_data(source)
     if data.kind != "image":
         raise InputError(f"got {source.name}, which holds no images; expected pictures, .npy or IDX files, or a folder")
-    return data.x.float()
+    return data.x.float() * ((levels - 1) / (data.levels - 1))
 
 
 def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount: float | None = None,
@@ -123,15 +126,20 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     """
     if draws < 1:
         raise InputError(f"got {draws} draws; expected at least 1")
+    observed = observe(model, seen, None, noise, method, exact=exact)
+    expected = model.shape if simulate else tuple(observation(model, seen, None, noise).zero.shape[1:])
+    if tuple(y.shape[1:]) != expected:
+        whole = "; whole ones are damaged by simulate" if tuple(y.shape[1:]) == model.shape else ""
+        raise InputError(f"got images of shape {tuple(y.shape[1:])}; expected {expected}{whole}")
     if simulate:
         clean = seen(y)
         y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
-    y = seen.seen(y)
-    observed = observe(model, seen, None, noise, method, exact=exact)
-    told: dict[str, Any] = {name: v.repeat_interleave(draws, 0) if isinstance(v, Tensor) else v
+    y, group = seen.seen(y), observed.own.group if observed.own else 1
+    each = -(-draws // group) * group  # samples of one run of particles are of one image
+    told: dict[str, Any] = {name: v.repeat_interleave(each, 0) if isinstance(v, Tensor) else v
                             for name, v in cond.items()}
-    out = sample(observed, len(y) * draws, steps=steps, seed=seed, y=y.repeat_interleave(draws, 0), **told).x
-    return Restored(y, out.reshape(len(y), draws, *out.shape[1:]), levels)
+    out = sample(observed, len(y) * each, steps=steps, seed=seed, y=y.repeat_interleave(each, 0), **told).x
+    return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], levels)
 
 
 def _hidden(path: Path, shape: tuple[int, ...]) -> Tensor:

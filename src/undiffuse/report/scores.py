@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.progress import Progress
 
 from undiffuse import training
 from undiffuse.data import Dataset, open_data, save_samples
+from undiffuse.data.checks import did_you_mean, shown
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.likelihood import Likelihood, log_likelihood
@@ -65,9 +67,14 @@ def _watched(model: Model, data: Dataset, seed: int, options: dict[str, Any]) ->
 
 
 def _same_kind(about: dict[str, Any], data: Dataset) -> None:
-    """InputError where the rows are of another kind than those of the run."""
+    """InputError where the rows are of another kind than those of the run, or hold words that those do not."""
     here = {"kind": data.kind, "levels": data.levels, "columns": list(data.columns)}
     differing = [f"{name} {here[name]!r} and not {about[name]!r}" for name in here
                  if here[name] != (list(about[name]) if name == "columns" else about[name])]
     if differing:
         raise InputError(f"got {data.name}, which has {', '.join(differing)} as the run's data; give rows of that kind")
+    for column, words, there in zip(data.columns, data.words, about.get("words") or repeat(()), strict=False):
+        if unknown := [word for word in words if word not in there]:
+            expected = f"one of {', '.join(map(shown, there[:8]))}" if there else "numbers"
+            raise InputError(f"column {shown(column)} of {data.name} holds {shown(unknown[-1])}, which the run's data "
+                             f"do not; expected {expected}{did_you_mean(unknown[-1], there)}")

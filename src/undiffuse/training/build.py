@@ -67,6 +67,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
         "dtype": experiment.dtype,
         **({"precision": chosen} if chosen != "fp32" else {}),
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
+                 "counts": torch.bincount(train.y, minlength=classes).tolist() if train.y is not None else [],
                  "columns": list(train.columns), "words": [list(w) for w in train.words],
                  "note": list(train.note), "rows": len(train),
                  "fingerprint": fingerprint},

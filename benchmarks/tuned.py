@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from undiffuse import training
 from undiffuse.data import Dataset
+from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, permutation
 from undiffuse.sampling import sample
@@ -77,15 +78,6 @@ def features(data: Dataset, updates: int = 600, batch: int = 128) -> Features:
         falling.step()
     body.requires_grad_(False)
     return lambda x: torch.cat([body(_unit(part)) for part in x.split(500)]).double()
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """‖μ_a − μ_b‖² + tr(C_a + C_b − 2 (C_a C_b)^{½}) of features (n, d)."""
-    Ca, Cb = torch.cov(a.mT), torch.cov(b.mT)
-    values, basis = torch.linalg.eigh(Ca)
-    root = (basis * values.clamp_min(0).sqrt()) @ basis.mT
-    cross = torch.linalg.eigvalsh(root @ Cb @ root).clamp_min(0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + Ca.trace() + Cb.trace() - 2 * cross)
 
 
 def _levels(x: Tensor) -> Tensor:

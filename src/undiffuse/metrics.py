@@ -60,6 +60,23 @@ def w2_exact(x: Tensor, y: Tensor) -> float:
     return math.sqrt(float(cost[linear_sum_assignment(cost)].mean()))
 
 
+def frechet(x: Tensor, y: Tensor) -> float:
+    """The Fréchet distance ‖μ_x − μ_y‖² + tr(C_x + C_y − 2 (C_x C_y)^{½}) of two sets of features (n, d) and (m, d).
+
+    Its value for two samples of one law falls like d²/n; compare it with its floor.
+
+    Reference: Dowson and Landau (1982); Heusel et al. (2017), arXiv:1706.08500, for features of a network.
+    """
+    x, y = _pair(x, y)
+    if min(len(x), len(y)) < 2:
+        raise InputError(f"got {len(x)} and {len(y)} samples; expected at least two of each")
+    Cx, Cy = torch.cov(x.mT), torch.cov(y.mT)
+    values, basis = torch.linalg.eigh(Cx)
+    root = (basis * values.clamp_min(0).sqrt()) @ basis.mT
+    cross = torch.linalg.eigvalsh(root @ Cy @ root).clamp_min(0).sqrt().sum()
+    return float((x.mean(0) - y.mean(0)).square().sum() + Cx.trace() + Cy.trace() - 2 * cross)
+
+
 def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
     """The squared maximum mean discrepancy E k(x,x') + E k(y,y') − 2 E k(x,y), k = exp(−‖x − y‖²/2b²).
 

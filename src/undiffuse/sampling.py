@@ -192,7 +192,7 @@ def _tuned(model: ReverseModel, method: str | Method, steps: int | None, grid: s
     steps = 20 if steps is None else steps
     if method == "tuned":
         return required(model, steps, ends, cond)
-    return tuned(model, steps, ends, cond) if method == "auto" and grid is None else None
+    return tuned(model, steps, ends, cond, method) if method in TABLES and grid is None else None
 
 
 def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:

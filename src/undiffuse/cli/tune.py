@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
-         device: str = "auto") -> None:
+         noise: bool = False, device: str = "auto") -> None:
     """Fit the sampler to a run's model, for so many evaluations each; `sample` then uses it at --steps of that number.
 
     Args:
@@ -14,6 +14,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         evaluations: Numbers of evaluations.
         trajectories: Exact paths to fit to, and as many to validate on.
         rounds: Rounds that move the nodes; 0 fits coefficients only, at a tenth of the cost.
+        noise: Fit a sampler with noise instead, nearest to the run's data, beside what the run has.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import sys
@@ -27,7 +28,11 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
             print(f"undiffuse: {line}", file=sys.stderr)
 
     wanted = [n for first, count in stretches(evaluations) for n in range(first, first + min(count, 101))]
-    tuned = tuning.tune(training.load(run, device=device), wanted, trajectories=trajectories, rounds=rounds, say=say)
-    print(*tuning.lines(tuned.tuning), sep="\n")
+    rows = training.load_data(run)[0].x[:5000] if noise else None
+    tuned = tuning.tune(training.load(run, device=device), wanted, trajectories=trajectories, rounds=rounds, noise=noise,
+                        data=rows, say=say)
+    print(*(tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     path = tuning.save(tuned, run / tuning.NAME)
+    if noise:
+        return print(f"{path}; `undiffuse sample` uses it at these --steps")
     print(f"{path} and {draw(tuned.tuning, run / 'tuning.png')}; `undiffuse sample` uses it at these --steps")

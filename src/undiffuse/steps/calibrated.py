@@ -66,18 +66,26 @@ class Tuning:
     """The calibrations of a model by the names of the conditions given and the number of evaluations.
 
     frame: the moments they were fitted with; t_end: where their paths end; rows: what was measured on held-out noises;
-    untuned: numbers of evaluations that were tried, and where the untuned sampler was not worse.
+    noisy, noisy_rows: the same for samplers with noise (`renoised.Noisy`).
     """
 
     frame: Moments
     t_end: float
     table: Mapping[str, Mapping[int, Calibration]]
     rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    noisy: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
+    noisy_rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
-    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]) -> Calibration | None:
-        """The calibration for so many evaluations under these conditions, from T to the end it was fitted for."""
-        usual = ends[0] is None and (ends[1] is None or abs(ends[1] - self.t_end) < 1e-9)
-        return self.table.get(",".join(sorted(cond)), {}).get(steps) if usual else None
+    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any], kind: str = "auto"
+             ) -> Any:
+        """The sampler for so many evaluations under these conditions, from T to the end it was fitted for.
+
+        kind sde: one with noise; auto: that where there is one, or else one without; tuned: the other way round.
+        """
+        if ends[0] is not None or (ends[1] is not None and abs(ends[1] - self.t_end) >= 1e-9):
+            return None
+        plain, noisy = (table.get(",".join(sorted(cond)), {}).get(steps) for table in (self.table, self.noisy))
+        return {"sde": noisy, "auto": noisy or plain, "tuned": plain or noisy}[kind]
 
 
 def plain_rows(kernel: Kernel, nodes: list[Node], like: Tensor) -> tuple[list[Row], list[Row]]:
@@ -92,20 +100,21 @@ def corrected(row: Row, held: Row, theta: list[float]) -> Row:
                row.spread)
 
 
-def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
+def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any], kind: str = "auto"
           ) -> tuple[str, Method] | None:
     """The name and the sampler fitted to this model for the request, if there is one."""
     tuning: Tuning | None = getattr(model, "tuning", None)
-    found = tuning.find(steps, ends, cond) if tuning is not None else None
+    found = tuning.find(steps, ends, cond, kind) if tuning is not None else None
     if tuning is None or found is None:
         return None
-    return f"tuned to this model for {steps} evaluations", found.method(tuning.frame)
+    noise = "" if isinstance(found, Calibration) else f", with noise {found.eta:g}"
+    return f"tuned to this model for {steps} evaluations{noise}", found.method(tuning.frame)
 
 
 def required(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
              ) -> tuple[str, Method]:
     """The same; raises InputError, saying what there is, where there is none."""
-    found = tuned(model, steps, ends, cond)
+    found = tuned(model, steps, ends, cond, "tuned")
     if found is None:
         tuning: Tuning | None = getattr(model, "tuning", None)
         there = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})

@@ -2,7 +2,9 @@
 
 from undiffuse.tuning.files import NAME, attach, digest, load, save
 from undiffuse.tuning.guided import Family, tune_family
-from undiffuse.tuning.table import lines
+from undiffuse.tuning.noisy import tune_noisy
+from undiffuse.tuning.table import lines, noisy_lines
 from undiffuse.tuning.tune import EVALUATIONS, tune
 
-__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "lines", "load", "save", "tune", "tune_family"]
+__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "lines", "load", "noisy_lines", "save", "tune", "tune_family",
+           "tune_noisy"]

@@ -20,9 +20,10 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal
 from undiffuse.steps.calibrated import VALUES, Calibration, Tuning
+from undiffuse.steps.renoised import Noisy
 
 NAME = "tuning.safetensors"
-FORMAT = 1
+FORMAT = 2
 _PROBES = (0.02, 0.3, 3.0)
 
 M = TypeVar("M", bound=Model)
@@ -37,9 +38,11 @@ def save(model: Model, path: Path | str) -> Path:
     frame = {f"frame/{k}": v.contiguous() for k, v in tuning.frame.tensors().items()} if own else {}
     tables = {f"table/{given}/{n}/{part}": getattr(c, part).contiguous()
               for given, table in tuning.table.items() for n, c in table.items() for part in ("times", "theta")}
-    tensors = {**frame, **tables, "probe": _probe(model)}
+    noisy = {f"noisy/{given}/{n}/{part}": value for given, table in tuning.noisy.items() for n, c in table.items()
+             for part, value in (("times", c.times), ("theta", c.theta), ("eta_framed", _pair(c)))}
+    tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
-             "frame": tuning.frame.config() if own else None, "sha256": _sum(tensors).hexdigest()}
+             "noisy_rows": tuning.noisy_rows, "frame": tuning.frame.config() if own else None, "sha256": _sum(tensors).hexdigest()}
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path
@@ -56,7 +59,7 @@ def load(model: M, path: Path | str) -> M:
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
         tuned.tuning = Tuning(_frame(model, about, tensors), float(about["t_end"]), _tables(tensors),
-                              tuple(about["rows"])) if fits else None
+                              tuple(about["rows"]), _noisy(tensors), tuple(about["noisy_rows"])) if fits else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
     if not fits:
@@ -129,13 +132,36 @@ def _frame(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> M
 
 def _tables(tensors: dict[str, Tensor]) -> dict[str, dict[int, Calibration]]:
     """The calibrations by condition and number of evaluations."""
-    found: dict[str, dict[int, Calibration]] = {}
-    for name in tensors:
-        if name.startswith("table/") and name.endswith("/times"):
-            _, given, n, _ = name.split("/")
-            times, theta = tensors[name], tensors[f"table/{given}/{n}/theta"]
-            leap = len(times) - 1 - len(theta)
-            if theta.shape != (int(n), 1 + VALUES) or leap not in (0, 1) or not bool((times.diff() < 0).all()):
-                raise ValueError(f"its entry for {n} evaluations has the wrong form")
-            found.setdefault(given, {})[int(n)] = Calibration(times, theta, bool(leap))
-    return {given: dict(sorted(table.items())) for given, table in found.items()}
+    return {given: {n: Calibration(parts["times"], parts["theta"], leap) for n, (parts, leap) in table.items()}
+            for given, table in _parts(tensors, "table").items()}
+
+
+def _noisy(tensors: dict[str, Tensor]) -> dict[str, dict[int, Noisy]]:
+    """The samplers with noise."""
+    return {given: {n: Noisy(parts["times"], parts["theta"], float(parts["eta_framed"][0]),
+                             bool(parts["eta_framed"][1]), leap) for n, (parts, leap) in table.items()}
+            for given, table in _parts(tensors, "noisy").items()}
+
+
+def _pair(noisy: Noisy) -> Tensor:
+    return torch.tensor([noisy.eta, noisy.framed], dtype=torch.float64)
+
+
+def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[dict[str, Tensor], bool]]]:
+    """The tensors of a kind by condition and number of evaluations, and whether the first step evaluates nothing."""
+    found: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for name in sorted(tensors):
+        if name.startswith(f"{kind}/"):
+            _, given, n, part = name.split("/")
+            found.setdefault(given, {}).setdefault(int(n), {})[part] = tensors[name]
+    return {given: {n: (parts, _leaps(n, parts)) for n, parts in sorted(table.items())}
+            for given, table in found.items()}
+
+
+def _leaps(n: int, parts: dict[str, Tensor]) -> bool:
+    """Whether there is a step more than evaluations; ValueError for anything else."""
+    times, theta = parts["times"], parts["theta"]
+    leap = len(times) - 1 - len(theta)
+    if theta.shape != (n, 1 + VALUES) or leap not in (0, 1) or not bool((times.diff() < 0).all()):
+        raise ValueError(f"its entry for {n} evaluations has the wrong form")
+    return bool(leap)

@@ -16,6 +16,7 @@ from undiffuse.model import Model, ReverseModel
 from undiffuse.steps import Method
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.nodes import loss, refit, search
+from undiffuse.tuning.noisy import tune_noisy
 from undiffuse.tuning.reference import Meter, Reference
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
@@ -29,7 +30,8 @@ M = TypeVar("M", bound=ReverseModel)
 
 
 def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None, trajectories: int = 32,
-         rounds: int = 4, like: Tuning | None = None, say: Callable[[str], None] = lambda line: None) -> M:
+         rounds: int = 4, like: Tuning | None = None, noise: bool = False, data: Tensor | None = None,
+         say: Callable[[str], None] = lambda line: None) -> M:
     """The same model with samplers fitted to it, which `ud.sample(tuned, steps=n)` takes for n in `evaluations`.
 
     Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
@@ -39,14 +41,19 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
     out, and what it cost. A model without moments gets those of 512 samples of its own.
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
-    coefficients are fitted; what it does not have is left out. say: hears of every stage. Raises InputError for fewer
-    than 2 evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
+    coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
+    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with. say:
+    hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a model
+    that has no denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
     _check(model, evaluations, trajectories, rounds)
     assert isinstance(model, Model)
     frame, end = model.moments or _moments(model, say), model.t_end() if t_end is None else t_end
+    if noise:
+        known = None if data is None else model.transform.forward(data).to(model.dtype)
+        return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=known, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
     for cond in _conditions(model, trajectories):

@@ -29,8 +29,8 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
 
     wanted = [n for first, count in stretches(evaluations) for n in range(first, first + min(count, 101))]
     rows = training.load_data(run)[0].x[:5000] if noise else None
-    tuned = tuning.tune(training.load(run, device=device), wanted, trajectories=trajectories, rounds=rounds, noise=noise,
-                        data=rows, say=say)
+    model = training.load(run, device=device)
+    tuned = tuning.tune(model, wanted, trajectories=trajectories, rounds=rounds, noise=noise, data=rows, say=say)
     print(*(tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     path = tuning.save(tuned, run / tuning.NAME)
     if noise:

@@ -6,5 +6,5 @@ from undiffuse.tuning.noisy import tune_noisy
 from undiffuse.tuning.table import lines, noisy_lines
 from undiffuse.tuning.tune import EVALUATIONS, tune
 
-__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "lines", "load", "noisy_lines", "save", "tune", "tune_family",
-           "tune_noisy"]
+__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "lines", "load", "noisy_lines", "save", "tune",
+           "tune_family", "tune_noisy"]

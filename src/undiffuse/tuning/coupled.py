@@ -48,7 +48,8 @@ def couple(meter: Meter, frame: Moments, nodes: Sequence[Node], leap: bool, eta:
     sde, kernel = meter.model.sde, Data(frame=frame)
     x = meter.model.prior_sample(n, SEED, first).double()
     x, inner = (_leapt(kernel, nodes, x), nodes[1:]) if leap else (x, nodes)
-    lows, chain, values, theta = lowered(sde, inner, eta), x, (), []
+    lows, chain, theta = lowered(sde, inner, eta), x, []
+    values: tuple[Tensor, ...] = ()
     for i, (held, low) in enumerate(zip(held_rows(kernel, inner, lows, x), lows, strict=True)):
         node, s = inner[i], inner[i + 1]
         chain, y = _flow(meter, chain, node, low, max(4, FLOW // len(lows))), kernel.enter(x, node)
@@ -77,6 +78,7 @@ def _leapt(kernel: Data, nodes: Sequence[Node], x: Tensor) -> Tensor:
 
 def _flow(meter: Meter, x: Tensor, node: Node, s: Node, steps: int) -> Tensor:
     """Where the probability flow leads from x (M, *shape)."""
-    moved: Tensor = meter.run(len(x), 0, method="unipc_4_noise", grid="log_snr", steps=steps, x_T=x.to(meter.model.dtype),
-                              t_start=float(node.t), t_end=float(s.t)).x.double()
+    out = meter.run(len(x), 0, method="unipc_4_noise", grid="log_snr", steps=steps, x_T=x.to(meter.model.dtype),
+                    t_start=float(node.t), t_end=float(s.t))
+    moved: Tensor = out.x.double()
     return moved

@@ -42,7 +42,8 @@ def save(model: Model, path: Path | str) -> Path:
              for part, value in (("times", c.times), ("theta", c.theta), ("eta_framed", _pair(c)))}
     tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
-             "noisy_rows": tuning.noisy_rows, "frame": tuning.frame.config() if own else None, "sha256": _sum(tensors).hexdigest()}
+             "noisy_rows": tuning.noisy_rows, "frame": tuning.frame.config() if own else None,
+             "sha256": _sum(tensors).hexdigest()}
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path

@@ -42,9 +42,9 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
     coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
-    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with. say:
-    hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a model
-    that has no denoiser.
+    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with.
+    say: hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a
+    model that has no denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
@@ -52,8 +52,8 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
     assert isinstance(model, Model)
     frame, end = model.moments or _moments(model, say), model.t_end() if t_end is None else t_end
     if noise:
-        known = None if data is None else model.transform.forward(data).to(model.dtype)
-        return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=known, say=say)
+        there = None if data is None else model.transform.forward(data).to(model.dtype)
+        return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
     for cond in _conditions(model, trajectories):

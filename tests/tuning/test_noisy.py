@@ -39,7 +39,9 @@ def plain(times: torch.Tensor, eta: float, framed: bool, leap: bool = False) -> 
 
 
 @pytest.fixture(autouse=True)
-def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def smaller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("slow"):
+        return
     monkeypatch.setattr(noisy, "_DRAWS", 512)
     monkeypatch.setattr(noisy, "_IMAGES", 128)
     monkeypatch.setattr(noisy, "_CHAINS", 64)
@@ -50,6 +52,11 @@ def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def tuned() -> Model:
     return tune(THREE.denoiser(VP()), [4], noise=True, trajectories=16)
+
+
+@cache
+def flow() -> Model:
+    return tune(THREE.denoiser(VP()), [4], rounds=0, trajectories=16)
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=lambda sde: sde.name)
@@ -116,11 +123,9 @@ def test_a_sample_is_the_same_bytes_in_any_batch() -> None:
 
 
 def test_a_name_says_which_is_taken() -> None:
-    both = tune(tuned(), [4], noise=True, trajectories=16)
-    both.tuning = tune(THREE.denoiser(VP()), [4], rounds=0).tuning
     only = tuned()
     assert ["with noise" in sample(only, 1, name, 4).method for name in ("auto", "sde", "tuned")] == [True] * 3
-    assert "tuned" not in sample(both, 1, "sde", 4).method and "tuned" not in sample(only, 1, "sde", 5).method
+    assert "tuned" not in sample(flow(), 1, "sde", 4).method and "tuned" not in sample(only, 1, "sde", 5).method
     assert not torch.equal(sample(only, 2, "sde", 4, label=1).x, sample(only, 2, "sde", 4).x)
 
 
@@ -134,9 +139,8 @@ def test_what_is_loaded_samples_the_same(tmp_path: Path) -> None:
 
 
 def test_the_other_kind_is_kept(tmp_path: Path) -> None:
-    flow = tune(THREE.denoiser(VP()), [4], rounds=0)
-    both = tune(flow, [4], noise=True, trajectories=16)
-    assert both.tuning.table == flow.tuning.table and set(both.tuning.noisy) == {"", "label"}
+    both = tune(flow(), [4], noise=True, trajectories=16)
+    assert both.tuning.table == flow().tuning.table and set(both.tuning.noisy) == {"", "label"}
     again = load(THREE.denoiser(VP()), save(both, tmp_path / NAME))
     found = ["with noise" in sample(again, 1, name, 4).method for name in ("auto", "sde", "tuned")]
     assert found == [True, True, False]

@@ -32,6 +32,7 @@ class Changes:
         size: Side in pixels that images are brought to.
         label: Column of a table that holds the class.
         condition: Columns (or keys of an .npz) that are conditions: age,sex, or with a kind: note:words.
+        label_dropout: Share of the rows in which the class, and each condition, is hidden in training.
         flip: Mirror images left to right, each with probability 1/2.
         shift: Move images by up to so many pixels.
         exact: The same bits on 1, 2, 4 and 8 processes.
@@ -55,6 +56,7 @@ class Changes:
     size: int | None = None
     label: str | None = None
     condition: str | None = None
+    label_dropout: float | None = None
     flip: bool | None = None
     shift: int | None = None
     exact: bool | None = None

@@ -12,7 +12,6 @@ import torch
 from undiffuse import nets, recipes
 from undiffuse.data import distance_to_curve, open_data, transforms
 from undiffuse.errors import InputError
-from undiffuse.experiment import Experiment
 from undiffuse.metrics import noise_floor, sliced_w2
 from undiffuse.noise import normal
 from undiffuse.processes import make_sde
@@ -73,18 +72,6 @@ def test_tables(tmp_path: Path, columns: int) -> None:
     trainable(source, label="kind")
     experiment = for_data(source, label="kind")[0]
     assert experiment.predict == "wiener" and experiment.net_args["width"] == 64
-
-
-def test_the_class_of_large_images_is_hidden_more_often(tmp_path: Path) -> None:
-    """Where a U-Net learns them, and only if there is a class; all else as an experiment has it."""
-    usual, path = Experiment("digits").label_dropout, tmp_path / "labelled.npz"
-    x = (normal(1, 0, 0, 0, 30, (20, 20)).sigmoid() * 255).to(torch.uint8).numpy()
-    np.savez(path, x=x, y=np.arange(30) % 3)
-    experiment, reasons = for_data(path)
-    assert experiment.label_dropout > 2 * usual and any("is hidden in 30%" in reason for reason in reasons)
-    for source in ("digits", images(tmp_path, 30, 20, 20)):
-        experiment, reasons = for_data(source)
-        assert experiment.label_dropout == usual and not any("hidden" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("shape", [(20, 16), (17, 33), (32, 32, 3), (9, 9)])

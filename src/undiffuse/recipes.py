@@ -25,7 +25,7 @@ _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
 _FEWEST = 500  # updates
 _SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
-_HIDDEN = 0.3  # share of the rows in which a condition is hidden, of large images or of several
+_HIDDEN = 0.3  # share of the rows in which each of several conditions is hidden
 _FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
@@ -246,15 +246,11 @@ def _most(case: _Case, batch: int) -> int:
 
 
 def _conditions(case: _Case) -> list[_Part]:
-    """How often conditions are hidden: several, and those of large images, more often than is usual.
-
-    A multilayer perceptron on 8x8 digits loses by it: read as the class asked for 96 % instead of 99 %.
-    """
-    count = len(case.train.conditions) + (case.train.y is not None)
-    if count < (1 if case.net == "unet" else 2):
+    """How often conditions are hidden, where there are several."""
+    several = len(case.train.conditions) + (case.train.y is not None)
+    if several < 2 or not case.train.conditions:
         return []
-    subject, rest = (f"Each of {count} conditions", "any of them") if count > 1 else ("What is given", "it")
-    why = f"{subject} is hidden in {_HIDDEN:.0%} of the rows, so that {rest} can be left out."
+    why = f"Each of {several} conditions is hidden in {_HIDDEN:.0%} of the rows, so that any of them can be left out."
     return [_Part({"label_dropout": _HIDDEN}, why)]
 
 

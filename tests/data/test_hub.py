@@ -16,7 +16,7 @@ from PIL import Image
 from training.small_runs import TINY, final, same
 
 from undiffuse.data import open_data, stored
-from undiffuse.data.hub import from_datasets
+from undiffuse.data.hub import from_datasets, is_name
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.noise import Purpose, words
@@ -155,6 +155,14 @@ def test_the_hub_is_asked_by_name_and_configuration(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hf, "load_dataset", lambda *args: asked.append(args) or hf.DatasetDict({"all": pictures()}))
     assert len(open_data("someone/cats")) == len(open_data("someone/cats:small", label="label")) == N
     assert asked == [("someone/cats", None), ("someone/cats", "small")]
+
+
+@pytest.mark.parametrize("text, named", [
+    ("someone/cats", True), ("some-one/cats.v1.5", True), ("a/b:c", True), ("cats", False), ("a/b/c", False),
+    ("./a/b", False), ("/a/b", False), ("photos/cats/", False), ("data/cells.h5ad", False), ("data/x.CSV", False),
+    ("~/cats", False), ("a/b:", False), ("a/ b", False), ("", False)])
+def test_what_can_be_a_name_on_the_hub_and_what_is_a_mistyped_path(text: str, named: bool) -> None:
+    assert is_name(text) is named
 
 
 @pytest.mark.parametrize("error, kind, words_", [

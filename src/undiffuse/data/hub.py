@@ -26,6 +26,8 @@ from undiffuse.data.tables import Cells, Row, filled, from_cells
 from undiffuse.errors import InputError, MachineError, UndiffuseError
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w][\w.-]*)?")
+_FILES = (".npy", ".npz", ".csv", ".tsv", ".h5ad", ".parquet", ".json", ".gz", ".zip", ".png", ".jpg", ".jpeg", ".webp",
+          ".bmp", ".txt")  # what a mistyped path ends in
 _LABELS = ("label", "labels")
 _IMAGES = ("image", "img")
 _BATCH = 1000
@@ -33,7 +35,7 @@ _BATCH = 1000
 
 def is_name(text: str) -> bool:
     """Whether a text can name a data set of the hub: OWNER/NAME or OWNER/NAME:CONFIGURATION."""
-    return _NAME.fullmatch(text) is not None and Path(text).suffix.lower() not in (".npy", ".npz", ".csv", ".tsv")
+    return _NAME.fullmatch(text) is not None and Path(text).suffix.lower() not in _FILES
 
 
 def is_here(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import repeat
@@ -105,10 +106,10 @@ class State:
             self.team.deal(None if full is None else nn.functional.pad(full[: self.size], pad), mine)
 
     def result(self) -> Denoiser:
-        """The model with the averaged weights, on every process."""
+        """The model with the averaged weights, on every process; the end of a training, whose gradient is spoilt."""
         if not self.team.shard:
             return self.average
-        model, full = deepcopy(self.model).requires_grad_(False), torch.empty_like(self.weights)
+        model, full = deepcopy(self.model).requires_grad_(False), self._slope[:-1]
         self.team.own(full).copy_(self.averaged)
         self.team.complete(full)
         own = dict(model.net.named_parameters())
@@ -149,7 +150,7 @@ class State:
     def finite(self) -> bool:
         """Whether every number of the state is finite."""
         vectors = (self.weights, self.averaged, self.traces, self.optimizer.m, self.optimizer.v)
-        return all(bool(torch.isfinite(vector).all()) for vector in vectors)
+        return all(math.isfinite(torch.linalg.vector_norm(vector, math.inf)) for vector in vectors)
 
 
 def schema(model: Denoiser) -> dict[str, Tensor]:

@@ -98,8 +98,9 @@ class Team:
     def complete(self, vector: Tensor) -> None:
         """Fills a vector whose own stretch is right with the stretches of the others."""
         if self.shard:
+            gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its newer and older name
             with self._touch():
-                dist.all_gather(list(vector.chunk(self.size)), self.own(vector).clone(), group=self.quick)
+                gather(vector, self.own(vector), group=self.quick)
 
     def collect(self, mine: Tensor) -> Tensor | None:
         """On the first process the vector of which this is the own stretch, on the CPU; None on the others."""
@@ -120,8 +121,9 @@ class Team:
         sent = torch.empty_like(mine[:-1])
         with self._touch():
             dist.all_to_all_single(sent, mine[:-1], group=self.quick)
-        losses = self._each(mine[-1:].clone())
-        return torch.cat([_added(sent.chunk(self.size)), _added(losses)])
+        total, loss = _added(sent.chunk(self.size)), _added(self._each(mine[-1:].clone()))
+        sent[len(total)] = loss[0]  # the numbers of the others are spent
+        return sent[: len(total) + 1]
 
     def _each(self, mine: Tensor) -> list[Tensor]:
         """What every process has."""
@@ -244,7 +246,9 @@ def _meet() -> None:
 
 
 def _added(parts: Sequence[Tensor]) -> Tensor:
-    return _tree(lambda k: parts[k], 0, len(parts))
+    """Their sum, in the order of `_tree`, in the memory of the first."""
+    middle = len(parts) // 2
+    return parts[0] if len(parts) == 1 else _added(parts[:middle]).add_(_added(parts[middle:]))
 
 
 def _tree(part: Callable[[int], Tensor], first: int, end: int) -> Tensor:

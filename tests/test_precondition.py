@@ -1,5 +1,5 @@
 """The Wiener parameterisation: exact on Gaussian data with a network that says 0, EDM's numbers for isotropic data, a
-target of unit variance in every direction otherwise; and the loss in its units."""
+target of unit variance in every direction otherwise, an input half-way to that; and the loss in its units."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def test_for_isotropic_data_it_is_edm(sde: VP) -> None:
     torch.testing.assert_close(nets[0].seen, nets[1].seen, rtol=1e-6, atol=1e-6)
 
 
-def test_input_and_target_have_unit_variance_in_every_direction() -> None:
-    """On Gaussian data F* = σ⁻¹ C^{−½} S^{½} (x_0 − D) has covariance I, as Cov(x_0|x) = σ² C S⁻¹; so has the input."""
+def test_the_target_has_unit_variance_in_every_direction_and_the_input_half_way() -> None:
+    """On Gaussian data F* = σ⁻¹ C^{−½} S^{½} (x_0 − D) has covariance I, as Cov(x_0|x) = σ² C S⁻¹; the input has
+    S^{½} d/tr S^{½}, for S^{−¼} S S^{−¼} = S^{½}: its trace is d."""
     sde, law, n = VP(), correlated_gaussian(3), 40_000
     frame = law.denoiser(sde).moments
     x0, eps, t = law.sample(n), normal(5, 0, 0, 0, n, (3,), torch.float64), f64(0.4)
@@ -66,10 +67,36 @@ def test_input_and_target_have_unit_variance_in_every_direction() -> None:
     seen, made = frame.precondition(alpha * x0 + sigma * eps, alpha, sigma)
     bias = made(torch.zeros_like(x0))
     spread = (frame.spectrum / (alpha**2 * frame.spectrum + sigma**2)).sqrt() * sigma
-    target = frame.back(frame.rotate(x0 - bias) / spread)
-    for z in (seen, target):
+    target = frame.rotate(x0 - bias) / spread
+    root = (alpha**2 * frame.spectrum + sigma**2).sqrt()
+    for z, variances in ((frame.rotate(seen), root / root.mean()), (target, torch.ones(3))):
         covariance = z.T @ z / n
-        assert float((covariance - torch.eye(3)).abs().max()) < 5 * (2 / n) ** 0.5
+        assert float((covariance - variances.diag()).abs().max()) < 5 * float(variances.max()) * (2 / n) ** 0.5
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_loudness_of_directions_that_are_not_stored_counts_as_often_as_they_are(rank: int | None) -> None:
+    """For x = U diag(S^{½}) U^T e over all d unit vectors e, ‖seen‖² adds up to tr S^{½} d/tr S^{½} = d."""
+    rows = normal(1, 0, 0, 0, 300, (5,), torch.float64) * f64(3.0, 2.0, 1.0, 1.0, 1.0)
+    frame = Moments.measure(rows, rank=rank)
+    alpha, sigma = f64(0.8)[0], f64(0.4)[0]
+    x = (alpha**2 * frame.spectrum + sigma**2).sqrt() * frame.rotate(torch.eye(5).double())
+    seen, _ = frame.precondition(frame.back(x) + alpha * frame.mean, alpha, sigma)
+    assert float(seen.square().sum()) == pytest.approx(5, rel=1e-12)
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=lambda sde: sde.name)
+def test_without_noise_and_variance_a_direction_is_known(sde: VP) -> None:
+    """At σ = 0 the denoiser is the identity on what the data can be, also where they have one value only."""
+    frame = Moments((3,), f64(1.0, -2.0, 0.5), f64(2.0, 1.0, 0.0), "pca", torch.eye(3).double())
+    x = f64(0.3, 4.0, 0.5)[None]
+    for moments in (frame, Moments((3,), frame.mean, f64(0.0, 0.0, 0.0), "pca", torch.eye(3).double())):
+        net = Told(torch.ones(1, 3).double())
+        model = denoiser(net, sde, moments)
+        at = x if moments is frame else moments.mean[None]
+        found = model.denoise(float(sde.alpha(f64(0.0)[0])) * at, f64(0.0)[0])
+        torch.testing.assert_close(found, at, rtol=1e-12, atol=1e-9)
+        assert net.seen.isfinite().all()
 
 
 def test_without_moments_it_says_so() -> None:

@@ -23,6 +23,7 @@ from undiffuse.errors import InputError
 
 _FULL = 1024
 _NARROW = 0.01  # of the data's deviation
+_TINY = 1e-20  # a variance that counts as none
 
 
 @dataclass(frozen=True)
@@ -118,18 +119,22 @@ class Moments:
     def precondition(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """What a network sees of x (B, *event), and the function that makes a denoiser of its output F.
 
-        It sees S^{−½} (x − α μ) with S = α² C + σ² I, and D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F: the Wiener
-        filter and a correction. Input and target have unit variance in every direction, whatever the covariance; for
-        C = σ_d² I and μ = 0 these are EDM's three numbers. alpha, sigma: () or (B,).
+        D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F with S = α² C + σ² I: the Wiener filter and a correction, whose
+        target has unit variance in every direction. The network sees S^{−¼} (x − α μ)/√(tr S^{½}/d), of unit variance
+        on the whole, half-way between one scale for all directions and one for each: whitened, the many directions
+        that say little would be as loud as the few that say much. For C = σ_d² I and μ = 0 all are EDM's numbers.
+        alpha, sigma: () or (B,).
 
         Reference: Karras et al. (2022), eqs. 114-144, with matrices for numbers. arXiv:2206.00364
         """
         alpha, sigma = (_sent(c.double().reshape(-1, 1), x) for c in (alpha, sigma))
         s2, centre = _sent(self.spectrum, x), self.rotated_mean(x)
-        total2 = alpha**2 * s2 + sigma**2
+        total2 = (alpha**2 * s2 + sigma**2).clamp_min(_TINY)
         y = self.rotate(x) - alpha.to(x) * centre
         gain, reach = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
-        return self.back(total2.rsqrt().to(x) * y), lambda F: self.back(centre + gain * y + reach * self.rotate(F))
+        root = total2.sqrt()
+        loudness = (root * self._mean(root)).rsqrt().to(x)
+        return self.back(loudness * y), lambda F: self.back(centre + gain * y + reach * self.rotate(F))
 
     def whitened(self, error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What an error of the denoiser (B, *event) is in the network's output: σ⁻¹ S^{½} C^{−½} (D − x_0), (B, k).
@@ -159,6 +164,12 @@ class Moments:
     def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Moments:
         """The inverse of `config()` and `tensors()`."""
         return cls(tuple(config["shape"]), kind=config["kind"], rest=config["rest"], **tensors)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """The mean over the d directions, (B, 1), of values for the coordinates that `rotate` returns, (B, k)."""
+        k, d = len(self.variances), math.prod(self.shape)
+        left = (d - k) * values[:, k:].mean(1, keepdim=True) if values.shape[1] > k else 0.0
+        return (values[:, :k].sum(1, keepdim=True) + left) / d
 
     @cached_property
     def _casts(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:

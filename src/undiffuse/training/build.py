@@ -17,12 +17,13 @@ from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments, measurable
-from undiffuse.model import Denoiser
+from undiffuse.model import WIENER, Denoiser
 from undiffuse.processes import make_sde
 from undiffuse.training.speed import precision
 from undiffuse.training.team import local_rank
 
 FORMAT = 1
+_HALFWAY = 2  # of models with predict="wiener", since their networks see what `Moments.precondition` shows them now
 _CHUNK = 4096
 _MEASURED = 10_000
 
@@ -55,7 +56,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
         c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
     given = {"given": [list(c.form) for c in known]} if known else {}
     return {
-        "format": FORMAT,
+        "format": _format(experiment.predict),
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes, **given},
         **({"conditions": [c.config() for c in known]} if known else {}),
         "moments": measurable(tuple(shape)) and len(train) > 1,
@@ -78,8 +79,9 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
 def rebuild(config: Mapping[str, Any]) -> Denoiser:
     """The denoiser that `describe` described, its weights not yet set; InputError for anything else."""
     try:
-        if config["format"] != FORMAT:
-            raise ValueError(f"its format is {config['format']}, this version reads {FORMAT}")
+        if config["format"] != _format(config["predict"]):
+            raise ValueError(f"with predict={config['predict']!r} its format is {config['format']}, and this version "
+                             f"reads {_format(config['predict'])}; train it again")
         net = nets.build(**config["net"]).to(_dtype(config["dtype"]))
         model = Denoiser(net, make_sde(**config["sde"]), config["predict"], shape=tuple(config["net"]["shape"]),
                          sigma_data=config["sigma_data"], transform=transforms.from_config(config["transform"]),
@@ -140,6 +142,10 @@ def versions() -> dict[str, str]:
     """The versions that decide the last bits of a result."""
     return {"undiffuse": __version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine()}
+
+
+def _format(predict: str) -> int:
+    return _HALFWAY if predict == WIENER else FORMAT
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -10,6 +10,7 @@ from torch.nn import functional as fn
 from undiffuse import nets
 from undiffuse.errors import InputError
 from undiffuse.nets import MLP, UNet, build, initialize
+from undiffuse.nets.unet import fold
 from undiffuse.noise import normal
 
 CASES = {
@@ -21,6 +22,9 @@ CASES = {
     "odd stem": ("unet", (2, 9, 11), 2, {"widths": [8, 16], "stem": 2, "blocks": 2, "attention": [0, 1]}),
     "large stem": ("unet", (3, 10, 6), 0, {"widths": [8], "stem": 4}),
     "one pixel": ("unet", (1, 1, 1), 0, {"widths": [8, 8]}),
+    "patches": ("dit", (1, 8, 8), 10, {"width": 16, "depth": 2, "heads": 2, "condition": 8}),
+    "odd patches": ("dit", (2, 7, 5), 0, {"patch": 3, "width": 8, "depth": 1, "heads": 1, "condition": 8}),
+    "one patch": ("dit", (1, 1, 1), 2, {"patch": 1, "width": 8, "depth": 1, "condition": 8}),
 }
 
 
@@ -91,9 +95,8 @@ def test_sizes_of_any_parity_are_treated_alike_in_height_and_width(shape: tuple[
 @pytest.mark.parametrize("stem", [1, 2, 4])
 def test_folding_loses_no_pixel(size: tuple[int, int], stem: int) -> None:
     """Unfolding and cropping what was padded and folded is the identity."""
-    net = UNet((2, *size), stem=stem, widths=[4])
     x = normal(0, 0, 0, 0, 3, (2, *size))
-    assert torch.equal(fn.pixel_shuffle(net._fold(x), stem)[..., : size[0], : size[1]], x)
+    assert torch.equal(fn.pixel_shuffle(fold(x, stem), stem)[..., : size[0], : size[1]], x)
 
 
 def test_filled_by_seed_and_name() -> None:
@@ -123,15 +126,18 @@ def test_layers_keep_the_variance(layer: nn.Module) -> None:
 
 def test_errors_say_what_to_do() -> None:
     """An unknown name, argument or shape is a sentence."""
-    with pytest.raises(InputError, match="expected one of mlp, unet"):
+    with pytest.raises(InputError, match="expected one of mlp, unet, dit"):
         build("transformer", (2,))
     with pytest.raises(InputError, match="depht"):
         build("mlp", (2,), depht=3)
     with pytest.raises(InputError, match="channels, height, width"):
         build("unet", (2,))
+    for wrong in ({"shape": (2,)}, {"shape": (1, 8, 8), "width": 10}, {"shape": (1, 8, 8), "width": 16, "heads": 3}):
+        with pytest.raises(InputError, match="a width divided by 4 and heads"):
+            build("dit", **wrong)
 
 
 def test_names_are_json() -> None:
     """Every network is built from JSON values; its class is in the table."""
-    assert set(nets.NETS) == {"mlp", "unet"}
+    assert set(nets.NETS) == {"mlp", "unet", "dit"}
     assert all(CASES[case][0] in nets.NETS for case in CASES)

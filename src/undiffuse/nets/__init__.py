@@ -15,14 +15,16 @@ import torch
 from torch import nn
 
 from undiffuse.errors import InputError
+from undiffuse.nets.dit import DiT
 from undiffuse.nets.embeddings import Condition, Film, GaussianFourier, Sinusoidal, zero
 from undiffuse.nets.mlp import MLP
 from undiffuse.nets.unet import UNet
 from undiffuse.noise import Purpose, normal
 
-__all__ = ["MLP", "NETS", "Condition", "Film", "GaussianFourier", "Sinusoidal", "UNet", "build", "initialize", "zero"]
+__all__ = ["MLP", "NETS", "Condition", "DiT", "Film", "GaussianFourier", "Sinusoidal", "UNet", "build", "initialize",
+           "zero"]
 
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
 """The networks by name."""
 
 

@@ -103,7 +103,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
         """F(x, c, label, given), shaped like x (B, channels, height, width)."""
         e = self.condition(c, label, given)
-        h = self.first(self._fold(x).contiguous(memory_format=channels_last))
+        h = self.first(fold(x, self.stem).contiguous(memory_format=channels_last))
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):
             h = stage(self.shrink[i - 1](h) if i else h, e)
@@ -114,9 +114,10 @@ class UNet(nn.Module):
         y = self.last(fn.silu(self.norm(h)))
         return fn.pixel_shuffle(y, self.stem)[..., : x.shape[-2], : x.shape[-1]].contiguous()
 
-    def _fold(self, x: Tensor) -> Tensor:
-        """x with the last row and column repeated up to a multiple of the stem, stem x stem pixels as channels."""
-        missing = [-x.shape[-1] % self.stem, -x.shape[-2] % self.stem]
-        if any(missing):
-            x = fn.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
-        return fn.pixel_unshuffle(x, self.stem)
+
+def fold(x: Tensor, size: int) -> Tensor:
+    """x with the last row and column repeated up to a multiple of `size`, size x size pixels as channels."""
+    missing = [-x.shape[-1] % size, -x.shape[-2] % size]
+    if any(missing):
+        x = fn.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+    return fn.pixel_unshuffle(x, size)

@@ -1,0 +1,96 @@
+"""The diffusion transformer: an image as patches that attend to one another, for images of any size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from undiffuse.errors import InputError
+from undiffuse.nets.embeddings import Condition, Form, zero
+from undiffuse.nets.unet import fold
+
+_SLOWEST = 10_000.0  # length of the slowest wave of the positions over 2π, in patches
+
+
+class Block(nn.Module):
+    """h + g₁ attention(h₁) and then h + g₂ W₂ GELU(W₁ h₂), where h_i = LayerNorm(h) (1 + a_i) + b_i.
+
+    a_i, b_i and the gates g_i are linear in the condition and 0 at the start, so that the block is silent at first.
+    """
+
+    def __init__(self, width: int, heads: int, condition: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.map = zero(nn.Linear(condition, 6 * width))
+        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """The block applied to h (B, patches, width) under the condition e (B, condition)."""
+        a1, b1, g1, a2, b2, g2 = self.map(e)[:, None].chunk(6, -1)
+        h = h + g1 * self._attention(torch.addcmul(b1, self.norm(h), 1 + a1))
+        inner = fn.gelu(self.inner(torch.addcmul(b2, self.norm(h), 1 + a2)), approximate="tanh")
+        out: Tensor = h + g2 * self.outer(inner)
+        return out
+
+    def _attention(self, h: Tensor) -> Tensor:
+        """W softmax(QKᵀ/√d) V among the patches."""
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed: Tensor = self.mix(fn.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return mixed
+
+
+class DiT(nn.Module):
+    """`depth` transformer blocks of one `width` on patches of `patch` x `patch` pixels, with fixed waves as positions.
+
+    `shape` (channels, height, width), any size: the last row and column are repeated up to whole patches. `width` is a
+    multiple of 4 and of `heads`. Raises InputError otherwise.
+
+    Reference: Peebles and Xie (2023), adaLN-zero. arXiv:2212.09748
+    """
+
+    places: Tensor
+
+    def __init__(self, shape: Sequence[int], classes: int = 0, patch: int = 2, width: int = 96, depth: int = 4,
+                 heads: int = 4, condition: int = 128, given: Sequence[Form] = ()) -> None:
+        super().__init__()
+        if len(shape) != 3 or patch < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
+            raise InputError(f"got shape {tuple(shape)}, patch {patch}, width {width}, heads {heads}; expected images "
+                             "of shape (channels, height, width), a patch of 1 or more and a width divided by 4 and "
+                             "heads")
+        self.patch, size = patch, shape[0] * patch**2
+        rows, columns = (-(-side // patch) for side in shape[1:])
+        self.condition = Condition(condition, classes, given=given)
+        self.first = nn.Linear(size, width)
+        self.register_buffer("places", places(rows, columns, width).float(), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads, condition) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.map = zero(nn.Linear(condition, 2 * width))
+        self.last = zero(nn.Linear(width, size))
+
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
+        """F(x, c, label, given), shaped like x (B, channels, height, width)."""
+        e, folded = self.condition(c, label, given), fold(x, self.patch)
+        h = self.first(folded.flatten(2).mT) + self.places
+        for block in self.blocks:
+            h = block(h, e)
+        a, b = self.map(e)[:, None].chunk(2, -1)
+        y = self.last(torch.addcmul(b, self.norm(h), 1 + a)).mT.reshape(folded.shape)
+        return fn.pixel_shuffle(y, self.patch)[..., : x.shape[-2], : x.shape[-1]].contiguous()
+
+
+def places(rows: int, columns: int, width: int) -> Tensor:
+    """Positions on a grid, (rows · columns, width) float64: cos and sin of i ω_k and of j ω_k, ω_k = 10000^{−4k/width}.
+
+    The scalar product of two depends on their displacement only.
+    """
+    k = torch.arange(width // 4, dtype=torch.float64)
+    omega = torch.exp(-math.log(_SLOWEST) * k / len(k))
+    i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = torch.cat([i.reshape(-1, 1) * omega, j.reshape(-1, 1) * omega], 1)
+    return torch.cat([angles.cos(), angles.sin()], 1)

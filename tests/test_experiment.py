@@ -25,10 +25,10 @@ CHANGES = {
     "weighting": "simple", "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1,
     "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,
-    "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "block": 12,
-    "device": "cuda:1", "dtype": "float64", "precision": "bf16", "compile": "auto",
+    "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "patience": 3,
+    "block": 12, "device": "cuda:1", "dtype": "float64", "precision": "bf16", "compile": "auto",
 }
-LATER = ("condition", "precision", "compile")
+LATER = ("condition", "patience", "precision", "compile")
 
 
 def test_every_field_is_documented_and_has_a_domain() -> None:
@@ -71,9 +71,9 @@ def test_later_changes_of_the_argument_do_not_reach_the_experiment() -> None:
     assert experiment.net_args == {"width": [8]}
 
 
-def test_an_experiment_without_conditions_is_what_it_was_before_there_were_any() -> None:
+def test_an_experiment_without_conditions_and_patience_is_what_it_was_before_there_were_any() -> None:
     values = Experiment(data="digits").to_dict()
-    assert "condition" not in values and Experiment.from_dict(values) == Experiment(data="digits")
+    assert values.keys().isdisjoint(LATER) and Experiment.from_dict(values) == Experiment(data="digits")
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name not in LATER])
@@ -99,7 +99,7 @@ REFUSED = {
     "warmup": [-1],
     "optimizer": ["sgd"], "betas": [(0.9,), (0.9, 1.0), 0.9, (0.9, 0.9, 0.9)], "weight_decay": [-0.1], "clip": [0],
     "ema": [0, 1, 1.5], "label_dropout": [-0.1, 1.1], "flip": [1, "yes"], "shift": [-1, 1.5], "exact": [0],
-    "seed": [-1, 1 << 64], "save_every": [0], "block": [0],
+    "seed": [-1, 1 << 64], "save_every": [0], "patience": [-1, True], "block": [0],
     "device": ["gpu", "cuda:"], "dtype": ["float16"], "precision": ["fp16"], "compile": [True],
 }
 

@@ -37,14 +37,14 @@ class Experiment:
     `net`, `net_args`  the network by name, and its arguments.
     `predict`       what the network's output stands for: edm, data, noise, score, v, velocity or wiener.
     `sigma_data`    standard deviation of the data in model units; None: measured on the training rows.
-    `weighting`     weight of the loss at each level: edm, simple, likelihood, min_snr or whitened.
+    `weighting`     weight of the loss at each level: edm, simple, likelihood, min_snr, whitened or learned.
     `levels`        law of the noise levels in training. For lognormal: log(σ̂) ~ N(level_mean, level_std²), where
                     σ̂ = sigma/alpha in units in which the data have standard deviation 0.5.
     `level_mean`, `level_std`  see `levels`.
     `steps`         number of updates.       `batch`  rows per update.
     `lr`            highest learning rate.   `warmup`  updates in which it rises linearly from 0.
     `schedule`      what it does afterwards: constant, linear (to 0) or cosine (to 0).
-    `optimizer`     adam or adamw, with `betas` and `weight_decay`.
+    `optimizer`     adam, adamw or muon (hidden matrices; adamw for the rest), with `betas` and `weight_decay`.
     `clip`          largest norm of the gradient; None: no clipping.
     `ema`           decay per update of the moving average of the weights, which is what is sampled.
     `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x); of several
@@ -54,6 +54,8 @@ class Experiment:
     `exact`         whether sums over a batch have the same bits on 1, 2, 4 and 8 processes.
     `seed`          the seed of everything random.
     `save_every`    updates between checkpoints.
+    `patience`      saves without a lower held-out path loss after which the training ends; the model is then that of
+                    the best save. 0: it makes all its updates, and the model is that of the last.
     `block`         rows per evaluation of the network outside training; fixed, so that results do not depend on
                     how many are asked for.
     `device`        auto, cpu, cuda, cuda:N or mps.   `dtype`  float32 or float64.
@@ -94,6 +96,7 @@ class Experiment:
     exact: bool = False
     seed: int = 0
     save_every: int = 500
+    patience: int = 0
     block: int = 64
     device: str = "auto"
     dtype: str = "float32"
@@ -256,7 +259,7 @@ _DOMAINS: dict[str, _Domain] = {
     "lr": _POSITIVE,
     "schedule": _choice("constant", "cosine", "linear"),
     "warmup": _whole(0),
-    "optimizer": _choice("adam", "adamw"),
+    "optimizer": _choice("adam", "adamw", "muon"),
     "betas": _Domain("two numbers, each at least 0 and below 1", _pair),
     "weight_decay": _real("a number of at least 0", lambda x: x >= 0),
     "clip": _or_none(_POSITIVE),
@@ -267,10 +270,11 @@ _DOMAINS: dict[str, _Domain] = {
     "exact": _YES_OR_NO,
     "seed": _Domain("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
     "save_every": _whole(1),
+    "patience": _whole(0),
     "block": _whole(1),
     "device": _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"),
     "dtype": _choice("float32", "float64"),
     "precision": _choice("auto", "fp32", "bf16"),
     "compile": _choice("auto", "on", "off"),
 }
-_LATER: dict[str, Any] = {"condition": (), "precision": "fp32", "compile": "off"}
+_LATER: dict[str, Any] = {"condition": (), "patience": 0, "precision": "fp32", "compile": "off"}

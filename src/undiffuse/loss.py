@@ -136,12 +136,14 @@ def _min_snr(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     return _snr(alpha, sigma, sigma_data).clamp_max(5)
 
 
+LEARNED = "learned"
 WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "simple": _snr, "likelihood": _snr, "edm": _edm, "min_snr": _min_snr,
+    "simple": _snr, "likelihood": _snr, "edm": _edm, "min_snr": _min_snr, LEARNED: _edm,
 }
 """The weight w(α, σ, σ_data) of ‖D − x_0‖²: simple is DDPM's ‖ε̂ − ε‖² (Ho et al., eq. 14), likelihood g²-weighted score
 matching (Song et al., 2021, arXiv:2101.09258), edm 1/c_out² (Karras et al., table 1), min_snr min(SNR, 5) (Hang et al.,
-2023, arXiv:2303.09556)."""
+2023, arXiv:2303.09556); learned is edm's, which a training divides by what it learns of its size
+(`training.uncertainty`)."""
 WHITENED = "whitened"
 """The weighting that is a matrix: 1/c_out² in every direction of the Wiener parameterisation, Σ_k (D − x_0)_k²/c_out,k²
 over the principal directions, whose network has a target of unit variance in each. It needs the data's moments."""

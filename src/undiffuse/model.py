@@ -254,8 +254,7 @@ class Denoiser(Model):
         """E[x_0 | x_t = x, label and conditions]."""
         given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        c_noise = (0.25 * torch.log(0.5 * sigma / (alpha * self.sigma_data))).clamp(-2.5, 2.5)
-        level, labels = onto(c_noise, x).expand(len(x)), self._labels(label, x)
+        level, labels = onto(self.level(t), x).expand(len(x)), self._labels(label, x)
         if self.predict == WIENER:
             seen, denoised = self._frame().precondition(x, alpha, sigma)
             return denoised(self._output(seen, level, labels, *given))
@@ -263,6 +262,11 @@ class Denoiser(Model):
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
         F = self._output(bcast(c_in, x) * x, level, labels, *given)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
+
+    def level(self, t: Time) -> Tensor:
+        """The noise level as the network is told it, ¼ log(½ σ̂/σ_data) within [−2.5, 2.5], shaped like t."""
+        t = as_time(t)
+        return (0.25 * torch.log(0.5 * self.sde.sigma(t) / (self.sde.alpha(t) * self.sigma_data))).clamp(-2.5, 2.5)
 
     def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """F, in the precision of x whatever that of the layers is."""

@@ -18,6 +18,7 @@ from undiffuse.data import Dataset, describe, open_data, transforms
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.gaussian import measurable
+from undiffuse.model import WIENER
 from undiffuse.training.build import deviation
 from undiffuse.training.pace import measure
 
@@ -26,6 +27,7 @@ _EPOCHS = 200  # readings of the data that a small network can stand before it l
 _FEWEST = 500  # updates
 _SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # share of the rows in which each of several conditions is hidden
+_BATCH = {"unet": 32, "dit": 64}
 _FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
@@ -46,6 +48,7 @@ class _Case:
     deviation: float
     reach: float
     net: str
+    predict: str = WIENER
 
     @property
     def table(self) -> bool:
@@ -54,6 +57,12 @@ class _Case:
     @property
     def image(self) -> bool:
         return self.train.kind == "image"
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the network corrects the best linear denoiser: an MLP; a U-Net's samples are the worse for it."""
+        suits = self.net == "mlp" and self.train.kind != "points" and measurable(self.train.shape)
+        return suits and self.predict == WIENER
 
 
 def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
@@ -68,7 +77,8 @@ def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
     _check_time(minutes, overrides)
     asked = Experiment(data=os.fspath(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
-    case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"))
+    case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
+                    overrides.get("predict", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case)]
     last = _conditions(case)
     so_far = asked.replace(**{**_fields(parts + last), **overrides})
@@ -95,7 +105,7 @@ def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     return for_data(path, **{"size": 28, **overrides})[0]
 
 
-def _examine(data: Dataset, held_out: int, net: str | None) -> _Case:
+def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Case:
     train = data.split(held_out)[0] if held_out else data
     transform = transforms.fit(train)
     few = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
@@ -103,7 +113,7 @@ def _examine(data: Dataset, held_out: int, net: str | None) -> _Case:
     if reach == 0:
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} rows that are all equal; hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    return _Case(train, held_out, deviation(train.x, transform), reach, net or default)
+    return _Case(train, held_out, deviation(train.x, transform), reach, net or default, predict)
 
 
 def _largest_distance(z: Tensor) -> float:
@@ -143,11 +153,20 @@ def _network(case: _Case) -> _Part:
         why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
                "pixels as one: the quickest learner for images of this size.")
         return _Part({"net": "unet", "net_args": args, "block": 64}, why)
+    if case.net == "dit" and case.image:
+        args = {"patch": max(2, -(-max(case.train.shape[-2:]) // 8)), "width": 96, "depth": 4, "heads": 4}
+        why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']}x{args['patch']} "
+               "pixels; within minutes on a CPU a U-Net or, for small images, an MLP learns more.")
+        return _Part({"net_args": args, "net": "dit", "block": 64}, why)
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
+    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}
     why = (f"A residual MLP of {args['depth']} x {args['width']}: the quickest learner for "
            f"{case.train.x[0].numel()} values a row; one thread serves it best.")
-    return _Part({"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}, why)
+    if case.corrects:
+        fields["predict"] = WIENER
+        why += " It corrects the best linear denoiser, and so has half of the way to go."
+    return _Part(fields, why)
 
 
 def _correction(case: _Case) -> _Part:
@@ -157,7 +176,7 @@ def _correction(case: _Case) -> _Part:
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
            "covariance are measured; one thread serves it best.")
     fields = {"net": "mlp", "net_args": args, "block": 256}
-    return _Part({**fields, "predict": "wiener"} if measurable(case.train.shape) else fields, why)
+    return _Part({**fields, "predict": WIENER} if case.corrects else fields, why)
 
 
 def _unet_args(case: _Case) -> dict[str, Any]:
@@ -178,10 +197,10 @@ def _levels(case: _Case) -> _Part:
 
 def _updates(case: _Case) -> _Part:
     """The optimiser."""
-    batch = min(len(case.train), 32 if case.net == "unet" else 128 if case.image or case.table else 256)
+    batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
     fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
-              "ema": 0.999 if case.net == "unet" else 0.99 if case.table else 0.998}
+              "ema": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
     return _Part(fields, f"AdamW on {batch} rows at a time, with a rate of {lr:g} that falls to 0 ({schedule}).")
 
 
@@ -233,11 +252,11 @@ def _save_every(steps: int) -> int:
 
 def _epochs(case: _Case) -> int:
     """Readings of the data after which a network begins to learn them by heart."""
-    return _EPOCHS // 2 if case.table else _EPOCHS
+    return _EPOCHS // 2 if case.table or case.corrects else _EPOCHS
 
 
 def _fewest(case: _Case) -> int:
-    return _FEWEST // 5 if case.table else _FEWEST
+    return _FEWEST // 5 if case.table else _FEWEST // 2 if case.corrects else _FEWEST
 
 
 def _most(case: _Case, batch: int) -> int:

@@ -133,6 +133,10 @@ def test_the_command_that_repeats_the_run_is_quoted_for_the_shell(pages: dict[st
     assert command == f"undiffuse train {points.folder}/experiment.json --out {points.folder}-again"
 
 
+def test_how_the_training_ended_stands_on_the_page(pages: dict[str, Path]) -> None:
+    assert "All 12 updates made." in pages["points"].read_text()
+
+
 @pytest.mark.parametrize("name", ["report.json", "report", "nowhere/report.html"])
 def test_a_place_where_no_page_can_be_is_refused_first(images: Tiny, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"ends in \.html"):

@@ -121,7 +121,7 @@ def loss_of(s: State, factor: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e38])
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_an_update_that_is_not_finite_changes_no_bit_nor_does_any_later_one(bad, clip, optimizer) -> None:
     s = state(clip=clip, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
@@ -173,3 +173,11 @@ def test_a_description_that_is_none_is_refused() -> None:
                   {**config, "net": {**config["net"], "name": "os.system"}}, {**config, "sde": {"name": "none"}}):
         with pytest.raises(InputError):
             rebuild(wrong)
+
+
+def test_a_wiener_model_of_the_time_when_its_input_was_whitened_is_refused_and_no_other() -> None:
+    old = describe(experiment(), points(), "")
+    assert old["format"] == 1
+    with pytest.raises(InputError, match=r"predict='wiener' its format is 1, .* train it again"):
+        rebuild({**old, "predict": "wiener"})
+    assert rebuild(describe(experiment(predict="wiener"), points(), "")).predict == "wiener"

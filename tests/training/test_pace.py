@@ -52,7 +52,7 @@ def test_minutes_become_updates_of_the_experiment(monkeypatch: pytest.MonkeyPatc
     every, _ = recipes.for_data("swiss_roll", minutes=1, save_every=10)
     assert (every.steps, every.save_every) == (84, 10)  # 42 s of updates and 9 saves
     most, why = recipes.for_data("digits", minutes=600)
-    assert most.steps == 200 * (1797 - most.held_out) // most.batch and "learn the rows by heart" in " ".join(why)
+    assert most.steps == 100 * (1797 - most.held_out) // most.batch and "learn the rows by heart" in " ".join(why)
 
 
 @pytest.mark.parametrize("asked, words", [

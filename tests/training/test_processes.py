@@ -78,9 +78,10 @@ def test_two_processes_train_as_one_does_to_rounding() -> None:
             assert all(line[key] == pytest.approx(expected[key], rel=1e-5) for key in line if key != "levels")
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_with_exact_sums_no_bit_depends_on_the_number_of_processes(size: int) -> None:
-    e = experiment(**EVERYTHING, exact=True, batch=19)
+@pytest.mark.parametrize(("size", "asked"), [(2, {}), (2, {"weighting": "learned", "optimizer": "muon"}),
+                                             pytest.param(4, {}, marks=pytest.mark.slow)])
+def test_with_exact_sums_no_bit_depends_on_the_number_of_processes(size: int, asked: dict[str, str]) -> None:
+    e = experiment(**{**EVERYTHING, **asked}, exact=True, batch=19)
     with quick_folder() as folder:
         run(e, folder / "1")
         assert together(size, lambda rank: run(e, folder / ("n" if rank == 0 else "elsewhere"))) == [0] * size

@@ -9,7 +9,7 @@ import pytest
 from tests.training.small_runs import experiment, final, measured, points, same
 from undiffuse import training
 
-ASKED = {"whitened": {"predict": "wiener", "weighting": "whitened"}}
+ASKED = {"whitened": {"predict": "wiener", "weighting": "whitened"}, "learned": {"weighting": "learned"}}
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -22,11 +22,12 @@ class Changes:
         steps: Number of updates.
         batch: Rows per update.
         lr: Highest learning rate.
-        net: Network: mlp or unet.
+        net: Network: mlp, unet or dit.
         sde: Process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.
         sde_args: Arguments of the process, as in --sde-args.sigma-max 80.
         predict: What the network predicts: edm, data, noise, score, v, velocity or wiener.
-        weighting: Weight of the loss: edm, simple, likelihood, min_snr or whitened.
+        weighting: Weight of the loss: edm, simple, likelihood, min_snr, whitened or learned.
+        optimizer: adam, adamw or muon.
         ema: Decay per update of the average of the weights.
         held_out: Rows kept away from training, to measure with.
         size: Side in pixels that images are brought to.
@@ -38,6 +39,7 @@ class Changes:
         exact: The same bits on 1, 2, 4 and 8 processes.
         seed: The seed of everything random.
         save_every: Updates between checkpoints.
+        patience: Saves without a lower held-out path loss after which to stop, and keep the best.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: Of the layers in training: fp32, bf16 or auto (bf16 for images on GPUs with units for it).
         compile: Whether the layers are compiled in training: on, off, or auto, where it pays.
@@ -51,6 +53,7 @@ class Changes:
     sde_args: dict[str, float] | None = None
     predict: str | None = None
     weighting: str | None = None
+    optimizer: str | None = None
     ema: float | None = None
     held_out: int | None = None
     size: int | None = None
@@ -62,6 +65,7 @@ class Changes:
     exact: bool | None = None
     seed: int | None = None
     save_every: int | None = None
+    patience: int | None = None
     device: str | None = None
     precision: str | None = None
     compile: str | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from undiffuse.cli.recipe import OptionalChanges, resolve
+from undiffuse.cli.recipe import OptionalChanges, is_run, resolve
+from undiffuse.experiment import Experiment
 
 
 def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative="")] = False,
@@ -19,8 +21,20 @@ def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative=
         as_json: Print the JSON that `undiffuse train FILE.json` takes.
     """
     experiment, reasons = resolve(what, changes)
+    reasons = [*reasons, *_outcome(what, experiment)]
     fields = experiment.to_dict()
     if as_json:
         print(json.dumps(fields, indent=2))
     else:
         print(*(f"{name:<14}{value}" for name, value in fields.items()), *reasons, sep="\n")
+
+
+def _outcome(what: str, experiment: Experiment) -> list[str]:
+    """How far a run came; nothing of what is none, or has not begun."""
+    if not is_run(what):
+        return []
+    from undiffuse.training.log import NAME, read_metrics
+    from undiffuse.training.patience import outcome
+
+    entries = read_metrics(Path(what) / NAME)
+    return [outcome(entries, experiment)] if entries else []

@@ -20,6 +20,7 @@ from undiffuse.report.judgement import asked, learning, new
 from undiffuse.report.samples import side_by_side, way
 from undiffuse.report.words import duration, percent, short, spread, verdict
 from undiffuse.training import open_run
+from undiffuse.training.patience import outcome
 
 
 def write_report(run: Path | str, out: Path | None = None, *, n: int | None = None, seed: int = 0,
@@ -102,7 +103,8 @@ def _repeat(seen: Evidence) -> str:
 def _outcome(seen: Evidence) -> dict[str, Any]:
     """What is known of the run beyond its experiment."""
     seconds = [e["seconds"] for e in seen.run.metrics() if "seconds" in e]
-    return {"parameters": f"{sum(p.numel() for p in seen.model.parameters()):,}",
+    return {"outcome": outcome(seen.run.metrics(), seen.run.experiment),
+            "parameters": f"{sum(p.numel() for p in seen.model.parameters()):,}",
             "training rows": f"{len(seen.train):,}",
             **({"time of training": duration(seconds[-1])} if seconds else {}), **seen.run.config.get("versions", {})}
 

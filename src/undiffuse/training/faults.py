@@ -25,7 +25,14 @@ def losses(feed: Feed, batch: Batch) -> Tensor:
 
 def slope(state: State, feed: Feed, first: int, end: int) -> Tensor:
     """What the slots `first` ... `end` − 1 of the next batch add to the slope of its mean loss."""
-    return state.slope(losses(feed, feed.batch(state.step, first, end)).sum() / feed.experiment.batch)
+    batch = feed.batch(state.step, first, end)
+    return _slope(state, losses(feed, batch), batch, feed.experiment.batch)
+
+
+def _slope(state: State, values: Tensor, batch: Batch, size: int) -> Tensor:
+    """That of the losses of rows, as they are minimised: with learned log-variances not as they are."""
+    goal = state.uncertainty.objective(values, batch.t) if state.uncertainty else values
+    return state.slope(goal.sum() / size, values.sum() / size)
 
 
 def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputError:
@@ -36,7 +43,7 @@ def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputErro
     step = int(state.made)
     batch = feed.batch(step)
     values = losses(feed, batch)
-    gradient = state.slope(values.mean())[:-1]
+    gradient = _slope(state, values, batch, len(values))[: len(state.weights)]
     found = _weights(state) or _rows(batch, values.detach().cpu(), numbers) or _gradients(state, gradient)
     return InputError(f"stopped before the update of step {step}: {found}; {advice}")
 

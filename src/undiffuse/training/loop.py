@@ -20,7 +20,7 @@ from torch import Tensor
 from undiffuse.data import Dataset, save_samples
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
-from undiffuse.loss import Levels
+from undiffuse.loss import LEARNED, Levels
 from undiffuse.model import Denoiser
 from undiffuse.sampling import sample
 from undiffuse.training import checkpoint
@@ -30,6 +30,7 @@ from undiffuse.training.feed import Feed
 from undiffuse.training.files import locked
 from undiffuse.training.log import Log
 from undiffuse.training.optim import learning_rate
+from undiffuse.training.patience import best, outcome, over
 from undiffuse.training.progress import Progress, say, watch
 from undiffuse.training.run import Run, begin, divide, machine, plan, source
 from undiffuse.training.signals import Signals
@@ -52,7 +53,8 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
-    True the state is saved and the model returned as it is. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
+    True the state is saved and the model returned as it is. With the experiment's patience it may end sooner, and the
+    model is that of the best save. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
     Under torchrun the processes train together, and the first one writes; one that is stuck for `patience` seconds is
     given up; with `shard` each keeps a part only of the averages and of the optimiser's state. `track` names trackers
     that hear of the metrics; of images so many samples as `preview` says are drawn at every save, into
@@ -65,6 +67,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     device, folder = pick_device(experiment.device), Path(out)
     with gathered(device, experiment.exact, patience, shard) as team, ExitStack() as opened:
         team.check(experiment.batch)
+        _check(experiment, held, shard)
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
         state = State(experiment, model, team)
@@ -79,12 +82,24 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
         training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
+        if experiment.patience and not ending:
+            training.go_back()
         result = state.result()
     if ending % _ASKED:
         if team.leads:
             say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
         raise SystemExit(128 + ending)
     return result
+
+
+def _check(experiment: Experiment, held: Dataset | None, shard: bool) -> None:
+    """InputError for what does not go together."""
+    if shard and (experiment.optimizer == "muon" or experiment.weighting == LEARNED):
+        raise InputError(f"got shard with optimizer={experiment.optimizer} and weighting={experiment.weighting}; muon "
+                         f"needs whole matrices and {LEARNED} has a state of its own, so leave shard out")
+    if experiment.patience and held is None:
+        raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
+                         "0, or patience=0")
 
 
 def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
@@ -135,8 +150,8 @@ class _Training:
 
     def update(self, stop: Callable[[int], int]) -> int:
         """All the updates that are left, unless a process is told to stop: by what number, or 0."""
-        state, wanted, ending = self.state, 0, 0
-        while state.step < self.steps and not ending:
+        state, wanted, ending, done = self.state, 0, 0, self.settle()
+        while state.step < self.steps and not ending and not done:
             state.update(self.team.total(self._slope, self.run.experiment.batch))
             wanted = wanted or stop(state.step)
             if self.team.size == 1 or self._due(self.look_every):
@@ -149,6 +164,7 @@ class _Training:
                 self.note()
             if save:
                 self.save()
+                done = self.settle()
         return ending
 
     def _slope(self, first: int, end: int) -> Tensor:
@@ -194,6 +210,35 @@ class _Training:
             if self.preview:
                 draw_preview(self.run, average, whole.step, self.preview)
         self.team.wait()
+
+    def settle(self) -> bool:
+        """With patience: keeps the state that has just been measured as the best, and tells whether to end."""
+        patience, done = self.run.experiment.patience, False
+        if not patience:
+            return False
+        whole = self.state.whole()
+        if self.log is not None and whole is not None:
+            entries = self.run.metrics()
+            found, done = best(entries), over(entries, patience)
+            if found is not None and found[0] == whole.step:
+                self.run.keep(whole)
+        return bool(self.team.agree(int(done), self.state.model.device))
+
+    def go_back(self) -> None:
+        """Brings all processes to the best state, and says why the training has ended."""
+        whole = self.state.whole()
+
+        def first() -> int:
+            assert whole is not None
+            found = self.run.checkpoint(whole.model, best=True)
+            if found is not None:
+                whole.restore(found.step, found.tensors)
+            say(outcome(self.run.metrics(), self.run.experiment))
+            return whole.step
+
+        step = self.team.share(first)
+        self.state.adopt(whole)
+        self.state.stand(int(step))
 
     def _advice(self) -> str:
         last = max(checkpoint.steps(self.run.folder), default=0)

@@ -82,7 +82,7 @@ def _restore(folder: Path, state: State, step: int) -> None:
     """Brings a state to the last intact checkpoint up to a step, if there is one."""
     for there in sorted((s for s in checkpoint.steps(folder) if s <= step), reverse=True):
         try:
-            found = checkpoint.load(checkpoint.path_of(folder, there), schema(state.model))
+            found = checkpoint.load(checkpoint.path_of(folder, there), schema(state.model, state.experiment.weighting))
         except InputError as error:
             say(f"{error}; trying the one before")
             continue
@@ -102,8 +102,9 @@ def _look(state: State, feed: Feed, numbers: Tensor, team: Team, agree: tuple[in
         each = losses(feed, batch).cpu()
     whole = team.total(lambda a, b: slope(state, feed, a, b), state.experiment.batch).clone()
     like = list(state.parameters.values())
-    gradient = dict(zip(state.parameters, parts(whole[:-1].clone(), like), strict=True))
-    before, loss, norm = _digest(state), float(whole[-1]), float(team.norm(whole[:-1]))
+    slopes = whole[: len(state.weights)]
+    gradient = dict(zip(state.parameters, parts(slopes.clone(), like), strict=True))
+    before, loss, norm = _digest(state), float(whole[-1]), float(team.norm(slopes))
     state.update(whole)
     return Replay(step, batch, numbers[batch.rows], each, loss, gradient, norm, learning_rate(state.experiment, step),
                   before, _digest(state), agree)

@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, what was measured, and the model.
 
     experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
+    best/checkpoint-STEP.safetensors (with patience: the one of the least held-out path loss, which is sampled)
     averages/checkpoint-STEP.safetensors (power averages of the weights, at every save)  ema.json (which one is sampled)
 """
 
@@ -35,7 +36,8 @@ from undiffuse.training.speed import is_compiled
 from undiffuse.training.state import State, schema, traces
 
 FREE = ("save_every", "device", "compile")
-"""The fields of an experiment that may change when a run is continued: they do not change the outcome."""
+"""The fields of an experiment that may change when a run is continued: they do not change the outcome. With patience
+`save_every` does."""
 
 _EXPERIMENT, _CONFIG, _CHOSEN = "experiment.json", Path("model") / "config.json", "ema.json"
 
@@ -55,9 +57,13 @@ class Run:
         """
         return read_metrics(self.folder / METRICS)
 
-    def checkpoint(self, model: Denoiser) -> checkpoint.Checkpoint | None:
-        """The newest intact checkpoint, if there is one; InputError if it belongs to another model or experiment."""
-        found = checkpoint.newest(self.folder, schema(model), say)
+    def checkpoint(self, model: Denoiser, best: bool = False) -> checkpoint.Checkpoint | None:
+        """The newest intact checkpoint, if there is one; InputError if it belongs to another model or experiment.
+
+        best: that of the least held-out path loss, where the run has patience and a measurement was made.
+        """
+        folder = self.best if best and self.patient else self.folder
+        found = checkpoint.newest(folder, schema(model, self.experiment.weighting), say)
         expected = self._identity()
         if found is not None:
             differing = [key for key, value in expected.items() if found.state.get(key) != value]
@@ -75,6 +81,21 @@ class Run:
             checkpoint.save(self.averages, state.step, {"traces": state.powers().half()}, self._identity(), keep=None)
         checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about, **on})
 
+    def keep(self, state: State) -> None:
+        """Makes a state the best one."""
+        self.best.mkdir(exist_ok=True)
+        checkpoint.save(self.best, state.step, state.tensors(), self._identity(), keep=1)
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best state."""
+        return self.folder / "best"
+
+    @property
+    def patient(self) -> bool:
+        """Whether the model is that of the best state, and not of the last."""
+        return self.experiment.patience > 0 and bool(checkpoint.steps(self.best))
+
     @property
     def averages(self) -> Path:
         """The folder of the power averages."""
@@ -87,6 +108,7 @@ class Run:
         """
         fresh, own = rebuild(self.config), dict(model.net.named_parameters())
         form, steps = {"traces": traces(fresh).half()}, checkpoint.steps(self.averages)
+        steps = [step for step in steps if step <= max(checkpoint.steps(self.best))] if self.patient else steps
         if not steps:
             raise InputError(f"{self.folder} has no averages yet; let the training reach its first checkpoint")
         stored = [(step, checkpoint.load(checkpoint.path_of(self.averages, step), form).tensors["traces"])
@@ -109,7 +131,8 @@ class Run:
             write_json(self.folder / _CHOSEN, {"length": length})
 
     def _identity(self) -> dict[str, str]:
-        return {"experiment": self.experiment.replace(save_every=1, device="cpu", compile="off").digest(),
+        every = self.experiment.save_every if self.experiment.patience else 1
+        return {"experiment": self.experiment.replace(save_every=every, device="cpu", compile="off").digest(),
                 "model": hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()}
 
 
@@ -124,7 +147,8 @@ def open_run(folder: Path | str) -> Run:
 def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
     """The model of a run: which = "ema", the average of the weights that was chosen, or "net", the weights themselves.
 
-    The average is the running one (always with which = "running"), unless `undiffuse ema` chose a power average.
+    The average is the running one (always with which = "running"), unless `undiffuse ema` chose a power average. With
+    patience all are those of the best save.
     Needs neither the data nor the network; a damaged checkpoint is passed over with a line that says so. A tuning that
     lies in the folder and was made for these weights comes with it.
     Raises InputError if there is no intact one, MachineError if the device is missing.
@@ -133,7 +157,7 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
         raise InputError(f"got which={which!r}; expected ema, running or net")
     opened = open_run(run)
     model = rebuild(opened.config)
-    found = opened.checkpoint(model)
+    found = opened.checkpoint(model, best=True)
     if found is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
     model.net.load_state_dict(_part(found.tensors, "net" if which == "net" else "ema"))
@@ -243,7 +267,8 @@ def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:
 def _same_experiment(folder: Path, experiment: Experiment) -> None:
     there = read_experiment(folder)
     differing = [f"{name} is {getattr(there, name)!r} there and {getattr(experiment, name)!r} here"
-                 for name in experiment.differences(there) if name not in FREE]
+                 for name in experiment.differences(there)
+                 if name not in FREE or (name == "save_every" and experiment.patience)]
     if differing:
         raise InputError(f"{folder} holds another run: {', '.join(differing)}; choose another folder")
 

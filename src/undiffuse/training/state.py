@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from undiffuse.experiment import Experiment
+from undiffuse.loss import LEARNED
 from undiffuse.model import Denoiser
 from undiffuse.training.ema import EXPONENTS, average_, decay, shares
+from undiffuse.training.muon import Muon
 from undiffuse.training.optim import Adam, flatten, learning_rate, parts, trained
 from undiffuse.training.team import ALONE, Team
+from undiffuse.training.uncertainty import Uncertainty, blank
 
 
 class State:
@@ -34,12 +37,15 @@ class State:
         self.mine = team.own(self.weights)
         self.average, self.averaged = self._average()
         self.traces = self.mine.repeat(len(EXPONENTS), 1)
-        self.optimizer = Adam(self.mine, experiment.betas, experiment.weight_decay, experiment.optimizer == "adamw")
+        self.optimizer = _optimizer(experiment, self.mine, model.net)
+        self.uncertainty = (Uncertainty(model, self.weights[:0], experiment.betas)
+                            if experiment.weighting == LEARNED else None)
         self.step = 0
         self.made = torch.zeros((), dtype=torch.int64, device=model.device)
         self.live = torch.ones((), dtype=self.weights.dtype, device=model.device)
         self.meter = torch.zeros(3, dtype=self.weights.dtype, device=model.device)
-        self._slope = torch.zeros(len(self.weights) + 1, dtype=self.weights.dtype, device=model.device)
+        size = len(self.weights) + (len(self.uncertainty.weights) if self.uncertainty else 0) + 1
+        self._slope = torch.zeros(size, dtype=self.weights.dtype, device=model.device)
 
     @torch.no_grad()
     def update(self, slope: Tensor) -> None:
@@ -47,12 +53,16 @@ class State:
 
         The meter adds 1, the loss and the gradient's norm.
         """
-        gradient, loss = slope[:-1], slope[-1].clone()
+        count = len(self.mine)
+        gradient, beside, loss = slope[:count], slope[count:-1], slope[-1].clone()
         norm = self.team.norm(gradient)
         self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
         limit = torch.inf if self.experiment.clip is None else self.experiment.clip
         gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
-        self.optimizer.update(gradient, learning_rate(self.experiment, self.step), self.step, self.live)
+        rate = learning_rate(self.experiment, self.step)
+        self.optimizer.update(gradient, rate, self.step, self.live)
+        if self.uncertainty:
+            self.uncertainty.optimizer.update(beside.mul_(self.live).nan_to_num_(0.0), rate, self.step, self.live)
         average_(self.averaged, self.mine, (1 - decay(self.experiment.ema, self.step)) * self.live)
         average_(self.traces, self.mine, shares(self.step, self.weights) * self.live)
         self.team.complete(self.weights)
@@ -60,19 +70,23 @@ class State:
         self.made += self.live.long()
         self.step += 1
 
-    def slope(self, loss: Tensor) -> Tensor:
-        """The gradient of a loss and behind it the loss, as one vector, which the next call overwrites."""
-        pieces = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
-        torch.cat([g.reshape(-1) for g in pieces], out=self._slope[: self.size])
+    def slope(self, loss: Tensor, shown: Tensor | None = None) -> Tensor:
+        """The gradient of a loss, weights first, and behind it the loss that is shown; the next call overwrites it."""
+        leaves = [*self.parameters.values(), *([self.uncertainty.weights] if self.uncertainty else [])]
+        pieces = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        count = len(self.parameters)
+        torch.cat([g.reshape(-1) for g in pieces[:count]], out=self._slope[: self.size])
         self._slope[self.size : -1] = 0
-        self._slope[-1] = loss.detach()
+        for beside in pieces[count:]:
+            self._slope[len(self.weights) : -1] = beside
+        self._slope[-1] = (loss if shown is None else shown).detach()
         return self._slope
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
         like = list(self.parameters.values())
         m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
-        return _named(self.model, self.average.net, m, v, self.powers(), self.meter)
+        return {**_named(self.model, self.average.net, m, v, self.powers(), self.meter), **self._beside()}
 
     def powers(self) -> Tensor:
         """The power averages of the weights, (2, P)."""
@@ -150,13 +164,24 @@ class State:
     def finite(self) -> bool:
         """Whether every number of the state is finite."""
         vectors = (self.weights, self.averaged, self.traces, self.optimizer.m, self.optimizer.v)
-        return all(math.isfinite(torch.linalg.vector_norm(vector, math.inf)) for vector in vectors)
+        return all(math.isfinite(torch.linalg.vector_norm(vector, math.inf))
+                   for vector in (*vectors, *self._beside().values()))
+
+    def _beside(self) -> dict[str, Tensor]:
+        return self.uncertainty.tensors() if self.uncertainty else {}
 
 
-def schema(model: Denoiser) -> dict[str, Tensor]:
+def _optimizer(e: Experiment, weights: Tensor, net: nn.Module) -> Adam:
+    if e.optimizer == "muon":
+        return Muon(weights, e.betas, e.weight_decay, net)
+    return Adam(weights, e.betas, e.weight_decay, e.optimizer == "adamw")
+
+
+def schema(model: Denoiser, weighting: str = "edm") -> dict[str, Tensor]:
     """Tensors of the names, shapes and types that the checkpoints of a model have."""
     like = list(trained(model.net).values())
-    return _named(model, model.net, like, like, traces(model), like[0].new_zeros(3))
+    beside = blank(like[0]) if weighting == LEARNED else {}
+    return {**_named(model, model.net, like, like, traces(model), like[0].new_zeros(3)), **beside}
 
 
 def traces(model: Denoiser) -> Tensor:

@@ -127,7 +127,7 @@ def weightings(seeds: str = "3", steps: str = "2000") -> Iterator[str]:
 
 def _held_out_bits(fields: dict[str, str], seed: int, steps: int) -> Tensor:
     """Bits/dim of the held-out rows, the same for every loss and seed, after one training."""
-    experiment = digits_recipe(sde="vp", steps=steps, label_dropout=1.0, seed=seed, **fields)
+    experiment = digits_recipe(sde="vp", predict="edm", steps=steps, label_dropout=1.0, seed=seed, **fields)
     with tempfile.TemporaryDirectory() as folder:
         model = train(experiment, Path(folder) / "run", progress=False)
         held = load_data(Path(folder) / "run")[1]

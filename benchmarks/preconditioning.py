@@ -1,4 +1,4 @@
-"""Path-KL of a small network after equal numbers of updates, on two mixtures whose denoiser is known.
+"""Path-KL of a small network after equal numbers of updates, on mixtures whose denoiser is known.
 
     path-KL = ∫ e^{2λ} E‖D_θ − D‖² dλ, in nats: by how much the likelihood bound is worse than with the exact denoiser
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from undiffuse import nets
-from undiffuse.bench.laws import clusters
+from undiffuse.bench.laws import clusters, digits
 from undiffuse.data import Dataset
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
@@ -36,19 +36,26 @@ ROWS, LEVELS, DRAWS = 200_000, 48, 256
 SDE = EDM()
 
 
-def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *dims: str) -> Iterator[str]:
-    """steps: updates. seeds: runs of each kind. lr: highest rate. dims: of the mixtures, 16 and 32 by default."""
-    for dim in dims or ("16", "32"):
-        law = clusters(dim=int(dim))
+def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *words: str) -> Iterator[str]:
+    """steps: updates. seeds: runs of each kind. lr: highest rate.
+
+    words: laws, where a number is the dimension of ten clusters turned at random and "digits" is a mixture fitted to
+    the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon or weighting=learned.
+    """
+    fields = dict(word.split("=", 1) for word in words if "=" in word)
+    variants = list(VARIANTS.items())[: 2 if "weighting" in fields else 3]
+    for name_of_law in [word for word in words if "=" not in word] or ["16", "32", "digits"]:
+        law = digits() if name_of_law == "digits" else clusters(dim=int(name_of_law))
         rows = law.sample(ROWS, 1)
-        found = {name: [] for name in VARIANTS}
+        found = {name: [] for name, _ in variants}
         for seed in range(int(seeds)):
-            for name, (predict, weighting) in VARIANTS.items():
-                e = replace(RECIPE, predict=predict, weighting=weighting, steps=int(steps), lr=float(lr), seed=seed)
+            for name, (predict, weighting) in variants:
+                e = replace(RECIPE, predict=predict, steps=int(steps), lr=float(lr), seed=seed,
+                            **{"weighting": weighting, **fields})
                 found[name].append(path_kl(law, learned(rows, e)))
         for name, values in found.items():
             kl, share = torch.tensor(values), torch.tensor(values) / torch.tensor(found["EDM"])
-            yield f"{dim:>3}-D  {name:18}path-KL {_mean(kl)}   of EDM's {_mean(share)}"
+            yield f"{name_of_law:>6}  {name:18}path-KL {_mean(kl)}   of EDM's {_mean(share)}"
 
 
 def learned(rows: Tensor, e: Experiment) -> Denoiser:

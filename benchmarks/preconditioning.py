@@ -40,9 +40,9 @@ def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *words: str) -
     """steps: updates. seeds: runs of each kind. lr: highest rate.
 
     words: laws, where a number is the dimension of ten clusters turned at random and "digits" is a mixture fitted to
-    the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon or weighting=learned.
+    the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon, weighting=learned or level_std=1.2.
     """
-    fields = dict(word.split("=", 1) for word in words if "=" in word)
+    fields = {name: _value(text) for name, text in (word.split("=", 1) for word in words if "=" in word)}
     variants = list(VARIANTS.items())[: 2 if "weighting" in fields else 3]
     for name_of_law in [word for word in words if "=" not in word] or ["16", "32", "digits"]:
         law = digits() if name_of_law == "digits" else clusters(dim=int(name_of_law))
@@ -82,6 +82,10 @@ def path_kl(law: Mixture, model: Denoiser) -> float:
         gap = model.denoise(x.float(), t).double() - exact.denoise(x, t)
         total += float(torch.exp(2 * SDE.log_snr(t)) * gap.square().sum(1).mean() / levels.density(SDE, t))
     return total / LEVELS
+
+
+def _value(text: str) -> float | str:
+    return float(text) if text.replace(".", "", 1).lstrip("-").isdigit() else text
 
 
 def _mean(values: Tensor) -> str:

@@ -40,7 +40,7 @@ def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *words: str) -
     """steps: updates. seeds: runs of each kind. lr: highest rate.
 
     words: laws, where a number is the dimension of ten clusters turned at random and "digits" is a mixture fitted to
-    the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon, weighting=learned or level_std=1.2.
+    the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon or level_std=1.2.
     """
     fields = {name: _value(text) for name, text in (word.split("=", 1) for word in words if "=" in word)}
     variants = list(VARIANTS.items())[: 2 if "weighting" in fields else 3]

@@ -60,7 +60,7 @@ class _Case:
 
     @property
     def corrects(self) -> bool:
-        """Whether the network corrects the best linear denoiser: an MLP; a U-Net's samples are the worse for it."""
+        """Whether the network corrects the best linear denoiser: an MLP; a U-Net's samples are no better for it."""
         suits = self.net == "mlp" and self.train.kind != "points" and measurable(self.train.shape)
         return suits and self.predict == WIENER
 

@@ -165,7 +165,7 @@ def _network(case: _Case) -> _Part:
            f"{case.train.x[0].numel()} values a row; one thread serves it best.")
     if case.corrects:
         fields["predict"] = WIENER
-        why += " It corrects the best linear denoiser, and so has half of the way to go."
+        why += " It corrects the best linear denoiser, and so learns in half of the time."
     return _Part(fields, why)
 
 

@@ -59,6 +59,16 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
 
 def features(data: Dataset, updates: int = 600, batch: int = 128) -> Features:
     """The last hidden layer (128 numbers) of a small classifier trained on grey or coloured images."""
+    return features_of(classifier(data, updates, batch)[0])
+
+
+def features_of(body: nn.Module) -> Features:
+    """What the body of a classifier makes of images in data units."""
+    return lambda x: torch.cat([body(_unit(part)) for part in x.split(500)]).double()
+
+
+def classifier(data: Dataset, updates: int = 600, batch: int = 128) -> tuple[nn.Module, nn.Module]:
+    """A small convolutional network trained on images with labels: what makes its 128 features, and what reads them."""
     if data.y is None:
         raise SystemExit("benchmarks tuned: the features need data with labels")
     channels, side = data.x.shape[1], data.x.shape[-1] // 4
@@ -66,7 +76,8 @@ def features(data: Dataset, updates: int = 600, batch: int = 128) -> Features:
     body = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
                          nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
                          nn.Linear(32 * side**2, 128), nn.ReLU())
-    whole = nn.Sequential(body, nn.Linear(128, len(data.classes)))
+    head = nn.Linear(128, len(data.classes))
+    whole = nn.Sequential(body, head)
     optimiser = torch.optim.Adam(whole.parameters(), 2e-3)
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 1 - k / updates)
     for k in range(updates):
@@ -76,8 +87,7 @@ def features(data: Dataset, updates: int = 600, batch: int = 128) -> Features:
         loss.backward()
         optimiser.step()
         falling.step()
-    body.requires_grad_(False)
-    return lambda x: torch.cat([body(_unit(part)) for part in x.split(500)]).double()
+    return body.requires_grad_(False), head.requires_grad_(False)
 
 
 def _levels(x: Tensor) -> Tensor:

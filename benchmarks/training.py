@@ -8,7 +8,7 @@ speed: an update is a batch of 64 from memory, forward, loss, backward, clipping
 MNIST padded to 32x32; everybody makes one update in turn. Ours is what the training loop does. "folded" gives the
 others 2x2 pixels as channels, which our network does by itself. quality: MNIST at 16x16 without labels; rates fall
 linearly to 0 over the time. The features of the Fréchet distance are those of `benchmarks.tuned`; of a rival's two
-samplers the one that is better on 1,000 samples draws all. `rivals.py` says what has to be installed.
+samplers the one that is better on 500 samples draws all. `rivals.py` says what has to be installed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from undiffuse.training.feed import Feed
 from undiffuse.training.state import State
 from undiffuse.training.team import Team
 
-BATCH, RATE, FIRST = 64, 2e-3, 1000
+BATCH, RATE, FIRST = 64, 2e-3, 500
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"ours": {"widths": [32, 64, 64], "stem": 2, "attention": [2]}, "ours, no stem":
               {"widths": [32, 64, 64], "stem": 1, "attention": [2]},

@@ -28,7 +28,7 @@ _FEWEST = 500  # updates
 _SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # share of the rows in which each of several conditions is hidden
 _BATCH = {"unet": 32, "dit": 64}
-_FLAT = 256  # values of an image up to which a multilayer perceptron learns faster than a U-Net
+_FLAT = 200  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,9 @@ def _correction(case: _Case) -> _Part:
 def _unet_args(case: _Case) -> dict[str, Any]:
     """A stem that leaves 8 to 32 pixels, levels down to 8 or fewer, and attention on the coarsest."""
     side = max(case.train.shape[-2:])
-    stem = 1 if side < 16 else 2 if side <= 64 else 4
+    if side <= 16:
+        return {"stem": 1, "widths": [32, 64, 64], "blocks": 1, "attention": [2]}
+    stem = 2 if side <= 64 else 4
     depth = max(2, 1 + math.ceil(math.log2(side / stem / 8)))
     widths = [48, 96, 144][:depth] + [192] * (depth - 3)
     return {"stem": stem, "widths": widths, "blocks": 1, "attention": [depth - 1]}

@@ -1,14 +1,15 @@
 """Training beside other libraries' networks: images a second at equal parameters, and quality at equal CPU seconds.
 
     python -m benchmarks training speed MNIST [rounds] [small,medium,folded]
-    python -m benchmarks training quality MNIST [ours,diffusers,lucidrains,azula] [CPU seconds] [samples] [evaluations]
-                                          [folder for pictures]
+    python -m benchmarks training quality MNIST [ours,ours-folded,diffusers,lucidrains,azula] [CPU seconds] [samples]
+                                          [evaluations] [folder for pictures]
 
 speed: an update is a batch of 64 from memory, forward, loss, backward, clipping, Adam and the average of the weights,
 MNIST padded to 32x32; everybody makes one update in turn. Ours is what the training loop does. "folded" gives the
 others 2x2 pixels as channels, which our network does by itself. quality: MNIST at 16x16 without labels; rates fall
-linearly to 0 over the time. The features of the Fréchet distance are those of `benchmarks.tuned`; of a rival's two
-samplers the one that is better on 500 samples draws all. `rivals.py` says what has to be installed.
+linearly to 0 over the time; ours is the recipe, "ours-folded" the network of larger images, which takes 2x2 pixels as
+one. The features of the Fréchet distance are those of `benchmarks.tuned`; of a rival's two samplers the one that is
+better on 500 samples draws all. `rivals.py` says what has to be installed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "medium": {"ours": {"widths": [80, 160, 240], "stem": 2, "attention": [2]}, "ours, no stem":
                {"widths": [80, 160, 240], "stem": 1, "attention": [2]},
                "diffusers": (64, 128, 136), "lucidrains": (50, (1, 2, 3)), "azula": (80, 160, 232)},
+}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {}, "ours-folded": {"net_args": {"stem": 2, "widths": [48, 96], "blocks": 1, "attention": [1]}},
 }
 SIZES["folded"] = {name: args for name, args in SIZES["small"].items() if name != "ours, no stem"}
 
@@ -147,7 +151,7 @@ def quality(mnist: str, names: str = "ours,diffusers,lucidrains,azula", seconds:
     yield judge.line("training images", data.x[order[10_000 : 10_000 + int(n)]])
     yield judge.line("test images", test.x[: int(n)])
     for name in names.split(","):
-        trainer = (Ours(_bare(data), recipes.for_data(mnist, size=16)[0]) if name == "ours" else
+        trainer = (Ours(_bare(data), recipes.for_data(mnist, size=16, **OURS[name])[0]) if name in OURS else
                    rival(name, _unit(data.x), SIZES["small"][name], BATCH, RATE))
         updates = train(trainer, float(seconds))
         yield f"{name}: {trainer.parameters / 1e6:.3f} M parameters, {updates} updates in {seconds} CPU seconds"

@@ -77,7 +77,7 @@ learn.images({f"learned, w = {w:.0f}": ud.sample(ud.classifier_free(net, w), 10,
               for w in (1.0, 2.0)}, alt="One learned digit a class, with guidance 1 and 2.")
 
 # %% [markdown]
-# Eight by eight pixels are so few that a perceptron learns them faster; images beyond 256 values get a U-Net. Its
+# Eight by eight pixels are so few that a perceptron learns them faster; images beyond 200 values get a U-Net. Its
 # parts: blocks that halve and double the resolution, skips that carry detail across, a noise level that scales every
 # block, and an output that is scaled by the parameterisation. Find them:
 

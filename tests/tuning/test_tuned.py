@@ -86,13 +86,13 @@ def test_what_does_not_gain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None
     from undiffuse.tuning import nodes
     from undiffuse.tuning.fit import fit
 
-    def poor(reference: object, steps: int, rounds: int) -> object:
+    def poor(reference: object, steps: int, rounds: int, coarser: object) -> object:
         lam = torch.linspace(-4.9, -4.0, steps, dtype=torch.float64)
         far = torch.cat([reference.log_snr[:1], lam, reference.log_snr[-1:]])  # type: ignore[attr-defined]
-        return fit(reference, nodes._nodes(reference, far), leap=True)  # type: ignore[arg-type]
+        return [fit(reference, nodes._nodes(reference, far), leap=True)]  # type: ignore[arg-type]
 
     monkeypatch.setitem(tune.__globals__, "search", poor)
-    model = tune(trial().model, [5], t_end=trial().t_end)
+    model = tune(trial().model, [5], t_end=trial().t_end, rounds=0)
     assert not model.tuning.rows[0]["kept"] and model.tuning.table[""] == {}
     assert "tuned" not in sample(model, 1, steps=5, t_end=trial().t_end).method
 

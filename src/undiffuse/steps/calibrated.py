@@ -4,8 +4,9 @@ With y the coordinates of the state, R_j the latest values of the remainder, and
 
     y' = (1 + θ_0) c y + Σ_j (w_j + θ_{j+1} I_0) R_{i−j},        I_0 the weight of a held remainder,
 
-so a step costs what an uncorrected one costs, and θ = 0 is the row itself. The times are fitted as well. Nothing here
-fits: see `undiffuse.tuning`.
+so a step costs what an uncorrected one costs, and θ = 0 is the row itself. A gated one has θ + φ g for θ, with the gain
+g = s²/(s² + σ̂²) of every direction at the end of the step. The times are fitted as well. Nothing here fits: see
+`undiffuse.tuning`.
 
 Reference: for coefficients fitted by descent, Zheng et al. (2023), arXiv:2310.13268.
 """
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from undiffuse.errors import InputError
@@ -35,13 +37,18 @@ VALUES = 4
 class Calibration:
     """A sampler fitted to one model for one number of evaluations.
 
-    times (m + 1,): falling; theta (n, 1 + VALUES): the corrections of each step that evaluates; leap: the first step
-    evaluates nothing (m = n + 1), it follows the flow of a Gaussian with the data's moments.
+    times (m + 1,): falling; theta (n, 1 + VALUES): the corrections θ of each step that evaluates, (n, 2 + 2 VALUES)
+    with φ; leap: the first step evaluates nothing (m = n + 1), it follows the flow of a Gaussian of the data's moments.
     """
 
     times: Tensor
     theta: Tensor
     leap: bool
+
+    @property
+    def gated(self) -> bool:
+        """Whether the corrections differ from direction to direction."""
+        return self.theta.shape[1] > 1 + VALUES
 
     @property
     def evaluations(self) -> int:
@@ -54,8 +61,8 @@ class Calibration:
         def make(plan: Plan) -> Step:
             kernel, nodes = Data(frame=frame), plan.nodes[self.leap:]
             step = Multistep(kernel, VALUES, nodes, plan.like)
-            pairs = zip(*plain_rows(kernel, nodes, plan.like), self.theta.tolist(), strict=True)
-            step.rows = [corrected(*pair) for pair in pairs]
+            parts = zip(*plain_rows(kernel, nodes, plan.like), self.theta.tolist(), nodes[1:], strict=True)
+            step.rows = [corrected(row, held, theta, gain(kernel, s, plan.like)) for row, held, theta, s in parts]
             return after(jump(frame), step) if self.leap else step
 
         return Method(make, 2, grid=self.times)
@@ -93,10 +100,16 @@ def plain_rows(kernel: Kernel, nodes: list[Node], like: Tensor) -> tuple[list[Ro
     return Multistep(kernel, 2, nodes, like).rows, Multistep(kernel, 1, nodes, like).rows
 
 
-def corrected(row: Row, held: Row, theta: list[float]) -> Row:
+def gain(kernel: Data, s: Node, like: Tensor) -> Tensor:
+    """s²/(s² + σ̂²) at a node, (k,): which share of a direction the noise has left."""
+    return like.new_tensor(kernel.s2 / (kernel.s2 + np.exp(-2 * s.log_snr)))
+
+
+def corrected(row: Row, held: Row, theta: list[float], gains: Tensor) -> Row:
     """The row with its corrections."""
-    plain = [*row.weights, *[0.0] * (VALUES - len(row.weights))]
-    return Row(row.carry * (1 + theta[0]), [w + c * held.weights[0] for w, c in zip(plain, theta[1:], strict=True)],
+    plain, gates = [*row.weights, *[0.0] * (VALUES - len(row.weights))], theta[1 + VALUES:]
+    found: list[Any] = [a + b * gains for a, b in zip(theta, gates, strict=False)] if gates else list(theta)
+    return Row(row.carry * (1 + found[0]), [w + c * held.weights[0] for w, c in zip(plain, found[1:], strict=True)],
                row.spread)
 
 

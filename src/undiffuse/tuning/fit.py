@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from undiffuse.steps.calibrated import VALUES, Calibration, plain_rows
+from undiffuse.steps.calibrated import VALUES, Calibration, gain, plain_rows
+from undiffuse.steps.rows import Row
 from undiffuse.steps.state import Node
 from undiffuse.tuning.reference import Reference
 
@@ -25,12 +27,13 @@ class Stop(NamedTuple):
 
 class Fit(NamedTuple):
     """A fitted sampler on its nodes: a stop before every step that evaluates, one at the end, and the error (M, k)
-    there, in units of x_0 and of one coordinate."""
+    there, in units of x_0 and of one coordinate. gated: its corrections differ from direction to direction."""
 
     nodes: list[Node]
     leap: bool
     stops: list[Stop]
     error: Tensor
+    gated: bool = False
 
     @property
     def calibration(self) -> Calibration:
@@ -38,23 +41,48 @@ class Fit(NamedTuple):
         return Calibration(torch.stack([node.t for node in self.nodes]), torch.stack(self.stops[-1].theta), self.leap)
 
 
+def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] | None = None, gated: bool = False,
+        theta: Sequence[Tensor] | None = None) -> Fit:
+    """The corrections on these nodes; `known` are stops of the same fit that need not be computed again.
 
-def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] | None = None) -> Fit:
-    """The corrections on these nodes; `known` are stops of the same fit that need not be computed again."""
+    With the corrections `theta` nothing is fitted, and states may be M or M several times over."""
     y = reference.kernel.enter(reference.x, nodes[0])
     rows, held = plain_rows(reference.kernel, nodes[leap:], y)
     stops = known or [Stop(_leapt(reference, nodes, y) if leap else y, (), ())]
     for i in range(len(stops) - 1, len(rows)):
-        y, values, theta = stops[-1]
+        y, values, before = stops[-1]
         node, s = nodes[leap + i], nodes[leap + i + 1]
         values = (reference.value(y, node), *values)[:VALUES]
-        basis = torch.stack([y * held[i].carry, *(v * held[i].weights[0] for v in values)])
+        basis = features(y, values, held[i], gain(reference.kernel, s, y) if gated else None)
         guess = rows[i](y, values, None)
-        found = robust(basis, reference.at(s) - guess)
-        padded = torch.nn.functional.pad(found, (0, 1 + VALUES - len(found)))
-        stops = [*stops, Stop(guess + torch.einsum("f,fmk->mk", found, basis), values, (*theta, padded))]
-    end = nodes[-1]
-    return Fit(nodes, leap, stops, (stops[-1].y - reference.at(end)) / (end.alpha * y.shape[1] ** 0.5))
+        found = robust(basis, reference.at(s) - guess) if theta is None else used(theta[i], len(values), gated)
+        padded = torch.nn.functional.pad(found.reshape(1 + gated, -1), (0, VALUES - len(values))).flatten()
+        stops = [*stops, Stop(guess + torch.einsum("f,fmk->mk", found, basis), values, (*before, padded))]
+    return Fit(nodes, leap, stops, _error(reference, stops[-1].y, nodes[-1]), gated)
+
+
+def features(y: Tensor, values: Sequence[Tensor], held: Row, gains: Tensor | None) -> Tensor:
+    """What the corrections of a step multiply, (f, M, k): c y and I_0 R_j, and the same times the gains."""
+    basis = torch.stack([y * held.carry, *(v * held.weights[0] for v in values)])
+    return basis if gains is None else torch.cat([basis, basis * gains])
+
+
+def used(theta: Tensor, values: int, gated: bool) -> Tensor:
+    """The corrections (f,) of a step that has so many values yet, out of all."""
+    return theta.reshape(1 + gated, -1)[:, :1 + values].flatten()
+
+
+def _error(reference: Reference, y: Tensor, end: Node) -> Tensor:
+    apart: Tensor = y.unflatten(0, (-1, len(reference.x))) - reference.at(end)
+    return apart.div(end.alpha * y.shape[1] ** 0.5).flatten(0, 1)
+
+
+def normal_equations(slopes: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """A (p, p) and b (p,) of Gauss and Newton's step A⁻¹ b for the loss Σ √|e|, its slopes being (p, M, k)."""
+    square = error.square().sum(1)
+    weight = (square + 0.1 * square.median()) ** -0.75
+    flat = slopes * weight[:, None]
+    return flat.flatten(1) @ slopes.flatten(1).mT, flat.flatten(1) @ error.flatten()
 
 
 def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:

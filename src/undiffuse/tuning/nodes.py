@@ -7,20 +7,22 @@ Pereyra, 1973). A node that moves leaves all steps before it as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from undiffuse.steps.calibrated import Calibration
 from undiffuse.steps.state import Node, nodes_of
-from undiffuse.tuning.fit import Fit, fit
+from undiffuse.tuning.fit import Fit, fit, normal_equations
 from undiffuse.tuning.reference import Reference
 
 FIRST = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0)
 """The levels, in deviations of the data, that the step without an evaluation is tried to."""
-_TRIED = 3
+_TRIED, _FINER, _GATED = 3, 2, 2
+_COARSE = 8
 _NUDGE, _REACH = 0.03, 0.4
 _DAMPING = (0.01, 0.1, 1.0)
 
@@ -30,19 +32,43 @@ def loss(error: Tensor) -> float:
     return float(error.norm(dim=1).sqrt().mean() ** 2)
 
 
-def search(reference: Reference, steps: int, rounds: int) -> Fit:
-    """The best fit on error-even grids, improved by up to so many rounds of Gauss and Newton's method.
+def search(reference: Reference, steps: int, rounds: int, coarser: Sequence[Fit] = ()) -> list[Fit]:
+    """Good fits, of which other starts have to choose: the loss has many minima.
 
-    The first round is made from the `_TRIED` best grids, since the loss has many minima.
+    The best error-even grids, and those with the nodes of the fits for fewer steps, `coarser`, as densities, are
+    improved by up to so many rounds of Gauss and Newton's method; the best are then gated and improved by half as many.
     """
-    tried = sorted((fit(reference, nodes, leap) for nodes, leap in starts(reference, steps)), key=_loss)
-    best = min((improved(reference, f) for f in tried[:_TRIED]), key=_loss) if rounds else tried[0]
-    for _ in range(rounds - 1):
+    if rounds and steps > _COARSE and not coarser:
+        coarser = search(reference, steps // 2, rounds)
+    tried = leading((fit(reference, *start) for start in starts(reference, steps)), _TRIED)
+    finer = leading((fit(reference, *_refined(reference, f, steps)) for f in coarser), _FINER)
+    found = [_polished(reference, f, rounds) for f in (*tried, *finer)]
+    gated = (fit(reference, f.nodes, f.leap, gated=True) for f in leading(found, _GATED))
+    return [*found, *(_polished(reference, f, rounds) for f in gated)]
+
+
+def leading(fits: Iterable[Fit], n: int) -> list[Fit]:
+    """The n fits of least loss."""
+    return sorted(fits, key=_loss)[:n]
+
+
+def _polished(reference: Reference, best: Fit, rounds: int) -> Fit:
+    for _ in range(rounds):
         better = improved(reference, best)
         if _loss(better) > 0.98 * _loss(best):
             return better
         best = better
     return best
+
+
+def _refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
+    """So many steps with the nodes of a coarser fit as their density, and its step without an evaluation."""
+    lam = np.array([node.log_snr for node in coarse.nodes])
+    first, rest = lam[:coarse.leap], lam[coarse.leap:]
+    if math.isinf(rest[0]):
+        first, rest, steps = rest[:1], rest[1:], steps - 1
+    dense = PchipInterpolator(np.linspace(0, 1, len(rest)), rest)(np.linspace(0, 1, steps + 1))
+    return _nodes(reference, torch.from_numpy(np.concatenate([first, dense]))), coarse.leap
 
 
 def _loss(fitted: Fit) -> float:
@@ -51,7 +77,7 @@ def _loss(fitted: Fit) -> float:
 
 def refit(reference: Reference, known: Calibration) -> Fit:
     """The coefficients of a calibration fitted anew on its own nodes."""
-    return fit(reference, nodes_of(reference.meter.model.sde, known.times), known.leap)
+    return fit(reference, nodes_of(reference.meter.model.sde, known.times), known.leap, gated=known.gated)
 
 
 def starts(reference: Reference, steps: int) -> Iterator[tuple[list[Node], bool]]:
@@ -89,17 +115,14 @@ def improved(reference: Reference, old: Fit) -> Fit:
     free = range(1, len(lam) - 1)
     gap = torch.minimum(lam.diff()[:-1], lam.diff()[1:])
     slopes = torch.stack([_nudged(reference, old, lam, j, _NUDGE * float(gap[j - 1])) for j in free])
-    square = old.error.square().sum(1)
-    weight = (square + 0.1 * square.median()) ** -0.75
-    A = torch.einsum("amk,bmk,m->ab", slopes, slopes, weight)
-    pull = torch.einsum("amk,mk,m->a", slopes, old.error, weight)
+    A, pull = normal_equations(slopes, old.error)
     found = [old]
     for damping in _DAMPING:
         loaded = A + torch.diag(damping * A.diagonal() + 1e-3 * A.diagonal().mean() + 1e-300)
         moved = lam.clone()
         moved[1:-1] -= gap * torch.linalg.solve(loaded, pull).clamp(-_REACH, _REACH)
         if bool((moved.diff() > 0).all()):
-            found.append(fit(reference, _nodes(reference, moved), old.leap))
+            found.append(fit(reference, _nodes(reference, moved), old.leap, gated=old.gated))
     return min(found, key=_loss)
 
 
@@ -108,7 +131,7 @@ def _nudged(reference: Reference, old: Fit, lam: Tensor, j: int, by: float) -> T
     moved = lam.clone()
     moved[j] += by
     known = old.stops[:j - old.leap] if j > old.leap else None
-    return (fit(reference, _nodes(reference, moved), old.leap, known).error - old.error) / _NUDGE
+    return (fit(reference, _nodes(reference, moved), old.leap, known, old.gated).error - old.error) / _NUDGE
 
 
 def _nodes(reference: Reference, lam: Tensor) -> list[Node]:

@@ -17,6 +17,7 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.sampling import sample
 from undiffuse.steps.kernel import Data
+from undiffuse.steps.method import Method
 from undiffuse.steps.state import Node, nodes_of
 
 LEVELS = 128
@@ -32,18 +33,22 @@ class Meter:
         self.model.transform, self.model.tuning = Identity(), None
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, node: Node) -> Tensor:
-        """D(x, t) in float64."""
+    def denoise(self, x: Tensor, node: Node, n: int) -> Tensor:
+        """D(x, t) in float64; x holds n states, or n states several times over."""
         self.rows += len(x)
         at = x.to(self.model.device, self.model.dtype)
-        cond = {k: v[: len(x)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
-        return self.model.denoise(at, node.t, **cond).double().cpu()
+        return self.model.denoise(at, node.t, **self._given(torch.arange(len(x)) % n)).double().cpu()
 
     def run(self, n: int, first: int, **request: Any) -> Any:
-        """`sample` for the starts number `first` and on, all in one block, stopping at t_end."""
-        out = sample(self.model, n, seed=SEED, first_index=first, block=n, denoise_last=False, **request, **self.cond)
+        """`sample` for the starts number `first` and on, in blocks of at most 128, stopping at t_end."""
+        out = sample(self.model, n, seed=SEED, first_index=first, block=min(n, 128), denoise_last=False, **request,
+                     **self._given(torch.arange(n)))
         self.rows += out.nfe * n
         return out
+
+    def _given(self, rows: Tensor) -> dict[str, Any]:
+        """The conditions of these rows."""
+        return {k: v[rows] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
 
 
 @dataclass
@@ -71,7 +76,7 @@ class Reference:
         nodes = nodes_of(meter.model.sde, torch.tensor([t for t, _ in kept], dtype=torch.float64))
         kernel, paths = Data(frame=frame), [x.double() for _, x in kept]
         ys = [kernel.enter(x, node) for x, node in zip(paths, nodes, strict=True)]
-        R = torch.stack([kernel.value(y, meter.denoise(x, node), node)
+        R = torch.stack([kernel.value(y, meter.denoise(x, node, n), node)
                          for y, x, node in zip(ys, paths, nodes, strict=True)])
         total = torch.stack([_total(kernel, node) for node in nodes])[:, None]
         alpha = torch.tensor([node.alpha for node in nodes], dtype=torch.float64)[:, None, None]
@@ -93,8 +98,8 @@ class Reference:
         return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * _total(self.kernel, node)
 
     def value(self, y: Tensor, node: Node) -> Tensor:
-        """The remainder R of the model at coordinates y (M, k)."""
-        return self.kernel.value(y, self.meter.denoise(self.kernel.leave(y, node), node), node)
+        """The remainder R of the model at coordinates y (M, k), or (p M, k)."""
+        return self.kernel.value(y, self.meter.denoise(self.kernel.leave(y, node), node, len(self.x)), node)
 
     def curvature(self) -> tuple[Tensor, Tensor]:
         """λ of the inner levels, and the median over paths of Ψ_end/Ψ ‖∂²R/∂λ²‖: what a second-order step misses."""
@@ -104,6 +109,31 @@ class Reference:
         second = 2 * (R.diff(dim=0) / gaps).diff(dim=0) / (gaps[1:] + gaps[:-1])
         psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
         return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
+
+
+@dataclass
+class Ends:
+    """Where the paths of n other starts end, y (n, k) at the node `end`: what finished samplers are measured with."""
+
+    meter: Meter
+    kernel: Data
+    first: int
+    end: Node
+    y: Tensor
+
+    @classmethod
+    def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> Ends:
+        """Starts number `first` to `first + n − 1`, in 128 steps of a fourth-order method."""
+        out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=LEVELS, t_end=t_end)
+        end = nodes_of(meter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
+        kernel = Data(frame=frame)
+        return cls(meter, kernel, first, end, kernel.enter(out.x.double(), end))
+
+    def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
+        """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""
+        out = self.meter.run(len(self.y), self.first, method=method, grid=grid, steps=steps, t_end=float(self.end.t))
+        y = self.kernel.enter(out.x.double(), self.end)
+        return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), out.method + (f" on {grid}" if grid else "")
 
 
 def _total(kernel: Data, node: Node) -> Tensor:

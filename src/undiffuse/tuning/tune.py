@@ -13,17 +13,19 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
 from undiffuse.model import Model, ReverseModel
-from undiffuse.steps import Method
 from undiffuse.steps.calibrated import Calibration, Tuning
-from undiffuse.tuning.nodes import loss, refit, search
+from undiffuse.tuning.fit import Fit
+from undiffuse.tuning.nodes import leading, loss, refit, search
 from undiffuse.tuning.noisy import tune_noisy
-from undiffuse.tuning.reference import Meter, Reference
+from undiffuse.tuning.reference import Ends, Meter, Reference
+from undiffuse.tuning.together import together
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
 UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"),
            ("dpmpp_2m", "karras"))
 """The untuned samplers and grids of which the best is what a tuning has to beat."""
-_HELD, _DRAWN = 1 << 20, 1 << 21
+_HELD, _CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
+_MORE, _LEADING = 4, 3
 _MEASURED = 512
 
 M = TypeVar("M", bound=ReverseModel)
@@ -36,9 +38,10 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
 
     Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
     error are tried, coefficients follow in closed form, and `rounds` rounds of Gauss and Newton's method move the
-    nodes. As many held-out starts decide: where the best of `UNTUNED` is not beaten, nothing is kept. A model with
-    classes is tuned for samples with labels and without. Nothing is differentiated; `tuned.tuning.rows` says what came
-    out, and what it cost. A model without moments gets those of 512 samples of its own.
+    nodes. Four times as many other starts choose among the fits, and as many again decide: where the best of `UNTUNED`
+    is not beaten, nothing is kept. A model with classes is tuned for samples with labels and without. Nothing is
+    differentiated; `tuned.tuning.rows` says what came out, and what it cost. A model without moments gets those of 512
+    samples of its own.
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
     coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
@@ -56,7 +59,7 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
         return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
-    for cond in _conditions(model, trajectories):
+    for cond in _conditions(model, _MORE * trajectories):
         meter, given = Meter(model, cond), ",".join(cond)
         known = None if like is None else like.table.get(given, {})
         wanted = [n for n in sorted(set(evaluations)) if known is None or n in known]
@@ -73,28 +76,32 @@ def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, 
             ) -> Iterator[tuple[Calibration, dict[str, Any]]]:
     """For each number of evaluations the calibration and what was measured of it."""
     name, clock = ",".join(meter.cond), time.monotonic()
-    say(f"following {2 * n} paths" + f" given {name}" * bool(name))
-    fitted, held = (Reference.follow(meter, frame, n, first, t_end) for first in (0, _HELD))
+    say(f"following {(1 + 2 * _MORE) * n} paths" + f" given {name}" * bool(name))
+    fitted = Reference.follow(meter, frame, n, 0, t_end)
+    found: list[Fit] = []
+    chosen, held = (Ends.follow(meter, frame, _MORE * n, first, t_end) for first in (_CHOSEN, _HELD))
     for steps in evaluations:
         say(f"fitting {steps} evaluations" + f" given {name}" * bool(name))
-        best = (search(fitted, steps, rounds) if known is None else refit(fitted, known[steps])).calibration
-        after, _ = _error(held, steps, t_end, best.method(frame))
-        untuned = [_error(held, steps, t_end, *entry) for entry in UNTUNED]
-        before, method = min(untuned, key=lambda found: loss(found[0]))
-        row = {"given": name, "evaluations": steps, "untuned": method, "kept": loss(after) < loss(before),
+        found = search(fitted, steps, rounds, found) if known is None else [refit(fitted, known[steps])]
+        more = (f for start in leading(found, _LEADING) for f in together(fitted, start, rounds))
+        best = min((f.calibration for f in (*found, *more)),
+                   key=lambda c: loss(chosen.error(c.method(frame), steps)[0]))
+        after, _ = held.error(best.method(frame), steps)
+        untuned = [held.error(method, steps, grid) for method, grid in UNTUNED]
+        before, method = min(untuned, key=lambda pair: loss(pair[0]))
+        row = {"given": name, "evaluations": steps, "untuned": method,
+               "kept": all(better(after, other) for other, _ in untuned),
                "before": _figures(before, frame), "after": _figures(after, frame), "calls": meter.rows,
                "seconds": round(time.monotonic() - clock, 2)}
         meter.rows, clock = 0, time.monotonic()
         yield best, row
 
 
-def _error(held: Reference, steps: int, t_end: float, method: str | Method, grid: str | None = None
-           ) -> tuple[Tensor, str]:
-    """The error (M, k) of a sampler on the held-out starts, and its name."""
-    end = held.nodes[-1]
-    out = held.meter.run(len(held.x), _HELD, method=method, grid=grid, steps=steps, t_end=t_end)
-    y = held.kernel.enter(out.x.double(), end)
-    return (y - held.at(end)) / (end.alpha * y.shape[1] ** 0.5), out.method + (f" on {grid}" if grid else "")
+def better(after: Tensor, before: Tensor) -> bool:
+    """Whether errors (n, k) are less than others of the same starts: the loss is, and the mean square is not greater by
+    more than two standard errors, of which a single path that is lost makes one."""
+    rise = after.square().sum(1) - before.square().sum(1)
+    return loss(after) < loss(before) and float(rise.mean()) <= 2 * float(rise.std()) / len(rise) ** 0.5
 
 
 def _figures(error: Tensor, frame: Moments) -> dict[str, float]:

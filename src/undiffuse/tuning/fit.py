@@ -36,6 +36,11 @@ class Fit(NamedTuple):
     gated: bool = False
 
     @property
+    def steps(self) -> int:
+        """How many evaluations it makes."""
+        return len(self.stops) - 1
+
+    @property
     def calibration(self) -> Calibration:
         """The sampler."""
         return Calibration(torch.stack([node.t for node in self.nodes]), torch.stack(self.stops[-1].theta), self.leap)

@@ -21,7 +21,7 @@ from undiffuse.tuning.reference import Reference
 
 FIRST = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0)
 """The levels, in deviations of the data, that the step without an evaluation is tried to."""
-_TRIED, _FINER, _GATED = 3, 2, 2
+_TRIED, _FINER = 4, 2
 _COARSE = 8
 _NUDGE, _REACH = 0.03, 0.4
 _DAMPING = (0.01, 0.1, 1.0)
@@ -36,15 +36,18 @@ def search(reference: Reference, steps: int, rounds: int, coarser: Sequence[Fit]
     """Good fits, of which other starts have to choose: the loss has many minima.
 
     The best error-even grids, and those with the nodes of the fits for fewer steps, `coarser`, as densities, are
-    improved by up to so many rounds of Gauss and Newton's method; the best are then gated and improved by half as many.
+    improved by up to so many rounds of Gauss and Newton's method.
     """
     if rounds and steps > _COARSE and not coarser:
         coarser = search(reference, steps // 2, rounds)
     tried = leading((fit(reference, *start) for start in starts(reference, steps)), _TRIED)
     finer = leading((fit(reference, *_refined(reference, f, steps)) for f in coarser), _FINER)
-    found = [_polished(reference, f, rounds) for f in (*tried, *finer)]
-    gated = (fit(reference, f.nodes, f.leap, gated=True) for f in leading(found, _GATED))
-    return [*found, *(_polished(reference, f, rounds) for f in gated)]
+    return [_polished(reference, f, rounds) for f in (*tried, *finer)]
+
+
+def gated(reference: Reference, plain: Fit, rounds: int) -> Fit:
+    """The fit with gates, its nodes moved by up to so many rounds."""
+    return _polished(reference, fit(reference, plain.nodes, plain.leap, gated=True), rounds)
 
 
 def leading(fits: Iterable[Fit], n: int) -> list[Fit]:

@@ -116,7 +116,7 @@ class Ends:
     """Where the paths of n other starts end, y (n, k) at the node `end`: what finished samplers are measured with."""
 
     meter: Meter
-    kernel: Data
+    frame: Moments
     first: int
     end: Node
     y: Tensor
@@ -126,13 +126,12 @@ class Ends:
         """Starts number `first` to `first + n − 1`, in 128 steps of a fourth-order method."""
         out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=LEVELS, t_end=t_end)
         end = nodes_of(meter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
-        kernel = Data(frame=frame)
-        return cls(meter, kernel, first, end, kernel.enter(out.x.double(), end))
+        return cls(meter, frame, first, end, Data(frame=frame).enter(out.x.double(), end))
 
     def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
         """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""
         out = self.meter.run(len(self.y), self.first, method=method, grid=grid, steps=steps, t_end=float(self.end.t))
-        y = self.kernel.enter(out.x.double(), self.end)
+        y = Data(frame=self.frame).enter(out.x.double(), self.end)
         return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), out.method + (f" on {grid}" if grid else "")
 
 

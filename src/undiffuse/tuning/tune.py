@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +15,11 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
-from undiffuse.tuning.nodes import leading, loss, refit, search
+from undiffuse.tuning.fit import Fit
+from undiffuse.tuning.nodes import gated, loss, refit, search
 from undiffuse.tuning.noisy import tune_noisy
+from undiffuse.tuning.reference import Ends, Meter, Reference
+from undiffuse.tuning.together import together
 from undiffuse.tuning.reference import Ends, Meter, Reference
 from undiffuse.tuning.together import together
 
@@ -25,7 +28,7 @@ UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadrat
            ("dpmpp_2m", "karras"))
 """The untuned samplers and grids of which the best is what a tuning has to beat."""
 _HELD, _CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
-_MORE, _LEADING = 4, 3
+_MORE, _GATED, _LEADING = 4, 2, 3
 _MEASURED = 512
 
 M = TypeVar("M", bound=ReverseModel)
@@ -83,9 +86,7 @@ def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, 
     for steps in evaluations:
         say(f"fitting {steps} evaluations" + f" given {name}" * bool(name))
         found = search(fitted, steps, rounds, found) if known is None else [refit(fitted, known[steps])]
-        more = (f for start in leading(found, _LEADING) for f in together(fitted, start, rounds))
-        best = min((f.calibration for f in (*found, *more)),
-                   key=lambda c: loss(chosen.error(c.method(frame), steps)[0]))
+        best = found[0].calibration if known else _chosen(fitted, chosen, found, rounds)
         after, _ = held.error(best.method(frame), steps)
         untuned = [held.error(method, steps, grid) for method, grid in UNTUNED]
         before, method = min(untuned, key=lambda pair: loss(pair[0]))
@@ -95,6 +96,25 @@ def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, 
                "seconds": round(time.monotonic() - clock, 2)}
         meter.rows, clock = 0, time.monotonic()
         yield best, row
+
+
+def _chosen(fitted: Reference, chosen: Ends, found: list[Fit], rounds: int) -> Calibration:
+    """The best on other starts of the fits that were found, the best of them with gates, and the best of all those with
+    their coefficients improved together. The loss times the root mean square is what counts: where fits differ little
+    in the one, it is the lost paths that tell them apart.
+    """
+
+    def ranked(fits: Iterable[Fit]) -> list[tuple[float, Fit]]:
+        errors = ((chosen.error(f.calibration.method(chosen.frame), f.steps)[0], f) for f in fits)
+        return [(loss(error) * float(error.square().mean().sqrt()), f) for error, f in errors]
+
+    def best(pairs: list[tuple[float, Fit]], n: int) -> list[Fit]:
+        return [f for _, f in sorted(pairs, key=lambda pair: pair[0])[:n]]
+
+    known = ranked(found)
+    known += ranked(gated(fitted, f, rounds) for f in best(known, _GATED))
+    known += ranked(f for start in best(known, _LEADING) for f in together(fitted, start, rounds))
+    return best(known, 1)[0].calibration
 
 
 def better(after: Tensor, before: Tensor) -> bool:

@@ -15,8 +15,9 @@ from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps.state import nodes_of
 from undiffuse.tuning.fit import fit, robust
-from undiffuse.tuning.nodes import FIRST, loss, search, spaced, starts
+from undiffuse.tuning.nodes import FIRST, loss, refined, search, spaced, starts
 from undiffuse.tuning.reference import SEED, Meter, Reference
+from undiffuse.tuning.together import slopes, together
 
 LAW = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
 
@@ -89,6 +90,56 @@ def test_what_is_known_before_a_node_need_not_be_done_again() -> None:
     before = ref.meter.rows
     again = fit(ref, whole.nodes, whole.leap, whole.stops[:3])
     assert torch.equal(again.error, whole.error) and ref.meter.rows - before == 8 * 3
+
+
+def test_gates_of_zero_are_the_fit_without_them_and_gates_gain() -> None:
+    ref = reference(VP(), 16)
+    plain = fit(ref, *next(iter(starts(ref, 5))))
+    theta = [torch.cat([row, 0 * row]) for row in plain.stops[-1].theta]
+    same = fit(ref, plain.nodes, plain.leap, gated=True, theta=theta)
+    assert torch.allclose(same.error, plain.error, rtol=0, atol=1e-13)
+    model, grid = ref.meter.model, {"seed": SEED, "denoise_last": False}
+    ours, theirs = (sample(model, 16, f.calibration.method(model.moments), **grid).x for f in (same, plain))
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_solver_that_is_sampled_with_is_the_one_that_was_fitted(gated: bool) -> None:
+    ref = reference(VP(), 16)
+    fitted = fit(ref, *next(iter(starts(ref, 5))), gated=gated)
+    out = sample(ref.meter.model, 16, fitted.calibration.method(ref.meter.model.moments), seed=SEED, denoise_last=False)
+    end = fitted.nodes[-1]
+    error = (ref.kernel.enter(out.x, end) - ref.at(end)) / (end.alpha * 2**0.5)
+    assert torch.allclose(error, fitted.error, rtol=0, atol=1e-10)
+
+
+def test_slopes_are_those_of_the_whole_solver() -> None:
+    ref = reference(VP(), 8)
+    fitted = fit(ref, *next(iter(starts(ref, 4))), gated=True)
+    theta = [row.clone() for row in fitted.stops[-1].theta]
+    found, j = slopes(ref, fitted), 4 + 1  # the second coefficient of the second step, after 2 x 2 of the first
+    ends = []
+    for by in (1e-5, -1e-5):
+        moved = [*theta]
+        moved[1] = theta[1] + by * torch.eye(len(theta[1]), dtype=torch.float64)[1]
+        ends.append(fit(ref, fitted.nodes, fitted.leap, gated=True, theta=moved).error)
+    exact = (ends[0] - ends[1]) / 2e-5
+    assert (found[j] - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_coefficients_fitted_together_end_nearer_than_step_by_step() -> None:
+    ref = reference(VP(), 16)
+    alone = fit(ref, *next(iter(starts(ref, 6))))
+    *_, best = together(ref, alone, 3)
+    assert best.nodes == alone.nodes and loss(best.error) < 0.85 * loss(alone.error)
+
+
+def test_a_finer_grid_has_the_density_of_a_coarser_one() -> None:
+    ref = reference(VP(), 8)
+    coarse = fit(ref, *next(iter(starts(ref, 4))))
+    nodes, leap = refined(ref, coarse, 8)
+    lam, rough = (np.array([node.log_snr for node in part]) for part in (nodes, coarse.nodes))
+    assert leap == coarse.leap and np.allclose(lam[leap::2], rough[leap:]) and np.all(np.diff(lam) > 0)
 
 
 def test_moving_the_nodes_gains() -> None:

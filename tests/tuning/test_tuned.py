@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +12,16 @@ from tiny import THREE, small
 
 from undiffuse.bench.tuned import Trial, cells, of_law
 from undiffuse.errors import InputError
-from undiffuse.exact import ExactDenoiser, Gaussian
+from undiffuse.exact import ExactDenoiser, Gaussian, Mixture
+from undiffuse.gaussian import Moments
 from undiffuse.model import ScoreModel
+from undiffuse.noise import normal
 from undiffuse.processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps.calibrated import VALUES, Calibration
-from undiffuse.tuning import tune
+from undiffuse.tuning import NAME, load, save, tune
+from undiffuse.tuning.tune import better
 
 PROCESSES = [VP(), SubVP(), VE(), EDM(), Cosine(), RectifiedFlow()]
 
@@ -116,6 +120,29 @@ def test_a_model_without_moments_gets_those_of_its_samples() -> None:
 def test_float32_networks_are_tuned() -> None:
     row = tune(small(), [4], rounds=1, trajectories=16).tuning.rows[0]
     assert row["after"]["median"] < 0.5 * row["before"]["median"]
+
+
+def test_one_lost_path_does_not_refuse_a_tuning_and_many_do() -> None:
+    before = torch.full((128, 2), 0.01, dtype=torch.float64)
+    after = before / 10
+    assert better(after, before)
+    after[0] = 1.0
+    assert better(after, before)
+    after[:12] = 1.0
+    assert not better(after, before) and not better(before, before)
+
+
+def test_low_rank_moments_are_tuned_and_come_back_from_a_file(tmp_path: Path) -> None:
+    Q = torch.linalg.qr(normal(0, 0, 0, 0, 40, (3,), torch.float64))[0]
+    cov = [0.01 * torch.eye(40, dtype=torch.float64) + 0.2 * q[:, None] * q for q in Q.T[1:]]
+    model = Mixture([1, 1], torch.stack([Q[:, 0], -Q[:, 0]]), torch.stack(cov)).denoiser(VP())
+    model.moments = Moments.measure(model.law.sample(400), "pca", 3)
+    found = tune(model, [4], rounds=1, trajectories=8)
+    row = found.tuning.rows[0]
+    assert not found.tuning.frame.complete and row["after"]["rmse"] < 0.3 * row["before"]["rmse"]
+    found.moments = model.moments = None  # as of a model with more than 1,024 entries, which stores none
+    again = load(model, save(found, tmp_path / NAME))
+    assert torch.equal(sample(again, 3, steps=4).x, sample(found, 3, steps=4).x)
 
 
 @pytest.mark.parametrize("change, words", [

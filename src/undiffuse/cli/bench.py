@@ -16,7 +16,8 @@ def bench(what: Literal["orders", "solvers", "stochastic", "overhead", "posterio
             posterior. tuned: samplers fitted to the model, beside the best
             published one on any grid.
         methods: The samplers, such as ddim,heun; those of the documentation by default. For tuned: laws, of plane,
-            clusters, digits, with a seed as in plane:3, and folders of runs. For posteriors: methods, and laws of plane, lattice, digits.
+            clusters, digits, with a seed as in plane:3, and folders of runs. For posteriors: methods, and laws of
+            plane, lattice, digits.
     """
     from undiffuse.bench.tables import TABLES
     from undiffuse.steps import method_of

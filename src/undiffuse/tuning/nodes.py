@@ -41,7 +41,7 @@ def search(reference: Reference, steps: int, rounds: int, coarser: Sequence[Fit]
     if rounds and steps > _COARSE and not coarser:
         coarser = search(reference, steps // 2, rounds)
     tried = leading((fit(reference, *start) for start in starts(reference, steps)), _TRIED)
-    finer = leading((fit(reference, *_refined(reference, f, steps)) for f in coarser), _FINER)
+    finer = leading((fit(reference, *refined(reference, f, steps)) for f in coarser), _FINER)
     return [_polished(reference, f, rounds) for f in (*tried, *finer)]
 
 
@@ -64,7 +64,7 @@ def _polished(reference: Reference, best: Fit, rounds: int) -> Fit:
     return best
 
 
-def _refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
+def refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
     """So many steps with the nodes of a coarser fit as their density, and its step without an evaluation."""
     lam = np.array([node.log_snr for node in coarse.nodes])
     first, rest = lam[:coarse.leap], lam[coarse.leap:]

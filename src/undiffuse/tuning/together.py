@@ -24,7 +24,7 @@ _NUDGE = 1e-3
 def together(reference: Reference, best: Fit, rounds: int) -> Iterator[Fit]:
     """The fit after every round, on its own nodes, as long as its loss falls."""
     for _ in range(rounds):
-        A, pull = normal_equations(_slopes(reference, best), best.error)
+        A, pull = normal_equations(slopes(reference, best), best.error)
         tried = [_moved(reference, best, torch.linalg.solve(_loaded(A, damping), pull)) for damping in _DAMPING]
         found = min(tried, key=lambda f: loss(f.error))
         if not loss(found.error) < loss(best.error):
@@ -50,7 +50,7 @@ def _moved(reference: Reference, old: Fit, step: Tensor) -> Fit:
     return fit(reference, old.nodes, old.leap, gated=old.gated, theta=theta)
 
 
-def _slopes(reference: Reference, old: Fit) -> Tensor:
+def slopes(reference: Reference, old: Fit) -> Tensor:
     """The derivative of the error by every coefficient, (p, M, k)."""
     nodes, theta = old.nodes[old.leap:], old.stops[-1].theta
     found = []

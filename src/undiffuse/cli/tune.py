@@ -12,7 +12,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     Args:
         run: Folder of the run.
         evaluations: Numbers of evaluations.
-        trajectories: Exact paths to fit to, and as many to validate on.
+        trajectories: Exact paths to fit to; the ends of eight times as many choose and validate.
         rounds: Rounds that move the nodes; 0 fits coefficients only, at a tenth of the cost.
         noise: Fit a sampler with noise instead, nearest to the run's data, beside what the run has.
         device: auto, cpu, cuda, cuda:N or mps.

@@ -163,6 +163,7 @@ def _leaps(n: int, parts: dict[str, Tensor]) -> bool:
     """Whether there is a step more than evaluations; ValueError for anything else."""
     times, theta = parts["times"], parts["theta"]
     leap = len(times) - 1 - len(theta)
-    if theta.shape not in [(n, 1 + VALUES), (n, 2 + 2 * VALUES)] or leap not in (0, 1) or not bool((times.diff() < 0).all()):
+    forms = [(n, 1 + VALUES), (n, 2 + 2 * VALUES)]
+    if theta.shape not in forms or leap not in (0, 1) or not bool((times.diff() < 0).all()):
         raise ValueError(f"its entry for {n} evaluations has the wrong form")
     return bool(leap)

@@ -33,11 +33,11 @@ class Meter:
         self.model.transform, self.model.tuning = Identity(), None
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, node: Node, n: int) -> Tensor:
-        """D(x, t) in float64; x holds n states, or n states several times over."""
+    def denoise(self, x: Tensor, node: Node, n: int | None = None) -> Tensor:
+        """D(x, t) in float64; x may hold n states several times over."""
         self.rows += len(x)
         at = x.to(self.model.device, self.model.dtype)
-        return self.model.denoise(at, node.t, **self._given(torch.arange(len(x)) % n)).double().cpu()
+        return self.model.denoise(at, node.t, **self._given(torch.arange(len(x)) % (n or len(x)))).double().cpu()
 
     def run(self, n: int, first: int, **request: Any) -> Any:
         """`sample` for the starts number `first` and on, in blocks of at most 128, stopping at t_end."""

@@ -15,11 +15,8 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
-from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.nodes import gated, loss, refit, search
 from undiffuse.tuning.noisy import tune_noisy
-from undiffuse.tuning.reference import Ends, Meter, Reference
-from undiffuse.tuning.together import together
 from undiffuse.tuning.reference import Ends, Meter, Reference
 from undiffuse.tuning.together import together
 

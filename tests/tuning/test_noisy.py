@@ -12,7 +12,6 @@ from tiny import THREE, small
 
 from undiffuse.bench.laws import T_END, clusters
 from undiffuse.bench.stochastic import Draws
-from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
 from undiffuse.metrics import frechet
 from undiffuse.model import Model
@@ -163,10 +162,15 @@ def test_a_search_finds_what_is_nearer_than_the_usual_recipe() -> None:
     assert trial.distance(found, 1 << 23) < trial.distance(usual, 1 << 23)  # and on noises that were not searched on
 
 
-def test_levels_that_the_process_lacks_are_a_sentence() -> None:
-    model = IMAGES.denoiser(EDM(sigma_max=1.0))
-    with pytest.raises(InputError, match="begins at less than 15 deviations"):
-        tune(model, [4], noise=True)
+@pytest.mark.parametrize("sde", [EDM(sigma_max=1.0), RectifiedFlow()], ids=lambda sde: sde.name)
+def test_a_process_of_any_end_has_a_recipe(sde: GaussianSDE) -> None:
+    model = IMAGES.denoiser(sde)
+    made = Recipe().made(model, model.t_end(), 4)
+    assert made.leap == (sde.name != "edm") and made.evaluations == 4
+    ends = sde.T, model.t_end()
+    assert made.times[[0, -1]].tolist() == pytest.approx(ends) and bool((made.times.diff() < 0).all())
+    x = sample(model, 256, made.method(model.moments), denoise_last=False).x
+    assert Likeness(IMAGES.sample(1024, 3))(x) < 0.2 * Likeness(IMAGES.sample(1024, 3))(torch.zeros_like(x) + 0.3)
 
 
 def test_a_network_without_data_is_measured_against_itself() -> None:

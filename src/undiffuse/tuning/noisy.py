@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
 from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
@@ -135,20 +134,27 @@ class Recipe(NamedTuple):
     rho: float = 2.5
 
     def made(self, model: Model, t_end: float, n: int) -> Noisy:
-        """The sampler for n evaluations; in the last step nothing is extrapolated."""
-        ends = torch.tensor([self.first, self.last], dtype=torch.float64) * model.sigma_data
-        root = ends ** (1 / self.rho)
-        lam = -torch.log((root[0] + torch.linspace(0, 1, n, dtype=torch.float64) * (root[1] - root[0])) ** self.rho)
+        """The sampler for n evaluations: from T itself where that is no higher, and never below the end.
+
+        In the last step nothing is extrapolated.
+        """
+        start, end = (torch.tensor([t], dtype=torch.float64) for t in (float(model.sde.T), t_end))
+        high, low = (float(torch.exp(-model.sde.log_snr(t))) for t in (start, end))
+        leap = 1.1 * self.first * model.sigma_data < high
+        ends = self.first * model.sigma_data if leap else high, max(self.last * model.sigma_data, 1.2 * low)
+        first, last = (level ** (1 / self.rho) for level in ends)
+        lam = -self.rho * torch.log(torch.linspace(first, last, n, dtype=torch.float64))
         theta, h = torch.zeros(n, 1 + VALUES, dtype=torch.float64), lam.diff()
         theta[1:-1, 1] = h[1:] / (2 * h[:-1])
         theta[:, 2] = -theta[:, 1]
-        start, end = (torch.tensor([t], dtype=torch.float64) for t in (model.sde.T, t_end))
-        return Noisy(torch.cat([start, model.sde.time_of(lam), end]), theta, self.eta, framed=False, leap=True)
+        inner = model.sde.time_of(lam if leap else lam[1:])
+        return Noisy(torch.cat([start, inner, end]), theta, self.eta, framed=False, leap=leap)
 
 
-LADDERS: Mapping[str, tuple[float, ...]] = {
+LADDERS: Mapping[str, Sequence[float]] = {
     "first": (6.0, 10.0, 15.0, 25.0), "eta": (0.7, 1.0, 1.3), "last": (0.08, 0.16, 0.32), "rho": (2.5, 4.0)}
 _GIVEN = 15.0
+"""No sampler begins lower where there are labels, of which the moments know nothing."""
 _GAIN = 0.9
 
 
@@ -161,27 +167,13 @@ def searched(trial: Trial, n: int, sweeps: int = 2) -> Noisy:
 
     def distance(recipe: Recipe) -> float:
         if recipe not in known:
-            made = recipe.made(trial.model, trial.t_end, n)
-            known[recipe] = trial.distance(made) if _fits(trial, recipe) else math.inf
+            known[recipe] = trial.distance(recipe.made(trial.model, trial.t_end, n))
         return known[recipe]
 
-    best = Recipe()
-    for _, (name, ladder) in product(range(sweeps), LADDERS.items()):
+    best, ladders = Recipe(), {**LADDERS, "first": [f for f in LADDERS["first"] if f >= _GIVEN or not trial.name]}
+    for _, (name, ladder) in product(range(sweeps), ladders.items()):
         k = ladder.index(getattr(best, name))
-        for rung in ladder[max(0, k - 1):k] + ladder[k + 1:k + 2]:
+        for rung in (*ladder[max(0, k - 1):k], *ladder[k + 1:k + 2]):
             moved = best._replace(**{name: rung})
             best = moved if distance(moved) < _GAIN * distance(best) else best
-    if math.isinf(distance(best)):
-        raise InputError(f"got a process that begins at less than {best.first:g} deviations of the data, or data of no "
-                         "deviation; expected one with more noise to tune a sampler with noise for images")
     return best.made(trial.model, trial.t_end, n)
-
-
-def _fits(trial: Trial, recipe: Recipe) -> bool:
-    """Whether the levels lie between the ends, and the first one is high where there are labels, of which the moments
-    know nothing."""
-    if trial.name and recipe.first < _GIVEN:
-        return False
-    sde, scale = trial.model.sde, trial.model.sigma_data
-    high, low = (-float(sde.log_snr(torch.tensor(t, dtype=torch.float64))) for t in (float(sde.T), trial.t_end))
-    return low + 0.1 < math.log(recipe.last * scale) and math.log(recipe.first * scale) < high - 0.1

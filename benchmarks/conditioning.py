@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -168,9 +169,18 @@ def completed(run: str, data: str, each: str = "2", draws: str = "4") -> Iterato
         options: dict[str, Any] = {"iterations": iterations} if iterations else {}
         told, began = {"label": label} if tell else {}, process_time()
         drawn = sample(observe(model, hidden, None, 5.0, method, **options), len(label), steps=steps, y=seen, **told).x
-        seconds, off = process_time() - began, (drawn - seen).nan_to_num(0.0).square().sum() / (~seen.isnan()).sum()
-        name = method + (f", {iterations} iterations" if iterations else "")
-        yield row(f"{name}, {steps} steps | {_said(told)}", drawn, label, f"{float(off.sqrt()):.1f}", f"{seconds:.0f}")
+        seconds, name = process_time() - began, method + (f", {iterations} iterations" if iterations else "")
+        yield row(f"{name}, {steps} steps | {_said(told)}", drawn, label, _off(drawn, seen), f"{seconds:.0f}")
+    for (method, steps), rounds in product((("mmps", 20), ("pigdm", 40)), (1, 2)):
+        began = process_time()
+        drawn = restore(model, hidden, seen, 5.0, 1, method=method, steps=steps, rounds=rounds).draws[:, 0]
+        yield row(f"{method}, {steps} steps | drawn in {rounds}", drawn, label, _off(drawn, seen),
+                  f"{process_time() - began:.0f}")
+
+
+def _off(drawn: Tensor, seen: Tensor) -> str:
+    """How far draws are from what was seen, root mean square."""
+    return f"{float((drawn - seen)[~seen.isnan()].square().mean().sqrt()):.1f}"
 
 
 def solved(run: str, data: str) -> Iterator[str]:
@@ -197,14 +207,16 @@ def _said(told: dict[str, Any]) -> str:
 
 
 def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
-    """Ten digits whose lower half is hidden, and what it may have been: told the class, and not."""
+    """Ten digits whose lower half is hidden, and what it may have been: told the class, without it, with it drawn."""
     x, y, hidden = _halves(open_data(data, part="test"), range(3, 4))
-    figure, axes = plt.subplots(1, 2, figsize=(12.5, 6.6), layout="constrained")
-    for ax, told in zip(axes, (True, False), strict=True):
-        found = restore(load(run), hidden, x, 5.0, draws, method="pigdm", steps=40, **({"label": y} if told else {}))
+    ways: dict[str, dict[str, Any]] = {"told the class": {"label": y}, "not told, a class drawn": {"rounds": 1},
+                                       "without a class": {"rounds": 0}}
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
+    for ax, (title, way) in zip(axes, ways.items(), strict=True):
+        found = restore(load(run), hidden, x, 5.0, draws, steps=20, **way)
         rows = torch.cat([x[:, None], found.y.nan_to_num(90.0)[:, None], found.draws], 1).clamp(0, 255)
         ax.imshow(_tiled(rows), cmap="gray")
-        ax.set(title="told the class" if told else "not told the class")
+        ax.set(title=title)
         ax.set_axis_off()
     return figure
 

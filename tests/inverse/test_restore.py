@@ -30,7 +30,7 @@ from undiffuse.inverse import (
 from undiffuse.inverse.observe import observation
 from undiffuse.noise import normal
 from undiffuse.processes import VP
-from undiffuse.report.restore import images, operator, restore
+from undiffuse.report.restore import drawn_labels, images, operator, restore
 from undiffuse.training import train
 
 SHAPE = (1, 6, 6)
@@ -54,6 +54,33 @@ def test_the_adjoint_is_the_transpose(seen: Operator, shape: tuple[int, ...]) ->
     assert torch.allclose((pushed * w).sum(), (u.flatten(1) * local.pull(w)).sum(), atol=1e-12)
     assert torch.allclose(pushed, torch.where(local.seen, seen(u).flatten(1), 0.0), atol=1e-12)
     assert torch.allclose(pushed, (local.matrix @ u.flatten()[:, None])[..., 0], atol=1e-12)
+
+
+def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
+    """Gibbs' sampler of p(x, class | y) from draws of p(x | y): the weight, mean and deviations of a mode."""
+    law = Mixture([0.3, 0.7], [[[[-0.6, 0.1]]], [[[0.6, -0.1]]]], 0.04, labels=[0, 1])
+    y, n = f64(0.0, 0.05).reshape(1, 1, 1, 2), 700
+    truth = Mixture([0.3, 0.7], [[-0.6, 0.1], [0.6, -0.1]], 0.04).posterior([[0.0, 1.0]], [0.05], 0.2)
+    for rounds in (0, 2):
+        x = restore(law.denoiser(VP()), box((1, 1, 2), 0, 0, 1, 1), y.expand(n, 1, 1, 2), 0.2, 1, steps=60,
+                    rounds=rounds, shares=(3, 7), levels=2).draws.flatten(1)
+        share, right = float(truth.weights[1]), x[x[:, 0] > 0]
+        assert abs(len(right) / n - share) < 3 * (share * (1 - share) / n) ** 0.5
+        error = (right.mean(0) - truth.means.flatten(1)[1]) / (truth.covariances[1].diagonal() / len(right)).sqrt()
+        assert float(error.abs().max()) < 3.5
+        wide = right.var(0) / truth.covariances[1].diagonal()
+        assert float((wide - 1).abs().max()) < 4 * (2 / len(right)) ** 0.5
+
+
+def test_a_class_that_is_told_by_the_image_is_drawn() -> None:
+    law = Mixture([0.5, 0.5], [[[[-0.6, 0.1]]], [[[0.6, -0.1]]]], 0.01, labels=[0, 1])
+    assert drawn_labels(law.denoiser(VP()), law.means[[1, 0, 0, 1]]).tolist() == [1, 0, 0, 1]
+    one, hidden = torch.zeros(1, 1, 1, 2), box((1, 1, 2), 0, 0, 1, 1)
+    told, bare = {"label": torch.tensor([1])}, Mixture([1.0], [[[[0.0, 0.1]]]], 0.01)
+    for made, rounds, more, why in ((law, 1, {"exact": True}, "particles"), (law, 1, told, "is told"),
+                                    (bare, 1, {}, "no classes"), (law, -1, {}, "0 or more")):
+        with pytest.raises(InputError, match=f"got {rounds} rounds; expected .*{why}"):
+            restore(made.denoiser(VP()), hidden, one, 0.1, rounds=rounds, **more)
 
 
 def test_operators_do_what_they_are_called() -> None:

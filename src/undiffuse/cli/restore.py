@@ -8,7 +8,8 @@ from pathlib import Path
 def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path | None = None,
             amount: float | None = None, angle: float = 0.0, noise: float = 0.0, draws: int = 8,
             label: str | None = None, method: str = "mmps", exact: bool = False, steps: int | None = None,
-            simulate: bool = False, seed: int = 0, out: Path | None = None, device: str = "auto") -> None:
+            rounds: int | None = None, simulate: bool = False, seed: int = 0, out: Path | None = None,
+            device: str = "auto") -> None:
     """Fill in, sharpen or enlarge images: draws of what they may have been, by the model of a run.
 
     Args:
@@ -24,6 +25,8 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
         method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
         exact: Take the method that tends to the exact posterior.
         steps: Number of steps from noise to data.
+        rounds: Where no class is told: how often a class is drawn for every draw and the image anew given that class;
+            once for a run of up to 20 classes, else not at all.
         simulate: The images are whole; damage them first.
         seed: The seed of everything random.
         out: Folder to write to; restored in the run by default.
@@ -41,6 +44,7 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     asked = {"label": torch.tensor(cycled(classes, 0, len(damaged)))} if classes else {}
     seen = report.operator(operator, model.shape, mask, amount, angle, seed)
     found = report.restore(model, seen, damaged, noise, draws, simulate=simulate, method=method,
-                           exact=exact, steps=steps, seed=seed, levels=about["levels"], **asked)
+                           exact=exact, steps=steps, seed=seed, levels=about["levels"], rounds=rounds,
+                           shares=about.get("counts"), **asked)
     for path in found.write(out or run / "restored"):
         print(path)

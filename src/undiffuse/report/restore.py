@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ from undiffuse.inverse import (
     random_mask,
 )
 from undiffuse.inverse.observe import observation
+from undiffuse.likelihood import label_posterior
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.sampling import sample
 
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
 """What can have happened to an image, by name."""
+_FEW = 20  # classes up to which a class that is not told is drawn
+_APART = 1 << 32  # indices between the samples of one round and of the next
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -118,11 +121,15 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
 
 def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: int = 8, *, simulate: bool = False,
             method: str = "mmps", exact: bool = False, steps: int | None = None, seed: int = 0, levels: int = 256,
-            **cond: Any) -> Restored:
+            rounds: int | None = None, shares: Sequence[int] | None = None, **cond: Any) -> Restored:
     """Draws of p(x | y) for every row of y; with `simulate` y holds whole images, which are damaged first.
 
-    noise: the standard deviation, in grey levels. cond: conditions; a tensor has one row an image.
-    Raises InputError where y is not what the operator gives.
+    noise: the standard deviation, in grey levels. cond: conditions; a tensor has one row an image. rounds: where no
+    class is told, how often a class is drawn from p(class | x) for every draw x, and x anew given that class: Gibbs'
+    sampler of p(x, class | y), in which the network is always told a class. By default once for up to 20 classes, and
+    not with particles, of which a group has one class. shares: how frequent the classes are.
+    Raises InputError where y is not what the operator gives, and for rounds where there is no class to
+    draw.
     """
     if draws < 1:
         raise InputError(f"got {draws} draws; expected at least 1")
@@ -138,8 +145,31 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     each = -(-draws // group) * group  # samples of one run of particles are of one image
     told: dict[str, Any] = {name: v.repeat_interleave(each, 0) if isinstance(v, Tensor) else v
                             for name, v in cond.items()}
-    out = sample(observed, len(y) * each, steps=steps, seed=seed, y=y.repeat_interleave(each, 0), **told).x
+    rows = y.repeat_interleave(each, 0)
+    out = sample(observed, len(rows), steps=steps, seed=seed, y=rows, **told).x
+    for k in range(1, _rounds(model, rounds, "label" in cond, group) + 1):
+        label = drawn_labels(model, out, seed, k, shares, **told)
+        out = sample(observed, len(rows), steps=steps, seed=seed, first_index=k * _APART, y=rows, label=label, **told).x
     return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], levels)
+
+
+def drawn_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, shares: Sequence[int] | None = None,
+                 **cond: Any) -> Tensor:
+    """A class for every row of x (B, *event) in data units, drawn from `label_posterior`, (B,)."""
+    known = None if shares is None else torch.tensor(shares, dtype=torch.float64)
+    upto = label_posterior(model, x, seed=seed, shares=known, first_index=turn * _APART, **cond).cumsum(1)
+    u = uniform(seed, Purpose.CONDITION, 1 << 33, turn * _APART, len(x)).double()
+    return torch.searchsorted(upto / upto[:, -1:], u[:, None], right=True)[:, 0]
+
+
+def _rounds(model: Model, asked: int | None, told: bool, group: int) -> int:
+    """How often classes are drawn."""
+    possible = model.classes > 1 and not told and group == 1
+    if asked is not None and (asked < 0 or (asked > 0 and not possible)):
+        why = (" or more" if possible else ", for the class is told" if told else
+               ", for particles have one class a group" if group > 1 else ", for there are no classes")
+        raise InputError(f"got {asked} rounds; expected 0{why}")
+    return int(possible and model.classes <= _FEW) if asked is None else asked
 
 
 def _hidden(path: Path, shape: tuple[int, ...]) -> Tensor:

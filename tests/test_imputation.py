@@ -151,6 +151,17 @@ def test_samples_have_the_columns_and_types_of_the_table(run: Path, tmp_path: Pa
     assert all(row[2].isdigit() and row[3] == "5" for row in body)
 
 
+def test_samples_without_a_class_asked_for_say_the_class_that_was_drawn(run: Path, tmp_path: Path) -> None:
+    """Classes as frequent as in the data: Paris in 4 of 5 rows of 400, within four standard errors."""
+    rows = [[f"{i % 9}.5", f"{i % 4}", "Paris" if i % 5 else "Rome"] for i in range(50)]
+    source = tmp_path / "t.csv"
+    source.write_text("\n".join(",".join(row) for row in [["a", "b", "city"], *rows]))
+    assert main(["train", str(source), "--out", str(tmp_path / "run"), "--steps", "2", "--label", "city"]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--n", "400", "--out", str(tmp_path / "s.csv")]) == 0
+    head, *body = cells(tmp_path / "s.csv")
+    assert head == ["a", "b", "city"] and abs(sum(row[2] == "Paris" for row in body) / 400 - 0.8) < 4 * 0.02
+
+
 CASES = [("another column", [["1", "x", "2", "5"]], "size,town,count,same", "no column 'city'"),
          ("one more", [["", "New York", "2", "5", "9"]], "size,city,count,same,id", "'id'"),
          ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which the model has never seen"),

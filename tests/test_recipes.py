@@ -133,6 +133,11 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     assert half.steps == 2 * full.steps
 
 
+def test_the_sentence_of_the_optimiser_says_what_is_asked_for() -> None:
+    _, reasons = for_data("moons", optimizer="muon", batch=32, schedule="constant")
+    assert "Muon on 32 rows at a time, with a rate of 0.005 that stays." in reasons
+
+
 def test_named_recipes_are_those_of_their_data() -> None:
     """`digits()` and `swiss_roll()` are what `undiffuse train` would take."""
     assert recipes.digits() == for_data("digits")[0]
@@ -147,6 +152,9 @@ def test_errors_say_what_to_do() -> None:
         for_data("digits", step=3)
     with pytest.raises(InputError, match="batch=0"):
         for_data("digits", batch=0)
+    for net in ("unet", "dit"):
+        with pytest.raises(InputError, match=f"net={net} for points"):
+            for_data("moons", net=net)
     with pytest.raises(InputError, match="hold out fewer"):
         for_data("swiss_roll", held_out=9999)
 

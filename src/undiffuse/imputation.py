@@ -106,7 +106,9 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         raise InputError(f"{run} was trained on images; expected the run of a table")
     asked = _read(table, about, opened.experiment.label, model.conditions)
     if not asked.x.isnan().any():
-        raise InputError(f"{shown(table)} has no empty cell, so there is nothing to fill")
+        given = [opened.experiment.label or "", *(c.name for c in model.conditions)]
+        left = f" in the columns that the run draws (not {', '.join(filter(None, given))})" if any(given) else ""
+        raise InputError(f"{shown(table)} has no empty cell{left}, so there is nothing to fill")
     labels = asked.labels if model.classes else None
     filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method,
                     conditions=asked.conditions).numpy()
@@ -156,7 +158,7 @@ def _check(out: Path, draws: int, interval: float) -> None:
 def _read(path: Path, about: dict[str, Any], label: str | None, conditions: Sequence[Condition]) -> _Asked:
     """The table, in the order of the run's columns."""
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
-        raise InputError(f"{shown(path)} is no table; expected a .csv or .tsv file")
+        raise InputError(f"{shown(path)} is not a table that can be filled in; expected a .csv or .tsv file")
     names, words = about["columns"], about.get("words") or [[]] * len(about["columns"])
     with decoding(path, "a table"):
         cells = tables.read_cells(path)

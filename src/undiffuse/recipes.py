@@ -79,7 +79,8 @@ def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
     data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
                     overrides.get("predict", WIENER))
-    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case), _updates(case)]
+    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
+             _updates(case, overrides)]
     last = _conditions(case)
     so_far = asked.replace(**{**_fields(parts + last), **overrides})
     parts += [_duration(case, so_far.batch) if minutes is None else
@@ -106,6 +107,8 @@ def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
 
 
 def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Case:
+    if net in _BATCH and data.kind != "image":
+        raise InputError(f"got net={net} for {data.kind}, and it needs images; use mlp")
     train = data.split(held_out)[0] if held_out else data
     transform = transforms.fit(train)
     few = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
@@ -197,13 +200,16 @@ def _levels(case: _Case) -> _Part:
     return _Part({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
 
 
-def _updates(case: _Case) -> _Part:
-    """The optimiser."""
+def _updates(case: _Case, overrides: dict[str, Any]) -> _Part:
+    """The optimiser; its sentence says what is asked for."""
     batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
     fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
               "ema": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
-    return _Part(fields, f"AdamW on {batch} rows at a time, with a rate of {lr:g} that falls to 0 ({schedule}).")
+    told = {**fields, **overrides}
+    name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[told["optimizer"]]
+    falls = "stays" if told["schedule"] == "constant" else f"falls to 0 ({told['schedule']})"
+    return _Part(fields, f"{name} on {told['batch']} rows at a time, with a rate of {told['lr']:g} that {falls}.")
 
 
 def _duration(case: _Case, batch: int) -> _Part:

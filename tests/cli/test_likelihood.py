@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
 from undiffuse.report.scores import _same_kind
-from undiffuse.training import load
+from undiffuse.training import load, train
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
                         net_args={"width": 16, "depth": 1})
@@ -55,6 +56,26 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flag
     assert main(["likelihood", str(run), data, *flags]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and sorted(run.iterdir()) == before
+
+
+@pytest.mark.parametrize("asked", [{"label": "cl"}, {"condition": ("cl", "k")}, {"label": "cl", "condition": ("k",)}])
+def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(asked: dict[str, Any],
+                                                                              tmp_path: Path) -> None:
+    """The columns that a run takes for class and conditions may be in the file or not; the scores are the same."""
+    kept = [c for c in ("a", "b", "cl", "k") if c not in (asked.get("label"), *asked.get("condition", ()))]
+    rows = [{"a": f"{i % 7}.5", "b": f"{i % 5}", "cl": "xy"[i % 2], "k": f"{i % 4}"} for i in range(60)]
+    for name, columns in (("whole", ("a", "b", "cl", "k")), ("bare", kept)):
+        lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    e = Experiment(data=str(tmp_path / "whole.csv"), steps=2, save_every=2, warmup=1, batch=8, block=16,
+                   net_args={"width": 8, "depth": 1}, **asked)
+    train(e, tmp_path / "run", progress=False)
+    scores = []
+    for name in ("whole", "bare"):
+        out = tmp_path / f"{name}-scores.csv"
+        code = main(["likelihood", str(tmp_path / "run"), str(tmp_path / f"{name}.csv"), "--n", "4", "--out", str(out)])
+        scores.append(out.read_text() if code == 0 else code)
+    assert scores[0] == scores[1] and scores[0] != 2
 
 
 def test_words_that_the_run_has_not_seen_are_named(run: Path, tmp_path: Path) -> None:

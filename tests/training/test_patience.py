@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.training import loop
 from undiffuse.training.checkpoint import steps
 from undiffuse.training.patience import best, outcome, over
+from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
 
 E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, exact=True)
@@ -73,6 +75,13 @@ def test_it_ends_where_the_same_run_without_patience_says(whole: Path, tmp_path:
     assert f"Ended at step {last} of 40, for the held-out path loss had not" in capsys.readouterr().out
 
 
+def test_only_updates_that_were_made_can_be_replayed(whole: Path) -> None:
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert last < E.steps and replay(whole, last - 1, data=points()).step == last - 1
+    with pytest.raises(InputError, match=f"got step={last}; expected 0 to {last - 1}"):
+        replay(whole, last, data=points())
+
+
 def test_interrupted_at_any_save_it_ends_there_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
     for at in range(1, 12):
         train(E, tmp_path / "parts", stop=lambda step, at=at: step == at)
@@ -122,6 +131,6 @@ def test_what_would_change_the_outcome_is_refused(whole: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="patience=2 without held-out rows"):
         train(E.replace(held_out=0), tmp_path / "none")
     for asked in ({"optimizer": "muon"}, {"weighting": "learned"}):
-        with pytest.raises(InputError, match="so leave shard out"):
+        with pytest.raises(InputError, match="leave shard out"):
             loop._check(E.replace(**asked), points(), shard=True)
     assert not (tmp_path / "none").exists()

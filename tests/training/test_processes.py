@@ -41,8 +41,8 @@ def together(size: int, work: Callable[[int], object]) -> list[int]:
 
 
 def run(e: Experiment, folder: Path, stop: Callable[[int], bool] | None = None, data: Dataset = DATA,
-        patience: float = 30.0) -> None:
-    train(e, folder, progress=False, data=data, stop=stop, patience=patience)
+        peer_timeout: float = 30.0) -> None:
+    train(e, folder, progress=False, data=data, stop=stop, peer_timeout=peer_timeout)
 
 
 def run_shared(e: Experiment, folder: Path, rank: int, stop: Callable[[int], bool] | None = None) -> None:
@@ -171,7 +171,7 @@ def test_a_peer_that_is_stuck_is_given_up(capfd: pytest.CaptureFixture[str]) -> 
             def stick(step: int) -> bool:
                 return bool(step == 7 and rank == 1 and os.kill(os.getpid(), signal.SIGSTOP))
 
-            code = guarded(lambda: run(e, folder / "run", stick, patience=2.0))
+            code = guarded(lambda: run(e, folder / "run", stick, peer_timeout=2.0))
             (stuck := int((folder / "1").read_text())) and os.kill(stuck, signal.SIGKILL)
             raise SystemExit(code)
 

@@ -41,7 +41,7 @@ class Changes:
         save_every: Updates between checkpoints.
         patience: Saves without a lower held-out path loss after which to stop, and keep the best.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: Of the layers in training: fp32, bf16 or auto (bf16 for images on GPUs with units for it).
+        precision: Of the layers in training: fp32, bf16 or auto (bf16 for a U-Net or DiT on GPUs with units for it).
         compile: Whether the layers are compiled in training: on, off, or auto, where it pays.
     """
 

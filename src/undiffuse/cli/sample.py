@@ -40,16 +40,21 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
 
+    free = not asked and not given and len(counts) > 0
+
+    def classes(first: int, count: int) -> list[int]:
+        return frequent(counts, seed, first, count) if free else cycled(asked, first, count)
+
     def rows(first: int, count: int) -> Any:
-        free = not given and len(counts) > 0
-        labels = cycled(asked, first, count) if asked else frequent(counts, seed, first, count) if free else None
-        marked: dict[str, Any] = {} if labels is None else {"label": torch.tensor(labels)}
+        marked: dict[str, Any] = {"label": torch.tensor(classes(first, count))} if asked or free else {}
         return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **marked, **given).x
 
-    marks = torch.tensor([m for first, count in wanted for m in cycled(asked, first, count)]) if asked else None
+    def marks() -> Any:
+        return torch.tensor([m for part in wanted for m in classes(*part)]) if asked or free else None
+
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
     done = draw(model, rows, wanted, file, lambda x: data.save_samples(
-        file, x, levels=about["levels"], columns=about["columns"], labels=marks, classes=about["classes"],
+        file, x, levels=about["levels"], columns=about["columns"], labels=marks(), classes=about["classes"],
         label_name=opened.experiment.label or "label", words=about.get("words", ())))
     if os.environ.get("RANK", "0") == "0":
         print(done)

@@ -34,7 +34,7 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
     from undiffuse import training
 
-    training.train(experiment, folder, progress=True, patience=peer_timeout, track=track or (), preview=preview,
+    training.train(experiment, folder, progress=True, peer_timeout=peer_timeout, track=track or (), preview=preview,
                    shard=shard)
     if speaks:
         print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")

@@ -17,6 +17,7 @@ from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.data.checks import did_you_mean, shown
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
+from undiffuse.experiment import Experiment
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.report.likelihood import scores_figure, unusual
@@ -32,7 +33,7 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
     opened, model = training.open_run(run), training.load(run, device=device)
     experiment = opened.experiment
-    data = open_data(source, size=experiment.size, part=part)
+    data = _rows(source, experiment, part)
     _same_kind(opened.config["data"], data)
     data = data.take(torch.arange(len(data))[:n])
     found = _watched(model, data, seed, options)
@@ -43,6 +44,15 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     with atomic(picture) as file:
         file.write(scores_figure(found, data))
     return f"{summary(found)}\n{out} and {picture}"
+
+
+def _rows(source: str, experiment: Experiment, part: str) -> Dataset:
+    """The rows, less what the run takes for class or conditions where the source has that."""
+    try:
+        return open_data(source, size=experiment.size, label=experiment.label, part=part,
+                         condition=experiment.condition)
+    except InputError:
+        return open_data(source, size=experiment.size, part=part)
 
 
 def summary(found: Likelihood) -> str:

@@ -36,7 +36,7 @@ from undiffuse.training.run import Run, begin, divide, machine, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.speed import prepare
 from undiffuse.training.state import State
-from undiffuse.training.team import PATIENCE, Team, gathered
+from undiffuse.training.team import PEER_TIMEOUT, Team, gathered
 from undiffuse.training.track import tracked
 
 LOOKS = 32  # updates between looks at a GPU; a CPU is looked at after every update
@@ -48,16 +48,16 @@ _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 
 def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
-          stop: Callable[[int], bool] | None = None, patience: float = PATIENCE, track: Sequence[str] = (),
+          stop: Callable[[int], bool] | None = None, peer_timeout: float = PEER_TIMEOUT, track: Sequence[str] = (),
           preview: int = 0, shard: bool = False) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. With the experiment's patience it may end sooner, and the
     model is that of the best save. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
-    Under torchrun the processes train together, and the first one writes; one that is stuck for `patience` seconds is
-    given up; with `shard` each keeps a part only of the averages and of the optimiser's state. `track` names trackers
-    that hear of the metrics; of images so many samples as `preview` says are drawn at every save, into
+    Under torchrun the processes train together, and the first one writes; one that is stuck for `peer_timeout`
+    seconds is given up; with `shard` each keeps a part only of the averages and of the optimiser's state. `track` names
+    trackers that hear of the metrics; of images so many samples as `preview` says are drawn at every save, into
     previews/STEP.png. Raises InputError for another run or other data in `out`, and before an update
     that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The last good
     checkpoint always remains.
@@ -65,7 +65,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     whole = source(experiment) if data is None else data
     rows, held, numbers = divide(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with gathered(device, experiment.exact, patience, shard) as team, ExitStack() as opened:
+    with gathered(device, experiment.exact, peer_timeout, shard) as team, ExitStack() as opened:
         team.check(experiment.batch)
         _check(experiment, held, shard)
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
@@ -95,8 +95,9 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
 def _check(experiment: Experiment, held: Dataset | None, shard: bool) -> None:
     """InputError for what does not go together."""
     if shard and (experiment.optimizer == "muon" or experiment.weighting == LEARNED):
-        raise InputError(f"got shard with optimizer={experiment.optimizer} and weighting={experiment.weighting}; muon "
-                         f"needs whole matrices and {LEARNED} has a state of its own, so leave shard out")
+        why = "optimizer=muon, which needs whole matrices" if experiment.optimizer == "muon" else (
+            f"weighting={LEARNED}, which has a state of its own")
+        raise InputError(f"got shard with {why}; leave shard out")
     if experiment.patience and held is None:
         raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
                          "0, or patience=0")

@@ -26,12 +26,17 @@ def over(entries: Entries, patience: int) -> bool:
     return 0 < patience <= later
 
 
+def last_step(entries: Entries, experiment: Experiment) -> int:
+    """The updates that a run is to have: fewer than it was given where its patience ended it."""
+    return max(e["step"] for e in entries) if over(entries, experiment.patience) else experiment.steps
+
+
 def outcome(entries: Entries, experiment: Experiment) -> str:
     """One sentence: how far a run came, why it ended, and which of its saves the model is from."""
     step, found = max((e["step"] for e in entries), default=0), best(entries)
     if step < experiment.steps and over(entries, experiment.patience):
         said = (f"Ended at step {step:,} of {experiment.steps:,}, for the held-out path loss had not fallen for "
-                f"{experiment.patience} saves")
+                f"{experiment.patience} save{'s' * (experiment.patience > 1)}")
     else:
         said = f"All {step:,} updates made" if step == experiment.steps else f"At step {step:,} of {experiment.steps:,}"
     if found is None or not experiment.patience:

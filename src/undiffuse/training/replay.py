@@ -22,6 +22,7 @@ from undiffuse.training.faults import losses, slope
 from undiffuse.training.feed import Batch, Feed
 from undiffuse.training.loop import ENTRIES
 from undiffuse.training.optim import learning_rate, parts
+from undiffuse.training.patience import last_step
 from undiffuse.training.progress import say
 from undiffuse.training.run import divide, open_run, same_data, source
 from undiffuse.training.speed import prepare
@@ -58,8 +59,9 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     """
     opened = open_run(run)
     e = opened.experiment
-    if not 0 <= step < e.steps:
-        raise InputError(f"got step={step}; expected 0 to {e.steps - 1}, which are the updates of this run")
+    last = last_step(opened.metrics(), e)
+    if not 0 <= step < last:
+        raise InputError(f"got step={step}; expected 0 to {last - 1}, which are the updates of this run")
     whole = source(e) if data is None else data
     same_data(opened, whole)
     rows, _, numbers = divide(whole, e.held_out)

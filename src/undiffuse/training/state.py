@@ -1,4 +1,5 @@
-"""What a training changes: weights, their average, the moments of Adam and a meter, each one tensor on the device."""
+"""What a training changes: weights, their average, the optimiser's moments, learned log-variances where the loss has
+them, and a meter, each one tensor on the device."""
 
 from __future__ import annotations
 

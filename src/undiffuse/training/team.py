@@ -32,7 +32,7 @@ from torch.distributed.rendezvous import rendezvous
 from undiffuse.errors import InputError, MachineError, UndiffuseError
 
 PIECES = 8
-PATIENCE = 30.0  # seconds
+PEER_TIMEOUT = 30.0  # seconds
 _MEETING = 600.0  # until the last one has started
 _RARE = 7200.0  # for what one process does alone: checkpoints, measuring, pictures
 Part = Callable[[int, int], Tensor]
@@ -45,9 +45,9 @@ class Team:
     rank: int = 0
     size: int = 1
     exact: bool = False
-    patience: float = PATIENCE
+    peer_timeout: float = PEER_TIMEOUT
     shard: bool = False
-    quick: Any = None  # the group that gives up after `patience`
+    quick: Any = None  # the group that gives up after `peer_timeout`
     slow: Any = None  # the group for what takes long
 
     @property
@@ -192,8 +192,8 @@ class Team:
             yield
         except RuntimeError as error:
             raise MachineError(f"process {self.rank} of {self.size} lost touch with another one, which died or was "
-                               f"stuck for {self.patience:g} s; start the same command again, and the run goes on from "
-                               "its last checkpoint") from error
+                               f"stuck for {self.peer_timeout:g} s; start the same command again, and the run goes on "
+                               "from its last checkpoint") from error
 
 
 ALONE = Team()
@@ -201,23 +201,23 @@ ALONE = Team()
 
 
 @contextmanager
-def gathered(device: torch.device, exact: bool = False, patience: float = PATIENCE,
+def gathered(device: torch.device, exact: bool = False, peer_timeout: float = PEER_TIMEOUT,
              shard: bool = False) -> Iterator[Team]:
     """The team of this process: as the environment says, or itself alone.
 
-    patience: seconds after which a peer that does not answer is given up. Raises MachineError if they do not meet.
+    peer_timeout: seconds after which a peer that does not answer is given up. Raises MachineError if they do not meet.
     """
     there = dist.is_available() and dist.is_initialized()
     if not there and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team(exact=exact, patience=patience, shard=shard)
+        yield Team(exact=exact, peer_timeout=peer_timeout, shard=shard)
         return
     if not there:
         _meet()
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         quick, slow = (dist.new_group(backend=kind, timeout=timedelta(seconds=seconds))
-                       for kind, seconds in ((backend, patience), ("gloo", _RARE)))
-        yield Team(dist.get_rank(), dist.get_world_size(), exact, patience, shard, quick, slow)
+                       for kind, seconds in ((backend, peer_timeout), ("gloo", _RARE)))
+        yield Team(dist.get_rank(), dist.get_world_size(), exact, peer_timeout, shard, quick, slow)
     finally:
         if not there:
             dist.destroy_process_group()
@@ -235,11 +235,11 @@ def exit_code(error: UndiffuseError) -> int:
 
 def _meet() -> None:
     """Under `torchrun` each attempt meets under a name of its own, lest it finds the addresses of the one before."""
-    patience, attempt = timedelta(seconds=_MEETING), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    limit, attempt = timedelta(seconds=_MEETING), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store, rank, size = next(rendezvous("env://", timeout=patience))
+        store, rank, size = next(rendezvous("env://", timeout=limit))
         mine = PrefixStore(f"attempt {attempt}", store)
-        dist.init_process_group("gloo", store=mine, rank=rank, world_size=size, timeout=patience)
+        dist.init_process_group("gloo", store=mine, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the processes do not find each other: {str(error).splitlines()[0]}; start them by torchrun"
                            ) from error

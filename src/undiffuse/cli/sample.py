@@ -39,22 +39,20 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     model = guide.scaled(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
     asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
+    marked = len(asked) > 0 or (not given and len(counts) > 0)
 
-    free = not asked and not given and len(counts) > 0
-
-    def classes(first: int, count: int) -> list[int]:
-        return frequent(counts, seed, first, count) if free else cycled(asked, first, count)
+    def classes(first: int, count: int) -> Any:
+        found = cycled(asked, first, count) if asked else frequent(counts, seed, first, count)
+        return torch.tensor(found, dtype=torch.int64)
 
     def rows(first: int, count: int) -> Any:
-        marked: dict[str, Any] = {"label": torch.tensor(classes(first, count))} if asked or free else {}
-        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **marked, **given).x
-
-    def marks() -> Any:
-        return torch.tensor([m for part in wanted for m in classes(*part)]) if asked or free else None
+        label: dict[str, Any] = {"label": classes(first, count)} if marked else {}
+        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **label, **given).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
     done = draw(model, rows, wanted, file, lambda x: data.save_samples(
-        file, x, levels=about["levels"], columns=about["columns"], labels=marks(), classes=about["classes"],
+        file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
+        labels=torch.cat([classes(*part) for part in wanted]) if marked else None,
         label_name=opened.experiment.label or "label", words=about.get("words", ())))
     if os.environ.get("RANK", "0") == "0":
         print(done)

@@ -104,6 +104,13 @@ def uniform(seed: int, purpose: int, step: int, first_index: int, n: int, shape:
     return torch.from_numpy((raw * 2.0**-bits).astype(_real(dtype)).reshape(n, *shape))
 
 
+def classes(seed: int, first_index: int, shares: Tensor) -> Tensor:
+    """A class for every sample `first_index` ..., (n,) int64, in proportion to its row of shares (n, K) of any sum."""
+    upto = shares.double().cumsum(1)
+    u = uniform(seed, Purpose.CONDITION, 1 << 33, first_index, len(shares))
+    return torch.searchsorted(upto / upto[:, -1:], u[:, None], right=True)[:, 0]
+
+
 def permutation(seed: int, purpose: int, step: int, n: int) -> Tensor:
     """A random order of 0 ... n−1 (int64): the stable argsort of n words of the stream."""
     return torch.from_numpy(np.argsort(words(seed, purpose, step, 0, n), kind="stable"))

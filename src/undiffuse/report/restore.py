@@ -31,7 +31,7 @@ from undiffuse.inverse import (
 from undiffuse.inverse.observe import observation
 from undiffuse.likelihood import label_posterior
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.noise import Purpose, classes, normal, uniform
 from undiffuse.sampling import sample
 
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
@@ -157,9 +157,8 @@ def drawn_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, shares: 
                  **cond: Any) -> Tensor:
     """A class for every row of x (B, *event) in data units, drawn from `label_posterior`, (B,)."""
     known = None if shares is None else torch.tensor(shares, dtype=torch.float64)
-    upto = label_posterior(model, x, seed=seed, shares=known, first_index=turn * _APART, **cond).cumsum(1)
-    u = uniform(seed, Purpose.CONDITION, 1 << 33, turn * _APART, len(x)).double()
-    return torch.searchsorted(upto / upto[:, -1:], u[:, None], right=True)[:, 0]
+    first = turn * _APART
+    return classes(seed, first, label_posterior(model, x, seed=seed, shares=known, first_index=first, **cond))
 
 
 def _rounds(model: Model, asked: int | None, told: bool, group: int) -> int:

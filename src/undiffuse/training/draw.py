@@ -18,7 +18,7 @@ from undiffuse.data.stored import StoredArray
 from undiffuse.data.writers import check_place
 from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, uniform
+from undiffuse.noise import classes
 from undiffuse.training.team import Team, gathered
 
 _NUMBERS = 1 << 21  # in one piece
@@ -51,9 +51,7 @@ def draw(model: Model, rows: Callable[[int, int], Tensor], wanted: Sequence[tupl
 
 def frequent(counts: Sequence[int], seed: int, first: int, n: int) -> list[int]:
     """Classes of the samples first ... first + n − 1, at the frequencies that they have in the data."""
-    shares = torch.tensor(counts, dtype=torch.float64).cumsum(0)
-    u = uniform(seed, Purpose.CONDITION, 1 << 33, first, n).double()
-    found: list[int] = torch.searchsorted(shares / shares[-1], u, right=True).tolist()
+    found: list[int] = classes(seed, first, torch.tensor(counts).expand(n, -1)).tolist()
     return found
 
 

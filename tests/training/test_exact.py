@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,13 @@ def test_metrics_torn_by_a_crash_are_mended(tmp_path: Path, uninterrupted: Path,
     assert measured(tmp_path) == measured(uninterrupted)
 
 
-def kill_until_done(e: Experiment, folder: Path, kills: int, longest: float, seed: int) -> int:
-    """Starts the run again and again and kills it after random delays, `kills` times at most; how often it was."""
-    chance, killed = random.Random(seed), 0
+def kill_until_done(e: Experiment, folder: Path, kills: int, delay: Callable[[], float]) -> int:
+    """Starts the run again and again and kills it after a delay, `kills` times at most; how often it was."""
+    killed = 0
     while True:
         pid = in_child(lambda: run(e, folder))
         if killed < kills:
-            time.sleep(chance.uniform(0, longest))
+            time.sleep(delay())
             os.kill(pid, signal.SIGKILL)
         if (code := code_of(pid)) == 0:
             return killed
@@ -111,13 +112,20 @@ def kill_until_done(e: Experiment, folder: Path, kills: int, longest: float, see
 
 
 def kills_change_no_bit(kills: int, steps_: int) -> None:
-    """As many runs as it takes for so many kills, each against the uninterrupted one."""
-    e, killed = experiment(**EVERYTHING, steps=steps_, save_every=5), 0
+    """As many runs as it takes for so many kills, each against the uninterrupted one.
+
+    Every run has a folder and delays of its own, of up to the time that the uninterrupted one took: on a machine
+    where a run is over before its kill, the next one gets another chance.
+    """
+    e, killed, chance = experiment(**EVERYTHING, steps=steps_, save_every=5), 0, random.Random(0)
     with quick_folder() as folder:
+        began = time.monotonic()
         run(e, folder / "whole")
+        longest = time.monotonic() - began
+        attempt = 0
         while killed < kills:
-            broken = folder / str(killed)
-            killed += kill_until_done(e, broken, kills - killed, 0.3, seed=killed)
+            broken = folder / str(attempt := attempt + 1)
+            killed += kill_until_done(e, broken, kills - killed, lambda: chance.uniform(0, longest))
             assert same(final(broken), final(folder / "whole"))
             assert measured(broken) == measured(folder / "whole")
             assert not list(broken.glob(".*.tmp"))

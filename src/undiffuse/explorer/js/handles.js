@@ -34,7 +34,9 @@ export class Handles {
     this.root.append(button);
   }
 
+  // Keys may come faster than pictures: each acts on where the last one left the handle.
   key(event, button) {
+    this.place();
     if (event.key === "Enter" && button.handle.press) {
       event.preventDefault();
       button.handle.press();

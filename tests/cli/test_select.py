@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undiffuse.cli import main
-from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, told
+from undiffuse.cli.select import budgets_of, cycled, labels_of, scale_of, stretches, told
 from undiffuse.errors import InputError
 
 
@@ -18,6 +18,11 @@ def test_stretches_are_the_indices_that_were_written(ranges: list[tuple[int, int
     text = ", ".join(f"{first}-{first + more}" if more else f"{first}" for first, more in ranges)
     listed = [index for first, count in stretches(text) for index in range(first, first + count)]
     assert listed == [first + k for first, more in ranges for k in range(more + 1)]
+
+
+def test_evaluations_are_numbers_and_ranges_and_a_huge_one_is_cut() -> None:
+    assert budgets_of("4-6, 10") == [4, 5, 6, 10]
+    assert len(budgets_of("1-999999999")) == 101  # enough for the refusal of what is above 100
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1-", "-1", "5-4", "1.5", "0x1", "١", "1" * 19, "1-2-3"])

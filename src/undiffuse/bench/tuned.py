@@ -128,26 +128,30 @@ def least(scores: list[Score]) -> Score:
     return Score(*torch.tensor(scores, dtype=torch.float64).nan_to_num(torch.inf).amin(0).tolist())
 
 
-def tuned_table(names: list[str] | None = None) -> Iterator[str]:
-    """A row per model and budget; `names` are laws of `LAWS`, with a seed as in plane:3, or folders of runs."""
+def tuned_table(names: list[str] | None = None, budgets: tuple[int, ...] = EVALUATIONS, n: int | None = None
+                ) -> Iterator[str]:
+    """A row per model and budget; `names` are laws of `LAWS`, with a seed as in plane:3, or folders of runs.
+
+    n: from how many starts each is measured; what `STARTS` has by default, and 256 for runs.
+    """
     yield "distance to the end of the exact path per coordinate: median over paths, root mean square over paths"
     yield (f"{'model':14}{'evals':>6} {'best published':>19} {'tuned':>19} {'share of it':>12}"
            f"{'of our best':>12} {'sliced W2':>10}{'exact':>7}{'floor':>7}{'RMSE +-':>9}")
     for name in names or LAWS:
-        label, trial = _trial(name)
-        for c in cells(trial):
+        label, trial = _trial(name, n)
+        for c in cells(trial, budgets):
             yield (f"{label:14}{c.evaluations:6} {_pair(c.published)} {_pair(c.tuned)} "
                    f"{_share(c.tuned, c.published)}{_share(c.tuned, c.ours)} "
                    f"{c.distance:10.4f}{c.exact:7.4f}{c.floor:7.4f}{c.error:9.5f}")
 
 
-def _trial(name: str) -> tuple[str, Trial]:
+def _trial(name: str, n: int | None) -> tuple[str, Trial]:
     law, _, seed = name.partition(":")
     if law in LAWS and (seed or "0").isdigit():
-        return f"{law} {seed or 0}", of_law(law, int(seed or 0))
+        return f"{law} {seed or 0}", of_law(law, int(seed or 0), n)
     if not Path(name).is_dir():
         raise InputError(f"got {name}; expected {', '.join(LAWS)}, with a seed as in plane:3, or the folder of a run")
-    return Path(name).name, of_run(Path(name))
+    return Path(name).name, of_run(Path(name), n or 256)
 
 
 def _pair(score: Score) -> str:

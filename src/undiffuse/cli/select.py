@@ -17,6 +17,11 @@ def stretches(text: str) -> list[tuple[int, int]]:
     return [(first, last - first + 1) for first, last in _ranges(text, "indices")]
 
 
+def budgets_of(text: str) -> list[int]:
+    """The numbers of a list of evaluations such as "4-6,10"; InputError for anything else."""
+    return [n for first, last in _ranges(text, "evaluations") for n in range(first, min(last, first + 100) + 1)]
+
+
 def labels_of(text: str, classes: Sequence[str]) -> list[int]:
     """The numbers of the classes named in "cat", "0,3,5-7" or "all"; InputError if the model has no such class.
 
@@ -81,5 +86,5 @@ def _ranges(text: str, what: str) -> list[tuple[int, int]]:
     found = [_RANGE.fullmatch(part.strip()) for part in text.split(",")]
     pairs = [(int(m[1]), int(m[2] or m[1])) for m in found if m]
     if len(pairs) < len(found) or any(first > last for first, last in pairs):
-        raise InputError(f'got {what} "{text[:60]}", expected numbers or ranges such as 7,9000,20-29')
+        raise InputError(f'got {what} "{text[:60]}", expected numbers or ranges such as 7,20-29')
     return pairs

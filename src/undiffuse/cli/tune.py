@@ -20,17 +20,17 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     import sys
 
     from undiffuse import training, tuning
-    from undiffuse.cli.select import stretches
+    from undiffuse.cli.select import budgets_of
     from undiffuse.report.tuned import draw
 
     def say(line: str) -> None:
         if sys.stderr.isatty():
             print(f"undiffuse: {line}", file=sys.stderr)
 
-    wanted = [n for first, count in stretches(evaluations) for n in range(first, first + min(count, 101))]
     rows = training.load_data(run)[0].x[:5000] if noise else None
     model = training.load(run, device=device)
-    tuned = tuning.tune(model, wanted, trajectories=trajectories, rounds=rounds, noise=noise, data=rows, say=say)
+    tuned = tuning.tune(model, budgets_of(evaluations), trajectories=trajectories, rounds=rounds, noise=noise,
+                        data=rows, say=say)
     print(*(tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     path = tuning.save(tuned, run / tuning.NAME)
     if noise:

@@ -34,8 +34,8 @@ class Rival(ABC):
 
     samplers: tuple[str, ...]
 
-    def __init__(self, rows: Tensor, args: Any, batch: int, rate: float) -> None:
-        torch.manual_seed(0)
+    def __init__(self, rows: Tensor, args: Any, batch: int, rate: float, seed: int = 0) -> None:
+        torch.manual_seed(seed)
         self.rows, self.batch, self.rate, self.step = rows, batch, rate, 0
         self.net = self.build(args)
         self.optimiser = torch.optim.AdamW(self.net.parameters(), rate, (0.9, 0.99), weight_decay=0.0, fused=True)
@@ -192,12 +192,12 @@ NEEDS = {"diffusers": "diffusers", "lucidrains": "denoising_diffusion_pytorch", 
 RIVALS: dict[str, type[Rival]] = {"diffusers": Diffusers, "lucidrains": Lucidrains, "azula": Azula}
 
 
-def rival(name: str, rows: Tensor, args: Any, batch: int, rate: float) -> Rival:
+def rival(name: str, rows: Tensor, args: Any, batch: int, rate: float, seed: int = 0) -> Rival:
     """One of the three; MachineError where its library is not installed."""
     if importlib.util.find_spec(NEEDS[name]) is None:
         raise MachineError(f"{NEEDS[name]} is not installed; `benchmarks/rivals.py` says what to install")
     logging.disable(logging.WARNING)
-    return RIVALS[name](rows, args, batch, rate)
+    return RIVALS[name](rows, args, batch, rate, seed)
 
 
 @contextmanager

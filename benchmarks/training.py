@@ -8,8 +8,8 @@ speed: an update is a batch of 64 from memory, forward, loss, backward, clipping
 MNIST padded to 32x32; everybody makes one update in turn. Ours is what the training loop does. "folded" gives the
 others 2x2 pixels as channels, which our network does by itself. quality: MNIST at 16x16 without labels; rates fall
 linearly to 0 over the time; ours is the recipe, "ours-folded" the network of larger images, which takes 2x2 pixels as
-one. The features of the Fréchet distance are those of `benchmarks.tuned`; of a rival's two samplers the one that is
-better on 500 samples draws all. `rivals.py` says what has to be installed.
+one; `ours:1` is a training of seed 1. The features of the Fréchet distance are those of `benchmarks.tuned`; of a
+rival's two samplers the one that is better on 500 samples draws all. `rivals.py` says what has to be installed.
 """
 
 from __future__ import annotations
@@ -150,9 +150,10 @@ def quality(mnist: str, names: str = "ours,diffusers,lucidrains,azula", seconds:
     yield f"{'':44}{'n':>6}{'Frechet':>9}{'TV':>8}{'>.9':>8}"
     yield judge.line("training images", data.x[order[10_000 : 10_000 + int(n)]])
     yield judge.line("test images", test.x[: int(n)])
-    for name in names.split(","):
-        trainer = (Ours(_bare(data), recipes.for_data(mnist, size=16, **OURS[name])[0]) if name in OURS else
-                   rival(name, _unit(data.x), SIZES["small"][name], BATCH, RATE))
+    for word in names.split(","):
+        name, seed = word.partition(":")[0], int(word.partition(":")[2] or 0)
+        trainer = (Ours(_bare(data), recipes.for_data(mnist, size=16, seed=seed, **OURS[name])[0]) if name in OURS else
+                   rival(name, _unit(data.x), SIZES["small"][name], BATCH, RATE, seed))
         updates = train(trainer, float(seconds))
         yield f"{name}: {trainer.parameters / 1e6:.3f} M parameters, {updates} updates in {seconds} CPU seconds"
         yield from judged(judge, name, trainer, int(n), int(evaluations), folder)

@@ -1,6 +1,6 @@
 """Memory that does not grow: of training with the number of updates, with data in memory, images on the disk and
-encoded images of a parquet file (where the extra undiffuse[data] is installed), and of sampling with the number of
-samples.
+encoded images of a parquet file (where the extra undiffuse[data] is installed), of writing a stream to the disk with
+the number of its rows, and of sampling with the number of samples.
 
 Every line is a process of its own; what is measured is its resident memory, that of PyTorch included.
 """
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from undiffuse import sampling
-from undiffuse.data import open_data, save_samples, stored
+from undiffuse.data import from_datasets, open_data, save_samples, stored
 from undiffuse.experiment import Experiment
+from undiffuse.noise import Purpose, words
 from undiffuse.training import load, train
 from undiffuse.training.draw import draw
 
@@ -31,7 +32,9 @@ EARLY = 200
 
 
 def table(steps: str = "2000", n: str = "100000") -> Iterator[str]:
-    """Resident MiB after 200 and after all updates; the largest of 1,000 and of `n` samples; and their ratios."""
+    """Resident MiB after 200 and after all updates; the largest of 1,000 and of 20,000 rows of a stream, and of 1,000
+    and of `n` samples; and their ratios.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, e = Path(name), POINTS.replace(steps=int(steps))
         yield _line("training on points in memory", f"update {EARLY}", f"update {steps}", *_in_child(
@@ -43,6 +46,8 @@ def table(steps: str = "2000", n: str = "100000") -> Iterator[str]:
             encoded = images.replace(data=str(_parquet(folder)))
             yield _line("training on a parquet file", f"update {EARLY}", f"update {steps}", *_in_child(
                 lambda: _training(encoded, folder / "encoded")))
+            few, many = (_in_child(lambda count=count: _streaming(count))[0] for count in (1000, 20_000))
+            yield _line("writing a stream of images", "1000 rows", "20000 rows", few, many)
         small, large = (_in_child(lambda count=count: _sampling(folder / "points", folder / f"{count}.npy", count))[0]
                         for count in (1000, int(n)))
         yield _line("sampling points to .npy", "1000 samples", f"{n} samples", small, large)
@@ -69,6 +74,21 @@ def _sampling(run: Path, out: Path, n: int) -> list[float]:
     model = load(run, device="cpu")
     draw(model, lambda first, count: sampling.sample(model, count, steps=5, first_index=first).x, [(0, n)], out,
          lambda x: save_samples(out, x))
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+
+
+def _streaming(n: int) -> list[float]:
+    """The largest memory while n images of 12 KB are written from a stream and opened as data."""
+    import datasets
+
+    def images() -> Iterator[dict[str, object]]:
+        for i in range(2 * n):
+            noise = words(0, Purpose.DATA, 0, i * 1536, 1536).view(np.uint8).reshape(64, 64, 3)
+            yield {"image": {"bytes": _png(noise), "path": None}}
+
+    stored.LARGE = 1 << 20
+    stream = datasets.IterableDataset.from_generator(images, features=datasets.Features({"image": datasets.Image()}))
+    assert len(from_datasets(stream, first=n)) == n
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
 
 

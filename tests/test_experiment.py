@@ -20,15 +20,15 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
                     max_leaves=5)
 CHANGES = {
-    "data": "moons", "size": 16, "label": "kind", "condition": ("age", "sex:class"), "held_out": 9, "sde": "ve",
-    "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7,
+    "data": "moons", "size": 16, "label": "kind", "condition": ("age", "sex:class"), "first": 50,
+    "held_out": 9, "sde": "ve", "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7,
     "weighting": "simple", "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1,
     "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,
     "label_dropout": 0.2, "flip": True, "shift": 2, "exact": True, "seed": 5, "save_every": 11, "patience": 3,
     "block": 12, "device": "cuda:1", "dtype": "float64", "precision": "bf16", "compile": "auto",
 }
-LATER = ("condition", "patience", "precision", "compile")
+LATER = ("condition", "first", "patience", "precision", "compile")
 
 
 def test_every_field_is_documented_and_has_a_domain() -> None:
@@ -92,7 +92,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one(change) -> None:
 
 REFUSED = {
     "data": ["", 3, "a\0b"], "size": [0, 8.0, True], "label": [""], "condition": ["age", [""], ["a", "a"], [1]],
-    "held_out": [-1], "sde": [None], "sde_args": [[1]],
+    "first": [1, 2.0], "held_out": [-1], "sde": [None], "sde_args": [[1]],
     "net": [""], "net_args": [{"a": object()}, {"a": float("nan")}], "predict": [1], "sigma_data": [0, "x"],
     "weighting": [""], "levels": [""], "level_mean": [float("inf"), None], "level_std": [0.0],
     "steps": [0, 1.5, "7", True], "batch": [0], "lr": [0, -1, float("nan"), 10**400, True], "schedule": ["cosinus"],

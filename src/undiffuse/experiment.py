@@ -32,6 +32,7 @@ class Experiment:
     `size`          side in pixels that images are brought to; None: as they are.
     `label`         the column (tables) that holds the class; None: the source's own labels, if any.
     `condition`     the columns (tables) or keys (.npz) that are conditions, as NAME or NAME:KIND.
+    `first`         so many rows from the start of the data, of a set of the hub without fetching the others; None: all.
     `held_out`      number of rows kept away from the training, to measure with.
     `sde`, `sde_args`  the diffusion process by name, and its arguments.
     `net`, `net_args`  the network by name, and its arguments.
@@ -69,6 +70,7 @@ class Experiment:
     size: int | None = None
     label: str | None = None
     condition: tuple[str, ...] = ()
+    first: int | None = None
     held_out: int = 0
     sde: str = "vp"
     sde_args: Mapping[str, Any] = field(default_factory=dict)
@@ -243,6 +245,7 @@ _DOMAINS: dict[str, _Domain] = {
     "size": _or_none(_whole(1)),
     "label": _or_none(_NAME),
     "condition": _Domain("a list of different names", _names),
+    "first": _or_none(_whole(2)),
     "held_out": _whole(0),
     "sde": _NAME,
     "sde_args": _ARGS,
@@ -277,4 +280,4 @@ _DOMAINS: dict[str, _Domain] = {
     "precision": _choice("auto", "fp32", "bf16"),
     "compile": _choice("auto", "on", "off"),
 }
-_LATER: dict[str, Any] = {"condition": (), "patience": 0, "precision": "fp32", "compile": "off"}
+_LATER: dict[str, Any] = {"condition": (), "first": None, "patience": 0, "precision": "fp32", "compile": "off"}

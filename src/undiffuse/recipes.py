@@ -76,7 +76,8 @@ def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
     """
     _check_time(minutes, overrides)
     asked = Experiment(data=os.fspath(source), precision="auto", compile="auto").replace(**overrides)
-    data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition)
+    data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition,
+                     first=asked.first)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
                     overrides.get("predict", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),

@@ -1,8 +1,9 @@
-"""Helpers of the data tests: a refusal is one InputError of one line, and nothing else."""
+"""Helpers of the data tests: a refusal is one InputError of one line, and nothing else; a cache for a test alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,3 +25,14 @@ def refused() -> Callable[..., str]:
         return line
 
     return check
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of the package datasets."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    datasets.disable_progress_bars()
+    return folder

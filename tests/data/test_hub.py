@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from data.rows_of_hub import N, pictures, pixels, png, saved
 from training.small_runs import TINY, final, same
 
 from undiffuse.data import open_data, stored
 from undiffuse.data.hub import from_datasets, is_name
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
-from undiffuse.noise import Purpose, words
 from undiffuse.training import train
 
 hf = pytest.importorskip("datasets", reason="the extra undiffuse[data] is not installed")
-N = 24
 Refused = Callable[..., str]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    hf.disable_progress_bars()
-
-
-def pixels() -> np.ndarray[Any, Any]:
-    return (words(1, Purpose.DATA, 9, 0, N * 20) >> np.uint64(56)).astype(np.uint8).reshape(N, 4, 5)
-
-
-def png(image: np.ndarray[Any, Any]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def pictures(**columns: Any) -> Any:
-    """24 grey images, of which the first half are cats."""
-    cells = [{"bytes": png(image), "path": None} for image in pixels()]
-    features = {"image": hf.Image(), "label": hf.ClassLabel(names=["cat", "dog"])}
-    values = {"image": cells, "label": [2 * i // N for i in range(N)], **columns}
-    more = {name: hf.Value("float32" if isinstance(v[0], float) else "string") for name, v in columns.items()}
-    return hf.Dataset.from_dict(values, features=hf.Features({**features, **more}))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -59,14 +31,6 @@ def folder(tmp_path: Path) -> Path:
         (place := tmp_path / "folder" / ("cat", "dog")[2 * i // N]).mkdir(parents=True, exist_ok=True)
         (place / f"{i:02}.png").write_bytes(png(image))
     return tmp_path / "folder"
-
-
-def saved(rows: Any, path: Path) -> Path:
-    if path.suffix:
-        rows.to_parquet(path)
-    else:
-        rows.save_to_disk(path)
-    return path
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "saved", "splits", "shards", "layout"])
@@ -207,5 +171,3 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     refused(saved(mixed, tmp_path / "mixed"), "row 24, column 'a'", "'seven'")
     endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
     refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")
-    with pytest.raises(InputError, match="is a stream"):
-        from_datasets(pictures().to_iterable_dataset(), "cats")

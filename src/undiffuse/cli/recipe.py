@@ -33,6 +33,7 @@ class Changes:
         size: Side in pixels that images are brought to.
         label: Column of a table that holds the class.
         condition: Columns (or keys of an .npz) that are conditions: age,sex, or with a kind: note:words.
+        first: Rows to take, from the start of the data; of OWNER/NAME only these are fetched.
         label_dropout: Share of the rows in which the class, and each condition, is hidden in training.
         flip: Mirror images left to right, each with probability 1/2.
         shift: Move images by up to so many pixels.
@@ -59,6 +60,7 @@ class Changes:
     size: int | None = None
     label: str | None = None
     condition: str | None = None
+    first: int | None = None
     label_dropout: float | None = None
     flip: bool | None = None
     shift: int | None = None

@@ -45,6 +45,17 @@ def refuse_bomb(path: Path, unpacked: int) -> None:
                          "size; if this is meant, save it without compression")
 
 
+def check_first(first: int | None) -> None:
+    """Refuse a number of first rows that is less than two."""
+    if first is not None and first < 2:
+        raise InputError(f"got first={first}; expected at least 2 rows, or none, which is all of them")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or else what it is, in at most 200 characters."""
+    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """"; did you mean '...'?" if one of the known words is close, and otherwise nothing."""
     close = difflib.get_close_matches(word, list(known), n=1) if len(word) < 200 else []

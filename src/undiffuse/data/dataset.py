@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from undiffuse.data.stored import Lazy
@@ -73,6 +74,18 @@ class Dataset:
         if not 2 <= n <= len(self):
             raise InputError(f"got n={n}; expected 2 to {len(self)}, which is all that {self.name} holds")
         return self.take(permutation(seed, Purpose.DATA, SUBSET, len(self))[:n].sort().values)
+
+    def head(self, n: int | None) -> Dataset:
+        """The first `n` samples and the classes that occur in them; all, with a note, where there are fewer."""
+        if n is None or n == len(self):
+            return self
+        if n > len(self):
+            return replace(self, note=(*self.note, f"there are fewer rows than {n:,}, and all are taken"))
+        data = self.take(torch.arange(n))
+        if data.y is None:
+            return data
+        there, y = data.y.unique(return_inverse=True)
+        return replace(data, y=y, classes=tuple(self.classes[k] for k in there.tolist()))
 
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of values, shapes, types, labels and names: equal for equal data only.

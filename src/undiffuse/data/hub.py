@@ -1,13 +1,12 @@
 """Data sets of Hugging Face: OWNER/NAME of the hub, parquet files and folders of them, and what `save_to_disk` wrote.
 
 The package datasets turns any of them into Arrow files that are mapped into memory, so that a row is read by its
-number. That is what exact resuming needs, and why nothing is streamed: a stream has no rows by number.
+number. Of a stream, whose rows have no numbers, see `streams`.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data import conditions, images
-from undiffuse.data.checks import did_you_mean, shown
+from undiffuse.data import conditions, images, streams
+from undiffuse.data.checks import check_first, did_you_mean, first_line, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.tables import Cells, Row, filled, from_cells
 from undiffuse.errors import InputError, MachineError, UndiffuseError
@@ -46,39 +45,47 @@ def is_here(path: Path) -> bool:
 
 
 def read_hub(name: str, size: int | None = None, label: str | None = None, part: str = "train",
-             condition: Sequence[str] = ()) -> Dataset:
-    """The Dataset of OWNER/NAME[:CONFIGURATION], fetched once by `datasets.load_dataset`.
+             condition: Sequence[str] = (), first: int | None = None) -> Dataset:
+    """The Dataset of OWNER/NAME[:CONFIGURATION], fetched once by `datasets.load_dataset`; the `first` rows alone are
+    streamed, once.
 
     Raises MachineError where the package is missing or the hub cannot be reached; else as `from_datasets`.
     """
     owner_name, _, configuration = name.partition(":")
     with _fetching(name) as datasets:
-        found = datasets.load_dataset(owner_name, configuration or None)
-    return from_datasets(_split(found, part, name), name, size, label, condition)
+        def split(**how: bool) -> Any:
+            return _split(datasets.load_dataset(owner_name, configuration or None, **how), part, name)
+
+        rows = split() if first is None else streams.stored(lambda: split(streaming=True), name, first,
+                                                            streams.cache() / name / part)
+    return from_datasets(rows, name, size, label, condition, first)
 
 
 def read_here(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
-              condition: Sequence[str] = ()) -> Dataset:
+              condition: Sequence[str] = (), first: int | None = None) -> Dataset:
     """The Dataset of a parquet file, of a folder of them, or of what `save_to_disk` wrote; as `from_datasets`."""
     with _fetching(path) as datasets:
         if path.is_file():
             found = datasets.load_dataset("parquet", data_files=str(path))
         else:
             found = datasets.load_from_disk(str(path)) if _saved(path) else datasets.load_dataset(str(path))
-    return from_datasets(_split(found, part, path.name), path.name, size, label, condition)
+    return from_datasets(_split(found, part, path.name), path.name, size, label, condition, first)
 
 
 def from_datasets(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
-              condition: Sequence[str] = ()) -> Dataset:
+                  condition: Sequence[str] = (), first: int | None = None, keep: str | Path | None = None) -> Dataset:
     """The Dataset of a `datasets.Dataset`: images if a column holds images, else a table of its numbers and words.
 
     The classes are the column `label`; of images by default the column called label or labels, or the only one of
     class labels. Images are decoded as in a folder of images, and stay encoded on the disk if they are more than 1 GiB.
-    Raises InputError for a stream, columns that are unknown, and rows of which no column can be learned.
+    first: so many rows, from the start on; None: all. The rows of a `datasets.IterableDataset`, a stream, are read
+    once, in constant memory, into a file that goes with the process, or that stays in the folder `keep` and is taken
+    from there the next time.
+    Raises InputError for columns that are unknown and rows of which no column can be learned; MachineError for a stream
+    that breaks off, of which nothing is kept.
     """
-    if not hasattr(rows, "num_rows"):
-        raise InputError(f"{shown(name)} is a stream, whose rows have no numbers; save it first, by "
-                         "datasets.Dataset.from_generator(lambda: iter(stream)).save_to_disk(FOLDER)")
+    check_first(first)
+    rows = _numbered(rows, name, first, keep)
     pictures = [column for column, feature in rows.features.items() if type(feature).__name__ == "Image"]
     for column in [*filter(None, [label]), *(key for key, _ in map(conditions.named, condition))]:
         if column not in rows.features:
@@ -86,12 +93,22 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
             raise InputError(f"{shown(name)} has no column {shown(column)}; it has "
                              f"{', '.join(map(shown, known[:8]))}{did_you_mean(column, known)}")
     if not pictures:
-        return _table(rows, name, label, condition)
+        return _table(rows, name, label, condition).head(first)
     if len(pictures) > 1 and not any(column in _IMAGES for column in pictures):
         raise InputError(f"{shown(name)} has the columns of images {', '.join(map(shown, pictures))}; expected one, or "
                          "one of them called image, so remove the others")
     column = next((column for column in pictures if column in _IMAGES), pictures[0])
-    return _images(rows, name, column, size, label, condition)
+    return _images(rows, name, column, size, label, condition).head(first)
+
+
+def _numbered(rows: Any, name: str, first: int | None, keep: str | Path | None) -> Any:
+    """The first rows, or all, of which each can be read by its number."""
+    if hasattr(rows, "num_rows"):
+        return rows if first is None else rows.select(range(min(first, rows.num_rows)))
+    with _fetching(name):
+        if keep is None:
+            return streams.passing(rows, name, first)
+        return streams.stored(lambda: rows, name, first, Path(keep))
 
 
 class Encoded(images.Pictures):
@@ -237,11 +254,7 @@ def _fetching(name: str | Path) -> Iterator[Any]:
                          "hub that can be seen from here; check the name, or log in if it is private") from None
     except ConnectionError as error:
         raise MachineError(f"got {shown(name)}, which is no path that exists, and the Hugging Face hub cannot be "
-                           f"reached to look for it there ({_first_line(error)})") from None
+                           f"reached to look for it there ({first_line(error)})") from None
     except Exception as error:
-        raise InputError(f"{shown(name)} cannot be read by the package datasets ({_first_line(error)}); check that it "
+        raise InputError(f"{shown(name)} cannot be read by the package datasets ({first_line(error)}); check that it "
                          "is whole and of a known type") from error
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split(os.linesep)[0].split())[:200] or type(error).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 from undiffuse.data import hub
 from undiffuse.data.arrays import read_npy, read_npz
 from undiffuse.data.cells import read_h5ad
-from undiffuse.data.checks import did_you_mean, shown
+from undiffuse.data.checks import check_first, did_you_mean, shown
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.digits import digits
 from undiffuse.data.idx import images_in, is_idx, read_idx, read_idx_folder
@@ -24,39 +24,44 @@ _LARGEST_SIZE = 1024
 
 
 def open_data(source: str | os.PathLike[str], *, size: int | None = None, label: str | None = None,
-              n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = ()) -> Dataset:
+              n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
+              first: int | None = None) -> Dataset:
     """The data that `source` names: a built-in set, a file, a folder of images, of IDX or of parquet files, or
     OWNER/NAME of the Hugging Face hub.
 
     size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
     of the classes. condition: the columns or keys that are conditions, as NAME or NAME:KIND. n: that many
     samples (toys: 10,000; others: all, or a random subset of a file). seed: of the toys and of the subset.
-    part: "train" or "test", where the source has both. Raises InputError in one sentence otherwise.
+    part: "train" or "test", where the source has both. first: so many samples, from the start on; of the hub only
+    these are fetched. Raises InputError in one sentence otherwise.
     """
-    _check_options(size, part)
+    _check_options(size, part, first)
     name = os.fsdecode(source)
     if name in TOYS:
-        data = toy(name, 10_000 if n is None else n, seed, part)
+        data = toy(name, (first or 10_000) if n is None else n, seed, part)
     else:
-        data = _digits(size, part) if name == "digits" else _open(name, size, label, part, condition)
+        data = _open(name, size, label, part, condition, first)
         data = data if n is None else data.subset(n, seed)
     _check_used(data, size, label, condition, _has_columns(name))
     return _warn_of_twin(data, name)
 
 
-def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
+def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str],
+          first: int | None) -> Dataset:
+    if name == "digits":
+        return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
     if not name or not os.path.exists(path):
         if hub.is_name(name):
-            return hub.read_hub(name, size, label, part, condition)
+            return hub.read_hub(name, size, label, part, condition, first)
         raise InputError(_unknown(name, path))
     if hub.is_here(path):
-        return hub.read_here(path, size, label, part, condition)
+        return hub.read_here(path, size, label, part, condition, first)
     if path.is_dir():
-        return _folder(path, size, part)
+        return _folder(path, size, part).head(first)
     if not path.is_file():
         raise InputError(f"{shown(path)} is neither a file nor a folder; expected data on disk")
-    return _file(path, size, label, part, condition)
+    return _file(path, size, label, part, condition).head(first)
 
 
 def _file(path: Path, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
@@ -99,7 +104,8 @@ def _only_train(source: str | Path, part: str) -> None:
         raise InputError(f"{shown(source)} has no test part; hold samples out of it with .split(held_out)")
 
 
-def _check_options(size: int | None, part: str) -> None:
+def _check_options(size: int | None, part: str, first: int | None) -> None:
+    check_first(first)
     if part not in ("train", "test"):
         raise InputError(f"got part {part!r}; expected 'train' or 'test'")
     if size is not None and not 1 <= size <= _LARGEST_SIZE:

@@ -89,6 +89,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
 
 
+def sweep(folder: Path) -> None:
+    """Removes what writers that were killed left behind; call it only under the folder's lock."""
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
 def check_place(path: Path) -> None:
     """InputError where no samples can be written: an unknown ending, a folder, or a folder that does not exist."""
     if path.suffix.lower() not in _SUFFIXES:

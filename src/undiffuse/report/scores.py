@@ -48,11 +48,12 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
 
 def _rows(source: str, experiment: Experiment, part: str) -> Dataset:
     """The rows, less what the run takes for class or conditions where the source has that."""
+    first = experiment.first if source == experiment.data else None
     try:
         return open_data(source, size=experiment.size, label=experiment.label, part=part,
-                         condition=experiment.condition)
+                         condition=experiment.condition, first=first)
     except InputError:
-        return open_data(source, size=experiment.size, part=part)
+        return open_data(source, size=experiment.size, part=part, first=first)
 
 
 def summary(found: Likelihood) -> str:

@@ -25,12 +25,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what writers that were killed left behind; call it only under the folder's lock."""
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, written atomically."""
     with atomic(path) as stream:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from undiffuse import tuning
 from undiffuse.data import Dataset, open_data
+from undiffuse.data.writers import sweep
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.experiment import read as read_experiment
@@ -27,7 +28,7 @@ from undiffuse.model import Denoiser
 from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, pick_device, rebuild, versions
 from undiffuse.training.ema import combined, exponent
-from undiffuse.training.files import read_json, sweep, write_json
+from undiffuse.training.files import read_json, write_json
 from undiffuse.training.log import NAME as METRICS
 from undiffuse.training.log import read_metrics
 from undiffuse.training.optim import parts, trained
@@ -189,7 +190,8 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
 
 def source(experiment: Experiment) -> Dataset:
     """All the data that an experiment names."""
-    return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition)
+    return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition,
+                     first=experiment.first)
 
 
 def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:

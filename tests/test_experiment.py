@@ -21,7 +21,8 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
                     max_leaves=5)
 CHANGES = {
     "data": "moons", "size": 16, "label": "kind", "condition": ("age", "sex:class"), "first": 50,
-    "held_out": 9, "sde": "ve", "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]}, "predict": "v", "sigma_data": 0.7,
+    "held_out": 9, "sde": "ve", "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]},
+    "predict": "v", "sigma_data": 0.7,
     "weighting": "simple", "levels": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7, "batch": 8, "lr": 0.1,
     "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "clip": None, "ema": 0.5,

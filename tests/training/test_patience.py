@@ -20,6 +20,7 @@ from undiffuse.training.checkpoint import steps
 from undiffuse.training.patience import best, outcome, over
 from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
+from undiffuse.training.team import Team
 
 E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, exact=True)
 
@@ -132,5 +133,5 @@ def test_what_would_change_the_outcome_is_refused(whole: Path, tmp_path: Path) -
         train(E.replace(held_out=0), tmp_path / "none")
     for asked in ({"optimizer": "muon"}, {"weighting": "learned"}):
         with pytest.raises(InputError, match="leave shard out"):
-            loop._check(E.replace(**asked), points(), shard=True)
+            loop._check(Team(0, 2, shard=True), E.replace(**asked), points())
     assert not (tmp_path / "none").exists()

@@ -213,6 +213,22 @@ def test_what_one_cannot_do_stops_all_and_one_says_so(monkeypatch: pytest.Monkey
             assert capfd.readouterr().err.count(sentence) == 1
 
 
+@pytest.mark.parametrize("asked, shard, sentence", [
+    ({"optimizer": "muon"}, True, "leave shard out"), ({"weighting": "learned"}, True, "leave shard out"),
+    ({"batch": 1}, False, "batch=1"), ({"patience": 2}, False, "without held-out rows")])
+def test_what_does_not_go_together_is_said_by_one(asked: dict[str, object], shard: bool, sentence: str,
+                                                  capfd: pytest.CaptureFixture[str]) -> None:
+    from undiffuse.cli import guarded
+
+    def work(rank: int) -> None:
+        raise SystemExit(guarded(lambda: train(experiment(**asked), folder / "run", progress=False, data=DATA,
+                                               shard=shard)))
+
+    with quick_folder() as folder:
+        assert together(2, work) == [2, 2] and not (folder / "run").exists()
+    assert (said := capfd.readouterr().err).count("undiffuse:") == said.count(sentence) == 1
+
+
 @pytest.mark.parametrize("size, exact, batch, words", [
     (3, True, 16, "1, 2, 4 or 8"), (16, True, 16, "1, 2, 4 or 8"), (1, True, PIECES - 1, "batch=7"),
     (4, False, 3, "batch=3")])

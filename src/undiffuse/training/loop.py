@@ -66,8 +66,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     rows, held, numbers = divide(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
     with gathered(device, experiment.exact, peer_timeout, shard) as team, ExitStack() as opened:
-        team.check(experiment.batch)
-        _check(experiment, held, shard)
+        team.share(lambda: _check(team, experiment, held))
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
         state = State(experiment, model, team)
@@ -92,9 +91,10 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     return result
 
 
-def _check(experiment: Experiment, held: Dataset | None, shard: bool) -> None:
+def _check(team: Team, experiment: Experiment, held: Dataset | None) -> None:
     """InputError for what does not go together."""
-    if shard and (experiment.optimizer == "muon" or experiment.weighting == LEARNED):
+    team.check(experiment.batch)
+    if team.shard and (experiment.optimizer == "muon" or experiment.weighting == LEARNED):
         why = "optimizer=muon, which needs whole matrices" if experiment.optimizer == "muon" else (
             f"weighting={LEARNED}, which has a state of its own")
         raise InputError(f"got shard with {why}; leave shard out")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from training import small_runs
 
 from undiffuse.data import Dataset, open_data, transforms
 from undiffuse.exact import Gaussian
 from undiffuse.experiment import Experiment
 from undiffuse.loss import Levels
 from undiffuse.processes import VE, VP
-from undiffuse.report.judgement import watched
+from undiffuse.report.evidence import gather
+from undiffuse.report.judgement import learning, watched
 from undiffuse.report.learning import errors, floor_of, law_of
+from undiffuse.report.words import short
 from undiffuse.sde import GaussianSDE
+from undiffuse.training import open_run, train
+from undiffuse.training.patience import best
 
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
@@ -67,7 +73,26 @@ def test_the_gradient_and_each_noise_level_are_shown_from_what_the_metrics_say()
     levels = [[[-2.0, 4.0], [1.0, 2.0]], [[-2.0, 2.0], [1.0, 1.5]], [[-2.0, 1.0], [1.0, 1.0]]]
     entries = [{"step": 10 * k, "loss": 1.0, "grad_norm": 0.5 / k} for k in range(1, 4)]
     entries += [{"step": 10 * k, "held_out": 1.0, "levels": value} for k, value in enumerate(levels, 1)]
-    text = watched(entries)
+    text = watched(entries, 30)
     assert "From step 10 to step 30" in text and "went to 0.25 of" in text and "to 0.5 at noise 2.72" in text
     assert "ends at 0.167" in text and text.count("<svg") == 2
-    assert watched([{"step": 1, "loss": 1.0}]) == ""
+    assert watched([{"step": 1, "loss": 1.0}], 1) == ""
+    text = watched(entries, 20)
+    assert "From step 10 to step 20" in text and "went to 0.5 of" in text and "to 0.75 at noise 2.72" in text
+    assert "at the model's step 20 was 0.25" in text.replace("&#x27;", "'")
+
+
+def test_of_a_run_that_went_on_it_is_the_models_step_that_is_told(tmp_path: Path) -> None:
+    """With patience the model is that of the best save, and the loss goes on behind it."""
+    data = small_runs.points()
+    e = small_runs.experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2)
+    train(e, tmp_path, progress=False, data=data)
+    entries = open_run(tmp_path).metrics()
+    taken, _ = best(entries)  # type: ignore[misc]
+    assert 1 < taken < max(entry["step"] for entry in entries) == taken + 2
+    held = next(entry["held_out"] for entry in entries if entry["step"] == taken and "held_out" in entry)
+    text = learning(gather(tmp_path, 50, data=data)).replace("&#x27;", "'")
+    assert f"the model is that of step {taken}, where it was least" in text
+    assert f"The loss at the model's step {taken} was " in text and f", on held-out data {short(held)}." in text
+    assert f"to step {taken} the held-out loss" in text and text.count("the model's step</") == 2
+    assert "ends at" not in text

@@ -17,7 +17,7 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.training import loop
 from undiffuse.training.checkpoint import steps
-from undiffuse.training.patience import best, outcome, over
+from undiffuse.training.patience import best, model_step, outcome, over
 from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
 from undiffuse.training.team import Team
@@ -47,12 +47,13 @@ def test_it_is_over_so_many_saves_after_the_least_loss() -> None:
     assert best(entries) == (20, 1.0)  # the first of equals
     assert [over(entries, k) for k in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
     assert not over(saves(3.0, 2.0, 1.0), 1)
+    assert [model_step(entries, E.replace(patience=k)) for k in (0, 3)] == [50, 20] and model_step([], E) == 0
 
 
 def test_why_it_ended_is_one_sentence() -> None:
     e = experiment(held_out=10, steps=50, patience=3)
     assert outcome(saves(3.0, 1.0, 2.0, 1.0), e) == (
-        "At step 40 of 50; the model is that of step 20, where it was least, 1.0000 nats an entry.")
+        "At step 40 of 50; the model is that of step 20, where the held-out path loss was least, 1.0000 nats an entry.")
     assert outcome(saves(1.0, 2.0, 2.0, 2.0), e) == (
         "Ended at step 40 of 50, for the held-out path loss had not fallen for 3 saves; the model is that of step 10, "
         "where it was least, 1.0000 nats an entry.")

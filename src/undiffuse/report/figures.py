@@ -24,8 +24,12 @@ Rate = Mapping[str, float]
 
 
 @chart
-def training_curve(train: Curve, held_out: Curve | None = None, floor: float | None = None) -> Figure:
-    """The loss against the step: all values faint, their running mean, the held-out loss, and the least possible."""
+def training_curve(train: Curve, held_out: Curve | None = None, floor: float | None = None,
+                   mark: float | None = None) -> Figure:
+    """The loss against the step: all values faint, their running mean, the held-out loss, and the least possible.
+
+    `mark` is the step of the model, where the training went on.
+    """
     figure, ax = canvas()
     steps, loss = train
     ax.plot(steps, loss, color=MADE, alpha=0.25, linewidth=0.8)
@@ -34,17 +38,22 @@ def training_curve(train: Curve, held_out: Curve | None = None, floor: float | N
         ax.plot(*held_out, color=REAL)
     if floor is not None:
         _reference(ax, floor)
+    _step(ax, mark)
     ax.set(xlabel="step", title="loss", xlim=(0, max(float(steps[-1]), 1)))
     logarithmic(ax.yaxis, "y")
     return figure
 
 
 @chart
-def gradient_norm(norm: Curve) -> Figure:
-    """The norm of the gradient before it was clipped, against the step: all values faint, their running mean."""
+def gradient_norm(norm: Curve, mark: float | None = None) -> Figure:
+    """The norm of the gradient before it was clipped, against the step: all values faint, their running mean.
+
+    `mark` as in `training_curve`.
+    """
     figure, ax = canvas()
     ax.plot(*norm, color=MADE, alpha=0.25, linewidth=0.8)
     ax.plot(norm[0], running_mean(norm[1]), color=MADE)
+    _step(ax, mark)
     ax.set(xlabel="step", title="norm of the gradient", xlim=(0, max(float(norm[0][-1]), 1)))
     logarithmic(ax.yaxis, "y")
     return figure
@@ -220,6 +229,11 @@ def _cells(ax: Axes, values: Array, names: Sequence[str], role: Callable[[float]
 
 def _reference(ax: Axes, value: float) -> None:
     ax.axhline(value, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+
+
+def _step(ax: Axes, step: float | None) -> None:
+    if step is not None:
+        ax.axvline(step, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
 
 
 def _short(name: str, limit: int = 12) -> str:

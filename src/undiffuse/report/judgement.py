@@ -18,6 +18,7 @@ from undiffuse.report.view import Tiles
 from undiffuse.report.words import nouns, novelty, percent, short
 from undiffuse.training import checkpoint
 from undiffuse.training.lengths import compared
+from undiffuse.training.patience import model_step, outcome
 
 _PAIRS = 12
 _COMPARED = 256
@@ -58,26 +59,32 @@ def new(seen: Evidence, found: Findings) -> str:
 
 
 def learning(seen: Evidence) -> str:
-    """The loss during training, and the error that is left at every noise level."""
+    """The loss during training, up to the step of the model and beyond, and the error that it leaves at every level."""
     entries, several = seen.run.metrics(), nouns(seen.train)[1]
+    step = model_step(entries, seen.run.experiment)
     measured = errors(seen.model, seen.train, seen.held_out)
     reals = [("held-out", "real")] if seen.held_out is not None else []
     drawn = figures.error_by_level("Curves of the error of the denoiser against the noise level", *measured)
     level = html.figure(drawn, _gain(measured, several),
                         [("training", "made"), *reals, ("best linear denoiser", "muted dashed")])
-    return html.section("How it learned", "", html.pair(_curve(seen, entries), level),
-                        watched(entries), _averages(seen))
+    return html.section("How it learned", outcome(entries, seen.run.experiment),
+                        html.pair(_curve(seen, entries, step), level), watched(entries, step), _averages(seen))
 
 
-def watched(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The norm of the gradient, and the held-out loss at each noise level, save by save; "" where none was noted."""
+def watched(entries: Sequence[Mapping[str, Any]], step: int) -> str:
+    """The norm of the gradient, and the held-out loss at each noise level, save by save; "" where none was noted.
+
+    What is said is about the step of the model; later saves are left out, the later norm is shown.
+    """
     norm = [(e["step"], e["grad_norm"]) for e in entries if e.get("grad_norm", 0) > 0]
-    saves = [(e["step"], np.array(e["levels"], float).T) for e in entries if e.get("levels")]
+    saves = [(e["step"], np.array(e["levels"], float).T) for e in entries if e.get("levels") and e["step"] <= step]
     parts = []
     if norm:
-        parts.append(html.figure(figures.gradient_norm("Curve of the norm of the gradient", _columns(norm)),
-                                 f"The gradient's norm, before it was clipped, ends at {short(norm[-1][1])}.",
-                                 [("running mean", "made")]))
+        verb, mark, key = _mark(norm, step)
+        parts.append(html.figure(
+            figures.gradient_norm("Curve of the norm of the gradient", _columns(norm), mark),
+            f"The gradient's norm, before it was clipped, {verb} {short(_until(norm, step)[-1][1])}.",
+            [("running mean", "made"), *key]))
     if saves:
         (first, before), (last, after) = saves[0], saves[-1]
         share = after[1] / before[1]
@@ -106,19 +113,33 @@ def _averages(seen: Evidence) -> str:
     return html.pair(html.figure(drawn, said, [("power averages", "real"), ("running average", "ink dashed")]))
 
 
-def _curve(seen: Evidence, entries: list[dict[str, Any]]) -> str:
+def _until(pairs: Sequence[tuple[int, float]], step: int) -> Sequence[tuple[int, float]]:
+    """The values up to a step; the first one at least."""
+    return [pair for pair in pairs if pair[0] <= step] or pairs[:1]
+
+
+def _mark(pairs: Sequence[tuple[int, float]], step: int) -> tuple[str, int | None, list[tuple[str, str]]]:
+    """How a value at the step of the model is told, and where it is marked in a curve that goes on, with its key."""
+    if step >= pairs[-1][0]:
+        return "ends at", None, []
+    return f"at the model's step {step:,} was", step, [("the model's step", "muted dashed")]
+
+
+def _curve(seen: Evidence, entries: list[dict[str, Any]], step: int) -> str:
     loss = [(e["step"], e["loss"]) for e in entries if "loss" in e]
     held = [(e["step"], e["held_out"]) for e in entries if "held_out" in e]
     if not loss:
         return ""
     floor = floor_of(seen.run.experiment, seen.model, seen.train)
+    verb, mark, marked = _mark(loss, step)
     drawn = figures.training_curve(f"Curve of the training loss over {loss[-1][0]:,} steps", _columns(loss),
-                                   _columns(held) if held else None, floor)
+                                   _columns(held) if held else None, floor, mark)
     key = [("training, running mean", "made"), *([("held-out", "real")] if held else []),
-           *([("least possible" + ", classes known" * seen.conditional, "ink dashed")] if floor is not None else [])]
-    tail = _columns(loss)[1][-max(1, len(loss) // 20):]
-    last = f"The loss ends at {short(float(tail.mean()))}"
-    beside = f", on held-out data at {short(held[-1][1])}" if held else ""
+           *([("least possible" + ", classes known" * seen.conditional, "ink dashed")] if floor is not None else []),
+           *marked]
+    tail = _columns(_until(loss, step))[1][-max(1, len(loss) // 20):]
+    last = f"The loss {verb} {short(float(tail.mean()))}"
+    beside = f", on held-out data{' at' * (mark is None)} {short(_until(held, step)[-1][1])}" if held else ""
     least = f"; no network can be below {short(floor)}" if floor is not None else ""
     return html.figure(drawn, f"{last}{beside}{least}.", key)
 

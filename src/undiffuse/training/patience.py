@@ -26,6 +26,12 @@ def over(entries: Entries, patience: int) -> bool:
     return 0 < patience <= later
 
 
+def model_step(entries: Entries, experiment: Experiment) -> int:
+    """The step of the model: with patience that of the least held-out path loss, else the last."""
+    found = best(entries) if experiment.patience else None
+    return max((e["step"] for e in entries), default=0) if found is None else found[0]
+
+
 def last_step(entries: Entries, experiment: Experiment) -> int:
     """The updates that a run is to have: fewer than it was given where its patience ended it."""
     return max(e["step"] for e in entries) if over(entries, experiment.patience) else experiment.steps
@@ -34,11 +40,13 @@ def last_step(entries: Entries, experiment: Experiment) -> int:
 def outcome(entries: Entries, experiment: Experiment) -> str:
     """One sentence: how far a run came, why it ended, and which of its saves the model is from."""
     step, found = max((e["step"] for e in entries), default=0), best(entries)
+    least = "the held-out path loss"
     if step < experiment.steps and over(entries, experiment.patience):
+        least = "it"
         said = (f"Ended at step {step:,} of {experiment.steps:,}, for the held-out path loss had not fallen for "
                 f"{experiment.patience} save{'s' * (experiment.patience > 1)}")
     else:
         said = f"All {step:,} updates made" if step == experiment.steps else f"At step {step:,} of {experiment.steps:,}"
     if found is None or not experiment.patience:
         return f"{said}."
-    return f"{said}; the model is that of step {found[0]:,}, where it was least, {found[1]:.4f} nats an entry."
+    return f"{said}; the model is that of step {found[0]:,}, where {least} was least, {found[1]:.4f} nats an entry."

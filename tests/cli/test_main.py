@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -72,7 +73,13 @@ def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None
 @pytest.mark.parametrize("argv, words", [
     (["tran", "digits"], '"tran". Did you mean "train"?'),
     (["train", "digits", "--stepz", "3"], "--stepz. Did you mean --steps?"),
-    (["train", "digits", "--steps", "many"], '--steps: unable to convert "many" into int'),
+    (["train", "digits", "--steps", "many"], "--steps: got many, expected a whole number"),
+    (["show", "digits", "--steps", "10.7"], "--steps: got 10.7, expected a whole number"),
+    (["show", "digits", "--batch=2.5"], "--batch: got 2.5, expected a whole number"),
+    (["show", "digits", "--seed", "1e99"], "--seed: got 1e99, expected a whole number"),
+    (["train", "digits", "--lr", "much"], '--lr: unable to convert "much" into float'),
+    (["sample", "run", "--n", "3.5"], "--n: got 3.5, expected a whole number"),
+    (["sample", "run", "--steps=-inf"], "--steps: got -inf, expected a whole number"),
     (["train", "digits", "--steps"], "--steps"),
     (["train"], "DATA"),
     (["sample"], "RUN"),
@@ -86,6 +93,13 @@ def test_wrong_usage_is_one_line_and_two(argv: list[str], words: str, capsys, tm
     (line,) = lines(capsys)
     assert line.startswith("undiffuse: ") and words in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text, steps", [("1000", 1000), ("1e3", 1000), ("1_000", 1000), ("1000.0", 1000)])
+def test_a_whole_number_may_be_written_in_any_usual_way(text: str, steps: int, capsys) -> None:
+    assert main(["show", "moons", "--json", "--steps", text, "--seed", str(2**64 - 1), "--sde-args.beta-max", "7.5"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["steps"] == steps and said["seed"] == 2**64 - 1 and said["sde_args"] == {"beta_max": 7.5}
 
 
 WORDS = [*NAMES, "--steps", "--n", "--out", "--sde-args.x", "--sde-args", "--label", "--", "-", "--=", "-1", "1e999",

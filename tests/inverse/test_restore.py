@@ -110,6 +110,7 @@ def test_operators_do_what_they_are_called() -> None:
     lambda: gaussian_blur(0.0), lambda: motion_blur(0), lambda: Downsample(4)(torch.zeros(1, *SHAPE)),
     lambda: gaussian_blur(3.0)(torch.zeros(1, *SHAPE)), lambda: Grey()(torch.zeros(1, *SHAPE)),
     lambda: random_mask(SHAPE, 1.0), lambda: operator("sharpen", SHAPE), lambda: operator("inpaint", SHAPE),
+    lambda: operator("downsample", SHAPE, amount=2.5), lambda: operator("motion", SHAPE, amount=float("inf")),
 ])
 def test_nonsense_gets_a_sentence(wrong: object) -> None:
     with pytest.raises(InputError, match=r"got .*; expected"):

@@ -8,14 +8,16 @@ signal n (141: the reader went away).
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, convert
 
 from undiffuse.cli.bench import bench
 from undiffuse.cli.ema import ema
@@ -37,12 +39,33 @@ from undiffuse.errors import InputError, MachineError
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
                                                 evaluate, likelihood, verify, bench, learn, explore)
 
+
+def converted(kind: Any, tokens: Any) -> Any:
+    """The value of a flag as cyclopts reads it, but for whole numbers, whose fractions it would round."""
+    return whole(tokens[0].value) if kind in (int, int | None) else convert(kind, tokens)
+
+
+def whole(text: str) -> int:
+    """The whole number that a text is, also as 1e3 or 30.0; InputError for any other."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number.is_integer() or abs(number) >= 1 << 53:  # beyond, a float is not the number that was written
+        raise InputError(f"got {text[:60]}, expected a whole number")
+    return int(number)
+
+
 app = App(
     name="undiffuse",
     help="Learn p(x) once; then sample it, measure it, condition it, invert it.",
     version=lambda: version("undiffuse"),
     help_format="plaintext",
-    default_parameter=Parameter(negative_iterable=()),
+    default_parameter=Parameter(negative_iterable=(), converter=converted),
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )

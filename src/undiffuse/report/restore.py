@@ -111,6 +111,8 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
         return Mask(_hidden(mask, shape) < 0.5)
     usual = {"random": 0.7, "blur": 1.0, "motion": 5.0, "downsample": 2.0, "fourier": 0.3, "grey": 0.0}
     value = usual[name] if amount is None else amount
+    if name in ("motion", "downsample") and value % 1:
+        raise InputError(f"got amount={value:g} for {name}; expected a whole number")
     made: dict[str, Callable[[], Operator]] = {
         "random": lambda: random_mask(shape, value, seed), "blur": lambda: gaussian_blur(value),
         "motion": lambda: motion_blur(int(value), angle), "downsample": lambda: Downsample(int(value)),

@@ -117,11 +117,13 @@ def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() 
 def test_a_trajectory_goes_from_the_start_to_the_sample() -> None:
     x_T = normal(0, 0, 0, 0, 7, (2,), torch.float64)
     seen: list[tuple[int, float]] = []
+    told: list[tuple[int, int]] = []
     out = sample(small(), method="ddim", steps=6, x_T=x_T, trajectory=True,
-                 callback=lambda i, t, x: seen.append((i, t)))
+                 callback=lambda i, t, x: seen.append((i, t)), progress=lambda *done: told.append(done))
     assert torch.equal(out.trajectory[0][1], x_T) and torch.equal(out.trajectory[-1][1], out.x)
     assert [t for t, _ in out.trajectory] == [*out.t.tolist(), 0.0]
     assert seen == [(i, float(out.t[i])) for _ in range(2) for i in range(1, 7)]  # two blocks
+    assert told == [(i, 12) for i in range(1, 13)]
     short = sample(small(), method="ddim", steps=6, x_T=x_T, trajectory=True, denoise_last=False)
     assert len(short.trajectory) == 7 and torch.equal(short.trajectory[6][1], out.trajectory[6][1])
     assert torch.equal(small().denoise(short.x[:5], short.t[-1]), out.x[:5])

@@ -25,8 +25,9 @@ from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.inverse import Identity, observe
 from undiffuse.model import Model, Wrapper
-from undiffuse.sampling import sample
+from undiffuse.sampling import Progress, sample
 from undiffuse.sde import Time, as_time
+from undiffuse.training.progress import bar
 
 _PARTICLES, _AT_ONCE = 256, 2048  # particles that draw one row, and in one block
 
@@ -55,13 +56,15 @@ class Linear(Wrapper):
 
 
 def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: int = 20, labels: Tensor | None = None,
-           method: str = "linear", conditions: Mapping[str, Tensor] | None = None) -> Tensor:
+           method: str = "linear", conditions: Mapping[str, Tensor] | None = None,
+           progress: Progress | None = None) -> Tensor:
     """Draws (draws, N, D) of rows x (N, D) in data units, where NaN is a missing cell; the others stay as they are.
 
     labels: the class of each row (N,), where the model knows classes; conditions: raw numbers (N, width) of the
     conditions that it knows by name, NaN where they are not known. method: "linear", which takes the covariance of
     x_0 given x_t from the data's moments and is exact if they say all (`Linear`), or one of `observe`: mmps takes it
-    from the network, twisted tends to the truth. Raises InputError for rows that are not the model's.
+    from the network, twisted tends to the truth. progress: as that of `sample`. Raises InputError for rows that are not
+    the model's.
     """
     z = model.transform.forward(x)
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
@@ -74,7 +77,7 @@ def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: in
         if labels is not None:
             given["label"] = labels[rows].repeat_interleave(draws)
         given |= {name: value[rows].repeat_interleave(draws, 0) for name, value in (conditions or {}).items()}
-        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, block=block, **given).x
+        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, block=block, progress=progress, **given).x
         full[:, rows] = drawn.reshape(len(rows), draws, -1).transpose(0, 1).to(x)
     constant = model.transform.inverse(torch.zeros(1, *model.shape, dtype=torch.float64)).to(x)
     full = torch.where(full.isnan(), constant, full)
@@ -110,8 +113,9 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         left = f" in the columns that the run draws (not {', '.join(filter(None, given))})" if any(given) else ""
         raise InputError(f"{shown(table)} has no empty cell{left}, so there is nothing to fill")
     labels = asked.labels if model.classes else None
-    filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method,
-                    conditions=asked.conditions).numpy()
+    with bar("imputing") as progress:
+        filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method,
+                        conditions=asked.conditions, progress=progress).numpy()
     out.mkdir(parents=True, exist_ok=True)
     suffix = table.suffix.lower()
     files = {out / f"draw-{k + 1}{suffix}": asked.with_gaps(filled[k]) for k in range(draws)}

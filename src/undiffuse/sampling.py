@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
 
 AHEAD = 1 << 16  # normals that are drawn in one call where a step needs fewer
 Callback = Callable[[int, float, Tensor], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -51,7 +53,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
            grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
            x_T: Tensor | None = None, t_start: float | None = None, t_end: float | None = None,
            denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
-           noise: str = "step", options: dict[str, Any] | None = None, **cond: Any) -> Samples:
+           noise: str = "step", options: dict[str, Any] | None = None, progress: Progress | None = None, **cond: Any
+           ) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
     n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
@@ -61,7 +64,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     default, 100 for particles.
     x_T: given states at t_start in model units instead of draws of the prior.
     t_start, t_end: default T and the model's own end. denoise_last: end with x = D(x, t_end), one more call.
-    callback(step, t, x): called for every block after every step. block: rows per model call.
+    callback(step, t, x): called for every block after every step; progress(done, of) too, with the steps of all blocks.
+    block: rows per model call.
     noise: "step" has an address for every step, "path" one for every time, so that a finer grid refines the same path.
     cond: conditions such as label, one for all or a tensor with one entry a sample; those that the model knows by name
     also as lists, of numbers or words.
@@ -81,11 +85,12 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     steps = chosen.steps if steps is None else steps
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
     _check(model, n, x_T, noise, cond)
-    run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, callback,
-               noise == "path" or chosen.path, options or {})
-    run.check()
     ahead = first_index % chosen.group if n else 0
     size = -(-(block or model.block) // chosen.group) * chosen.group
+    heard = _heard(callback, progress, -(-(n + ahead) // size) * (len(times) - 1))
+    run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, heard,
+               noise == "path" or chosen.path, options or {})
+    run.check()
     x_T, cond = _led(x_T, ahead), {name: _led(value, ahead) for name, value in cond.items()}
     pieces = [run(*piece) for piece in blocks(n + ahead, first_index - ahead, size, x_T, cond)]
     paths = [torch.cat([p[k] for p in pieces])[ahead:] for k in range(len(pieces[0]))] if pieces else []
@@ -184,6 +189,20 @@ class _Run:
             rows = (first + bad.nonzero().flatten()[:5]).tolist()
             raise InputError(f"got non-finite samples (index {rows}) from {len(self.nodes) - 1} steps; use more steps, "
                              "another method, or a model that is trained further")
+
+
+def _heard(callback: Callback | None, progress: Progress | None, of: int) -> Callback | None:
+    """The callback, with the progress told as well."""
+    if progress is None:
+        return callback
+    done = count(1)
+
+    def both(step: int, t: float, x: Tensor) -> None:
+        progress(next(done), of)
+        if callback is not None:
+            callback(step, t, x)
+
+    return both
 
 
 def _tuned(model: ReverseModel, method: str | Method, steps: int | None, grid: str | Tensor | None,

@@ -97,7 +97,8 @@ def test_wrong_usage_is_one_line_and_two(argv: list[str], words: str, capsys, tm
 
 @pytest.mark.parametrize("text, steps", [("1000", 1000), ("1e3", 1000), ("1_000", 1000), ("1000.0", 1000)])
 def test_a_whole_number_may_be_written_in_any_usual_way(text: str, steps: int, capsys) -> None:
-    assert main(["show", "moons", "--json", "--steps", text, "--seed", str(2**64 - 1), "--sde-args.beta-max", "7.5"]) == 0
+    asked = ["--steps", text, "--seed", str(2**64 - 1), "--sde-args.beta-max", "7.5"]
+    assert main(["show", "moons", "--json", *asked]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["steps"] == steps and said["seed"] == 2**64 - 1 and said["sde_args"] == {"beta_max": 7.5}
 

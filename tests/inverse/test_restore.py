@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from undiffuse.inverse import (
     motion_blur,
     random_mask,
 )
+from undiffuse.inverse.observation import Observation
 from undiffuse.inverse.observe import observation
 from undiffuse.noise import normal
 from undiffuse.processes import VP
@@ -147,6 +150,33 @@ def test_particles_restore_several_images_each_from_what_was_seen_of_it() -> Non
     found = restore(law.denoiser(VP()), box((1, 2, 2), 1, 0, 1, 2), y, 0.01, 70, exact=True, steps=10)
     assert (found.draws[:, :, 0, 0].mean(1) - y[:, 0, 0]).abs().max() < 0.05
     assert found.draws.shape[:2] == (3, 70) and found.draws[:, :, 0, 1].std(1).mean() == pytest.approx(1, abs=0.2)
+
+
+class Screen(io.StringIO):
+    """A terminal, or not."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.isatty = lambda: terminal  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_goes_from_nothing_to_all_on_a_terminal_only(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    law, screen, told = Mixture([0.5, 0.5], torch.zeros(2, 1, 2, 2), 1.0, labels=[0, 1]), Screen(terminal), []
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("undiffuse.report.restore.part", lambda *place: lambda *done: told.append((*place[1:], *done)))
+    restore(law.denoiser(VP()), box((1, 2, 2), 0, 0, 1, 1), torch.zeros(1, 1, 2, 2), 0.1, 2, steps=3, rounds=1)
+    assert ("restoring" in screen.getvalue()) is terminal and (screen.getvalue() == "") is not terminal
+    assert told == [(k, 2, done, 3) for k in (0, 1) for done in (1, 2, 3)]
+
+
+def test_an_observation_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Observation] = []
+    monkeypatch.setattr(sys.modules["undiffuse.inverse.observe"], "Observation",
+                        lambda *parts: made.append(Observation(*parts)) or made[-1])
+    law = Mixture([1.0], torch.zeros(1, 1, 2, 2), 1.0)
+    restore(law.denoiser(VP()), Downsample(2), torch.zeros(1, 1, 1, 1), 0.1, 1, steps=2)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("simulate, shape, words", [

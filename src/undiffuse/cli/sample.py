@@ -45,9 +45,9 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
         found = cycled(asked, first, count) if asked else frequent(counts, seed, first, count)
         return torch.tensor(found, dtype=torch.int64)
 
-    def rows(first: int, count: int) -> Any:
-        label: dict[str, Any] = {"label": classes(first, count)} if marked else {}
-        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, **label, **given).x
+    def rows(first: int, count: int, progress: sampling.Progress) -> Any:
+        cond = {"label": classes(first, count), **given} if marked else given
+        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
     done = draw(model, rows, wanted, file, lambda x: data.save_samples(

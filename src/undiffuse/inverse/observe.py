@@ -25,7 +25,7 @@ METHODS = (*SURROGATES, *STEPS, "twisted")
 
 
 def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "mmps", *, exact: bool = False,
-            units: Literal["data", "model"] = "data", **options: Any) -> Model:
+            units: Literal["data", "model"] = "data", **options: Any) -> Guided | Posterior:
     """A model of p(x | y), y = A(x) + n with n ~ N(0, noise_std²), that `sample` takes like any other.
 
     operator: an `Operator`, a matrix (m, d), a boolean mask of an event, or any function of batches (B, *event).

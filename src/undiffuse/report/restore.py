@@ -28,11 +28,11 @@ from undiffuse.inverse import (
     observe,
     random_mask,
 )
-from undiffuse.inverse.observe import observation
 from undiffuse.likelihood import label_posterior
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, classes, normal, uniform
 from undiffuse.sampling import sample
+from undiffuse.training.progress import bar, part
 
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
 """What can have happened to an image, by name."""
@@ -136,7 +136,7 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     if draws < 1:
         raise InputError(f"got {draws} draws; expected at least 1")
     observed = observe(model, seen, None, noise, method, exact=exact)
-    expected = model.shape if simulate else tuple(observation(model, seen, None, noise).zero.shape[1:])
+    expected = model.shape if simulate else tuple(observed.observation.zero.shape[1:])
     if tuple(y.shape[1:]) != expected:
         whole = "; whole ones are damaged by simulate" if tuple(y.shape[1:]) == model.shape else ""
         raise InputError(f"got images of shape {tuple(y.shape[1:])}; expected {expected}{whole}")
@@ -147,11 +147,13 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     each = -(-draws // group) * group  # samples of one run of particles are of one image
     told: dict[str, Any] = {name: v.repeat_interleave(each, 0) if isinstance(v, Tensor) else v
                             for name, v in cond.items()}
-    rows = y.repeat_interleave(each, 0)
-    out = sample(observed, len(rows), steps=steps, seed=seed, y=rows, **told).x
-    for k in range(1, _rounds(model, rounds, "label" in cond, group) + 1):
-        label = drawn_labels(model, out, seed, k, shares, **told)
-        out = sample(observed, len(rows), steps=steps, seed=seed, first_index=k * _APART, y=rows, label=label, **told).x
+    rows, out = y.repeat_interleave(each, 0), y
+    turns = 1 + _rounds(model, rounds, "label" in cond, group)
+    with bar("restoring") as progress:
+        for k in range(turns):
+            label: dict[str, Any] = {"label": drawn_labels(model, out, seed, k, shares, **told)} if k else {}
+            out = sample(observed, len(rows), steps=steps, seed=seed, first_index=k * _APART, y=rows, **label, **told,
+                         progress=part(progress, k, turns)).x
     return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], levels)
 
 

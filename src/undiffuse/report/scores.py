@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from undiffuse import training
 from undiffuse.data import Dataset, open_data, save_samples
@@ -21,6 +18,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.report.likelihood import scores_figure, unusual
+from undiffuse.training.progress import bar
 
 
 def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str,
@@ -71,10 +69,8 @@ def summary(found: Likelihood) -> str:
 def _watched(model: Model, data: Dataset, seed: int, options: dict[str, Any]) -> Likelihood:
     """The likelihood, with a bar on a terminal."""
     block = 32 if data.x[0].numel() > 64 else 256
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("scoring", total=len(data))
-        return log_likelihood(model, data.x, seed=seed, block=block,
-                              progress=lambda done, of: bar.update(task, completed=done), **options)
+    with bar("scoring") as progress:
+        return log_likelihood(model, data.x, seed=seed, block=block, progress=progress, **options)
 
 
 def _same_kind(about: dict[str, Any], data: Dataset) -> None:

@@ -19,17 +19,22 @@ from undiffuse.data.writers import check_place
 from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
 from undiffuse.noise import classes
+from undiffuse.sampling import Progress
+from undiffuse.training.progress import bar, part
 from undiffuse.training.team import Team, gathered
 
 _NUMBERS = 1 << 21  # in one piece
 
 
-def draw(model: Model, rows: Callable[[int, int], Tensor], wanted: Sequence[tuple[int, int]], path: Path,
-         save: Callable[[StoredArray], Path]) -> Path:
+Rows = Callable[[int, int, Progress], Tensor]
+
+
+def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path, save: Callable[[StoredArray], Path]
+         ) -> Path:
     """Makes a file of the samples in stretches (first index, how many), in this order, and returns its path.
 
-    rows(first, count) draws samples in data units; save(all of them) writes the file, on the first process. Raises
-    InputError for a path that cannot be, MachineError for a full disk.
+    rows(first, count, progress) draws samples in data units; save(all of them) writes the file, on the first process.
+    Raises InputError for a path that cannot be, MachineError for a full disk.
     """
     if least := [count for _, count in wanted if count < 0]:
         raise InputError(f"got n={least[0]}; expected a number of samples ≥ 0")
@@ -64,12 +69,13 @@ def _pieces(wanted: Sequence[tuple[int, int]], block: int, like: Tensor) -> Iter
         place += count
 
 
-def _fill(team: Team, shelf: Path, rows: Callable[[int, int], Tensor], pieces: Sequence[tuple[int, int, int]],
-          size: int) -> None:
+def _fill(team: Team, shelf: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
     """Draws the pieces of this process and writes each where it belongs."""
-    with shelf.open("r+b", buffering=0) as file:
-        for place, first, count in pieces[team.rank :: team.size]:
-            data, at = rows(first, count).contiguous().numpy().tobytes(), place * size
+    mine = pieces[team.rank :: team.size]
+    with shelf.open("r+b", buffering=0) as file, bar("sampling", team.leads) as progress:
+        for k, (place, first, count) in enumerate(mine):
+            drawn = rows(first, count, part(progress, k, len(mine)))
+            data, at = drawn.contiguous().numpy().tobytes(), place * size
             try:
                 while data:
                     written = os.pwrite(file.fileno(), data, at)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -11,11 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 QUIET_SECONDS = 15.0
+Told = Callable[[float, float], None]
 
 
 def say(sentence: str) -> None:
     """One line on stderr."""
     print(f"undiffuse: {sentence}", file=sys.stderr)
+
+
+@contextmanager
+def bar(doing: str, shown: bool = True) -> Iterator[Told]:
+    """A bar on a terminal that is gone afterwards; what it gives is told how much is done, of how much."""
+    with Bar(console=Console(stderr=True), transient=True, disable=not (shown and sys.stderr.isatty())) as drawn:
+        task = drawn.add_task(doing, total=None)
+        yield lambda done, of: drawn.update(task, completed=done, total=of)
+
+
+def part(told: Told, k: int, of: int) -> Told:
+    """What is told of part number k of so many alike."""
+    return lambda done, all: told(k + done / all, of)
 
 
 class Progress(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from undiffuse.cli import main
-from undiffuse.data import open_data
+from undiffuse.data import open_data, tables
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
@@ -60,22 +60,27 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flag
 
 @pytest.mark.parametrize("asked", [{"label": "cl"}, {"condition": ("cl", "k")}, {"label": "cl", "condition": ("k",)}])
 def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(asked: dict[str, Any],
-                                                                              tmp_path: Path) -> None:
-    """The columns that a run takes for class and conditions may be in the file or not; the scores are the same."""
-    kept = [c for c in ("a", "b", "cl", "k") if c not in (asked.get("label"), *asked.get("condition", ()))]
+                                                                              tmp_path: Path,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns that a run takes for class and conditions may be in the file or not, or some of them; the scores are
+    the same, and the file is read once."""
+    taken = [*asked.get("condition", ()), *filter(None, [asked.get("label")])]
+    kept = [c for c in ("a", "b", "cl", "k") if c not in taken]
     rows = [{"a": f"{i % 7}.5", "b": f"{i % 5}", "cl": "xy"[i % 2], "k": f"{i % 4}"} for i in range(60)]
-    for name, columns in (("whole", ("a", "b", "cl", "k")), ("bare", kept)):
+    for name, columns in (("whole", ["a", "b", "cl", "k"]), ("bare", kept), ("some", [*kept, taken[0]])):
         lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in rows)]
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
     e = Experiment(data=str(tmp_path / "whole.csv"), steps=2, save_every=2, warmup=1, batch=8, block=16,
                    net_args={"width": 8, "depth": 1}, **asked)
     train(e, tmp_path / "run", progress=False)
-    scores = []
-    for name in ("whole", "bare"):
+    scores, read = [], []
+    cells = tables.read_cells
+    monkeypatch.setattr(tables, "read_cells", lambda path: read.append(path.stem) or cells(path))
+    for name in ("whole", "bare", "some"):
         out = tmp_path / f"{name}-scores.csv"
         code = main(["likelihood", str(tmp_path / "run"), str(tmp_path / f"{name}.csv"), "--n", "4", "--out", str(out)])
         scores.append(out.read_text() if code == 0 else code)
-    assert scores[0] == scores[1] and scores[0] != 2
+    assert scores[0] == scores[1] == scores[2] != 2 and read == ["whole", "bare", "some"]
 
 
 def test_words_that_the_run_has_not_seen_are_named(run: Path, tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def filled(cells: Cells, rows: Iterable[Row]) -> Cells:
     return cells
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of a table's columns in its first line; none where that is a row of numbers."""
+    with decoding(path, "a table"), path.open(encoding="utf-8-sig", newline="") as file:
+        return _parts(file, path)[0] or []
+
+
 def read_columns(path: Path, wanted: Sequence[int]) -> dict[int, list[str]]:
     """The texts of some columns by number, stripped, without the header."""
     if not wanted:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from undiffuse import training
-from undiffuse.data import Dataset, open_data, save_samples
+from undiffuse.data import Dataset, open_data, save_samples, tables
 from undiffuse.data.checks import did_you_mean, shown
+from undiffuse.data.conditions import named
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
@@ -46,12 +47,18 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
 
 def _rows(source: str, experiment: Experiment, part: str) -> Dataset:
     """The rows, less what the run takes for class or conditions where the source has that."""
-    first = experiment.first if source == experiment.data else None
+    label, told, path = experiment.label, experiment.condition, Path(source).expanduser()
+    always: dict[str, Any] = {"size": experiment.size, "part": part,
+                              "first": experiment.first if source == experiment.data else None}
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        there = tables.read_names(path)
+        label = label if label in there else None
+        told = tuple(spec for spec in told if named(spec)[0] in there)
+        return open_data(source, label=label, condition=told, **always)
     try:
-        return open_data(source, size=experiment.size, label=experiment.label, part=part,
-                         condition=experiment.condition, first=first)
-    except InputError:
-        return open_data(source, size=experiment.size, part=part, first=first)
+        return open_data(source, label=label, condition=told, **always)
+    except InputError:  # of a source that names what it holds before it is read
+        return open_data(source, **always)
 
 
 def summary(found: Likelihood) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,27 @@ def test_what_the_hub_says_no_to_is_one_sentence(error: Exception, kind: type[Ex
     with pytest.raises(kind, match=words_) as caught:
         open_data("someone/cats")
     assert "\n" not in str(caught.value)
+
+
+def test_the_hubs_own_lines_are_not_shown_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub logs every retry, on a handler of its own."""
+    log = logging.getLogger("huggingface_hub.utils._http")
+
+    def load_dataset(*args: Any) -> None:
+        log.warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("Couldn't reach it")
+
+    monkeypatch.setattr(hf, "load_dataset", load_dataset)
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    with pytest.raises(MachineError, match="cannot be reached"):
+        open_data("someone/cats")
+    assert heard == []
+    log.warning("outside of the call")
+    log.removeHandler(handler)
+    assert heard == ["outside of the call"]
 
 
 def test_without_the_package_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ number. Of a stream, whose rows have no numbers, see `streams`.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -246,7 +247,8 @@ def _fetching(name: str | Path) -> Iterator[Any]:
     if not (sys.stderr and sys.stderr.isatty()):
         datasets.disable_progress_bars()
     try:
-        yield datasets
+        with _hushed():
+            yield datasets
     except (UndiffuseError, MemoryError):
         raise
     except datasets.exceptions.DatasetNotFoundError:
@@ -258,3 +260,15 @@ def _fetching(name: str | Path) -> Iterator[Any]:
     except Exception as error:
         raise InputError(f"{shown(name)} cannot be read by the package datasets ({first_line(error)}); check that it "
                          "is whole and of a known type") from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """huggingface_hub without a line for each of its retries, which our sentence sums up."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

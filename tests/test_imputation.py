@@ -123,6 +123,26 @@ def test_the_command_fills_the_gaps_and_nothing_else(run: Path, tmp_path: Path) 
     assert not data.x.isnan().any() and data.words[1] == ("New York", "Paris, FR") and (data.x[:, 3] == 5).all()
 
 
+def test_a_parquet_file_is_filled_as_the_csv_of_its_rows(run: Path, tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    hf = pytest.importorskip("datasets", reason="the extra undiffuse[data] is not installed")
+    rows = [[None if word in ("", "NA", "nan") else word.strip('"') for word in row] for row in table()]
+    kinds = {"size": float, "city": str, "count": int, "same": float}
+    values = {name: [v if v is None else kind(v) for v in column]
+              for (name, kind), column in zip(kinds.items(), zip(*rows, strict=True), strict=True)}
+    hf.Dataset.from_dict(values).to_parquet(tmp_path / "t.parquet")
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([list(values), *zip(*values.values(), strict=True)])
+    for kind in ("csv", "parquet"):
+        asked = ["impute", str(run), str(tmp_path / f"t.{kind}"), "--draws", "2", "--out", str(tmp_path / kind)]
+        assert main(asked) == 0
+    for name in ("draw-1.csv", "draw-2.csv", "summary.csv"):
+        assert (tmp_path / "parquet" / name).read_text() == (tmp_path / "csv" / name).read_text()
+    hf.Dataset.from_dict({**values, "tokens": [[1]] * len(rows)}).to_parquet(tmp_path / "u.parquet")
+    assert main(["impute", str(run), str(tmp_path / "u.parquet")]) == 2 and "(tokens)" in capsys.readouterr().err
+
+
 def test_the_summary_is_that_of_the_draws(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["impute", str(run), str(run.parent / "t.csv"), "--draws", "19", "--out", str(out)]) == 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse import missing, training
-from undiffuse.data import tables
+from undiffuse.data import hub, tables
 from undiffuse.data.checks import decoding, did_you_mean, shown
 from undiffuse.data.conditions import Condition
 from undiffuse.data.gaps import Text, cell
@@ -96,7 +96,7 @@ def _observed(model: Model, method: str, draws: int) -> tuple[Model, int | None]
 
 def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 0, steps: int = 20,
                 interval: float = 0.9, method: str = "linear", device: str = "auto") -> list[Path]:
-    """Writes draw-1.csv ... and summary.csv into the folder `out`, and returns their paths.
+    """Writes draw-1.csv ... and summary.csv (.tsv of a .tsv) into the folder `out`, and returns their paths.
 
     summary.csv holds the mean of the draws in each gap, of words the most frequent, and for every column with gaps two
     more, the ends of the interval that holds that share of the draws, of words the share of the most frequent one.
@@ -117,7 +117,7 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         filled = impute(model, asked.x, draws, seed=seed, steps=steps, labels=labels, method=method,
                         conditions=asked.conditions, progress=progress).numpy()
     out.mkdir(parents=True, exist_ok=True)
-    suffix = table.suffix.lower()
+    suffix = ".tsv" if table.suffix.lower() == ".tsv" else ".csv"
     files = {out / f"draw-{k + 1}{suffix}": asked.with_gaps(filled[k]) for k in range(draws)}
     files[out / f"summary{suffix}"] = _summary(asked, filled, interval)
     for path, text in files.items():
@@ -161,15 +161,19 @@ def _check(out: Path, draws: int, interval: float) -> None:
 
 def _read(path: Path, about: dict[str, Any], label: str | None, conditions: Sequence[Condition]) -> _Asked:
     """The table, in the order of the run's columns."""
-    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
-        raise InputError(f"{shown(path)} is not a table that can be filled in; expected a .csv or .tsv file")
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet") or not path.is_file():
+        raise InputError(f"{shown(path)} is not a table that can be filled in; expected a .csv, .tsv or .parquet file")
     names, words = about["columns"], about.get("words") or [[]] * len(about["columns"])
-    with decoding(path, "a table"):
-        cells = tables.read_cells(path)
-        text = Text.read(path, cells)
+    if path.suffix.lower() == ".parquet":
+        cells = hub.read_cells(path)
+        text = Text.of(cells)
+    else:
+        with decoding(path, "a table"):
+            cells = tables.read_cells(path)
+            text = Text.read(path, cells)
     told = [c for c in conditions if c.name in cells.columns]
     at = _places(cells, names, [label, *(c.name for c in told)])
-    texts = tables.read_columns(path, [j for j, w in zip(at, words, strict=True) if w])
+    texts = cells.texts([j for j, w in zip(at, words, strict=True) if w])
     columns = [_words(cells, j, texts[j], w) if w else _numbers(cells, j) for j, w in zip(at, words, strict=True)]
     x = torch.from_numpy(np.stack(columns, 1).astype(np.float32))
     given = {c.name: _condition(cells, c) for c in told}
@@ -209,7 +213,7 @@ def _words(cells: tables.Cells, j: int, text: Sequence[str], words: Sequence[str
 def _condition(cells: tables.Cells, condition: Condition) -> Tensor:
     """A column of conditions as raw numbers (N, width), NaN where the cell is empty."""
     j = cells.columns.index(condition.name)
-    text = tables.read_columns(cells.path, [j])[j]
+    text = cells.texts([j])[j]
     rows = condition.rows([None if tables.missing(cell) else cell for cell in text], len(text))
     condition.check(rows)
     return rows
@@ -220,7 +224,7 @@ def _labels(cells: tables.Cells, label: str | None, classes: Sequence[str]) -> T
     if label not in cells.columns:
         return None
     j = cells.columns.index(label)
-    codes = _words(cells, j, tables.read_columns(cells.path, [j])[j], classes)
+    codes = _words(cells, j, cells.texts([j])[j], classes)
     return torch.from_numpy(np.where(np.isnan(codes), len(classes), codes).astype(np.int64))
 
 

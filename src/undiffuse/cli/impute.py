@@ -14,7 +14,8 @@ def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = Non
 
     Args:
         run: Folder of a run that was trained on a table with these columns.
-        table: A .csv or .tsv file; its columns may be in another order.
+        table: A .csv, .tsv or .parquet file; its columns may be in another order. Of .parquet .csv files are
+            written, for its columns have types that an interval does not fit.
         draws: How many times every gap is filled.
         out: Folder to write, which must not exist or be empty; TABLE-imputed by default.
         seed: The seed of everything random.

@@ -19,13 +19,13 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
         mask: Picture that is white where an image is to be filled in (inpaint).
         amount: Share hidden, blur in pixels, factor of downsampling, share of frequencies.
         angle: Direction of a motion, in degrees.
-        noise: Standard deviation of the images' noise, in grey levels of the run's data.
+        noise: How noisy the images are that are given: a standard deviation, in grey levels of the run's data.
         draws: How many for each image.
         label: Class that they are of, if it is known: cat, or 0,3,5-7 for the images in turn.
         method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
         exact: Take the method that tends to the exact posterior.
         steps: Number of steps from noise to data.
-        rounds: Where no class is told: how often a class is drawn for every draw and the image anew given that class;
+        rounds: How often, where no class is told, a class is drawn for every draw and the image anew given that class;
             once for a run of up to 20 classes, else not at all.
         simulate: The images are whole; damage them first.
         seed: The seed of everything random.

@@ -13,8 +13,9 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         run: Folder of the run.
         evaluations: Numbers of evaluations.
         trajectories: Exact paths to fit to; the ends of eight times as many choose and validate.
-        rounds: Rounds that move the nodes; 0 fits coefficients only, at a tenth of the cost.
-        noise: Fit a sampler with noise instead, nearest to the run's data, beside what the run has.
+        rounds: How often the times of the steps are moved; 0 fits coefficients only, at a tenth of the cost. Of no
+            meaning with --noise.
+        noise: Fit a sampler that adds noise on its way, nearest to the run's data, beside one without that the run has.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import sys

@@ -32,6 +32,14 @@ class Text:
             raise InputError(f"{shown(path)} quotes its cells in an unusual way; save it again from a spreadsheet")
         return cls(cells.separator, lines, ends, rows, header)
 
+    @classmethod
+    def of(cls, cells: Cells) -> Text:
+        """The text of a .csv with these cells, which are of no text."""
+        texts = cells.texts(range(len(cells.columns)))
+        rows = zip(*(texts[j] for j in range(len(cells.columns))), strict=True)
+        lines = [[cell(word, ",") for word in row] for row in (cells.columns, *rows)]
+        return cls(",", lines, ["\n"] * len(lines), list(range(1, len(lines))), 0)
+
     def filled(self, cells: Mapping[tuple[int, int], str], more: Sequence[str] = (),
                beside: Mapping[tuple[int, str], str] | None = None) -> str:
         """The text with cells (row, column) replaced, and with columns `more` on the right, empty but for `beside`."""

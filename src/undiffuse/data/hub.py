@@ -65,12 +65,25 @@ def read_hub(name: str, size: int | None = None, label: str | None = None, part:
 def read_here(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
               condition: Sequence[str] = (), first: int | None = None) -> Dataset:
     """The Dataset of a parquet file, of a folder of them, or of what `save_to_disk` wrote; as `from_datasets`."""
+    return from_datasets(_rows_here(path, part), path.name, size, label, condition, first)
+
+
+def read_cells(path: Path) -> Cells:
+    """The cells of a parquet file; InputError for one of which some columns hold neither numbers nor words."""
+    cells = _cells(_rows_here(path), path.name)
+    if cells.note:
+        raise InputError(f"{shown(path)}: {cells.note[0]}; remove them")
+    return cells
+
+
+def _rows_here(path: Path, part: str = "train") -> Any:
+    """The rows of a part of what lies here."""
     with _fetching(path) as datasets:
         if path.is_file():
             found = datasets.load_dataset("parquet", data_files=str(path))
         else:
             found = datasets.load_from_disk(str(path)) if _saved(path) else datasets.load_dataset(str(path))
-    return from_datasets(_split(found, part, path.name), path.name, size, label, condition, first)
+    return _split(found, part, path.name)
 
 
 def from_datasets(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
@@ -94,7 +107,7 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
             raise InputError(f"{shown(name)} has no column {shown(column)}; it has "
                              f"{', '.join(map(shown, known[:8]))}{did_you_mean(column, known)}")
     if not pictures:
-        return _table(rows, name, label, condition).head(first)
+        return from_cells(_cells(rows, name), name, label, condition).head(first)
     if len(pictures) > 1 and not any(column in _IMAGES for column in pictures):
         raise InputError(f"{shown(name)} has the columns of images {', '.join(map(shown, pictures))}; expected one, or "
                          "one of them called image, so remove the others")
@@ -175,7 +188,7 @@ def _condition(rows: Any, name: str, kind: str | None) -> tuple[conditions.Condi
     return conditions.read(name, kind, np.array([float(text or "nan") for text in texts]))
 
 
-def _table(rows: Any, name: str, label: str | None, condition: Sequence[str]) -> Dataset:
+def _cells(rows: Any, name: str) -> Cells:
     """The columns of numbers, words and classes, as those of a .csv are read."""
     columns = [column for column, feature in rows.features.items() if _kind(feature) is not None]
     others = [column for column in rows.features if column not in columns]
@@ -185,7 +198,7 @@ def _table(rows: Any, name: str, label: str | None, condition: Sequence[str]) ->
     note = [f"columns that hold neither numbers nor words were left out ({', '.join(others[:8])})"] if others else []
     cells = Cells(Path(name), "", columns, True, [], np.empty(0), [{} for _ in columns],
                   lambda wanted: dict(zip(wanted, _texts(rows, [columns[j] for j in wanted]), strict=True)), note)
-    return from_cells(filled(cells, _rows(rows, columns)), name, label, condition)
+    return filled(cells, _rows(rows, columns))
 
 
 def _texts(rows: Any, columns: Sequence[str]) -> list[list[str]]:

@@ -111,6 +111,7 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     D_∅ + Σ w_k (D_{c_k} − D_∅). interval: (low, high), the noise levels σ̂ = σ/α at which it acts; conditional
     elsewhere. negative: conditions to go away from, in place of none: {"label": 3}. rescale: how much (0 to 1) of the
     guided D's deviation is set back to that of D_c. projected: leave out what is parallel to D_c (APG).
+    A model whose guidance was tuned (`tuning.tune_guided`) is then sampled as fitted, if w is all that is given.
 
     Reference: Ho and Salimans (2022), eq. 6, arXiv:2207.12598; Kynkäänniemi et al. (2024), arXiv:2404.07724; Lin et al.
     (2024), section 3.4, arXiv:2305.08891; Sadat et al. (2025), arXiv:2410.02416; Liu et al. (2022), arXiv:2206.01714.
@@ -125,7 +126,10 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
         return Summed(model, guidance_scale, interval)
     if not 0 <= rescale <= 1:
         raise InputError(f"got rescale={rescale}; expected a number from 0 to 1")
-    return Extrapolated(model, Instead(model, negative), guidance_scale, interval, _combined(rescale, projected))
+    guided = Extrapolated(model, Instead(model, negative), guidance_scale, interval, _combined(rescale, projected))
+    if model.tuning is not None and interval is None and negative is None and not rescale and not projected:
+        guided.tuning = model.tuning.strength(guidance_scale)
+    return guided
 
 
 def scaled(model: Model, guidance_scale: float | Mapping[str, float], told: Sequence[str]) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 
 from undiffuse.cli import main
 from undiffuse.experiment import Experiment
+from undiffuse.guide import scaled
 from undiffuse.sampling import sample
 from undiffuse.training import load, load_data
 from undiffuse.training.draw import frequent
@@ -68,6 +70,26 @@ def test_without_a_label_classes_are_as_frequent_as_in_the_data(run: Path, tmp_p
     assert np.array_equal(drawn(run, tmp_path / "any.npy", "--n", "40"), with_them.numpy())
 
 
+def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path, capsys) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    ask = [str(copied), "--steps", "3", "--n", "4", "--label", "all"]
+    words = ["--evaluations", "3", "--rounds", "0", "--trajectories", "8"]
+    assert main(["tune", str(copied), *words]) == main(["tune", str(copied), *words, "--guidance-scale", "1,3"]) == 0
+    assert "at guidance scale 3" in capsys.readouterr().out
+    said = {}
+    for scale in ("1", "2", "9"):
+        out = tmp_path / f"{scale}.npy"
+        assert main(["sample", *ask, "--guidance-scale", scale, "--out", str(out)]) == 0
+        said[scale] = capsys.readouterr().err
+        expected = sample(scaled(load(copied), float(scale), ["label"]), 4, steps=3, label=torch.tensor([0, 1, 0, 1]))
+        assert np.array_equal(np.load(out), expected.x.numpy())
+        assert expected.method.startswith("tuned") is (scale != "9")
+    assert said["1"] == "" and "for 3 evaluations at scale 2, between 1 and 3" in said["2"]
+    assert "nothing is tuned for 3 steps at scale 9, outside of 1 to 3" in said["9"]
+    assert main(["sample", *ask, "--guidance-scale", "9", "--method", "tuned"]) == 2
+    assert "none at scale 9, outside of 1 to 3" in capsys.readouterr().err
+
+
 def test_a_finished_training_is_left_alone(run: Path, capsys) -> None:
     before = {file: file.read_bytes() for file in run.rglob("*.safetensors")}
     assert before and main(["train", str(run)]) == 0
@@ -91,6 +113,9 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
     (["sample", "RUN", "--steps=0"], "steps=0"),
     (["sample", "RUN", "--out", "x.bmp"], "x.bmp"),
     (["tune", "RUN", "--evaluations", "5-4"], 'evaluations "5-4"'),
+    (["tune", "RUN", "--guidance-scale", "2"], "such as 1,2,4"),
+    (["tune", "RUN", "--guidance-scale", "1,two"], "such as 1,2,4"),
+    (["tune", "RUN", "--guidance-scale", "1,2", "--noise"], "use one of them"),
     (["bench", "orders", "--starts", "500"], "they are for tuned"),
     (["bench", "tuned", "--starts", "5"], "expected 16 or more"),
     (["bench", "tuned", "--methods", "moon"], "got moon"),

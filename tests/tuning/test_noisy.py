@@ -137,12 +137,29 @@ def test_what_is_loaded_samples_the_same(tmp_path: Path) -> None:
     assert [line.split()[0] for line in noisy_lines(again.tuning)][2:] == ["-", "label", "cost:"]
 
 
-def test_the_other_kind_is_kept(tmp_path: Path) -> None:
-    both = tune(flow(), [4], noise=True, trajectories=16)
-    assert both.tuning.table == flow().tuning.table and set(both.tuning.noisy) == {"", "label"}
+@pytest.mark.parametrize("noise_first", [False, True])
+def test_the_other_kind_is_kept(noise_first: bool, tmp_path: Path) -> None:
+    model = load(THREE.denoiser(VP()), save((tuned if noise_first else flow)(), tmp_path / NAME))
+    both = tune(model, [4], rounds=0, trajectories=16, noise=not noise_first)
+    kept = "noisy" if noise_first else "table"
+    assert getattr(both.tuning, kept) == getattr(model.tuning, kept)
+    assert both.tuning.table.keys() == both.tuning.noisy.keys() == {"", "label"}
     again = load(THREE.denoiser(VP()), save(both, tmp_path / NAME))
     found = ["with noise" in sample(again, 1, name, 4).method for name in ("auto", "sde", "tuned")]
     assert found == [True, True, False]
+    for name, source in (("sde", tuned()), ("tuned", flow())):
+        assert torch.equal(sample(again, 3, name, 4).x, sample(source, 3, name, 4).x)
+
+
+def test_nothing_is_kept_of_a_model_that_has_changed() -> None:
+    model = tune(small(), [4], noise=True, trajectories=16)
+    model.net.weight.add_(0.1)
+    assert not tune(model, [4], rounds=0, trajectories=16).tuning.noisy
+
+
+def test_both_kinds_stay_where_the_model_has_no_moments() -> None:
+    model = tune(tune(small(), [4], noise=True, trajectories=16), [4], rounds=0, trajectories=16)
+    assert model.tuning.noisy and model.tuning.rows
 
 
 def test_what_does_not_gain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, told
+from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, tell, told
 
 
 def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
@@ -20,7 +20,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
         label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: as frequent as in the data.
         condition: A condition, as age=40 or note="a red circle"; once for each. Those left out: any.
         guidance_scale: How far to lean towards label and conditions: 1 is these themselves, 0 any, 2 past them; or
-            age=2 for one of them, once for each.
+            age=2 for one of them, once for each. `undiffuse tune --guidance-scale` fits the sampler to it.
         seed: The seed of everything random.
         first_index: Index of the first sample.
         indices: The samples' indices, such as 7,9000,20-29, in place of n and first-index.
@@ -40,10 +40,10 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
     marked = len(asked) > 0 or (not given and len(counts) > 0)
+    tell(model, method, steps, [*["label"] * marked, *given])
 
     def classes(first: int, count: int) -> Any:
-        found = cycled(asked, first, count) if asked else frequent(counts, seed, first, count)
-        return torch.tensor(found, dtype=torch.int64)
+        return torch.tensor(cycled(asked, first, count) if asked else frequent(counts, seed, first, count)).long()
 
     def rows(first: int, count: int, progress: sampling.Progress) -> Any:
         cond = {"label": classes(first, count), **given} if marked else given

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -58,6 +60,35 @@ def scale_of(words: Sequence[str] | None) -> float | dict[str, float]:
     if "" in scales and len(pairs) > 1:
         raise InputError("got --guidance-scale twice; expected one number, or NAME=NUMBER for each condition")
     return scales.get("", 1.0) if "" in scales or not scales else scales
+
+
+def scales_of(text: str | None, noise: bool) -> list[float]:
+    """The scales of guidance to tune at, of "1,2,4"; none without a text. InputError for another, and with noise."""
+    if text is None:
+        return []
+    if noise:
+        raise InputError("got both --noise and --guidance-scale; use one of them, they are kept beside each other")
+    try:
+        scales = [float(word) for word in text.split(",")]
+    except ValueError:
+        scales = []
+    if len(set(scales)) < 2 or not all(map(math.isfinite, scales)):
+        raise InputError(f"got --guidance-scale {text[:60]}, expected two numbers or more, such as 1,2,4")
+    return scales
+
+
+def tell(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
+    """Says which sampler is taken under guidance that was tuned, or that none fits, under these conditions."""
+    from undiffuse.steps.calibrated import tuned
+    from undiffuse.training.progress import say
+
+    at = getattr(model.tuning, "at", "")
+    if not at or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+        return
+    if found := tuned(model, steps, (None, None), dict.fromkeys(cond), method):
+        say(f"the samples are {found[0]}")
+    elif method == "auto":
+        say(f"nothing is tuned for {steps} steps{at}; the untuned sampler is used")
 
 
 def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
-         noise: bool = False, device: str = "auto") -> None:
+         noise: bool = False, guidance_scale: str | None = None, device: str = "auto") -> None:
     """Fit the sampler to a run's model, for so many evaluations each; `sample` then uses it at --steps of that number.
+
+    Samplers without noise, with noise and for guidance are kept beside one another.
 
     Args:
         run: Folder of the run.
@@ -15,25 +18,28 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         trajectories: Exact paths to fit to; the ends of eight times as many choose and validate.
         rounds: How often the times of the steps are moved; 0 fits coefficients only, at a tenth of the cost. Of no
             meaning with --noise.
-        noise: Fit a sampler that adds noise on its way, nearest to the run's data, beside one without that the run has.
+        noise: Fit a sampler that adds noise on its way, nearest to the run's data, instead of one without.
+        guidance_scale: Fit to samples with a label at these scales of guidance, such as 1,2,4, instead; `sample` then
+            uses it at every --guidance-scale between the least and the greatest.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import sys
 
     from undiffuse import training, tuning
-    from undiffuse.cli.select import budgets_of
+    from undiffuse.cli.select import budgets_of, scales_of
     from undiffuse.report.tuned import draw
 
     def say(line: str) -> None:
         if sys.stderr.isatty():
             print(f"undiffuse: {line}", file=sys.stderr)
 
+    scales = scales_of(guidance_scale, noise)
     rows = training.load_data(run)[0].x[:5000] if noise else None
-    model = training.load(run, device=device)
-    tuned = tuning.tune(model, budgets_of(evaluations), trajectories=trajectories, rounds=rounds, noise=noise,
-                        data=rows, say=say)
-    print(*(tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
-    path = tuning.save(tuned, run / tuning.NAME)
-    if noise:
-        return print(f"{path}; `undiffuse sample` uses it at these --steps")
-    print(f"{path} and {draw(tuned.tuning, run / 'tuning.png')}; `undiffuse sample` uses it at these --steps")
+    model, asked = training.load(run, device=device), budgets_of(evaluations)
+    fitting: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds, "say": say}
+    tuned = tuning.tune_guided(model, scales, asked, **fitting) if scales else tuning.tune(
+        model, asked, noise=noise, data=rows, **fitting)
+    print(*(tuning.guided_lines if scales else tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
+    paths = [tuning.save(tuned, run / tuning.NAME)]
+    paths += [] if scales or noise else [draw(tuned.tuning, run / "tuning.png")]
+    print(f"{' and '.join(map(str, paths))}; `undiffuse sample` uses it at these --steps")

@@ -13,8 +13,9 @@ Reference: for coefficients fitted by descent, Zheng et al. (2023), arXiv:2310.1
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,9 @@ class Tuning:
     """The calibrations of a model by the names of the conditions given and the number of evaluations.
 
     frame: the moments they were fitted with; t_end: where their paths end; rows: what was measured on held-out noises;
-    noisy, noisy_rows: the same for samplers with noise (`renoised.Noisy`).
+    noisy, noisy_rows: the same for samplers with noise (`renoised.Noisy`). family: tunings of the model at rising
+    strengths of something, such as guidance, on the same nodes; at: the strength that this one is for, in words. model:
+    its SHA-256.
     """
 
     frame: Moments
@@ -82,6 +85,9 @@ class Tuning:
     rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     noisy: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
     noisy_rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    family: tuple[tuple[float, Tuning], ...] = ()
+    at: str = ""
+    model: str = ""
 
     def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any], kind: str = "auto"
              ) -> Any:
@@ -93,6 +99,28 @@ class Tuning:
             return None
         plain, noisy = (table.get(",".join(sorted(cond)), {}).get(steps) for table in (self.table, self.noisy))
         return {"sde": noisy, "auto": noisy or plain, "tuned": plain or noisy}[kind]
+
+    def strength(self, value: float) -> Tuning | None:
+        """The tuning of that strength, coefficients interpolated linearly; an empty one outside of what was fitted, and
+        none without a family."""
+        known = [strength for strength, _ in self.family]
+        if not known or not known[0] <= value <= known[-1]:
+            outside = f" at scale {value:g}, outside of {known[0]:g} to {known[-1]:g}" if known else ""
+            return Tuning(self.frame, self.t_end, {}, at=outside) if known else None
+        k = bisect_left(known, value)
+        high, b = self.family[k]
+        if value == high:
+            return replace(b, at=f" at scale {value:g}")
+        low, a = self.family[k - 1]
+        at = f" at scale {value:g}, between {low:g} and {high:g}"
+        return replace(between(a, b, (value - low) / (high - low)), at=at)
+
+
+def between(a: Tuning, b: Tuning, share: float) -> Tuning:
+    """The tuning at a share of the way from a to b, which have the same nodes; what one lacks is left out."""
+    table = {given: {n: replace(c, theta=(1 - share) * c.theta + share * b.table[given][n].theta)
+                     for n, c in known.items() if n in b.table[given]} for given, known in a.table.items()}
+    return Tuning(a.frame, a.t_end, table)
 
 
 def plain_rows(kernel: Kernel, nodes: list[Node], like: Tensor) -> tuple[list[Row], list[Row]]:
@@ -121,7 +149,7 @@ def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond:
     if tuning is None or found is None:
         return None
     noise = "" if isinstance(found, Calibration) else f", with noise {found.eta:g}"
-    return f"tuned to this model for {steps} evaluations{noise}", found.method(tuning.frame)
+    return f"tuned to this model for {steps} evaluations{noise}{tuning.at}", found.method(tuning.frame)
 
 
 def required(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
@@ -131,6 +159,7 @@ def required(model: Any, steps: int, ends: tuple[float | None, float | None], co
     if found is None:
         tuning: Tuning | None = getattr(model, "tuning", None)
         there = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})
-        have = f"has one for {', '.join(map(str, there))} steps" if there else "has none for this request"
+        at = (tuning.at if tuning else "") or " for this request"
+        have = f"has one for {', '.join(map(str, there))} steps" if there else f"has none{at}"
         raise InputError(f"got method='tuned' at {steps} steps for a model that {have}; tune it first")
     return found

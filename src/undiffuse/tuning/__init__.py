@@ -1,10 +1,10 @@
 """Tuned sampling: times and coefficients fitted to one model, in closed form, from a few dozen reference paths."""
 
 from undiffuse.tuning.files import NAME, attach, digest, load, save
-from undiffuse.tuning.guided import Family, tune_family
+from undiffuse.tuning.guided import Family, tune_family, tune_guided
 from undiffuse.tuning.noisy import tune_noisy
-from undiffuse.tuning.table import lines, noisy_lines
+from undiffuse.tuning.table import guided_lines, lines, noisy_lines
 from undiffuse.tuning.tune import EVALUATIONS, tune
 
-__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "lines", "load", "noisy_lines", "save", "tune",
-           "tune_family", "tune_noisy"]
+__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "guided_lines", "lines", "load", "noisy_lines", "save",
+           "tune", "tune_family", "tune_guided", "tune_noisy"]

@@ -36,14 +36,15 @@ def save(model: Model, path: Path | str) -> Path:
         raise InputError("got a model that has not been tuned; tune it first")
     own = tuning.frame is not model.moments
     frame = {f"frame/{k}": v.contiguous() for k, v in tuning.frame.tensors().items()} if own else {}
-    tables = {f"table/{given}/{n}/{part}": getattr(c, part).contiguous()
-              for given, table in tuning.table.items() for n, c in table.items() for part in ("times", "theta")}
+    kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
+    tables = {f"{kind}/{given}/{n}/{part}": getattr(c, part).contiguous() for kind, known in kinds.items()
+              for given, table in known.items() for n, c in table.items() for part in ("times", "theta")}
     noisy = {f"noisy/{given}/{n}/{part}": value for given, table in tuning.noisy.items() for n, c in table.items()
              for part, value in (("times", c.times), ("theta", c.theta), ("eta_framed", _pair(c)))}
     tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
              "noisy_rows": tuning.noisy_rows, "frame": tuning.frame.config() if own else None,
-             "sha256": _sum(tensors).hexdigest()}
+             "family": [[w, member.rows] for w, member in tuning.family], "sha256": _sum(tensors).hexdigest()}
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path
@@ -59,8 +60,7 @@ def load(model: M, path: Path | str) -> M:
             raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
-        tuned.tuning = Tuning(_frame(model, about, tensors), float(about["t_end"]), _tables(tensors),
-                              tuple(about["rows"]), _noisy(tensors), tuple(about["noisy_rows"])) if fits else None
+        tuned.tuning = _tuning(_frame(model, about, tensors), about, tensors) if fits else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
     if not fits:
@@ -131,10 +131,23 @@ def _frame(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> M
     return Moments.from_config(about["frame"], stored)
 
 
-def _tables(tensors: dict[str, Tensor]) -> dict[str, dict[int, Calibration]]:
-    """The calibrations by condition and number of evaluations."""
+def _tuning(frame: Moments, about: dict[str, Any], tensors: dict[str, Tensor]) -> Tuning:
+    t_end = float(about["t_end"])
+    family = ((float(w), Tuning(frame, t_end, _tables(tensors, _scale(float(w))), tuple(rows)))
+              for w, rows in about.get("family", ()))
+    return Tuning(frame, t_end, _tables(tensors, "table"), tuple(about["rows"]), _noisy(tensors),
+                  tuple(about["noisy_rows"]), tuple(family), model=about["model"])
+
+
+def _scale(strength: float) -> str:
+    """The kind of the tensors of one member of a family."""
+    return f"scale={strength!r}"
+
+
+def _tables(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, Calibration]]:
+    """The calibrations of a kind by condition and number of evaluations."""
     return {given: {n: Calibration(parts["times"], parts["theta"], leap) for n, (parts, leap) in table.items()}
-            for given, table in _parts(tensors, "table").items()}
+            for given, table in _parts(tensors, kind).items()}
 
 
 def _noisy(tensors: dict[str, Tensor]) -> dict[str, dict[int, Noisy]]:

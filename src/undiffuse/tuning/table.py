@@ -20,6 +20,12 @@ def lines(tuning: Tuning) -> Iterator[str]:
     yield f"cost: {calls:,} model evaluations, {seconds:.0f} seconds"
 
 
+def guided_lines(tuning: Tuning) -> Iterator[str]:
+    """The same of the members of a family."""
+    for scale, member in tuning.family:
+        yield from (f"at guidance scale {scale:g}", *lines(member))
+
+
 def noisy_lines(tuning: Tuning) -> Iterator[str]:
     """The same of the samplers with noise."""
     yield "distance of draws from held-out noises, with noise: images by random features, else sliced W2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.nodes import gated, loss, refit, search
-from undiffuse.tuning.noisy import tune_noisy
+from undiffuse.tuning.noisy import current, kept, tune_noisy
 from undiffuse.tuning.reference import Ends, Meter, Reference
 from undiffuse.tuning.together import together
 
@@ -24,6 +25,8 @@ EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
 UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"),
            ("dpmpp_2m", "karras"))
 """The untuned samplers and grids of which the best is what a tuning has to beat."""
+CONDITIONS = ("", "label")
+"""What samplers are fitted under: nothing, and all labels in turn where the model has classes."""
 _HELD, _CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
 _MORE, _GATED, _LEADING = 4, 2, 3
 _MEASURED = 512
@@ -33,42 +36,49 @@ M = TypeVar("M", bound=ReverseModel)
 
 def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None, trajectories: int = 32,
          rounds: int = 4, like: Tuning | None = None, noise: bool = False, data: Tensor | None = None,
-         say: Callable[[str], None] = lambda line: None) -> M:
+         given: Sequence[str] = CONDITIONS, say: Callable[[str], None] = lambda line: None) -> M:
     """The same model with samplers fitted to it, which `ud.sample(tuned, steps=n)` takes for n in `evaluations`.
 
     Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
     error are tried, coefficients follow in closed form, and `rounds` rounds of Gauss and Newton's method move the
     nodes. Four times as many other starts choose among the fits, and as many again decide: where the best of `UNTUNED`
-    is not beaten, nothing is kept. A model with classes is tuned for samples with labels and without. Nothing is
+    is not beaten, nothing is kept. A model with classes is tuned for samples with labels and without. What else the
+    model is tuned to (with noise, under guidance) stays beside it, as long as the model is the same. Nothing is
     differentiated; `tuned.tuning.rows` says what came out, and what it cost. A model without moments gets those of 512
     samples of its own.
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
     coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
     that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with.
-    say: hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a
-    model that has no denoiser.
+    given: for which conditions only, of `CONDITIONS`. say: hears of every stage. Raises InputError for fewer than 2
+    evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
     _check(model, evaluations, trajectories, rounds)
     assert isinstance(model, Model)
-    frame, end = model.moments or _moments(model, say), model.t_end() if t_end is None else t_end
+    frame, end = frame_of(model, say, like), model.t_end() if t_end is None else t_end
     if noise:
         there = None if data is None else model.transform.forward(data).to(model.dtype)
         return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
-    for cond in _conditions(model, _MORE * trajectories):
-        meter, given = Meter(model, cond), ",".join(cond)
-        known = None if like is None else like.table.get(given, {})
+    for name, cond in _conditions(model, _MORE * trajectories, given).items():
+        known = None if like is None else like.table.get(name, {})
         wanted = [n for n in sorted(set(evaluations)) if known is None or n in known]
-        found = list(_fitted(meter, frame, wanted, end, trajectories, rounds, known, say))
-        table[given] = {c.evaluations: c for c, row in found if row["kept"]}
+        meter = Meter(model, cond)
+        found = list(_fitted(meter, frame, wanted, end, trajectories, rounds, known, say)) if wanted else []
+        table[name] = {c.evaluations: c for c, row in found if row["kept"]}
         rows += [row for _, row in found]
     tuned = copy.copy(model)
-    tuned.tuning = Tuning(frame, end, table, tuple(rows))
+    tuned.tuning = replace(kept(model, frame, end), table=table, rows=tuple(rows))
     return tuned
+
+
+def frame_of(model: Model, say: Callable[[str], None], like: Tuning | None = None) -> Moments:
+    """The moments of the data, else those that the model is tuned in already, else those of its samples."""
+    known = like or current(model)
+    return model.moments or (_moments(model, say) if known is None else known.frame)
 
 
 def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
@@ -127,10 +137,11 @@ def _figures(error: Tensor, frame: Moments) -> dict[str, float]:
     return {"rmse": float(each.square().mean().sqrt()), "median": float(each.median())}
 
 
-def _conditions(model: Model, n: int) -> list[dict[str, Any]]:
-    """No condition, and all labels in turn where the model has classes."""
-    labels = {"label": torch.arange(n) % model.classes} if model.classes else None
-    return [{}] if labels is None else [{}, labels]
+def _conditions(model: Model, n: int, given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The conditions for n samples by their names."""
+    labels: dict[str, Any] = {"label": torch.arange(n) % max(model.classes, 1)}
+    every = {"": dict[str, Any](), "label": labels}
+    return {name: cond for name, cond in every.items() if name in given and (model.classes or not name)}
 
 
 def _moments(model: Model, say: Callable[[str], None]) -> Moments:

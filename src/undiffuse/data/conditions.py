@@ -24,7 +24,7 @@ from undiffuse.errors import InputError
 
 KINDS = ("class", "number", "vector", "words")
 RESERVED = ("self", "x", "x_T", "t", "label", "model", "n", "method", "steps", "grid", "seed", "first_index",
-            "trajectory", "t_start", "t_end", "denoise_last", "callback", "block", "noise", "options")
+            "trajectory", "t_start", "t_end", "denoise_last", "callback", "block", "noise", "options", "progress")
 """Names that mean something else where conditions are given."""
 _WORD = re.compile(r"\w+")
 _MOST_WORDS, _LONGEST = 4096, 64

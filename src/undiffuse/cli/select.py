@@ -62,12 +62,15 @@ def scale_of(words: Sequence[str] | None) -> float | dict[str, float]:
     return scales.get("", 1.0) if "" in scales or not scales else scales
 
 
-def scales_of(text: str | None, noise: bool) -> list[float]:
-    """The scales of guidance to tune at, of "1,2,4"; none without a text. InputError for another, and with noise."""
+def scales_of(text: str | None, noise: bool, per_class: bool) -> list[float]:
+    """The scales of guidance to tune at, of "1,2,4"; none without a text. InputError for another, and for two kinds of
+    tuning at once."""
+    asked = {"--noise": noise, "--per-class": per_class, "--guidance-scale": text is not None}
+    if sum(asked.values()) > 1:
+        given = ' and '.join(name for name, there in asked.items() if there)
+        raise InputError(f"got {given}; use one of them at a time")
     if text is None:
         return []
-    if noise:
-        raise InputError("got both --noise and --guidance-scale; use one of them, they are kept beside each other")
     try:
         scales = [float(word) for word in text.split(",")]
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
-         noise: bool = False, guidance_scale: str | None = None, device: str = "auto") -> None:
+         noise: bool = False, guidance_scale: str | None = None, per_class: bool = False, device: str = "auto") -> None:
     """Fit the sampler to a run's model, for so many evaluations each; `sample` then uses it at --steps of that number.
 
     Samplers without noise, with noise and for guidance are kept beside one another.
@@ -21,6 +21,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         noise: Fit a sampler that adds noise on its way, nearest to the run's data, instead of one without.
         guidance_scale: Fit to samples with a label at these scales of guidance, such as 1,2,4, instead; `sample` then
             uses it at every --guidance-scale between the least and the greatest.
+        per_class: For samples with a label, fit coefficients and a linear part of each class's own as well.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import sys
@@ -33,12 +34,13 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         if sys.stderr.isatty():
             print(f"undiffuse: {line}", file=sys.stderr)
 
-    scales = scales_of(guidance_scale, noise)
-    rows = training.load_data(run)[0].x[:5000] if noise else None
+    scales, data = scales_of(guidance_scale, noise, per_class), training.load_data(run)[0]
     model, asked = training.load(run, device=device), budgets_of(evaluations)
     fitting: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds, "say": say}
     tuned = tuning.tune_guided(model, scales, asked, **fitting) if scales else tuning.tune(
-        model, asked, noise=noise, data=rows, **fitting)
+        model, asked, noise=noise, data=data.x[:5000] if noise else None, **fitting)
+    if per_class:
+        tuned = tuning.tune_classes(tuned, data=data.x, labels=data.y, **fitting)
     print(*(tuning.guided_lines if scales else tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     paths = [tuning.save(tuned, run / tuning.NAME)]
     paths += [] if scales or noise else [draw(tuned.tuning, run / "tuning.png")]

@@ -23,7 +23,7 @@ def draw(tuning: Tuning, path: Path) -> Path:
         raise InputError("got a tuning of which nothing was measured; tune the model again")
     figure = Figure(figsize=(9, 4), layout="constrained")
     for ax, (key, title) in zip(figure.subplots(1, 2, sharey=True), _FIGURES.items(), strict=True):
-        for given in dict.fromkeys(row["given"] for row in tuning.rows):
+        for given in dict.fromkeys(row["given"] for row in tuning.rows if "=" not in row["given"]):
             _lines(ax, [row for row in tuning.rows if row["given"] == given], key, f" given {given}" * bool(given))
         ax.set(title=title, xlabel="evaluations", xscale="log")
         ticks = sorted({row["evaluations"] for row in tuning.rows})

@@ -16,13 +16,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
+from undiffuse.steps.by_class import ByClass, Part
 from undiffuse.steps.exponential import Multistep
 from undiffuse.steps.kernel import Data, Kernel
 from undiffuse.steps.method import Method, Plan
@@ -34,17 +35,26 @@ VALUES = 4
 """How many values of the remainder a step combines."""
 
 
+class Own(NamedTuple):
+    """What a class has of its own: corrections, and the moments of its data or None for those of all."""
+
+    theta: Tensor
+    frame: Moments | None
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A sampler fitted to one model for one number of evaluations.
 
     times (m + 1,): falling; theta (n, 1 + VALUES): the corrections θ of each step that evaluates, (n, 2 + 2 VALUES)
     with φ; leap: the first step evaluates nothing (m = n + 1), it follows the flow of a Gaussian of the data's moments.
+    own: what classes have instead, by their numbers.
     """
 
     times: Tensor
     theta: Tensor
     leap: bool
+    own: Mapping[int, Own] = field(default_factory=dict)
 
     @property
     def gated(self) -> bool:
@@ -60,13 +70,26 @@ class Calibration:
         """The sampler, on its own grid."""
 
         def make(plan: Plan) -> Step:
-            kernel, nodes = Data(frame=frame), plan.nodes[self.leap:]
-            step = Multistep(kernel, VALUES, nodes, plan.like)
-            parts = zip(*plain_rows(kernel, nodes, plan.like), self.theta.tolist(), nodes[1:], strict=True)
-            step.rows = [corrected(row, held, theta, gain(kernel, s, plan.like)) for row, held, theta, s in parts]
-            return after(jump(frame), step) if self.leap else step
+            nodes = plan.nodes[self.leap:]
+            if self.own:
+                step = ByClass(self._parts(frame, nodes, plan.like), VALUES)
+                return after(step.jump, step) if self.leap else step
+            kernel = Data(frame=frame)
+            plain = Multistep(kernel, VALUES, nodes, plan.like)
+            plain.rows = fitted_rows(kernel, nodes, self.theta, plan.like)
+            return after(jump(frame), plain) if self.leap else plain
 
         return Method(make, 2, grid=self.times)
+
+    def _parts(self, frame: Moments, nodes: list[Node], like: Tensor) -> list[Part]:
+        """The classes by their linear parts, that of all classes first."""
+        parts = [Part(kernel := Data(frame=frame), {None: fitted_rows(kernel, nodes, self.theta, like)})]
+        for c, own in self.own.items():
+            if own.frame is not None:
+                parts.append(Part(Data(frame=own.frame), {}))
+            part = parts[0 if own.frame is None else -1]
+            part.rows[c] = fitted_rows(part.kernel, nodes, own.theta, like)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -128,6 +151,12 @@ def plain_rows(kernel: Kernel, nodes: list[Node], like: Tensor) -> tuple[list[Ro
     return Multistep(kernel, 2, nodes, like).rows, Multistep(kernel, 1, nodes, like).rows
 
 
+def fitted_rows(kernel: Data, nodes: list[Node], theta: Tensor, like: Tensor) -> list[Row]:
+    """The rows of second order with their corrections, (n, 1 + VALUES) or (n, 2 + 2 VALUES)."""
+    parts = zip(*plain_rows(kernel, nodes, like), theta.tolist(), nodes[1:], strict=True)
+    return [corrected(row, held, numbers, gain(kernel, s, like)) for row, held, numbers, s in parts]
+
+
 def gain(kernel: Data, s: Node, like: Tensor) -> Tensor:
     """s²/(s² + σ̂²) at a node, (k,): which share of a direction the noise has left."""
     return like.new_tensor(kernel.s2 / (kernel.s2 + np.exp(-2 * s.log_snr)))
@@ -148,7 +177,7 @@ def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond:
     found = tuning.find(steps, ends, cond, kind) if tuning is not None else None
     if tuning is None or found is None:
         return None
-    noise = "" if isinstance(found, Calibration) else f", with noise {found.eta:g}"
+    noise = ", class by class" * bool(found.own) if isinstance(found, Calibration) else f", with noise {found.eta:g}"
     return f"tuned to this model for {steps} evaluations{noise}{tuning.at}", found.method(tuning.frame)
 
 

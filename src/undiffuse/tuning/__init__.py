@@ -1,5 +1,6 @@
 """Tuned sampling: times and coefficients fitted to one model, in closed form, from a few dozen reference paths."""
 
+from undiffuse.tuning.classes import tune_classes
 from undiffuse.tuning.files import NAME, attach, digest, load, save
 from undiffuse.tuning.guided import Family, tune_family, tune_guided
 from undiffuse.tuning.noisy import tune_noisy
@@ -7,4 +8,4 @@ from undiffuse.tuning.table import guided_lines, lines, noisy_lines
 from undiffuse.tuning.tune import EVALUATIONS, tune
 
 __all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "guided_lines", "lines", "load", "noisy_lines", "save",
-           "tune", "tune_family", "tune_guided", "tune_noisy"]
+           "tune", "tune_classes", "tune_family", "tune_guided", "tune_noisy"]

@@ -19,11 +19,11 @@ from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal
-from undiffuse.steps.calibrated import VALUES, Calibration, Tuning
+from undiffuse.steps.calibrated import VALUES, Calibration, Own, Tuning
 from undiffuse.steps.renoised import Noisy
 
 NAME = "tuning.safetensors"
-FORMAT = 2
+FORMAT = 3
 _PROBES = (0.02, 0.3, 3.0)
 
 M = TypeVar("M", bound=Model)
@@ -34,16 +34,18 @@ def save(model: Model, path: Path | str) -> Path:
     path, tuning = Path(path), model.tuning
     if tuning is None:
         raise InputError("got a model that has not been tuned; tune it first")
-    own = tuning.frame is not model.moments
-    frame = {f"frame/{k}": v.contiguous() for k, v in tuning.frame.tensors().items()} if own else {}
+    frames = {"frame": tuning.frame} if tuning.frame is not model.moments else {}
+    frames |= {f"class-{c}": own.frame for table in tuning.table.values() for found in table.values()
+               for c, own in found.own.items() if own.frame is not None}
+    frame = {f"{name}/{k}": v.contiguous() for name, moments in frames.items() for k, v in moments.tensors().items()}
     kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
-    tables = {f"{kind}/{given}/{n}/{part}": getattr(c, part).contiguous() for kind, known in kinds.items()
-              for given, table in known.items() for n, c in table.items() for part in ("times", "theta")}
+    tables = {f"{kind}/{given}/{n}/{part}": value.contiguous() for kind, known in kinds.items()
+              for given, table in known.items() for n, c in table.items() for part, value in _tensors(c).items()}
     noisy = {f"noisy/{given}/{n}/{part}": value for given, table in tuning.noisy.items() for n, c in table.items()
              for part, value in (("times", c.times), ("theta", c.theta), ("eta_framed", _pair(c)))}
     tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
-             "noisy_rows": tuning.noisy_rows, "frame": tuning.frame.config() if own else None,
+             "noisy_rows": tuning.noisy_rows, "frames": {name: moments.config() for name, moments in frames.items()},
              "family": [[w, member.rows] for w, member in tuning.family], "sha256": _sum(tensors).hexdigest()}
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
@@ -60,7 +62,7 @@ def load(model: M, path: Path | str) -> M:
             raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
-        tuned.tuning = _tuning(_frame(model, about, tensors), about, tensors) if fits else None
+        tuned.tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
     if not fits:
@@ -122,20 +124,21 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                          "wrote") from None
 
 
-def _frame(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> Moments:
-    if about["frame"] is None:
-        if model.moments is None:
-            raise ValueError("it needs the moments of the data, which the model does not have")
-        return model.moments
-    stored = {k.removeprefix("frame/"): v for k, v in tensors.items() if k.startswith("frame/")}
-    return Moments.from_config(about["frame"], stored)
+def _frames(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Moments]:
+    """The moments by their names, "frame" being those of all data."""
+    found = {name: Moments.from_config(config, {k.removeprefix(f"{name}/"): v for k, v in tensors.items()
+                                                if k.startswith(f"{name}/")})
+             for name, config in about["frames"].items()}
+    if "frame" not in found and model.moments is None:
+        raise ValueError("it needs the moments of the data, which the model does not have")
+    return found if "frame" in found else {**found, "frame": model.moments}  # type: ignore[dict-item]
 
 
-def _tuning(frame: Moments, about: dict[str, Any], tensors: dict[str, Tensor]) -> Tuning:
-    t_end = float(about["t_end"])
-    family = ((float(w), Tuning(frame, t_end, _tables(tensors, _scale(float(w))), tuple(rows)))
+def _tuning(frames: dict[str, Moments], about: dict[str, Any], tensors: dict[str, Tensor]) -> Tuning:
+    frame, t_end = frames["frame"], float(about["t_end"])
+    family = ((float(w), Tuning(frame, t_end, _tables(tensors, _scale(float(w)), frames), tuple(rows)))
               for w, rows in about.get("family", ()))
-    return Tuning(frame, t_end, _tables(tensors, "table"), tuple(about["rows"]), _noisy(tensors),
+    return Tuning(frame, t_end, _tables(tensors, "table", frames), tuple(about["rows"]), _noisy(tensors),
                   tuple(about["noisy_rows"]), tuple(family), model=about["model"])
 
 
@@ -144,10 +147,24 @@ def _scale(strength: float) -> str:
     return f"scale={strength!r}"
 
 
-def _tables(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, Calibration]]:
+def _tensors(c: Calibration) -> dict[str, Tensor]:
+    """What a calibration is; a class with moments of its own is framed, one without plain."""
+    own = {f"{'plain' if found.frame is None else 'framed'}-{k}": found.theta for k, found in c.own.items()}
+    return {"times": c.times, "theta": c.theta, **own}
+
+
+def _tables(tensors: dict[str, Tensor], kind: str, frames: dict[str, Moments]) -> dict[str, dict[int, Calibration]]:
     """The calibrations of a kind by condition and number of evaluations."""
-    return {given: {n: Calibration(parts["times"], parts["theta"], leap) for n, (parts, leap) in table.items()}
+    return {given: {n: Calibration(parts["times"], parts["theta"], leap, _own(parts, frames))
+                    for n, (parts, leap) in table.items()}
             for given, table in _parts(tensors, kind).items()}
+
+
+def _own(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int, Own]:
+    """What classes have of their own."""
+    found = {int(c): Own(theta, frames[f"class-{c}"] if kind == "framed" else None) for name, theta in parts.items()
+             for kind, dash, c in [name.partition("-")] if dash}
+    return dict(sorted(found.items()))
 
 
 def _noisy(tensors: dict[str, Tensor]) -> dict[str, dict[int, Noisy]]:
@@ -177,6 +194,7 @@ def _leaps(n: int, parts: dict[str, Tensor]) -> bool:
     times, theta = parts["times"], parts["theta"]
     leap = len(times) - 1 - len(theta)
     forms = [(n, 1 + VALUES), (n, 2 + 2 * VALUES)]
-    if theta.shape not in forms or leap not in (0, 1) or not bool((times.diff() < 0).all()):
+    wrong = any(value.shape not in forms for name, value in parts.items() if name == "theta" or "-" in name)
+    if wrong or leap not in (0, 1) or not bool((times.diff() < 0).all()):
         raise ValueError(f"its entry for {n} evaluations has the wrong form")
     return bool(leap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -127,6 +127,11 @@ class Ends:
         out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=LEVELS, t_end=t_end)
         end = nodes_of(meter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
         return cls(meter, frame, first, end, Data(frame=frame).enter(out.x.double(), end))
+
+    def within(self, frame: Moments) -> Ends:
+        """The same ends in the coordinates of another frame."""
+        x = Data(frame=self.frame).leave(self.y, self.end)
+        return replace(self, frame=frame, y=Data(frame=frame).enter(x, self.end))
 
     def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
         """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""

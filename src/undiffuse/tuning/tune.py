@@ -27,8 +27,10 @@ UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadrat
 """The untuned samplers and grids of which the best is what a tuning has to beat."""
 CONDITIONS = ("", "label")
 """What samplers are fitted under: nothing, and all labels in turn where the model has classes."""
-_HELD, _CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
-_MORE, _GATED, _LEADING = 4, 2, 3
+HELD, CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
+MORE = 4
+"""How many other starts choose, and how many validate, for each that is fitted to."""
+_GATED, _LEADING = 2, 3
 _MEASURED = 512
 
 M = TypeVar("M", bound=ReverseModel)
@@ -63,7 +65,7 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
         return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
-    for name, cond in _conditions(model, _MORE * trajectories, given).items():
+    for name, cond in _conditions(model, MORE * trajectories, given).items():
         known = None if like is None else like.table.get(name, {})
         wanted = [n for n in sorted(set(evaluations)) if known is None or n in known]
         meter = Meter(model, cond)
@@ -78,7 +80,12 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
 def frame_of(model: Model, say: Callable[[str], None], like: Tuning | None = None) -> Moments:
     """The moments of the data, else those that the model is tuned in already, else those of its samples."""
     known = like or current(model)
-    return model.moments or (_moments(model, say) if known is None else known.frame)
+    if model.moments is not None:
+        return model.moments
+    if known is not None:
+        return known.frame
+    say(f"drawing {_MEASURED} samples for the moments")
+    return own_moments(model, Meter(model, {}))
 
 
 def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
@@ -86,29 +93,29 @@ def _fitted(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, 
             ) -> Iterator[tuple[Calibration, dict[str, Any]]]:
     """For each number of evaluations the calibration and what was measured of it."""
     name, clock = ",".join(meter.cond), time.monotonic()
-    say(f"following {(1 + 2 * _MORE) * n} paths" + f" given {name}" * bool(name))
+    say(f"following {(1 + 2 * MORE) * n} paths" + f" given {name}" * bool(name))
     fitted = Reference.follow(meter, frame, n, 0, t_end)
     found: list[Fit] = []
-    chosen, held = (Ends.follow(meter, frame, _MORE * n, first, t_end) for first in (_CHOSEN, _HELD))
+    chosen, held = (Ends.follow(meter, frame, MORE * n, first, t_end) for first in (CHOSEN, HELD))
     for steps in evaluations:
         say(f"fitting {steps} evaluations" + f" given {name}" * bool(name))
         found = search(fitted, steps, rounds, found) if known is None else [refit(fitted, known[steps])]
-        best = found[0].calibration if known else _chosen(fitted, chosen, found, rounds)
+        best = found[0].calibration if known else chosen_of(fitted, chosen, found, rounds)
         after, _ = held.error(best.method(frame), steps)
         untuned = [held.error(method, steps, grid) for method, grid in UNTUNED]
         before, method = min(untuned, key=lambda pair: loss(pair[0]))
         row = {"given": name, "evaluations": steps, "untuned": method,
                "kept": all(better(after, other) for other, _ in untuned),
-               "before": _figures(before, frame), "after": _figures(after, frame), "calls": meter.rows,
+               "before": figures(before, frame), "after": figures(after, frame), "calls": meter.rows,
                "seconds": round(time.monotonic() - clock, 2)}
         meter.rows, clock = 0, time.monotonic()
         yield best, row
 
 
-def _chosen(fitted: Reference, chosen: Ends, found: list[Fit], rounds: int) -> Calibration:
+def chosen_of(fitted: Reference, chosen: Ends, found: list[Fit], rounds: int, moved: bool = True) -> Calibration:
     """The best on other starts of the fits that were found, the best of them with gates, and the best of all those with
     their coefficients improved together. The loss times the root mean square is what counts: where fits differ little
-    in the one, it is the lost paths that tell them apart.
+    in the one, it is the lost paths that tell them apart. moved: gates may bring nodes of their own.
     """
 
     def ranked(fits: Iterable[Fit]) -> list[tuple[float, Fit]]:
@@ -119,7 +126,7 @@ def _chosen(fitted: Reference, chosen: Ends, found: list[Fit], rounds: int) -> C
         return [f for _, f in sorted(pairs, key=lambda pair: pair[0])[:n]]
 
     known = ranked(found)
-    known += ranked(gated(fitted, f, rounds) for f in best(known, _GATED))
+    known += ranked(gated(fitted, f, rounds if moved else 0) for f in best(known, _GATED))
     known += ranked(f for start in best(known, _LEADING) for f in together(fitted, start, rounds))
     return best(known, 1)[0].calibration
 
@@ -131,7 +138,7 @@ def better(after: Tensor, before: Tensor) -> bool:
     return loss(after) < loss(before) and float(rise.mean()) <= 2 * float(rise.std()) / len(rise) ** 0.5
 
 
-def _figures(error: Tensor, frame: Moments) -> dict[str, float]:
+def figures(error: Tensor, frame: Moments) -> dict[str, float]:
     """The root mean square over paths and their median error, in deviations of the data."""
     each = error.norm(dim=1) / frame.total_std
     return {"rmse": float(each.square().mean().sqrt()), "median": float(each.median())}
@@ -144,10 +151,8 @@ def _conditions(model: Model, n: int, given: Sequence[str]) -> dict[str, dict[st
     return {name: cond for name, cond in every.items() if name in given and (model.classes or not name)}
 
 
-def _moments(model: Model, say: Callable[[str], None]) -> Moments:
+def own_moments(model: Model, meter: Meter) -> Moments:
     """The moments of the model's own samples: all directions only where there are many more samples than those."""
-    say(f"drawing {_MEASURED} samples for the moments")
-    meter = Meter(model, {})
     x = meter.run(_MEASURED, _DRAWN, steps=20).x
     d = x[0].numel()
     if 4 * d <= _MEASURED:

@@ -10,6 +10,7 @@ import torch
 
 from undiffuse import noise, verify
 from undiffuse.data import Dataset
+from undiffuse.data.transforms import Table
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
@@ -79,6 +80,18 @@ def test_a_wrong_view_of_a_run_is_found(run: Path, monkeypatch: pytest.MonkeyPat
     right = Denoiser.denoise
     monkeypatch.setattr(Model, "score", lambda self, x, t, **c: (right(self, x, t, **c) - x) / self.sde.variance(t))
     assert failed(verify.verify(run)) == {"score, noise, velocity"}
+
+
+def test_the_transform_of_a_table_of_words_and_whole_numbers_is_sound_and_a_wrong_one_is_not(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{i * i / 7:.4f},{i % 3},{'xyz'[i % 3]},{i * i},{'NA' if i % 5 else i * 1e-4}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,few,word,many,small", *lines]))
+    train(Experiment(data=str(tmp_path / "t.csv"), net_args={"width": 8, "depth": 1}, steps=1, batch=8, warmup=1,
+                     device="cpu"), tmp_path / "run")
+    assert failed(verify.verify(tmp_path / "run")) == set()
+    right = Table.forward
+    monkeypatch.setattr(Table, "forward", lambda self, x: right(self, x * torch.tensor([1, 1, 1, 1, 1.01])))
+    assert failed(verify.verify(tmp_path / "run")) == {"transform"}
 
 
 def test_a_check_that_raises_has_failed_and_says_why() -> None:

@@ -141,8 +141,8 @@ def scaled(model: Model, guidance_scale: float | Mapping[str, float], told: Sequ
         return model
     unknown = [name for name in guidance_scale if name not in told] if isinstance(guidance_scale, Mapping) else []
     if unknown or not told:
-        of = f" of {unknown[0]}" if unknown else ""
-        raise InputError(f"got guidance_scale{of} without it; expected a label or a condition to lean towards")
+        of = f"of {unknown[0]} without {unknown[0]}" if unknown else "alone"
+        raise InputError(f"got guidance_scale {of}; expected a label or a condition to lean towards")
     return classifier_free(model, guidance_scale)
 
 

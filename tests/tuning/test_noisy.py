@@ -12,7 +12,7 @@ from tiny import THREE, small
 
 from undiffuse.bench.laws import T_END, clusters
 from undiffuse.bench.stochastic import Draws
-from undiffuse.exact import Mixture
+from undiffuse.exact import Gaussian, Mixture
 from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.noise import normal
@@ -149,6 +149,16 @@ def test_the_other_kind_is_kept(noise_first: bool, tmp_path: Path) -> None:
     assert found == [True, True, False]
     for name, source in (("sde", tuned()), ("tuned", flow())):
         assert torch.equal(sample(again, 3, name, 4).x, sample(source, 3, name, 4).x)
+
+
+def test_data_with_missing_cells_are_completed() -> None:
+    """Of two normal columns of correlation .9, half of the second missing: as near to them as to the whole ones."""
+    law = Gaussian([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]])
+    model = law.denoiser(VP())
+    whole = law.sample(4000, 5)
+    gaps = torch.stack([whole[:, 0], torch.where(torch.arange(4000) % 2 == 0, whole[:, 1], torch.nan)], 1)
+    rows = [tune(model, [4], noise=True, trajectories=16, data=x).tuning.noisy_rows[0] for x in (whole, gaps)]
+    assert rows[1]["after"] == pytest.approx(rows[0]["after"], abs=0.05)
 
 
 def test_nothing_is_kept_of_a_model_that_has_changed() -> None:

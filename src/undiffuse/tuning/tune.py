@@ -13,12 +13,13 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
+from undiffuse.missing import fill
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.nodes import gated, loss, refit, search
 from undiffuse.tuning.noisy import current, kept, tune_noisy
-from undiffuse.tuning.reference import Ends, Meter, Reference
+from undiffuse.tuning.reference import SEED, Ends, Meter, Reference
 from undiffuse.tuning.together import together
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
@@ -51,7 +52,8 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
     coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
-    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with.
+    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with,
+    missing cells drawn given the others as in the training.
     given: for which conditions only, of `CONDITIONS`. say: hears of every stage. Raises InputError for fewer than 2
     evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
 
@@ -62,6 +64,7 @@ def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | N
     frame, end = frame_of(model, say, like), model.t_end() if t_end is None else t_end
     if noise:
         there = None if data is None else model.transform.forward(data).to(model.dtype)
+        there = fill(there, frame, SEED, 0) if there is not None and bool(there.isnan().any()) else there
         return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []

@@ -91,6 +91,19 @@ def test_what_is_stored_is_all_there_is() -> None:
     assert {k: t.shape for k, t in blank.tensors().items()} == {k: t.shape for k, t in frame.tensors().items()}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_a_row_is_turned_to_the_same_bytes_wherever_it_stands(rank: int | None, dtype: torch.dtype) -> None:
+    """A matrix product of an odd size may take another kernel for a row by its place in the block."""
+    for d in range(4, 24):
+        frame = Moments.measure(correlated(60, d), "pca", rank)
+        rows = correlated(1, d).to(dtype).expand(256, d).contiguous()
+        y = frame.rotate(rows)
+        for turned in (y, frame.back(y)):
+            assert torch.equal(turned, turned[:1].expand_as(turned)), d
+        assert torch.allclose(frame.back(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
+
+
 def test_one_row_has_no_covariance_and_long_rows_no_full_one() -> None:
     with pytest.raises(InputError, match="at least 2"):
         Moments.measure(torch.zeros(1, 3))

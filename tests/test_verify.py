@@ -86,7 +86,7 @@ def test_the_transform_of_a_table_of_words_and_whole_numbers_is_sound_and_a_wron
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{i * i / 7:.4f},{i % 3},{'xyz'[i % 3]},{i * i},{'NA' if i % 5 else i * 1e-4}" for i in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["a,few,word,many,small", *lines]))
-    train(Experiment(data=str(tmp_path / "t.csv"), net_args={"width": 8, "depth": 1}, steps=1, batch=8, warmup=1,
+    train(Experiment(data=str(tmp_path / "t.csv"), net_args={"width": 16, "depth": 1}, steps=1, batch=8, warmup=1,
                      device="cpu"), tmp_path / "run")
     assert failed(verify.verify(tmp_path / "run")) == set()
     right = Table.forward

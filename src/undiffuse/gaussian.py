@@ -23,6 +23,7 @@ from undiffuse.errors import InputError
 
 _FULL = 1024
 _NARROW = 0.01  # of the data's deviation
+_EVEN = 8  # at odd sizes a matrix product may round a row by where it stands among the others
 _TINY = 1e-20  # a variance that counts as none
 
 
@@ -90,16 +91,16 @@ class Moments:
         flat = x.flatten(1)
         if self.kind == "dct":
             return _separable(flat, self.shape, inverse=False)
-        basis = self._basis_like(x)
-        y = flat @ basis
-        return y if self.complete else torch.cat([y, flat - y @ basis.T], 1)
+        basis, d, k = self._basis_like(x), flat.shape[1], len(self.variances)
+        y = _times(flat, basis, k)
+        return y if self.complete else torch.cat([y, flat - _times(y, basis.T, d)], 1)
 
     def back(self, y: Tensor) -> Tensor:
         """The x (B, *event) with those coordinates."""
         if self.kind == "dct":
             return _separable(y, self.shape, inverse=True).reshape(-1, *self.shape)
         basis, k = self._basis_like(y), len(self.variances)
-        flat = y[:, :k] @ basis.T
+        flat = _times(y[:, :k], basis.T, math.prod(self.shape))
         return (flat if self.complete else flat + y[:, k:]).reshape(-1, *self.shape)
 
     def rotated_mean(self, like: Tensor) -> Tensor:
@@ -176,12 +177,18 @@ class Moments:
         return {}
 
     def _basis_like(self, x: Tensor) -> Tensor:
-        """The basis in the dtype and on the device of x, converted once."""
+        """The basis in the dtype and on the device of x, converted once, with zeros up to multiples of `_EVEN`."""
         assert self.basis is not None
-        key = (x.device, x.dtype)
+        key, (d, k) = (x.device, x.dtype), self.basis.shape
         if key not in self._casts:
-            self._casts[key] = self.basis.to(x.device, x.dtype)
+            self._casts[key] = torch.nn.functional.pad(self.basis.to(x.device, x.dtype), (0, -k % _EVEN, 0, -d % _EVEN))
         return self._casts[key]
+
+
+def _times(rows: Tensor, matrix: Tensor, width: int) -> Tensor:
+    """The first columns of rows (B, d) times a matrix that goes on with zeros."""
+    short = matrix.shape[0] - rows.shape[1]
+    return ((torch.nn.functional.pad(rows, (0, short)) if short else rows) @ matrix)[:, :width]
 
 
 def measurable(shape: tuple[int, ...]) -> bool:

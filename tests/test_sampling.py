@@ -13,13 +13,13 @@ from oracles import correlated_gaussian, f64, random_mixture
 
 from undiffuse.errors import InputError
 from undiffuse.exact import Gaussian
-from undiffuse.model import Given, Model, ScoreModel
+from undiffuse.model import Denoiser, Given, Model, ScoreModel
 from undiffuse.noise import normal
 from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
 from undiffuse.sampling import sample
 from undiffuse.sde import NonlinearSDE, Time, as_time
 from undiffuse.steps import METHODS, automatic
-from undiffuse.steps.auto import PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
+from undiffuse.steps.auto import IMAGES, PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
 
 METHODS_SEEN = ("auto", "deis_3", "dpmpp_2m_sde", "heun", "seeds_2", "wiener_2m")
 
@@ -100,6 +100,17 @@ def test_the_default_starts_from_moments_only_where_they_are_the_models_own() ->
     assert automatic(model, 10, none, False)[0] == plain
     assert automatic(model, 10, none, False, "sde")[0] == str(SDE_PLAIN[1])
     assert law.classes == 2
+
+
+def test_networks_for_images_have_defaults_of_their_own_and_keep_them_when_wrapped() -> None:
+    model = Denoiser(torch.nn.Identity(), VP(), shape=(1, 4, 4))
+    for used in (model, model.given(label=1)):
+        for kind, table in IMAGES.items():
+            named = [automatic(used, steps, (None, None), False, kind)[0] for steps in (3, 10, 20)]
+            rows = [max(n for n in table if n <= steps) for steps in (3, 10, 20)]
+            assert named == [str(table[n]) for n in rows] and len(set(named)) == len(table)
+    exact = random_mixture(3, 2).denoiser(VP())
+    assert automatic(exact, 10, (None, None), False)[0] == str(WITH_MOMENTS[10])
 
 
 def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() -> None:

@@ -82,14 +82,14 @@ class ReverseModel(nn.Module, ABC):
 class Model(ReverseModel):
     """A denoiser D(x, t) = E[x_0 | x_t] of a Gaussian process; x is (B, *shape) in model units, t is () or (B,).
 
-    `moments` are those of the data, where they are known; `sampler` is the method that `auto` takes for this model at
-    15 steps and more, where trials found a better one than the table of exact laws.
+    `moments` are those of the data, where they are known; `learned_images`: it is a network for images, for which
+    `auto` has a table of its own (`steps.auto.IMAGES`).
     """
 
     sde: GaussianSDE
     sigma_data: float = 0.5
     moments: Moments | None = None
-    sampler: str | None = None
+    learned_images: bool = False
     posterior: Any = None
     tuning: Any = None
 
@@ -165,7 +165,7 @@ class Wrapper(Model):
         self.posterior = inner.posterior
         self.conditions = tuple(c for c in inner.conditions if c.name not in self.takes)
         self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
-        self.sampler, self.own = inner.sampler, inner.own
+        self.learned_images, self.own = inner.learned_images, inner.own
 
 
 class Given(Wrapper):
@@ -248,7 +248,7 @@ class Denoiser(Model):
         self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
         self.shape, self.transform, self.classes, self.block = shape, transform or Identity(), classes, block
         self.conditions = tuple(conditions)
-        self.sampler = "dpmpp_2m_sde" if len(shape) == 3 else None
+        self.learned_images = len(shape) == 3
 
     def denoise(self, x: Tensor, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
         """E[x_0 | x_t = x, label and conditions]."""

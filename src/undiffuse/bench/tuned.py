@@ -106,7 +106,7 @@ def of_run(folder: Path, n: int = 256) -> Trial:
     model = copy.copy(training.load(folder))
     seen, held = training.load_data(folder)
     real = [model.transform.forward(rows.x[:n]) for rows in (held or seen, seen)]
-    model.transform, model.tuning, model.sampler = Identity(), None, None
+    model.transform, model.tuning, model.learned_images = Identity(), None, False
     return Trial(model, n, model.t_end(), (real[0], real[1]))
 
 

@@ -21,7 +21,9 @@ from torch import Tensor
 from undiffuse.gaussian import Moments
 from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
+from undiffuse.steps.auto import automatic
 from undiffuse.steps.calibrated import VALUES, Tuning
+from undiffuse.steps.method import Method
 from undiffuse.steps.renoised import Noisy
 from undiffuse.tuning.coupled import couple
 from undiffuse.tuning.files import digest
@@ -46,7 +48,8 @@ def tune_noisy(model: M, evaluations: Sequence[int], *, frame: Moments, t_end: f
 
     For every n and every condition some candidates are made; the one whose draws are nearest to `data` (n, *shape; in
     model units), or without data to draws of the model in 100 steps, is kept if on other noises it is nearer than the
-    untuned `sde`. The distance is `Likeness`. `tuned.tuning.noisy_rows` says what was measured.
+    untuned `sde`, and for images than the untuned `auto`. The distance is `Likeness`. `tuned.tuning.noisy_rows` says
+    what was measured.
     """
     table: dict[str, dict[int, Noisy]] = {}
     rows: list[dict[str, Any]] = []
@@ -88,6 +91,11 @@ class Trial:
         """The model, counting, with labels for n samples if labels are given."""
         return Meter(self.model, {"label": torch.arange(n) % self.model.classes} if self.name else {})
 
+    def untuned(self, n: int) -> list[tuple[str, Method]]:
+        """What is to be beaten: the untuned `sde`, and for images the untuned `auto` as well."""
+        kinds = ("sde", "auto") if self.image else ("sde",)
+        return [automatic(self.model, n, (None, self.t_end), bool(self.name), kind) for kind in kinds]
+
     def draw(self, method: Any, steps: int, first: int, grid: str | None = None) -> Tensor:
         """Draws of a sampler from the starts number `first` and on."""
         meter = self.meter(self.n)
@@ -109,9 +117,11 @@ def _fitted(trial: Trial, evaluations: list[int], trajectories: int, say: Callab
         clock = time.monotonic()
         say(f"fitting {n} evaluations with noise" + f" given {trial.name}" * bool(trial.name))
         best = searched(trial, n) if reference is None else coupled(trial, reference, n, trajectories)
-        before = trial.likeness(trial.draw("sde", n, _HELD))
+        before, untuned = min((trial.likeness(trial.draw(method, n, _HELD)), name)
+                              for name, method in trial.untuned(n))
         after = trial.distance(best, _HELD)
         yield best, {"given": trial.name, "evaluations": n, "eta": best.eta, "before": before, "after": after,
+                     "untuned": untuned,
                      "kept": after < before, "calls": trial.rows, "seconds": round(time.monotonic() - clock, 2)}
         trial.rows = 0
 

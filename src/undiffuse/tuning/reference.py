@@ -26,11 +26,14 @@ SEED = (1 << 40) + 7
 
 
 class Meter:
-    """A model in its own units, which counts the rows that it evaluates."""
+    """A model in its own units, which counts the rows that it evaluates.
+
+    Paths are what it is asked for, so that `auto` is what it is for exact laws.
+    """
 
     def __init__(self, model: Model, cond: dict[str, Any]) -> None:
         self.model, self.cond, self.rows = copy.copy(model), cond, 0
-        self.model.transform, self.model.tuning = Identity(), None
+        self.model.transform, self.model.tuning, self.model.learned_images = Identity(), None, False
 
     @torch.no_grad()
     def denoise(self, x: Tensor, node: Node, n: int | None = None) -> Tensor:

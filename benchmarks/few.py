@@ -1,0 +1,41 @@
+"""A few evaluations of a network that learned images: which sampler and grid is nearest to real images?
+
+    python -m benchmarks few RUN [samples] [evaluations,...]
+
+Fréchet distance to the run's held-out rows on the features of `benchmarks.tuned`, labels in turn where there are
+classes. `steps.auto.IMAGES` was chosen by it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.tuned import features
+from undiffuse import training
+from undiffuse.metrics import frechet
+from undiffuse.sampling import sample
+
+ENTRIES = (("dpmpp_2m", "karras"), ("dpmpp_2m", "karras(5)"), ("dpmpp_2m_sde", "karras"), ("dpmpp_2m_sde", "log_snr"),
+           ("deis_3", "karras"), ("unipc", "time_quadratic"), ("auto", None), ("sde", None))
+_SEED = 21
+
+
+def table(run: str, n: str = "1000", evaluations: str = "4,6,8,10,12,16,20") -> Iterator[str]:
+    """A row per sampler and grid, the defaults last, and then those for laws that are known exactly."""
+    model, (train, held) = training.load(run), training.load_data(run)
+    if held is None:
+        raise SystemExit("benchmarks few: this needs a run with held-out rows")
+    model.tuning, seen, budgets = None, features(train), [int(word) for word in evaluations.split(",")]
+    there, given = seen(held.x), {"label": torch.arange(int(n)) % model.classes} if model.classes else {}
+    exact = copy.copy(model)
+    exact.learned_images = False
+    yield f"{'sampler':34}" + "".join(f"{k:8}" for k in budgets)
+    for used, entries, word in ((model, ENTRIES, ""), (exact, ENTRIES[-2:], ", for exact laws")):
+        for method, grid in entries:
+            found = (sample(used, int(n), method, k, grid=grid, seed=_SEED, denoise_last=False, **given).x
+                     for k in budgets)
+            yield f"{method + (f' on {grid}' if grid else '') + word:34}" + "".join(
+                f"{frechet(seen(x.round().clamp(0, 255)), there):8.2f}" for x in found)

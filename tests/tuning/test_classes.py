@@ -87,7 +87,8 @@ def test_a_class_without_anything_of_its_own_is_sampled_as_before() -> None:
     x, before, after = (sample(model, 9, steps=4, label=LABELS).x for model in (tuned, common(), own()))
     assert torch.equal(x[LABELS == 0], before[LABELS == 0]) and torch.equal(x[LABELS == 1], after[LABELS == 1])
     no_class = torch.full((9,), 2)
-    assert torch.equal(*(sample(model, 9, steps=4, label=no_class).x for model in (own(), common())))
+    for label in (no_class, None):
+        assert torch.equal(*(sample(model, 9, steps=4, label=label).x for model in (own(), common())))
 
 
 def test_a_sample_is_the_same_bytes_in_any_batch_and_costs_one_call_a_step() -> None:

@@ -54,7 +54,8 @@ class ByClass:
 
     def _left(self, state: State, s: Node, moved: Sequence[dict[int | None, Tensor]]) -> Tensor:
         """The states at s, of every row in the coordinates and by the numbers of its class."""
-        label = torch.as_tensor(state.model.cond["label"], device=state.x.device).expand(len(state.x))
+        asked = state.model.cond["label"]  # None: as all classes that have nothing of their own
+        label = torch.as_tensor(-1 if asked is None else asked, device=state.x.device).expand(len(state.x))
         own = torch.tensor([c for ys in moved for c in ys if c is not None], device=label.device)
         x = torch.zeros_like(state.x)
         for part, ys in zip(self.parts, moved, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,17 @@ def test_a_row_is_turned_to_the_same_bytes_wherever_it_stands(rank: int | None, 
         y = frame.rotate(rows)
         for turned in (y, frame.back(y)):
             assert torch.equal(turned, turned[:1].expand_as(turned)), d
+        assert torch.allclose(frame.back(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_image_is_turned_to_the_same_bytes_wherever_it_stands(dtype: torch.dtype) -> None:
+    for shape in ((3, 19, 19), (1, 33, 33), (1, 21, 50)):
+        frame = Moments.measure(correlated(4, math.prod(shape)).reshape(4, *shape), "dct")
+        rows = correlated(1, math.prod(shape)).reshape(1, *shape).to(dtype).expand(256, *shape).contiguous()
+        y = frame.rotate(rows)
+        for turned in (y, frame.back(y)):
+            assert torch.equal(turned, turned[:1].expand_as(turned)), shape
         assert torch.allclose(frame.back(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
 
 

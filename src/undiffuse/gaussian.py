@@ -229,7 +229,12 @@ def _cosines(n: int) -> Tensor:
 
 def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
     """The two-dimensional cosine transform of (B, d) over the last two axes of the event, or its inverse."""
-    rows, columns = (_sent(_cosines(n), x).to(x.dtype) for n in shape[-2:])
+    height, width = shape[-2:]
+    short = (0, -width % _EVEN, 0, -height % _EVEN)
+    rows, columns = (_sent(_cosines(n), x).to(x.dtype) for n in (height, width))
     image = x.reshape(-1, *shape)
+    if any(short):
+        pad = torch.nn.functional.pad
+        image, rows, columns = pad(image, short), pad(rows, short[2:] * 2), pad(columns, short[:2] * 2)
     out = rows.T @ image @ columns if inverse else rows @ image @ columns.T
-    return out.flatten(1)
+    return out[..., :height, :width].flatten(1)

@@ -15,9 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from undiffuse.data.transforms import Transform
 from undiffuse.gaussian import Moments
 from undiffuse.noise import Purpose, normal
 
+MEASURED = 10_000
+"""How many rows moments are measured on."""
 _ROUNDS, _CLOSE = 60, 1e-4
 _PRIOR = 3.0  # rows of independent columns that the covariance is shrunk by: few rows cannot tell how sure they make us
 _LARGE = 128  # numbers a row beyond which the covariance is that of pairs
@@ -42,6 +45,17 @@ def moments(z: Tensor) -> Moments:
     law = pairs(rows) if rows.shape[1] > _LARGE else likeliest(rows)
     variances, basis = torch.linalg.eigh(law.cov)
     return Moments(tuple(z.shape[1:]), law.mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+
+
+def measured(x: Tensor, index: Tensor, transform: Transform, table: bool) -> Moments:
+    """The mean and covariance in model units of the rows x[index] in data units, on at most 10,000 of them.
+
+    Rows that are not finite are left out, but for the missing cells of tables.
+    """
+    z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MEASURED)).round().long()]])
+    if table and bool(z.isnan().any()):
+        return moments(z)
+    return Moments.measure(z[z.flatten(1).isfinite().all(1)])
 
 
 def pairs(z: Tensor) -> Law:

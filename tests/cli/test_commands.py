@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from undiffuse.cli import main
 from undiffuse.experiment import Experiment
 from undiffuse.guide import scaled
 from undiffuse.sampling import sample
+from undiffuse.steps.calibrated import Tuning
 from undiffuse.training import load, load_data
 from undiffuse.training.draw import frequent
 
@@ -68,6 +70,26 @@ def test_without_a_label_classes_are_as_frequent_as_in_the_data(run: Path, tmp_p
     assert counts == load_data(run)[0].y.bincount().tolist()
     with_them = sample(load(run), 40, steps=3, label=torch.tensor(frequent(counts, 0, 0, 40))).x
     assert np.array_equal(drawn(run, tmp_path / "any.npy", "--n", "40"), with_them.numpy())
+
+
+def test_classes_are_missed_before_anything_is_fitted(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("undiffuse.tuning.tune", lambda *_, **__: pytest.fail("fitted"))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 2)))
+    plain = write(tmp_path, replace(EXPERIMENT, data=str(tmp_path / "x.npy")))
+    assert main(["train", plain, "--out", str(tmp_path / "run")]) == 0
+    assert main(["tune", str(tmp_path / "run"), "--per-class"]) == 2
+    assert "got a model that was trained without labels" in capsys.readouterr().err
+
+
+def test_a_tuning_says_that_auto_takes_one_with_noise(run: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    noisy = Tuning(load(run).moments, 0.1, {}, noisy={"label": {3: None}})
+    monkeypatch.setattr("undiffuse.tuning.tune", lambda *_, **__: SimpleNamespace(tuning=noisy))
+    monkeypatch.setattr("undiffuse.tuning.save", lambda tuned, path: path)
+    monkeypatch.setattr("undiffuse.report.tuned.draw", lambda tuning, path: path)
+    assert main(["tune", str(run)]) == main(["tune", str(run), "--noise"]) == 0
+    first, second = (line for line in capsys.readouterr().out.splitlines() if "undiffuse sample" in line)
+    assert "`undiffuse sample --method tuned` uses it" in first and "auto one with noise" in first
+    assert second.endswith("`undiffuse sample` uses it at these --steps")
 
 
 def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path, capsys) -> None:

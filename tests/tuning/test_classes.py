@@ -15,6 +15,7 @@ from torch import Tensor
 from undiffuse.cli import main
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
+from undiffuse.missing import moments as likely
 from undiffuse.model import Model
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
@@ -123,6 +124,24 @@ def test_without_rows_the_moments_are_those_of_samples() -> None:
         error = ((s.diagonal()[:, None] * s.diagonal() + s**2) / 512).sqrt()
         assert ((covariance - s).abs() < 4 * error).all()
         assert ((frame.mean - GAUSSIANS.means[c]).abs() < 4 * (s.diagonal() / 512).sqrt()).all()
+
+
+def test_rows_with_missing_cells_give_the_moments_that_are_most_likely() -> None:
+    x, y = GAUSSIANS.sample(400, 3, labels=True)
+    x[::5, 0] = torch.nan
+    found = tune_classes(tune(GAUSSIANS.denoiser(VP()), [3], rounds=0, trajectories=8), rounds=0, trajectories=8,
+                         data=x, labels=y).tuning.table["label"][3].own
+    frames = {c: own.frame for c, own in found.items() if own.frame is not None}
+    assert frames
+    for c, frame in frames.items():
+        assert torch.equal(frame.mean, likely(x[y == c]).mean) and torch.equal(frame.basis, likely(x[y == c]).basis)
+
+
+def test_where_all_classes_have_nothing_no_class_has() -> None:
+    bare = copy.copy(common())
+    bare.tuning = replace(common().tuning, table={**common().tuning.table, "label": {}})
+    found = tune_classes(bare).tuning
+    assert found.table == bare.tuning.table and found.rows == bare.tuning.rows
 
 
 def test_wrong_requests_are_refused() -> None:

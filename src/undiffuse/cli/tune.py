@@ -36,6 +36,8 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
 
     scales, data = scales_of(guidance_scale, noise, per_class), training.load_data(run)[0]
     model, asked = training.load(run, device=device), budgets_of(evaluations)
+    if per_class:
+        tuning.classes.check(model)
     fitting: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds, "say": say}
     tuned = tuning.tune_guided(model, scales, asked, **fitting) if scales else tuning.tune(
         model, asked, noise=noise, data=data.x[:5000] if noise else None, **fitting)
@@ -44,4 +46,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     print(*(tuning.guided_lines if scales else tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     paths = [tuning.save(tuned, run / tuning.NAME)]
     paths += [] if scales or noise else [draw(tuned.tuning, run / "tuning.png")]
-    print(f"{' and '.join(map(str, paths))}; `undiffuse sample` uses it at these --steps")
+    beaten = tuned.tuning.noisy and not (scales or noise)
+    use = " --method tuned` uses it at these --steps, auto one with noise where there is one" if beaten else (
+        "` uses it at these --steps")
+    print(f"{' and '.join(map(str, paths))}; `undiffuse sample{use}")

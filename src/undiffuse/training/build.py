@@ -25,7 +25,6 @@ from undiffuse.training.team import local_rank
 FORMAT = 1
 _HALFWAY = 2  # of models with predict="wiener", since their networks see what `Moments.precondition` shows them now
 _CHUNK = 4096
-_MEASURED = 10_000
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -105,17 +104,10 @@ def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser
 
 
 def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
-    """The mean and covariance of the data in model units, on at most 10,000 rows; None if the model has none.
-
-    Rows that are not finite are left out, but for the missing cells of tables.
-    """
+    """The mean and covariance of the data in model units (`missing.measured`); None if the model has none."""
     if model.moments is None:
         return None
-    rows = torch.linspace(0, len(data) - 1, min(len(data), _MEASURED)).round().long()
-    z = model.transform.forward(data.x[rows])
-    if data.kind == "table" and bool(z.isnan().any()):
-        return missing.moments(z)
-    return Moments.measure(z[z.flatten(1).isfinite().all(1)])
+    return missing.measured(data.x, torch.arange(len(data)), model.transform, data.kind == "table")
 
 
 def deviation(x: Tensor, transform: Transform) -> float:
@@ -125,7 +117,7 @@ def deviation(x: Tensor, transform: Transform) -> float:
     """
     count, total, squares = 0, 0.0, 0.0
     if isinstance(x, Lazy):
-        x = x[torch.linspace(0, len(x) - 1, min(len(x), _MEASURED)).round().long()]
+        x = x[torch.linspace(0, len(x) - 1, min(len(x), missing.MEASURED)).round().long()]
     for part in torch.split(x, _CHUNK):
         z = transform.forward(part).double()
         seen = z[~z.isnan()]

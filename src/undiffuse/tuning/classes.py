@@ -12,6 +12,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
+from undiffuse.missing import measured
 from undiffuse.model import Model
 from undiffuse.steps.calibrated import Calibration, Own, Tuning
 from undiffuse.tuning.nodes import loss, refit
@@ -28,18 +29,17 @@ def tune_classes(model: M, *, data: Tensor | None = None, labels: Tensor | None 
 
     Nodes stay what `tune` found for all labels in turn. For every class, paths are followed and the coefficients fitted
     with the moments of all data and with those of the class; other starts choose, and others decide whether either is
-    nearer than what all classes have. data (n, *shape) in data units, labels (n,): rows to measure the moments of a
-    class by; else those of 512 samples of the model.
+    nearer than what all classes have. Where no sampler for labels was kept, none of a class is fitted. data (n, *shape)
+    in data units, labels (n,): rows to measure the moments of a class by; else those of 512 samples of the model.
 
     Raises InputError for a model without classes, and for one that is not tuned, or was before it changed.
     """
+    check(model)
     tuning = current(model)
-    if not model.classes:
-        raise InputError("got a model that was trained without labels; it has no classes to tune to")
-    if tuning is None or not tuning.table.get("label"):
+    if tuning is None or "label" not in tuning.table:
         raise InputError("got a model that is not tuned for samples with labels; tune it first")
     known, own, rows = tuning.table["label"], {n: dict[int, Own]() for n in tuning.table["label"]}, []
-    for c in range(model.classes):
+    for c in range(model.classes if known else 0):
         say(f"fitting class {c}")
         meter = Meter(model, {"label": c})
         frame = _moments(model, meter, c, data, labels)
@@ -51,6 +51,12 @@ def tune_classes(model: M, *, data: Tensor | None = None, labels: Tensor | None 
     before = [row for row in tuning.rows if "=" not in row["given"]]
     tuned.tuning = replace(tuning, table=table, rows=(*before, *rows))
     return tuned
+
+
+def check(model: Model) -> None:
+    """Raises InputError for a model without classes."""
+    if not model.classes:
+        raise InputError("got a model that was trained without labels; it has no classes to tune to")
 
 
 def _fitted(meter: Meter, tuning: Tuning, frame: Moments, known: Mapping[int, Calibration], n: int, rounds: int
@@ -75,7 +81,6 @@ def _fitted(meter: Meter, tuning: Tuning, frame: Moments, known: Mapping[int, Ca
 
 def _moments(model: Model, meter: Meter, c: int, data: Tensor | None, labels: Tensor | None) -> Moments:
     """The moments of the rows of a class in model units, or of samples where there are none."""
-    rows = None if data is None or labels is None else data[labels == c]
-    if rows is None or len(rows) < 2:
+    if data is None or labels is None or int((labels == c).sum()) < 2:
         return own_moments(model, meter)
-    return Moments.measure(model.transform.forward(rows).double())
+    return measured(data, (labels == c).nonzero()[:, 0], model.transform, table=len(model.shape) == 1)

@@ -203,3 +203,13 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="file' cannot be written"):
         from_datasets(Asked().rows, keep=tmp_path / "file")
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    from_datasets(Asked().rows, first=20, keep=tmp_path)
+    file = tmp_path / "20.arrow"
+    whole = file.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"x" * 500):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"20\.arrow.* is damaged .*; remove it"):
+            from_datasets(Asked().rows, first=20, keep=tmp_path)

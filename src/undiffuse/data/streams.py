@@ -37,8 +37,8 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
     """The first rows (None: all) of a stream, a `datasets.Dataset` on the file FIRST.arrow of a folder.
 
     `stream` is called only where that file is missing; of several processes one writes it, and the others wait.
-    Raises InputError for less than two rows, MachineError if the stream breaks off or the disk refuses; nothing that
-    was begun is kept then.
+    Raises InputError for less than two rows and for a file that is damaged, MachineError if the stream breaks off or
+    the disk refuses; nothing that was begun is kept then.
     """
     import datasets
 
@@ -49,7 +49,11 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
                 sweep(folder)
                 with atomic(file) as out:
                     _write(stream(), name, first, out)
-    return datasets.Dataset.from_file(str(file))
+    try:
+        return datasets.Dataset.from_file(str(file))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(file)} is damaged ({first_line(error)}); remove it, and the rows are streamed "
+                         "again") from error
 
 
 def passing(rows: Any, name: str, first: int | None) -> Any:

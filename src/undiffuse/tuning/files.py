@@ -63,7 +63,7 @@ def load(model: M, path: Path | str) -> M:
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
         tuned.tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
     if not fits:
         raise InputError(f"{path} was made for another model, or for this one before it changed; tune it again")

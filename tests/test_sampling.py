@@ -53,6 +53,7 @@ def test_labels_go_with_their_samples(method: str) -> None:
     unconditional = sample(small(True), 3, method, 4, label=2, first_index=2).x[:1]
     assert torch.equal(unconditional, whole[2:3])
     assert torch.equal(sample(small(True).given(label=0), 1, method, 4).x, whole[:1])
+    assert torch.equal(sample(small(True), 11, method, 4, label=labels.tolist()).x, whole)
 
 
 class Counting(Model):
@@ -83,6 +84,13 @@ def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(step
         out = sample(model, 2, kind, steps, denoise_last=False)
         assert out.nfe == steps
         assert METHODS[out.method.split(" on ")[0]].stochastic == (kind == "sde")
+
+
+@pytest.mark.parametrize(("label", "said"), [("cat", "got label=cat"), (["cat"], "the number of a class"),
+                                             ([0, 1], "got 2 values of label for 3 samples")])
+def test_labels_that_are_no_numbers_or_too_few_are_a_sentence(label: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        sample(small(True), 3, "ddim", 4, label=label)
 
 
 def test_the_default_starts_from_moments_only_where_they_are_the_models_own() -> None:

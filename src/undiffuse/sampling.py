@@ -67,13 +67,13 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     callback(step, t, x): called for every block after every step; progress(done, of) too, with the steps of all blocks.
     block: rows per model call.
     noise: "step" has an address for every step, "path" one for every time, so that a finer grid refines the same path.
-    cond: conditions such as label, one for all or a tensor with one entry a sample; those that the model knows by name
-    also as lists, of numbers or words.
+    cond: conditions such as label, one for all or a tensor with one entry a sample; labels also as a list of numbers,
+    those that the model knows by name as lists of numbers or words.
 
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
     n = n if n is not None else (1 if x_T is None else len(x_T))
-    cond = model.told(cond, n)
+    cond = model.told({**cond, "label": _numbers(cond["label"])} if "label" in cond else cond, n)
     fitted = _tuned(model, method, steps, grid, (t_start, t_end), cond)
     plain = grid is not None or bool(cond)
     if fitted is not None:
@@ -259,6 +259,17 @@ def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: di
         if isinstance(value, Tensor) and value.ndim > 0 and len(value) != n:
             raise InputError(f"got {len(value)} values of {name} for {n} samples; expected one each, or one for all")
     _check_labels(cond.get("label"), getattr(model, "classes", 0))
+
+
+def _numbers(label: Any) -> Any:
+    """A label as it is, a list of them as a tensor; InputError for words."""
+    if label is None or isinstance(label, (int, Tensor)):
+        return label
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
+                         "with one entry a sample") from None
 
 
 def _check_labels(label: Any, classes: int) -> None:

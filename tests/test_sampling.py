@@ -54,6 +54,7 @@ def test_labels_go_with_their_samples(method: str) -> None:
     assert torch.equal(unconditional, whole[2:3])
     assert torch.equal(sample(small(True).given(label=0), 1, method, 4).x, whole[:1])
     assert torch.equal(sample(small(True), 11, method, 4, label=labels.tolist()).x, whole)
+    assert torch.equal(sample(small(True), 11, method, 4, label=labels.to(torch.uint8)).x, whole)
 
 
 class Counting(Model):

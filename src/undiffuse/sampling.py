@@ -262,11 +262,11 @@ def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: di
 
 
 def _numbers(label: Any) -> Any:
-    """A label as it is, a list of them as a tensor; InputError for words."""
-    if label is None or isinstance(label, (int, Tensor)):
+    """A label as it is, several as a tensor of whole numbers; InputError for words."""
+    if label is None or isinstance(label, int):
         return label
     try:
-        return torch.as_tensor(label)
+        return torch.as_tensor(label).long()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
                          "with one entry a sample") from None

@@ -10,6 +10,7 @@ import torch
 from tiny import THREE, small
 
 from undiffuse.errors import InputError
+from undiffuse.exact import Mixture
 from undiffuse.model import Denoiser
 from undiffuse.processes import EDM, VP
 from undiffuse.report.tuned import draw
@@ -47,7 +48,7 @@ def test_it_is_refused_when_the_model_changed(model: Denoiser, tmp_path: Path, c
 def test_laws_are_told_apart_by_what_they_give(tmp_path: Path) -> None:
     law = THREE.denoiser(VP())
     path, other = save(tune(law, [3], rounds=0, trajectories=8), tmp_path / NAME), copy.copy(law)
-    other.law = THREE.given(1)
+    other.law = Mixture(THREE.weights, THREE.means + 0.1, THREE.covariances, labels=[0, 1, 1])
     with pytest.raises(InputError, match="another model"):
         load(other, path)
 
@@ -62,6 +63,17 @@ def test_a_damaged_file_is_a_sentence(model: Denoiser, tmp_path: Path, place: in
         load(small(), path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cannot read a tuning"):
+        load(small(), path)
+
+
+def test_a_figure_that_was_changed_is_noticed(model: Denoiser, tmp_path: Path) -> None:
+    """The header of the file, which holds the end of the paths and what was measured, is sealed as well."""
+    path = save(model, tmp_path / NAME)
+    content = path.read_bytes()
+    end = f'{model.tuning.t_end!r}'.encode()
+    assert content.count(end) == 1
+    path.write_bytes(content.replace(end, end[:-1] + bytes([end[-1] ^ 1])))
+    with pytest.raises(InputError, match="SHA-256"):
         load(small(), path)
 
 

@@ -111,6 +111,10 @@ def test_it_is_refused_for_other_models(tmp_path: Path) -> None:
     assert attach(THREE.denoiser(EDM()), tmp_path, said.append).tuning is None and "another model" in said[0]
     with pytest.raises(InputError, match="without labels"):
         tune_guided(small(), [1, 2], [3])
+    two = tune(guided(2.0), [3], rounds=0, trajectories=8)
+    assert load(guided(2.0), save(two, tmp_path / NAME)).tuning is not None
+    with pytest.raises(InputError, match="another model"):
+        load(guided(3.0), tmp_path / NAME)
 
 
 def test_every_scale_has_its_table() -> None:

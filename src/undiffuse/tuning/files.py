@@ -46,7 +46,8 @@ def save(model: Model, path: Path | str) -> Path:
     tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
              "noisy_rows": tuning.noisy_rows, "frames": {name: moments.config() for name, moments in frames.items()},
-             "family": [[w, member.rows] for w, member in tuning.family], "sha256": _sum(tensors).hexdigest()}
+             "family": [[w, member.rows] for w, member in tuning.family]}
+    about["sha256"] = _seal(tensors, about)
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path
@@ -58,7 +59,7 @@ def load(model: M, path: Path | str) -> M:
     try:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
-        if about["sha256"] != _sum(tensors).hexdigest():
+        if about.pop("sha256") != _seal(tensors, about):
             raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
@@ -91,6 +92,13 @@ def digest(model: Model) -> str:
     return str(found.hexdigest())
 
 
+def _seal(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    """SHA-256 over all that a file holds."""
+    found = _sum(tensors)
+    found.update(json.dumps(about, sort_keys=True).encode())
+    return str(found.hexdigest())
+
+
 def _sum(tensors: dict[str, Tensor]) -> Any:
     """The running SHA-256 of named tensors."""
     found = hashlib.sha256()
@@ -102,12 +110,14 @@ def _sum(tensors: dict[str, Tensor]) -> Any:
 
 @torch.no_grad()
 def _probe(model: Model) -> Tensor:
-    """D at a few fixed states: what tells models apart that are functions and have no weights."""
+    """D at a few fixed states, with labels where there are classes: what tells models apart that are functions and have
+    no weights, and scales of guidance."""
+    given = {"label": torch.arange(4, device=model.device) % model.classes} if model.classes else {}
     x = normal(0, Purpose.PROBE, 1, 0, 4, model.shape, model.dtype).to(model.device) * model.sigma_data
     levels = -torch.log(torch.tensor(_PROBES, dtype=torch.float64) * model.sigma_data)
     span = [float(model.sde.log_snr(t)) for t in (torch.tensor(float(model.sde.T)), torch.tensor(model.t_end()))]
     times = model.sde.time_of(levels.clamp(max(span[0], -10.0), span[1]))
-    return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t) for t in times]).double().cpu()
+    return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t, **given) for t in times]).double().cpu()
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

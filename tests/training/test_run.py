@@ -200,7 +200,9 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(progress_module, "Console", lambda stderr: console)
     with progress_module.Terminal(10, 100) as bar:
+        bar.update(11, float("nan"), 0.0)
         bar.update(60, 0.4321, 5678.0)
+    assert "no loss yet" in screen.getvalue() and "nan" not in screen.getvalue()
     assert all(words in screen.getvalue() for words in ("training", "60/100", "loss 0.4321", "5678 rows/s", "-:--:--"))
 
 

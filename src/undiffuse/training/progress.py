@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ class Plain(Silent):
             return
         self.spoken = now
         left = (now - self.start) * (self.last - step) / max(1, step - self.first)
-        say(f"step {step} of {self.last}, loss {loss:.4g}, {rate:.0f} rows/s, {_clock(left)} left")
+        say(f"step {step} of {self.last}, {_figures(loss, rate)}, {_clock(left)} left")
 
 
 class Terminal(Silent):
@@ -89,9 +90,9 @@ class Terminal(Silent):
 
     def __init__(self, first: int, last: int) -> None:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(),
-                   TextColumn("loss {task.fields[loss]:.4g}, {task.fields[rate]:.0f} rows/s"), TimeRemainingColumn())
+                   TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
         self.bar = Bar(*columns, console=Console(stderr=True))
-        self.task = self.bar.add_task("training", total=last, completed=first, loss=float("nan"), rate=0.0)
+        self.task = self.bar.add_task("training", total=last, completed=first, figures="no loss yet")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -102,7 +103,12 @@ class Terminal(Silent):
 
     def update(self, step: int, loss: float, rate: float) -> None:
         """Moves the bar."""
-        self.bar.update(self.task, completed=step, loss=loss, rate=rate)
+        self.bar.update(self.task, completed=step, figures=_figures(loss, rate))
+
+
+def _figures(loss: float, rate: float) -> str:
+    """The loss and the rate, which the first updates have not been measured for."""
+    return f"loss {loss:.4g}, {rate:.0f} rows/s" if math.isfinite(loss) else "no loss yet"
 
 
 def _clock(seconds: float) -> str:

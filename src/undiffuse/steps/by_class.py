@@ -35,34 +35,41 @@ class ByClass:
 
     def __call__(self, state: State, s: Node) -> State:
         """One step: evaluate once, move every row by the numbers of its class."""
-        i, node, old = state.index, state.node, state.memory or [()] * len(self.parts)
+        i, node, label, parts = state.index, state.node, *self._there(state)
         D = state.model.denoise(state.x, node)
-        ys = [part.kernel.enter(state.x, node) for part in self.parts]
+        ys = [part.kernel.enter(state.x, node) for part in parts]
         new = [(part.kernel.value(y, D, node), *values)[: self.order]
-               for part, y, values in zip(self.parts, ys, old, strict=True)]
-        return state.moved(self._left(state, s, [
-            {c: rows[i](y, values, None) for c, rows in part.rows.items()}
-            for part, y, values in zip(self.parts, ys, new, strict=True)]), s, new)
+               for part, y, values in zip(parts, ys, state.memory or [()] * len(parts), strict=True)]
+        moved = [{c: rows[i](y, values, None) for c, rows in part.rows.items()}
+                 for part, y, values in zip(parts, ys, new, strict=True)]
+        return state.moved(self._left(state.x, s, label, parts, moved), s, new)
 
     def jump(self, state: State, s: Node) -> State:
         """The flow of a Gaussian with the moments of the part, at no evaluation (`start.jump`)."""
-        ys = [part.kernel.enter(state.x, state.node) for part in self.parts]
-        moved = [y * row(part.kernel, state.node, s, [0.0], like=y).carry
-                 for part, y in zip(self.parts, ys, strict=True)]
-        return state.moved(self._left(state, s, [dict.fromkeys(part.rows, y) for part, y in
-                                                 zip(self.parts, moved, strict=True)]), s)
+        label, parts = self._there(state)
+        ys = [part.kernel.enter(state.x, state.node) for part in parts]
+        moved = [dict.fromkeys(part.rows, y * row(part.kernel, state.node, s, [0.0], like=y).carry)
+                 for part, y in zip(parts, ys, strict=True)]
+        return state.moved(self._left(state.x, s, label, parts, moved), s)
 
-    def _left(self, state: State, s: Node, moved: Sequence[dict[int | None, Tensor]]) -> Tensor:
-        """The states at s, of every row in the coordinates and by the numbers of its class."""
+    def _there(self, state: State) -> tuple[Tensor, list[Part]]:
+        """The labels (B,) of a batch, and the parts and classes that it has."""
         asked = state.model.cond["label"]  # None: as all classes that have nothing of their own
         label = torch.as_tensor(-1 if asked is None else asked, device=state.x.device).expand(len(state.x))
-        own = torch.tensor([c for ys in moved for c in ys if c is not None], device=label.device)
-        x = torch.zeros_like(state.x)
-        for part, ys in zip(self.parts, moved, strict=True):
+        there, own = set(label.tolist()), {c for part in self.parts for c in part.rows}
+        there |= {None} if there - own else set()
+        found = (Part(kernel, {c: each for c, each in rows.items() if c in there}) for kernel, rows in self.parts)
+        return label, [part for part in found if part.rows]
+
+    def _left(self, like: Tensor, s: Node, label: Tensor, parts: Sequence[Part],
+              moved: Sequence[dict[int | None, Tensor]]) -> Tensor:
+        """The states at s, of every row in the coordinates and by the numbers of its class."""
+        own = torch.tensor([c for part in self.parts for c in part.rows if c is not None], device=label.device)
+        x = torch.zeros_like(like)
+        for part, ys in zip(parts, moved, strict=True):
             y, mine = torch.zeros_like(next(iter(ys.values()))), torch.zeros_like(label, dtype=torch.bool)
             for c, each in ys.items():
                 rows = ~torch.isin(label, own) if c is None else label == c
                 y, mine = torch.where(rows[:, None], each, y), mine | rows
-            there = part.kernel.leave(y, s)
-            x = torch.where(mine.view(-1, *[1] * (x.ndim - 1)), there, x)
+            x = torch.where(mine.view(-1, *[1] * (x.ndim - 1)), part.kernel.leave(y, s), x)
         return x

@@ -141,3 +141,15 @@ def test_names_are_json() -> None:
     """Every network is built from JSON values; its class is in the table."""
     assert set(nets.NETS) == {"mlp", "unet", "dit"}
     assert all(CASES[case][0] in nets.NETS for case in CASES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("size", "width"), [(1, 30), (3, 18), (5, 30), (7, 32), (9, 50), (13, 27)])
+def test_a_row_is_the_same_bytes_wherever_it_stands(size: int, width: int, dtype: torch.dtype) -> None:
+    """At odd sizes a matrix product may take another kernel for some rows of a batch; every layer is at one here."""
+    net = initialize(build("mlp", (size,), 3, width=width, depth=2, condition=10), 1).to(dtype)
+    for i, p in enumerate(net.parameters()):
+        p.data += 0.2 * normal(7, 0, i, 0, 1, tuple(p.shape), dtype)[0]
+    x = normal(8, 0, 0, 0, 1, (size,), dtype).expand(64, size).contiguous()
+    y = net(x, torch.full((64,), 0.3, dtype=dtype), torch.ones(64, dtype=torch.int64))
+    assert y.abs().max() > 0 and torch.equal(y, y[:1].expand_as(y))

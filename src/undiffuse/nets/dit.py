@@ -11,6 +11,7 @@ from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
 from undiffuse.nets.embeddings import Condition, Form, zero
+from undiffuse.nets.linear import Linear
 from undiffuse.nets.unet import fold
 
 _SLOWEST = 10_000.0  # length of the slowest wave of the positions over 2π, in patches
@@ -26,9 +27,9 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.map = zero(nn.Linear(condition, 6 * width))
-        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.map = zero(Linear(condition, 6 * width))
+        self.qkv, self.mix = Linear(width, 3 * width), Linear(width, width)
+        self.inner, self.outer = Linear(width, 4 * width), Linear(4 * width, width)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """The block applied to h (B, patches, width) under the condition e (B, condition)."""
@@ -66,12 +67,12 @@ class DiT(nn.Module):
         self.patch, size = patch, shape[0] * patch**2
         rows, columns = (-(-side // patch) for side in shape[1:])
         self.condition = Condition(condition, classes, given=given)
-        self.first = nn.Linear(size, width)
+        self.first = Linear(size, width)
         self.register_buffer("places", places(rows, columns, width).float(), persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.map = zero(nn.Linear(condition, 2 * width))
-        self.last = zero(nn.Linear(width, size))
+        self.map = zero(Linear(condition, 2 * width))
+        self.last = zero(Linear(width, size))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
         """F(x, c, label, given), shaped like x (B, channels, height, width)."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from undiffuse.errors import InputError
+from undiffuse.nets.linear import Linear
 from undiffuse.noise import Purpose, normal
 
 M = TypeVar("M", bound=nn.Module)
@@ -74,8 +75,8 @@ class Numbers(nn.Module):
     def __init__(self, size: int, width: int, waves: int = 8) -> None:
         super().__init__()
         self.waves = Sinusoidal(waves, longest=16.0, shortest=2.0)
-        self.inner = nn.Linear(size * (1 + waves), width)
-        self.outer = nn.Linear(width, width)
+        self.inner = Linear(size * (1 + waves), width)
+        self.outer = Linear(width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class Words(nn.Module):
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
         self.rows = nn.Embedding(count, width)
-        self.outer = nn.Linear(width, width)
+        self.outer = Linear(width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, code: Tensor) -> Tensor:
@@ -128,8 +129,8 @@ class Condition(nn.Module):
         super().__init__()
         self.classes, self.sizes = classes, [size for _, _, size in given]
         self.features = Sinusoidal(features)
-        self.inner = nn.Linear(features, width)
-        self.outer = nn.Linear(width, width)
+        self.inner = Linear(features, width)
+        self.outer = Linear(width, width)
         self.label = Classes(classes, width) if classes else None
         self.given = nn.ModuleList(embedding(*form, width) for form in given)
 
@@ -159,7 +160,7 @@ class Film(nn.Module):
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
-        self.map = zero(nn.Linear(width, 2 * size))
+        self.map = zero(Linear(width, 2 * size))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """The modulated h."""

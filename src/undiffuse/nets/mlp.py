@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from undiffuse.nets.embeddings import Condition, Film, Form, zero
+from undiffuse.nets.linear import Linear
 
 
 class ResidualBlock(nn.Module):
@@ -17,8 +18,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.film = Film(condition, width)
-        self.inner = nn.Linear(width, width)
-        self.outer = zero(nn.Linear(width, width))
+        self.inner = Linear(width, width)
+        self.outer = zero(Linear(width, width))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """The block applied to h (B, width) under the condition e."""
@@ -37,10 +38,10 @@ class MLP(nn.Module):
         super().__init__()
         size = math.prod(shape)
         self.condition = Condition(condition, classes, given=given)
-        self.first = nn.Linear(size, width)
+        self.first = Linear(size, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.last = zero(nn.Linear(width, size))
+        self.last = zero(Linear(width, size))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
         """F(x, c, label, given), shaped like x (B, *shape)."""

@@ -88,6 +88,7 @@ def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(step
 
 
 @pytest.mark.parametrize(("label", "said"), [("cat", "got label=cat"), (["cat"], "the number of a class"),
+                                             (torch.tensor([0.0, 1.7, 2.0]), "the number of a class"),
                                              ([0, 1], "got 2 values of label for 3 samples")])
 def test_labels_that_are_no_numbers_or_too_few_are_a_sentence(label: object, said: str) -> None:
     with pytest.raises(InputError, match=said):

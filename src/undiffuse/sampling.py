@@ -262,14 +262,17 @@ def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: di
 
 
 def _numbers(label: Any) -> Any:
-    """A label as it is, several as a tensor of whole numbers; InputError for words."""
+    """A label as it is, several as a tensor of whole numbers; InputError for words and fractions."""
     if label is None or isinstance(label, int):
         return label
     try:
-        return torch.as_tensor(label).long()
+        found = torch.as_tensor(label)
     except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.is_floating_point() or found.is_complex():
         raise InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
-                         "with one entry a sample") from None
+                         "with one entry a sample")
+    return found.long()
 
 
 def _check_labels(label: Any, classes: int) -> None:

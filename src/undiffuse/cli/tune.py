@@ -34,14 +34,15 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         if sys.stderr.isatty():
             print(f"undiffuse: {line}", file=sys.stderr)
 
-    scales, data = scales_of(guidance_scale, noise, per_class), training.load_data(run)[0]
-    model, asked = training.load(run, device=device), budgets_of(evaluations)
+    scales, asked = scales_of(guidance_scale, noise, per_class), budgets_of(evaluations)
+    model = training.load(run, device=device)
     if per_class:
         tuning.classes.check(model)
+    data = training.load_data(run)[0] if noise or per_class else None
     fitting: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds, "say": say}
     tuned = tuning.tune_guided(model, scales, asked, **fitting) if scales else tuning.tune(
-        model, asked, noise=noise, data=data.x[:5000] if noise else None, **fitting)
-    if per_class:
+        model, asked, noise=noise, data=data.x[:5000] if data and noise else None, **fitting)
+    if data and per_class:
         tuned = tuning.tune_classes(tuned, data=data.x, labels=data.y, **fitting)
     print(*(tuning.guided_lines if scales else tuning.noisy_lines if noise else tuning.lines)(tuned.tuning), sep="\n")
     paths = [tuning.save(tuned, run / tuning.NAME)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.tuned import features
+from benchmarks.tuned import features, levels
 from undiffuse import training
 from undiffuse.metrics import frechet
 from undiffuse.sampling import sample
@@ -38,4 +38,4 @@ def table(run: str, n: str = "1000", evaluations: str = "4,6,8,10,12,16,20") -> 
             found = (sample(used, int(n), method, k, grid=grid, seed=_SEED, denoise_last=False, **given).x
                      for k in budgets)
             yield f"{method + (f' on {grid}' if grid else '') + word:34}" + "".join(
-                f"{frechet(seen(x.round().clamp(0, 255)), there):8.2f}" for x in found)
+                f"{frechet(seen(levels(x)), there):8.2f}" for x in found)

@@ -44,7 +44,7 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None) -> str:
         x = sample(used, n, method, steps, grid=grid, denoise_last=False, **given).x
-        return f"{name:46}{steps:5}{frechet(seen(_levels(x)), seen(real)):9.3f}"
+        return f"{name:46}{steps:5}{frechet(seen(levels(x)), seen(real)):9.3f}"
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}"
     yield f"{'other real data':46}{0:5}{frechet(seen(other), seen(real)):9.3f}"
@@ -90,7 +90,8 @@ def classifier(data: Dataset, updates: int = 600, batch: int = 128) -> tuple[nn.
     return body.requires_grad_(False), head.requires_grad_(False)
 
 
-def _levels(x: Tensor) -> Tensor:
+def levels(x: Tensor) -> Tensor:
+    """Images in whole grey levels."""
     return x.round().clamp(0, 255)
 
 

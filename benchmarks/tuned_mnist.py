@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.tuned import features
+from benchmarks.tuned import features, levels
 from undiffuse import training
 from undiffuse.data import Dataset
 from undiffuse.metrics import frechet
@@ -39,7 +39,7 @@ def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", un
     there = seen(held.x)
 
     def score(x: Tensor) -> float:
-        return frechet(seen(x.round().clamp(0, 255)), there)
+        return frechet(seen(levels(x)), there)
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None, times: int = int(sets)) -> str:
         found = [score(_drawn(used, count, method, steps, grid, _SEED + k)) for k in range(times)]

@@ -2,7 +2,7 @@
 
 All classes have the same nodes, and the model is asked once for a whole batch. A batch as a whole is turned to the
 coordinates of each linear part, and every class keeps its own rows, so that a row is the same bytes whatever is beside
-it. In `Part.rows`, None stands for all classes that have nothing of their own.
+it. The class `REST` stands for all that have nothing of their own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from undiffuse.steps.kernel import Data
 from undiffuse.steps.rows import Row, row
 from undiffuse.steps.state import Node, State
 
+REST = -1
+
 
 class Part(NamedTuple):
     """A linear part, and the rows, one a step, of the classes that have it."""
 
     kernel: Data
-    rows: dict[int | None, list[Row]]
+    rows: dict[int, list[Row]]
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,22 @@ class ByClass:
         return state.moved(self._left(state.x, s, label, parts, moved), s)
 
     def _there(self, state: State) -> tuple[Tensor, list[Part]]:
-        """The labels (B,) of a batch, and the parts and classes that it has."""
-        asked = state.model.cond["label"]  # None: as all classes that have nothing of their own
-        label = torch.as_tensor(-1 if asked is None else asked, device=state.x.device).expand(len(state.x))
-        there, own = set(label.tolist()), {c for part in self.parts for c in part.rows}
-        there |= {None} if there - own else set()
+        """The classes (B,) of a batch, and the parts with those that it has."""
+        asked, own = state.model.cond["label"], {c for part in self.parts for c in part.rows}
+        label = torch.as_tensor(REST if asked is None else asked).expand(len(state.x))
+        label = torch.tensor([c if c in own else REST for c in label.tolist()], device=state.x.device)
+        there = set(label.tolist())
         found = (Part(kernel, {c: each for c, each in rows.items() if c in there}) for kernel, rows in self.parts)
         return label, [part for part in found if part.rows]
 
-    def _left(self, like: Tensor, s: Node, label: Tensor, parts: Sequence[Part],
-              moved: Sequence[dict[int | None, Tensor]]) -> Tensor:
+    @staticmethod
+    def _left(like: Tensor, s: Node, label: Tensor, parts: Sequence[Part], moved: Sequence[dict[int, Tensor]]
+              ) -> Tensor:
         """The states at s, of every row in the coordinates and by the numbers of its class."""
-        own = torch.tensor([c for part in self.parts for c in part.rows if c is not None], device=label.device)
         x = torch.zeros_like(like)
         for part, ys in zip(parts, moved, strict=True):
             y, mine = torch.zeros_like(next(iter(ys.values()))), torch.zeros_like(label, dtype=torch.bool)
             for c, each in ys.items():
-                rows = ~torch.isin(label, own) if c is None else label == c
-                y, mine = torch.where(rows[:, None], each, y), mine | rows
+                y, mine = torch.where((label == c)[:, None], each, y), mine | (label == c)
             x = torch.where(mine.view(-1, *[1] * (x.ndim - 1)), part.kernel.leave(y, s), x)
         return x

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
-from undiffuse.steps.by_class import ByClass, Part
+from undiffuse.steps.by_class import REST, ByClass, Part
 from undiffuse.steps.exponential import Multistep
 from undiffuse.steps.kernel import Data, Kernel
 from undiffuse.steps.method import Method, Plan
@@ -83,8 +83,8 @@ class Calibration:
 
     def _parts(self, frame: Moments, nodes: list[Node], like: Tensor) -> list[Part]:
         """The classes by their linear parts, that of all classes first."""
-        parts = [Part(kernel := Data(frame=frame), {None: fitted_rows(kernel, nodes, self.theta, like)})]
-        for c, own in self.own.items():
+        parts = [Part(Data(frame=frame), {})]
+        for c, own in {REST: Own(self.theta, None), **self.own}.items():
             if own.frame is not None:
                 parts.append(Part(Data(frame=own.frame), {}))
             part = parts[0 if own.frame is None else -1]
@@ -127,9 +127,11 @@ class Tuning:
         """The tuning of that strength, coefficients interpolated linearly; an empty one outside of what was fitted, and
         none without a family."""
         known = [strength for strength, _ in self.family]
-        if not known or not known[0] <= value <= known[-1]:
-            outside = f" at scale {value:g}, outside of {known[0]:g} to {known[-1]:g}" if known else ""
-            return Tuning(self.frame, self.t_end, {}, at=outside) if known else None
+        if not known:
+            return None
+        if not known[0] <= value <= known[-1]:
+            return Tuning(self.frame, self.t_end, {},
+                          at=f" at scale {value:g}, outside of {known[0]:g} to {known[-1]:g}")
         k = bisect_left(known, value)
         high, b = self.family[k]
         if value == high:

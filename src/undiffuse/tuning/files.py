@@ -147,7 +147,7 @@ def _frames(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> 
 def _tuning(frames: dict[str, Moments], about: dict[str, Any], tensors: dict[str, Tensor]) -> Tuning:
     frame, t_end = frames["frame"], float(about["t_end"])
     family = ((float(w), Tuning(frame, t_end, _tables(tensors, _scale(float(w)), frames), tuple(rows)))
-              for w, rows in about.get("family", ()))
+              for w, rows in about["family"])
     return Tuning(frame, t_end, _tables(tensors, "table", frames), tuple(about["rows"]), _noisy(tensors),
                   tuple(about["noisy_rows"]), tuple(family), model=about["model"])
 

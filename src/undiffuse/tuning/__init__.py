@@ -1,8 +1,9 @@
 """Tuned sampling: times and coefficients fitted to one model, in closed form, from a few dozen reference paths."""
 
 from undiffuse.tuning.classes import tune_classes
-from undiffuse.tuning.files import NAME, attach, digest, load, save
+from undiffuse.tuning.files import NAME, attach, load, save
 from undiffuse.tuning.guided import Family, tune_family, tune_guided
+from undiffuse.tuning.identity import digest
 from undiffuse.tuning.noisy import tune_noisy
 from undiffuse.tuning.table import guided_lines, lines, noisy_lines
 from undiffuse.tuning.tune import EVALUATIONS, tune

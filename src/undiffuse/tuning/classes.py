@@ -15,9 +15,9 @@ from undiffuse.gaussian import Moments
 from undiffuse.missing import measured
 from undiffuse.model import Model
 from undiffuse.steps.calibrated import Calibration, Own, Tuning
+from undiffuse.tuning.identity import current
 from undiffuse.tuning.nodes import loss, refit
-from undiffuse.tuning.noisy import current
-from undiffuse.tuning.reference import Ends, Meter, Reference
+from undiffuse.tuning.reference import Ends, Meter, Reference, paths
 from undiffuse.tuning.tune import CHOSEN, HELD, MORE, better, chosen_of, figures, own_moments
 
 M = TypeVar("M", bound=Model)
@@ -63,7 +63,8 @@ def _fitted(meter: Meter, tuning: Tuning, frame: Moments, known: Mapping[int, Ca
             ) -> Iterator[tuple[int, Own, dict[str, Any]]]:
     """For each number of evaluations what a class has of its own, and what was measured of it."""
     clock, all_, end = time.monotonic(), tuning.frame, tuning.t_end
-    references = {f: Reference.follow(meter, f, n, 0, end) for f in (all_, frame)}
+    followed = paths(meter, n, 0, end)
+    references = {f: Reference.framed(meter, f, followed) for f in (all_, frame)}
     chosen, held = (Ends.follow(meter, all_, MORE * n, first, end) for first in (CHOSEN, HELD))
     for steps, common in known.items():
         common = replace(common, own={})

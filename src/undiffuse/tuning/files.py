@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal
 from undiffuse.steps.calibrated import VALUES, Calibration, Own, Tuning
 from undiffuse.steps.renoised import Noisy
+from undiffuse.tuning.identity import digest, seal
 
 NAME = "tuning.safetensors"
 FORMAT = 3
@@ -47,7 +47,7 @@ def save(model: Model, path: Path | str) -> Path:
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
              "noisy_rows": tuning.noisy_rows, "frames": {name: moments.config() for name, moments in frames.items()},
              "family": [[w, member.rows] for w, member in tuning.family]}
-    about["sha256"] = _seal(tensors, about)
+    about["sha256"] = seal(tensors, about)
     with atomic(path) as stream:
         stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
     return path
@@ -59,7 +59,7 @@ def load(model: M, path: Path | str) -> M:
     try:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
-        if about.pop("sha256") != _seal(tensors, about):
+        if about.pop("sha256") != seal(tensors, about):
             raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == digest(model) and _alike(tensors["probe"], _probe(model))
         tuned = copy.copy(model)
@@ -81,31 +81,6 @@ def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M:
     except InputError as error:
         say(f"{error}; until then the untuned sampler is used")
         return model
-
-
-def digest(model: Model) -> str:
-    """SHA-256 over a model's process, shape, scale, moments and weights."""
-    about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
-    moments = {} if model.moments is None else model.moments.tensors()
-    found = _sum({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}})
-    found.update(json.dumps(about).encode())
-    return str(found.hexdigest())
-
-
-def _seal(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """SHA-256 over all that a file holds."""
-    found = _sum(tensors)
-    found.update(json.dumps(about, sort_keys=True).encode())
-    return str(found.hexdigest())
-
-
-def _sum(tensors: dict[str, Tensor]) -> Any:
-    """The running SHA-256 of named tensors."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found
 
 
 @torch.no_grad()

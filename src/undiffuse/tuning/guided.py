@@ -11,7 +11,7 @@ from undiffuse.errors import InputError
 from undiffuse.guide import classifier_free
 from undiffuse.model import Model
 from undiffuse.steps.calibrated import Tuning
-from undiffuse.tuning.noisy import kept
+from undiffuse.tuning.identity import kept
 from undiffuse.tuning.tune import CONDITIONS, EVALUATIONS, frame_of, tune
 
 M = TypeVar("M", bound=Model)

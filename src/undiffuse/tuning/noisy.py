@@ -22,12 +22,12 @@ from undiffuse.gaussian import Moments
 from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
 from undiffuse.steps.auto import automatic
-from undiffuse.steps.calibrated import VALUES, Tuning
+from undiffuse.steps.calibrated import VALUES
 from undiffuse.steps.method import Method
 from undiffuse.steps.renoised import Noisy
 from undiffuse.tuning.coupled import couple
-from undiffuse.tuning.files import digest
 from undiffuse.tuning.fit import fit
+from undiffuse.tuning.identity import kept
 from undiffuse.tuning.likeness import Likeness
 from undiffuse.tuning.nodes import loss, starts
 from undiffuse.tuning.reference import Meter, Reference
@@ -61,20 +61,6 @@ def tune_noisy(model: M, evaluations: Sequence[int], *, frame: Moments, t_end: f
     tuned = copy.copy(model)
     tuned.tuning = replace(kept(model, frame, t_end), noisy=table, noisy_rows=tuple(rows))
     return tuned
-
-
-def current(model: Model) -> Tuning | None:
-    """What the model is tuned to, if it has not changed since."""
-    old = model.tuning
-    return old if isinstance(old, Tuning) and old.model == digest(model) else None
-
-
-def kept(model: Model, frame: Moments, t_end: float) -> Tuning:
-    """The same in this frame and to this end, to set another kind of sampler beside it; else an empty tuning."""
-    old = current(model)
-    if old is not None and old.frame is frame and old.t_end == t_end:
-        return old
-    return Tuning(frame, t_end, {}, model=digest(model))
 
 
 class Trial:

@@ -73,17 +73,17 @@ class Reference:
     @classmethod
     def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> Reference:
         """Starts number `first` to `first + n − 1`, by two steps of a fourth-order method between levels."""
-        out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=2 * LEVELS, t_end=t_end,
-                        trajectory=True)
-        kept = [out.trajectory[0], *out.trajectory[2::2]]
-        nodes = nodes_of(meter.model.sde, torch.tensor([t for t, _ in kept], dtype=torch.float64))
-        kernel, paths = Data(frame=frame), [x.double() for _, x in kept]
-        ys = [kernel.enter(x, node) for x, node in zip(paths, nodes, strict=True)]
-        R = torch.stack([kernel.value(y, meter.denoise(x, node, n), node)
-                         for y, x, node in zip(ys, paths, nodes, strict=True)])
+        return cls.framed(meter, frame, paths(meter, n, first, t_end))
+
+    @classmethod
+    def framed(cls, meter: Meter, frame: Moments, known: list[tuple[Node, Tensor, Tensor]]) -> Reference:
+        """The `paths` in the coordinates of a frame."""
+        kernel, nodes = Data(frame=frame), [node for node, _, _ in known]
+        ys = [kernel.enter(x, node) for node, x, _ in known]
+        R = torch.stack([kernel.value(y, D, node) for y, (node, _, D) in zip(ys, known, strict=True)])
         total = torch.stack([_total(kernel, node) for node in nodes])[:, None]
         alpha = torch.tensor([node.alpha for node in nodes], dtype=torch.float64)[:, None, None]
-        return cls(meter, kernel, nodes, paths[0], torch.stack(ys) / total, R * alpha / total, R)
+        return cls(meter, kernel, nodes, known[0][1], torch.stack(ys) / total, R * alpha / total, R)
 
     @cached_property
     def log_snr(self) -> Tensor:
@@ -112,6 +112,14 @@ class Reference:
         second = 2 * (R.diff(dim=0) / gaps).diff(dim=0) / (gaps[1:] + gaps[:-1])
         psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
         return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
+
+
+def paths(meter: Meter, n: int, first: int, t_end: float) -> list[tuple[Node, Tensor, Tensor]]:
+    """The levels of a reference, and the states of all paths and the model's D there, (n, *shape) in float64."""
+    out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=2 * LEVELS, t_end=t_end, trajectory=True)
+    times, xs = zip(out.trajectory[0], *out.trajectory[2::2], strict=True)
+    nodes = nodes_of(meter.model.sde, torch.tensor(times, dtype=torch.float64))
+    return [(node, x.double(), meter.denoise(x.double(), node, n)) for node, x in zip(nodes, xs, strict=True)]
 
 
 @dataclass

@@ -17,8 +17,9 @@ from undiffuse.missing import fill
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
+from undiffuse.tuning.identity import current, kept
 from undiffuse.tuning.nodes import gated, loss, refit, search
-from undiffuse.tuning.noisy import current, kept, tune_noisy
+from undiffuse.tuning.noisy import tune_noisy
 from undiffuse.tuning.reference import SEED, Ends, Meter, Reference
 from undiffuse.tuning.together import together
 

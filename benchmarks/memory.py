@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from undiffuse import sampling
 from undiffuse.data import from_datasets, open_data, save_samples, stored
@@ -72,8 +73,11 @@ def _training(e: Experiment, folder: Path) -> list[float]:
 
 def _sampling(run: Path, out: Path, n: int) -> list[float]:
     model = load(run, device="cpu")
-    draw(model, lambda first, count: sampling.sample(model, count, steps=5, first_index=first).x, [(0, n)], out,
-         lambda x: save_samples(out, x))
+
+    def rows(first: int, count: int, progress: sampling.Progress) -> Tensor:
+        return sampling.sample(model, count, steps=5, first_index=first, progress=progress).x
+
+    draw(model, rows, [(0, n)], out, lambda x: save_samples(out, x))
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
 
 

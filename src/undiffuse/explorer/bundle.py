@@ -16,7 +16,7 @@ _NAME = re.compile(r"^export (?:async )?(?:const|let|class|function\*?) +(\w+)",
 
 def sources() -> dict[str, str]:
     """The modules of the page by file name."""
-    folder = files("undiffuse.explorer") / "js"
+    folder = files("undiffuse.explorer") / "static" / "js"
     return {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".js")}
 
 

@@ -57,7 +57,7 @@ def scene_hash(text: str) -> str:
 
 def read(name: str) -> str:
     """A file of the page's folder."""
-    return (files("undiffuse.explorer") / name).read_text("utf-8")
+    return (files("undiffuse.explorer") / "static" / name).read_text("utf-8")
 
 
 def write_page(path: Path) -> Path:

@@ -8,36 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.errors import InputError
-
 BLANK = "there is still a blank (...) to fill in"
 Check = Callable[[Any], str | None]
 """A function of the answer: None if it is right, else what to look at."""
-
-
-def check(exercise: str, answer: Any) -> bool:
-    """Whether the answer to an exercise ("c2.3") is right; prints ✓, or ✗ and what seems to have gone wrong.
-
-    An answer is what the exercise asks for: a number, a tensor or a function. Nothing is raised, so that a chapter with
-    blanks runs to its end. Raises InputError for an exercise that does not exist.
-    """
-    from undiffuse.learn.exercises import CHECKS
-
-    if exercise not in CHECKS:
-        raise InputError(f"got exercise {exercise!r}; expected one of {', '.join(CHECKS)}")
-    complaint = BLANK if answer is ... else _judged(CHECKS[exercise], answer)
-    praise = (CHECKS[exercise].__doc__ or "").split("\n")[0]
-    print(f"✓ {exercise}: {praise}" if complaint is None else f"✗ {exercise}: {complaint}")
-    return complaint is None
-
-
-def _judged(fn: Check, answer: Any) -> str | None:
-    try:
-        return fn(answer)
-    except Exception as error:  # the student's function may do anything
-        if "ellipsis" in str(error).lower():
-            return BLANK
-        return f"your code stopped with {type(error).__name__}: {error}"
 
 
 def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: float = 1e-6) -> str | None:

@@ -19,6 +19,7 @@ from undiffuse.metrics import (
     agreement,
     classifier,
     energy,
+    frechet,
     ks_radius,
     mmd,
     nearest_distance,
@@ -188,3 +189,11 @@ def test_agreement_counts() -> None:
 def test_mistakes_are_refused(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="expected"):
         wrong()
+
+
+def test_the_frechet_distance_of_scaled_and_shifted_features() -> None:
+    x = normal(0, 0, 0, 0, 500, (3,), torch.float64)
+    scale, shift = torch.tensor([2.0, 0.5, 1.0]), torch.tensor([0.0, 3.0, -1.0])
+    centred = x - x.mean(0)
+    white = centred @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.mT))).mT  # covariance 1 exactly
+    assert abs(frechet(white, scale * white + shift) - (1 + 0.25 + 9 + 1)) < 1e-9

@@ -152,5 +152,5 @@ def test_wrong_requests_are_refused() -> None:
 
 
 def test_two_kinds_at_once_are_refused_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", "nowhere", "--noise", "--per-class"]) == 2
-    assert "got --noise and --per-class; use one" in capsys.readouterr().err
+    assert main(["tune", "nowhere", "--guidance-scale", "1,2", "--per-class"]) == 2
+    assert "got --per-class and --guidance-scale; use one" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from undiffuse.bench.laws import Problem, modes
-from undiffuse.bench.solvers import BUDGETS, PUBLISHED, problems, solvers
+from benchmarks.measure.laws import Problem, modes
+from benchmarks.measure.solvers import BUDGETS, PUBLISHED, problems, solvers
 from undiffuse.sampling import sample
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"

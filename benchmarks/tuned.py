@@ -4,7 +4,7 @@
 
 The features are the last hidden layer of a small convolutional network trained here on the run's own training data.
 The distance depends on the number of samples; what two sets of real data of that size have is printed as the floor.
-Laws that are known exactly, and distances to a model's own paths, are in `undiffuse bench tuned`.
+Laws that are known exactly, and distances to a model's own paths, are in `python -m benchmarks tuning`.
 """
 
 from __future__ import annotations

@@ -126,9 +126,6 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
     (["tune", "RUN", "--guidance-scale", "2"], "such as 1,2,4"),
     (["tune", "RUN", "--guidance-scale", "1,two"], "such as 1,2,4"),
     (["tune", "RUN", "--guidance-scale", "1,2", "--per-class"], "use one of them"),
-    (["bench", "orders", "--starts", "500"], "they are for tuned"),
-    (["bench", "tuned", "--starts", "5"], "expected 16 or more"),
-    (["bench", "tuned", "--methods", "moon"], "got moon"),
     (["sample", "nowhere"], "nowhere holds no run"),
     (["train", "nowhere.csv"], "nowhere.csv"),
 ])

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from beds import lattice_of_modes
 from oracles import random_mixture
 
+from benchmarks.measure.laws import modes
 from undiffuse.errors import InputError
 from undiffuse.model import ScoreModel
 from undiffuse.noise import normal
@@ -87,7 +87,7 @@ def test_a_sample_is_the_same_bits_and_costs_the_same_alone_and_in_a_batch(name:
 
 def test_the_error_and_the_cost_of_the_default_tolerance() -> None:
     """Median error per coordinate at most 2e-5 with at most 86 evaluations for the median sample: VP from 1 to 1e-3."""
-    law, sde, n = lattice_of_modes(), VP(), 64
+    law, sde, n = modes(), VP(), 64
     model, start = law.denoiser(sde), float(sde.sigma(1.0)) * normal(7, 0, 0, 0, n, (2,), torch.float64)
     common = {"x_T": start, "t_end": 1e-3, "denoise_last": False, "block": n}
     truth = sample(model, method="rk4_log_snr", steps=200, grid="log_snr", **common).x

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from affine import LAW, errors, lambda_grid
-from beds import digits, lattice_of_modes
 from oracles import random_mixture
 
+from benchmarks.measure.laws import digits, modes
 from undiffuse.exact import Gaussian, Mixture
 from undiffuse.metrics import sliced_w2
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
@@ -72,7 +72,7 @@ def test_the_average_uses_the_table_and_is_exact_with_an_exact_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [lattice_of_modes, digits])
+@pytest.mark.parametrize("law", [modes, digits])
 @pytest.mark.parametrize("evaluations", [5, 10])
 def test_it_halves_the_distance_of_the_ancestral_sampler_at_few_steps(law: object, evaluations: int) -> None:
     truth = law()

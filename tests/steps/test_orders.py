@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from undiffuse.bench.orders import (
+from benchmarks.measure.orders import (
     PROCESSES,
     Order,
     end_error,

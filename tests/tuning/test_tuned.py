@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from beds import lattice_of_modes
 from tiny import THREE, small
 
-from undiffuse.bench.tuned import Trial, cells, of_law
+from benchmarks.measure.laws import modes
+from benchmarks.measure.tuned import Trial, cells, of_law
 from undiffuse.errors import InputError
 from undiffuse.exact import ExactDenoiser, Gaussian, Mixture
 from undiffuse.gaussian import Moments
@@ -110,10 +110,11 @@ def test_labels_have_a_table_of_their_own() -> None:
 
 
 def test_a_model_without_moments_gets_those_of_its_samples() -> None:
-    model = lattice_of_modes().denoiser(VP())
+    model = modes().denoiser(VP())
     known, model.moments = model.moments, None
     found = tune(model, [5], rounds=0)
-    assert torch.allclose(found.tuning.frame.spectrum, known.spectrum, rtol=0.25)  # 512 samples: ± 3 × 6 %
+    ours, truth = (frame.spectrum.sort().values for frame in (found.tuning.frame, known))
+    assert torch.allclose(ours, truth, rtol=0.25)  # 512 samples: ± 3 × 6 %
     assert found.tuning.rows[0]["after"]["median"] < 0.5 * found.tuning.rows[0]["before"]["median"]
 
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.measure.laws import T_END, clusters, digits, modes
+from benchmarks.measure.published import entries
 from undiffuse import training
-from undiffuse.bench.laws import T_END, clusters, digits, modes
-from undiffuse.bench.published import entries
 from undiffuse.data.transforms import Identity
 from undiffuse.errors import InputError
 from undiffuse.metrics import sliced_w2

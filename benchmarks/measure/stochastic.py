@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from undiffuse.bench.laws import T_END, digits, modes
+from benchmarks.measure.laws import T_END, digits, modes
 from undiffuse.exact import ExactDenoiser, Mixture
 from undiffuse.metrics import ks_radius, sliced_w2
 from undiffuse.processes import VP

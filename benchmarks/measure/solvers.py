@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from undiffuse.bench.laws import Problem, digits, modes
+from benchmarks.measure.laws import Problem, digits, modes
 from undiffuse.metrics import sliced_w2
 from undiffuse.steps import METHODS
 

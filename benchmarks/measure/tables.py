@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from undiffuse.bench import posteriors, stochastic
-from undiffuse.bench.orders import PROCESSES, measurable, orders
-from undiffuse.bench.overhead import overheads
-from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
-from undiffuse.bench.tuned import tuned_table
+from benchmarks.measure import posteriors, stochastic
+from benchmarks.measure.orders import PROCESSES, measurable, orders
+from benchmarks.measure.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
 from undiffuse.steps import METHODS
 
 
@@ -49,14 +47,6 @@ def _figures(score: stochastic.Score) -> str:
     return f"{score.radii:8.4f}/{score.distance:.3f}"
 
 
-def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
-    """A row per sampler and shape: microseconds a step of ours, of the loop, and their ratio."""
-    yield f"{'sampler':16}{'shape':>18}{'ours, us':>10}{'loop, us':>10}{'ratio':>8}"
-    for row in overheads(methods=methods):
-        yield f"{row.method:16}{row.shape!s:>18}{row.ours:10.1f}{row.loop:10.1f}{row.ratio:8.2f}"
-
-
 TABLES: dict[str, Callable[[list[str] | None], Iterator[str]]] = {
-    "orders": order_table, "solvers": solver_table, "stochastic": stochastic_table, "overhead": overhead_table,
-    "posteriors": posteriors.table, "tuned": tuned_table,
+    "orders": order_table, "solvers": solver_table, "stochastic": stochastic_table, "posteriors": posteriors.table,
 }

@@ -86,8 +86,8 @@ def _noisy(eta: float, first: float | None = None, jump: bool = False) -> Choice
 SDE_WITH_MOMENTS = {1: _noisy(0.25, 4, True), 6: _noisy(0.35, 4, True), 10: _noisy(0.7, 4, True), 45: _noisy(1.0),
                     80: Choice("dpmpp_2m_sde", "log_snr")}
 SDE_PLAIN = {1: _noisy(0.5, 12), 45: _noisy(1.0), 80: Choice("dpmpp_2m_sde", "log_snr")}
-"""The same for `sde`, the default among the samplers with noise: the least distances of `python -m benchmarks stochastic`
-on four laws among η from ¼ to 1, levels where the noise ends from .07 to .2 deviations of the data, starts from 3 to 10."""
+"""The same for `sde`, the default stochastic sampler: the least distances of `python -m benchmarks stochastic` on four
+laws among η from ¼ to 1, levels where the noise ends from .07 to .2 deviations of the data, and starts from 3 to 10."""
 TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}
 
 IMAGES = {

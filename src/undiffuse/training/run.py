@@ -79,7 +79,7 @@ class Run:
                                  "data": self.config["data"]["fingerprint"]}
         if state.step:
             self.averages.mkdir(exist_ok=True)
-            checkpoint.save(self.averages, state.step, {"traces": state.powers().half()}, self._identity(), keep=None)
+            checkpoint.save(self.averages, state.step, {"traces": state.traces.half()}, self._identity(), keep=None)
         checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about, **on})
 
     def keep(self, state: State) -> None:
@@ -245,12 +245,10 @@ def begin(run: Run, state: State, on: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def machine(state: State) -> dict[str, Any]:
+def machine(state: State, processes: int = 1) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
-    team = state.team
-    alone = 1 if state.experiment.exact else f"{team.size} with shard" if team.shard else team.size
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
-            "processes": alone, "compiled": is_compiled(state.model)}
+            "processes": 1 if state.experiment.exact else processes, "compiled": is_compiled(state.model)}
 
 
 def _foreign(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, permutation
 from undiffuse.sampling import sample
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 
@@ -65,7 +66,7 @@ def _rows(data: Dataset, n: int, sets: int) -> Iterator[Tensor]:
 
 def _drawn(model: Model, n: int, method: str, steps: int, grid: str | None, seed: int) -> Tensor:
     label = torch.arange(n) % model.classes
-    return sample(model, n, method, steps, grid=grid, seed=seed, denoise_last=False, label=label).x
+    return sample(model, n, as_row(method), steps, grid=grid, seed=seed, denoise_last=False, label=label).x
 
 
 def _line(name: str, steps: int, found: list[float]) -> str:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from benchmarks.measure import posteriors, stochastic
 from benchmarks.measure.orders import PROCESSES, measurable, orders
 from benchmarks.measure.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
-from undiffuse.steps import METHODS
+from undiffuse.steps import ALL
 
 
 def order_table(methods: list[str] | None = None) -> Iterator[str]:
     """A row per sampler: the claimed order, and the one measured on each process."""
     yield f"{'sampler':20}{'claimed':>9}" + "".join(f"{name:>16}" for name in PROCESSES)
     for name in methods or measurable():
-        kind = " weak" if METHODS[name].stochastic else ""
+        kind = " weak" if ALL[name].stochastic else ""
         found = "".join(f"{order.measured:16.2f}" for order in orders([name]))
-        yield f"{name:20}{METHODS[name].order:>4}{kind:5}{found}"
+        yield f"{name:20}{ALL[name].order:>4}{kind:5}{found}"
 
 
 def solver_table(methods: list[str] | None = None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from undiffuse.metrics import sliced_w2
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
 from undiffuse.sampling import sample
 from undiffuse.steps.matched import Posterior
+from undiffuse.steps.names import as_row
 from undiffuse.steps.state import nodes_of
 
 
@@ -78,7 +79,7 @@ def test_it_halves_the_distance_of_the_ancestral_sampler_at_few_steps(law: objec
     truth = law()
     model, real, n = truth.denoiser(VP()), truth.sample(2048, seed=1), 2048
     model.block = n
-    ours, theirs = (sliced_w2(sample(model, n, name, evaluations - 1, t_end=1e-3).x, real)
+    ours, theirs = (sliced_w2(sample(model, n, as_row(name), evaluations - 1, t_end=1e-3).x, real)
                     for name in ("matched", "ancestral"))
     assert float(ours) <= 0.5 * float(theirs)
 

@@ -20,6 +20,7 @@ from undiffuse.processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps.calibrated import VALUES, Calibration
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import NAME, load, save, tune
 from undiffuse.tuning.tune import better
 
@@ -56,7 +57,7 @@ def test_no_corrections_on_the_same_nodes_are_the_second_order_row_of_the_frame(
     times = torch.tensor([1.0, 0.6, 0.3, 0.1, 0.01], dtype=torch.float64)
     plain = Calibration(times, torch.zeros(4, 1 + VALUES, dtype=torch.float64), leap=False)
     ours = sample(model, 16, plain.method(model.moments))
-    theirs = sample(model, 16, "wiener_2m", grid=times)
+    theirs = sample(model, 16, as_row("wiener_2m"), grid=times)
     assert torch.allclose(ours.x, theirs.x, rtol=0, atol=1e-13)
 
 

@@ -16,7 +16,7 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model, ReverseModel, Wrapper
 from undiffuse.sde import as_time
 from undiffuse.steps.method import Method, Plan
-from undiffuse.steps.names import method_of
+from undiffuse.steps.names import ALL
 from undiffuse.steps.start import after, jump
 from undiffuse.steps.state import Step
 
@@ -40,7 +40,7 @@ class Choice:
 
     def made(self) -> Method:
         """The sampler of this choice."""
-        method, options = method_of(self.method), dict(self.options)
+        method, options = ALL[self.method], dict(self.options)
 
         def make(plan: Plan) -> Step:
             if not self.jump:
@@ -106,7 +106,7 @@ def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool, kind: st
     """
     if not isinstance(model, Model):
         name = {"auto": "heun", "sde": "euler_maruyama"}[kind]
-        return name, method_of(name)
+        return name, ALL[name]
     if model.learned_images:
         choice = _row(IMAGES[kind], steps)
         return str(choice), choice.made()

@@ -27,7 +27,7 @@ SRC = ROOT / "src" / "undiffuse"
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
     "errors",
-    "noise",
+    "noise progress",
     "ode nets data experiment",
     "sde",
     "processes gaussian",
@@ -45,10 +45,9 @@ FLOORS = (
 )
 FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.split()}
 
-CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "huggingface_hub", "accelerate",
-        "cyclopts", "rich"}
-OPTIONAL = {"datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas", "anywidget",
-            "traitlets"}
+CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich"}
+OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
+            "anywidget", "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "experiment", "cli"}  # torch and numpy only inside functions
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 

@@ -80,8 +80,8 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
 
 def tell(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Says which sampler is taken under guidance that was tuned, or that none fits, under these conditions."""
+    from undiffuse.progress import say
     from undiffuse.steps.calibrated import tuned
-    from undiffuse.training.progress import say
 
     at = getattr(model.tuning, "at", "")
     if not at or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":

@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
+from undiffuse.data.locks import locked
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.loss import Levels
 from undiffuse.model import Denoiser
+from undiffuse.progress import Progress, say
 from undiffuse.sampling import sample
 from undiffuse.training import checkpoint
 from undiffuse.training.build import initialized, pick_device
 from undiffuse.training.faults import explain, losses, slope
 from undiffuse.training.feed import Feed
-from undiffuse.training.files import locked
 from undiffuse.training.log import Log
 from undiffuse.training.optim import learning_rate
 from undiffuse.training.patience import best, outcome, over
-from undiffuse.training.progress import Progress, say, watch
 from undiffuse.training.run import Run, begin, divide, machine, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.speed import prepare
@@ -77,7 +77,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         log = _log(run, state.step, track, opened) if team.leads else None
         if progress and team.leads and "auto" in (experiment.precision, experiment.compile):
             say(choice)
-        bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
+        bar = opened.enter_context(Progress(state.step, experiment.steps, progress and team.leads))
         training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
         if experiment.patience and not ending:

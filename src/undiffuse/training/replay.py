@@ -16,6 +16,7 @@ from torch import Tensor
 
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
+from undiffuse.progress import say
 from undiffuse.training import checkpoint
 from undiffuse.training.build import initialized, pick_device
 from undiffuse.training.faults import losses, slope
@@ -23,7 +24,6 @@ from undiffuse.training.feed import Batch, Feed
 from undiffuse.training.loop import ENTRIES
 from undiffuse.training.optim import learning_rate, parts
 from undiffuse.training.patience import last_step
-from undiffuse.training.progress import say
 from undiffuse.training.run import divide, open_run, same_data, source
 from undiffuse.training.speed import prepare
 from undiffuse.training.state import State, gradient_norm, schema

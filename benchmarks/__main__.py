@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [arguments]`: a table of `undiffuse bench`, or a file of this folder with a `table`."""
+"""`python -m benchmarks NAME [arguments]`: a table of `benchmarks.measure`, or a file of this folder with a `table`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from undiffuse.bench.tables import TABLES
+from benchmarks.measure.tables import TABLES
 from undiffuse.errors import UndiffuseError
 
 HERE = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undiffuse.bench.laws import Problem, digits, modes
-from undiffuse.bench.published import entries
-from undiffuse.bench.solvers import BUDGETS
+from benchmarks.measure.laws import Problem, digits, modes
+from benchmarks.measure.published import entries
+from benchmarks.measure.solvers import BUDGETS
 
 
 def table(seeds: str = "3", n: str = "128") -> Iterator[str]:

@@ -17,7 +17,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from undiffuse.bench.posteriors import LIGHT, coverage, four, images, observed
+from benchmarks.measure.posteriors import LIGHT, coverage, four, images, observed
 from undiffuse.data import Dataset, conditioned, open_data
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from undiffuse.bench.stochastic import Draws, Score
+from benchmarks.measure.stochastic import Draws, Score
 from undiffuse.exact import Mixture
 from undiffuse.noise import Purpose, normal
 from undiffuse.processes import EDM
@@ -46,5 +46,5 @@ def flow_error(law: Mixture, end: End) -> float:
 
 
 def judged(law: Mixture, end: End) -> Score:
-    """The figures of `bench.stochastic` for samples that end at that level."""
+    """The figures of `benchmarks.measure.stochastic` for samples that end at that level."""
     return Draws(law, len(end.z), CLOCK, end.level).judged(end.z, end.calls)

@@ -17,6 +17,7 @@ from benchmarks.tuned import features, levels
 from undiffuse import training
 from undiffuse.metrics import frechet
 from undiffuse.sampling import sample
+from undiffuse.steps.names import as_row
 
 ENTRIES = (("dpmpp_2m", "karras"), ("dpmpp_2m", "karras(5)"), ("dpmpp_2m_sde", "karras"), ("dpmpp_2m_sde", "log_snr"),
            ("deis_3", "karras"), ("unipc", "time_quadratic"), ("auto", None), ("sde", None))
@@ -35,7 +36,7 @@ def table(run: str, n: str = "1000", evaluations: str = "4,6,8,10,12,16,20") -> 
     yield f"{'sampler':34}" + "".join(f"{k:8}" for k in budgets)
     for used, entries, word in ((model, ENTRIES, ""), (exact, ENTRIES[-2:], ", for exact laws")):
         for method, grid in entries:
-            found = (sample(used, int(n), method, k, grid=grid, seed=_SEED, denoise_last=False, **given).x
+            found = (sample(used, int(n), as_row(method), k, grid=grid, seed=_SEED, denoise_last=False, **given).x
                      for k in budgets)
             yield f"{method + (f' on {grid}' if grid else '') + word:34}" + "".join(
                 f"{frechet(seen(levels(x)), there):8.2f}" for x in found)

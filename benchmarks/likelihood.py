@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor
 
 import undiffuse as ud
-from undiffuse.bench.laws import digits, modes
+from benchmarks.measure.laws import digits, modes
 from undiffuse.likelihood import Likelihood
 from undiffuse.model import Model, Wrapper
 from undiffuse.recipes import digits as digits_recipe

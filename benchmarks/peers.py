@@ -19,9 +19,9 @@ import torch
 
 from benchmarks import kdiffusion
 from benchmarks.ends import CLOCK, End, flow_error, judged, starts, steps_for
-from undiffuse.bench.laws import digits, modes
-from undiffuse.bench.solvers import BUDGETS
-from undiffuse.bench.stochastic import FEW, Draws, Score
+from benchmarks.measure.laws import digits, modes
+from benchmarks.measure.solvers import BUDGETS
+from benchmarks.measure.stochastic import FEW, Draws, Score
 from undiffuse.errors import MachineError
 from undiffuse.exact import Mixture
 from undiffuse.processes import VP

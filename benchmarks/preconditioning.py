@@ -15,8 +15,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from benchmarks.measure.laws import clusters, digits
 from undiffuse import nets
-from undiffuse.bench.laws import clusters, digits
 from undiffuse.data import Dataset
 from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 from benchmarks.auto import published
-from undiffuse.bench.laws import Problem, digits, modes
-from undiffuse.bench.solvers import BUDGETS
+from benchmarks.measure.laws import Problem, digits, modes
+from benchmarks.measure.solvers import BUDGETS
 from undiffuse.errors import InputError
 from undiffuse.steps.auto import LOWER, Choice
 

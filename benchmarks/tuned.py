@@ -4,7 +4,7 @@
 
 The features are the last hidden layer of a small convolutional network trained here on the run's own training data.
 The distance depends on the number of samples; what two sets of real data of that size have is printed as the floor.
-Laws that are known exactly, and distances to a model's own paths, are in `undiffuse bench tuned`.
+Laws that are known exactly, and distances to a model's own paths, are in `python -m benchmarks tuning`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, permutation
 from undiffuse.sampling import sample
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 
@@ -43,7 +44,7 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
     given = {"label": torch.arange(n) % model.classes} if model.classes else {}
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None) -> str:
-        x = sample(used, n, method, steps, grid=grid, denoise_last=False, **given).x
+        x = sample(used, n, as_row(method), steps, grid=grid, denoise_last=False, **given).x
         return f"{name:46}{steps:5}{frechet(seen(levels(x)), seen(real)):9.3f}"
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}"

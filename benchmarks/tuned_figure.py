@@ -1,4 +1,4 @@
-"""The figure of docs/tuned_sampling.md, from files that hold what `undiffuse bench tuned` printed.
+"""The figure of docs/tuned_sampling.md, from files that hold what `python -m benchmarks tuning` printed.
 
     python -m benchmarks tuned_figure FILE...
 """

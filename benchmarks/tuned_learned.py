@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from benchmarks.measure.laws import clusters
+from benchmarks.measure.tuned import Trial
 from benchmarks.preconditioning import RECIPE, ROWS, learned
-from undiffuse.bench.laws import clusters
-from undiffuse.bench.tuned import Trial
 from undiffuse.metrics import sliced_w2
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED

@@ -3,8 +3,7 @@
     python -m benchmarks tuned_mnist RUN [samples] [sets] [evaluations] [evaluations of the untuned,...]
 
 Fréchet distance to the run's held-out rows on the features of `benchmarks.tuned`, labels in turn: the mean over some
-sets of that many samples, and half the range. The sampler with noise is tuned on the run's training rows with random
-features: it never sees the classifier or the held-out rows. The floor is that of sets of training rows.
+sets of that many samples, and half the range. The floor is that of sets of training rows.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, permutation
 from undiffuse.sampling import sample
-from undiffuse.tuning import noisy_lines, tune
+from undiffuse.steps.names import as_row
+from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 
 NOISY = (("dpmpp_2m_sde", "log_snr"), ("dpmpp_2m_sde", "karras"), ("dpmpp_3m_sde", "log_snr"), ("sa_solver", "log_snr"),
@@ -31,7 +31,7 @@ Score = Callable[[Tensor], float]
 
 
 def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", untuned: str = "12,6") -> Iterator[str]:
-    """The floor, the tuned samplers, the untuned ones, and the model with and without noise in 100 evaluations."""
+    """The floor, the tuned sampler, the untuned ones, and the model with and without noise in 100 evaluations."""
     model, (train, held) = training.load(run), training.load_data(run)
     if held is None or not model.classes:
         raise SystemExit("benchmarks tuned_mnist: this needs a run with classes and held-out rows")
@@ -47,13 +47,10 @@ def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", un
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}   +-"
     yield _line("training rows", 0, [score(x) for x in _rows(train, count, int(sets))])
-    noisy = tune(model, [few], noise=True, data=train.x[:5000])
-    yield from noisy_lines(noisy.tuning)
-    yield line("tuned, with noise", noisy, "sde", few)
     for steps in map(int, untuned.split(",")):
         for method, grid in (*NOISY, *UNTUNED):
             yield line(f"{method} on {grid or 'its own grid'}", model, method, steps, grid)
-    yield line("tuned, without noise", tune(model, [few]), "tuned", few)
+    yield line("tuned", tune(model, [few]), "tuned", few)
     for method, grid in (("dpmpp_2m_sde", "log_snr"), ("unipc_4_noise", "log_snr")):
         yield line(f"{method} on {grid}", model, method, 100, grid, 1)
 
@@ -69,7 +66,7 @@ def _rows(data: Dataset, n: int, sets: int) -> Iterator[Tensor]:
 
 def _drawn(model: Model, n: int, method: str, steps: int, grid: str | None, seed: int) -> Tensor:
     label = torch.arange(n) % model.classes
-    return sample(model, n, method, steps, grid=grid, seed=seed, denoise_last=False, label=label).x
+    return sample(model, n, as_row(method), steps, grid=grid, seed=seed, denoise_last=False, label=label).x
 
 
 def _line(name: str, steps: int, found: list[float]) -> str:

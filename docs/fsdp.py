@@ -29,11 +29,12 @@ for block in reversed([block for blocks in lists for block in blocks]):  # inner
         fully_shard(block)  # gathered when it is used, and let go
 fully_shard(net)
 optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+levels = ud.loss.Levels(sigma_data=model.sigma_data)
 
 first, n = rank * BATCH // size, BATCH // size
 for step in range(STEPS):
     rows = x[permutation(SEED, Purpose.ORDER, step, len(x))[first : first + n]].to(device)
-    t = ud.loss.levels(model.sde, SEED, step, first, n, BATCH, sigma_data=model.sigma_data).to(device)
+    t = levels.times(model.sde, SEED, step, first, n, BATCH).to(device)
     eps = normal(SEED, Purpose.NOISE, step, first, n, x.shape[1:]).to(device)
     loss = ud.loss.denoising_loss(model, rows, t, eps).mean()
     optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/likelihood.md: `python docs/make_likelihood_figures.py` (about two minutes)."""
+"""Draws the pictures of docs/likelihood.md: `PYTHONPATH=. python docs/make_likelihood_figures.py` (two minutes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import undiffuse as ud
-from undiffuse.bench.laws import modes
+from benchmarks.measure.laws import modes
 
 HERE = Path(__file__).parent / "figures"
 TRUE, CLAIMED, BARE = "#d9480f", "#1f6f8b", "#8a939b"

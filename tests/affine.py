@@ -13,7 +13,7 @@ from torch import Tensor
 
 from undiffuse.exact import ExactDenoiser, Gaussian
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import METHODS, Method, Plan, State
+from undiffuse.steps import ALL, Method, Plan, State
 from undiffuse.steps.state import Counted, nodes_of
 
 LAW = Gaussian([0.3, -0.2], [[0.25, 0.1], [0.1, 0.16]])
@@ -41,7 +41,7 @@ def errors(method: str | Method, sde: GaussianSDE, times: Tensor, model: ExactDe
         out[row:row + d] = torch.eye(d, dtype=torch.float64)
         return out
 
-    step = (METHODS[method] if isinstance(method, str) else method).step(Plan(model, nodes, x), options)
+    step = (ALL[method] if isinstance(method, str) else method).step(Plan(model, nodes, x), options)
     state = State(x, nodes[0], 0, Counted(model, {}), normals)
     for node in nodes[1:]:
         state = step(state, node)

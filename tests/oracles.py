@@ -20,7 +20,7 @@ from undiffuse.processes import (
     SubVP,
     linear_betas,
 )
-from undiffuse.sde import GaussianSDE
+from undiffuse.sde import GaussianSDE, Time
 
 PROCESSES: dict[str, GaussianSDE] = {
     "vp": VP(),
@@ -82,3 +82,9 @@ def order(errors: list[float]) -> float:
     """The measured order of convergence: minus the mean slope of log₂ error over successive halvings of the step."""
     logs = torch.tensor(errors, dtype=torch.float64).log2()
     return float((logs[0] - logs[-1]) / (len(errors) - 1))
+
+
+def class_posterior(law: Mixture, sde: GaussianSDE, x: Tensor, t: Time) -> Tensor:
+    """p(class | x_t = x) of a mixture with labels, (B, C); t is () or (B,)."""
+    members = torch.nn.functional.one_hot(law.labels, law.classes).double()
+    return law._view(x, sde, t).log_joint.softmax(1) @ members

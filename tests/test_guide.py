@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import PROCESSES, f64, inner_times, random_mixture
+from oracles import PROCESSES, class_posterior, f64, inner_times, random_mixture
 from torch import Tensor
 
 from undiffuse.errors import InputError
@@ -38,7 +38,7 @@ def test_the_score_is_that_of_the_product_of_densities(process: str) -> None:
             (classifier_free(model, w), w * on + (1 - w) * off),
             (classifier_free(model, w, negative={"label": 0}), w * on + (1 - w) * other),
             (classifier_free(model, {"label": w}), w * on + (1 - w) * off),
-            (classifier_guidance(model, lambda x, s: LAW.class_posterior(sde, x, s).log(), w),
+            (classifier_guidance(model, lambda x, s: class_posterior(LAW, sde, x, s).log(), w),
              off + w * (on - off)),
             (autoguidance(model, LAW.given(0).denoiser(sde), w).given(), w * off + (1 - w) * other),
         ):

@@ -27,7 +27,7 @@ SRC = ROOT / "src" / "undiffuse"
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
     "errors",
-    "noise",
+    "noise progress",
     "ode nets data experiment",
     "sde",
     "processes gaussian",
@@ -36,8 +36,8 @@ FLOORS = (
     "steps guide",
     "sampling inverse",
     "tuning",
-    "training interop latent likelihood",
-    "report recipes imputation verify bench",
+    "training likelihood",
+    "report recipes imputation verify",
     "explorer",
     "learn",
     "cli",
@@ -45,10 +45,9 @@ FLOORS = (
 )
 FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.split()}
 
-CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "huggingface_hub", "accelerate",
-        "cyclopts", "rich"}
-OPTIONAL = {"datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas", "anywidget",
-            "traitlets"}
+CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich"}
+OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
+            "anywidget", "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "experiment", "cli"}  # torch and numpy only inside functions
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
@@ -265,7 +264,7 @@ WRONG = [
 RIGHT = [
     (floors, "model", "from undiffuse.sde import SDE\nfrom . import errors"),
     (floors, "data.readers", "from undiffuse.data.transforms import fit\nfrom .transforms import fit\nfrom . import x"),
-    (third_parties, "interop.diffusers", "def f():\n    import diffusers"),
+    (third_parties, "data.hub", "def f():\n    import datasets"),
     (lengths, "nets.unet", LONG.replace("def f", "def forward")),
     (lengths, "sde", LONG.replace("    x = 1\n", "", 1)),
     (forbidden, "noise", "np.random.Philox(key=1)"),
@@ -322,7 +321,7 @@ def test_constraints_fit_every_machine() -> None:
     "import undiffuse",
     *(f"from undiffuse.cli import main; main({arguments})" for arguments in (
         "['--help']", "['--version']",
-        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify", "bench",
+        *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify",
                                                          "tune", "replay", "ema", "learn", "likelihood", "explore",
                                                          "restore", "impute")))),
 ])
@@ -338,6 +337,6 @@ def test_help_answers_at_once_and_without_torch(code: str) -> None:
 def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
-    tried = {"train", "sample", "report", "show", "evaluate", "verify", "bench", "learn", "likelihood", "replay", "ema",
+    tried = {"train", "sample", "report", "show", "evaluate", "verify", "learn", "likelihood", "replay", "ema",
              "tune", "explore", "restore", "impute"}
     assert {command.__name__ for command in COMMANDS} == tried

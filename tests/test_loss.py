@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from undiffuse.errors import InputError
 from undiffuse.exact import Gaussian
-from undiffuse.loss import WEIGHTINGS, Levels, denoising_loss, levels, loss_floor, sliced_score_loss, weight
-from undiffuse.model import PREDICTIONS, Denoiser, Model, ScoreModel
+from undiffuse.loss import WEIGHTINGS, Levels, denoising_loss, loss_floor, weight
+from undiffuse.model import PREDICTIONS, Denoiser, Model
 from undiffuse.nets import build, initialize
 from undiffuse.noise import Purpose, normal
 from undiffuse.processes import EDM, VP
@@ -216,50 +216,7 @@ def test_likelihood_weighting_integrates_to_the_kl_divergence() -> None:
     assert abs(total - (kl(0.01) - kl(20.0))) < 1e-6
 
 
-# ---------------------------------------------------------------- sliced score matching
-
-
-def test_sliced_loss_of_a_linear_score_is_exact() -> None:
-    """For s = −a x: ½ a²‖x‖² − a vᵀv per sample."""
-    x, probe = z(7, 3), z(7, 3, 1)
-    model = ScoreModel(lambda x, t: -1.5 * x, VP(), shape=(3,))
-    expected = 0.5 * 1.5**2 * x.square().sum(1) - 1.5 * probe.square().sum(1)
-    torch.testing.assert_close(sliced_score_loss(model, x, 0.5, probe), expected)
-
-
-def test_sliced_is_denoising_score_matching_less_a_constant() -> None:
-    """E ½‖s + ε/σ‖² − E[½‖s‖² + vᵀ∇(vᵀs)] = d/(2σ²), for any score field, here a curved one of no particular law."""
-    sde, n, d, t = VP(), 20_000, 2, as_time(0.4)
-    x0, eps = random_mixture(2, d).sample(n, seed=1), z(n, d)
-    x = sde.perturb(x0, t, eps)
-
-    def field(x: Tensor, t: Time) -> Tensor:
-        return torch.stack([(x[:, 0] * x[:, 1]).sin() - x[:, 0], x[:, 0].cos()], 1)
-
-    model = ScoreModel(field, sde, shape=(d,))
-    sigma = sde.sigma(t)
-    denoising = 0.5 * (model.score(x, t) + eps / sigma).square().sum(1)
-    sliced = sliced_score_loss(model, x, t, z(n, d, 2).sign())
-    assert within(denoising - sliced, d / (2 * sigma**2))
-
-
-def test_the_true_score_is_the_best_for_sliced_score_matching() -> None:
-    """Along s + h·direction the loss of common draws has its vertex at h = 0, within the regression's error."""
-    law, sde, n, t = random_mixture(2, 2), VP(), 8000, as_time(0.3)
-    x = sde.perturb(law.sample(n, seed=3), t, z(n, 2))
-    exact, probe = law.denoiser(sde), z(n, 2, 1).sign()
-
-    def loss(h: float) -> Tensor:
-        model = ScoreModel(lambda x, t: exact.score(x, t) + h * x.tanh(), sde, shape=(2,))
-        return sliced_score_loss(model, x, t, probe)
-
-    slope, curvature = (loss(0.1) - loss(-0.1)) / 0.2, (loss(0.1) + loss(-0.1) - 2 * loss(0.0)) / 0.01
-    assert within(slope, 0.0)
-    assert curvature.mean() > 0
-
-
-@pytest.mark.parametrize("loss", ["denoising", "sliced"])
-def test_gradients_by_finite_differences(loss: str) -> None:
+def test_gradients_by_finite_differences() -> None:
     """Automatic differentiation through the loss agrees with differences, for the weights of a network."""
     net = initialize(build("mlp", (2,), width=4, depth=1, condition=4), 0).double()
     model, x0, eps, t = Denoiser(net, VP(), shape=(2,)), z(3, 2), z(3, 2, 1), f64(0.2, 0.5, 0.9)
@@ -267,7 +224,7 @@ def test_gradients_by_finite_differences(loss: str) -> None:
     def value(weights: Tensor) -> Tensor:
         bound = nn.utils.stateless._reparametrize_module(net, {"last.weight": weights})
         with bound:
-            return denoising_loss(model, x0, t, eps) if loss == "denoising" else sliced_score_loss(model, x0, t, eps)
+            return denoising_loss(model, x0, t, eps)
 
     start = normal(2, 0, 0, 0, 2, (4,), torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(value, start)
@@ -291,7 +248,7 @@ def test_density_is_the_derivative_of_the_quantile(name: str, law: Levels) -> No
 def test_lognormal_levels_are_karras(sigma_data: float) -> None:
     """log(σ̂ · ½/σ_data) has mean −1.2 and deviation 1.2 (Karras et al., table 1), whatever the process."""
     for sde in (EDM(sigma_max=1e5), VP(beta_max=60.0)):
-        t = levels(sde, 0, 0, 0, 50_000, 50_000, sigma_data=sigma_data)
+        t = Levels(sigma_data=sigma_data).times(sde, 0, 0, 0, 50_000, 50_000)
         log_sigma = -sde.log_snr(t) - math.log(2 * sigma_data)
         assert abs(log_sigma.mean() + 1.2) < 1e-3 and abs(log_sigma.std() - 1.2) < 1e-3
 

@@ -22,7 +22,7 @@ import undiffuse
 from undiffuse.exact import Gaussian, Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
-from undiffuse.loss import denoising_loss, levels, loss_floor
+from undiffuse.loss import Levels, denoising_loss, loss_floor
 from undiffuse.model import Denoiser, ScoreModel, reverse
 from undiffuse.nets import Sinusoidal, build
 from undiffuse.noise import Purpose, brownian, normal
@@ -148,7 +148,7 @@ def test_d6_the_loss_is_finite_at_time_zero_and_time_zero_is_not_drawn() -> None
 
     assert not seed().isfinite().all()
     assert denoising_loss(model, x0, t, z).isfinite().all()
-    assert levels(SDE_, 0, 0, 0, 4096, 4096).min() > 0
+    assert Levels().times(SDE_, 0, 0, 0, 4096, 4096).min() > 0
 
 
 def test_d7_a_brownian_path_starts_at_zero_and_its_variance_is_the_time() -> None:

@@ -18,8 +18,9 @@ from undiffuse.noise import normal
 from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
 from undiffuse.sampling import sample
 from undiffuse.sde import NonlinearSDE, Time, as_time
-from undiffuse.steps import METHODS, automatic
+from undiffuse.steps import ALL, automatic
 from undiffuse.steps.auto import IMAGES, PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
+from undiffuse.steps.names import as_row
 
 METHODS_SEEN = ("auto", "deis_3", "dpmpp_2m_sde", "heun", "seeds_2", "wiener_2m")
 
@@ -35,8 +36,8 @@ def small(labels: bool = False) -> Model:
 @given(method=st.sampled_from(METHODS_SEEN), n=st.integers(1, 13), first=st.integers(0, 20), seed=st.integers(0, 3))
 @example(method="dpmpp_2m_sde", n=11, first=4, seed=0)
 def test_sample_i_is_the_same_bytes_in_every_request(method: str, n: int, first: int, seed: int) -> None:
-    whole = sample(small(), 33, method, 3, seed=seed).x
-    assert torch.equal(sample(small(), n, method, 3, seed=seed, first_index=first).x, whole[first:first + n])
+    whole = sample(small(), 33, as_row(method), 3, seed=seed).x
+    assert torch.equal(sample(small(), n, as_row(method), 3, seed=seed, first_index=first).x, whole[first:first + n])
 
 
 def test_seeds_indices_and_methods_give_different_samples() -> None:
@@ -47,14 +48,14 @@ def test_seeds_indices_and_methods_give_different_samples() -> None:
 @pytest.mark.parametrize("method", ["deis_3", "dpmpp_2m_sde"])
 def test_labels_go_with_their_samples(method: str) -> None:
     labels = torch.arange(11) % 3
-    whole = sample(small(True), 11, method, 4, label=labels).x
-    assert torch.equal(sample(small(True), 4, method, 4, label=labels[7:], first_index=7).x, whole[7:])
-    assert torch.equal(sample(small(True), 2, method, 4, label=1, first_index=1).x[:1], whole[1:2])
-    unconditional = sample(small(True), 3, method, 4, label=2, first_index=2).x[:1]
+    whole = sample(small(True), 11, as_row(method), 4, label=labels).x
+    assert torch.equal(sample(small(True), 4, as_row(method), 4, label=labels[7:], first_index=7).x, whole[7:])
+    assert torch.equal(sample(small(True), 2, as_row(method), 4, label=1, first_index=1).x[:1], whole[1:2])
+    unconditional = sample(small(True), 3, as_row(method), 4, label=2, first_index=2).x[:1]
     assert torch.equal(unconditional, whole[2:3])
-    assert torch.equal(sample(small(True).given(label=0), 1, method, 4).x, whole[:1])
-    assert torch.equal(sample(small(True), 11, method, 4, label=labels.tolist()).x, whole)
-    assert torch.equal(sample(small(True), 11, method, 4, label=labels.to(torch.uint8)).x, whole)
+    assert torch.equal(sample(small(True).given(label=0), 1, as_row(method), 4).x, whole[:1])
+    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.tolist()).x, whole)
+    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.to(torch.uint8)).x, whole)
 
 
 class Counting(Model):
@@ -73,10 +74,10 @@ class Counting(Model):
 
 
 @pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("method", ["auto", *(name for name, m in METHODS.items() if not m.adaptive)])
+@pytest.mark.parametrize("method", ["auto", *(name for name, m in ALL.items() if not m.adaptive)])
 def test_every_model_call_is_counted(method: str, last: bool) -> None:
     model = Counting()
-    assert sample(model, 4, method, 6, denoise_last=last).nfe == model.calls
+    assert sample(model, 4, as_row(method), 6, denoise_last=last).nfe == model.calls
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 20, 35, 50, 100])
@@ -84,7 +85,7 @@ def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(step
     for model, kind in product((small(), Given(small(), {})), ("auto", "sde")):
         out = sample(model, 2, kind, steps, denoise_last=False)
         assert out.nfe == steps
-        assert METHODS[out.method.split(" on ")[0]].stochastic == (kind == "sde")
+        assert ALL[out.method.split(" on ")[0]].stochastic == (kind == "sde")
 
 
 @pytest.mark.parametrize(("label", "said"), [("cat", "got label=cat"), (["cat"], "the number of a class"),
@@ -179,8 +180,8 @@ def test_where_alpha_is_zero_at_the_start() -> None:
     x = normal(0, 0, 0, 0, 6, (2,), torch.float64)
     truth = sample(law.denoiser(RectifiedFlow()), method="rk4_log_snr", steps=300, x_T=x, t_end=0.01).x
     for name in ("deis_3", "dpmpp_3m", "unipc_3", "dpm_solver_3s", "wiener_3m"):
-        assert float((sample(law.denoiser(RectifiedFlow()), method=name, steps=300, x_T=x, t_end=0.01).x - truth)
-                     .abs().max()) < 2e-3, name
+        found = sample(law.denoiser(RectifiedFlow()), method=as_row(name), steps=300, x_T=x, t_end=0.01).x
+        assert float((found - truth).abs().max()) < 2e-3, name
 
 
 def test_no_samples_are_no_samples() -> None:
@@ -220,6 +221,6 @@ def test_a_model_that_gives_nan_is_named() -> None:
 @pytest.mark.parametrize("method", ["ancestral", "seeds_2", "edm_churn", "predictor_corrector"])
 def test_noise_drawn_for_many_steps_at_once_is_the_noise_of_every_step(method: str, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:
-    together = sample(small(), 5, method, 9, seed=4).x
+    together = sample(small(), 5, as_row(method), 9, seed=4).x
     monkeypatch.setattr("undiffuse.sampling.AHEAD", 1)
-    assert torch.equal(together, sample(small(), 5, method, 9, seed=4).x)
+    assert torch.equal(together, sample(small(), 5, as_row(method), 9, seed=4).x)

@@ -144,13 +144,6 @@ class Mixture:
         """The exact model E[x_0 | x_t] of this law under a process; `label=` is a condition where classes are given."""
         return ExactDenoiser(self, sde)
 
-    def class_posterior(self, sde: GaussianSDE, x: Tensor, t: Time) -> Tensor:
-        """p(class | x_t = x), (B, C); t is () or (B,)."""
-        if self.labels is None:
-            raise InputError("got a law without labels; give Mixture(..., labels=) to have classes")
-        members = torch.nn.functional.one_hot(self.labels, self.classes).double()
-        return self._view(x, sde, t).log_joint.softmax(1) @ members
-
     def posterior(self, A: Any, y: Any, noise_std: Any) -> Mixture:
         """The law of x_0 given y = A x_0 + n, n ~ N(0, noise_std² I): a mixture again.
 

@@ -25,9 +25,9 @@ from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.inverse import Identity, observe
 from undiffuse.model import Model, Wrapper
+from undiffuse.progress import bar
 from undiffuse.sampling import Progress, sample
 from undiffuse.sde import Time, as_time
-from undiffuse.training.progress import bar
 
 _PARTICLES, _AT_ONCE = 256, 2048  # particles that draw one row, and in one block
 

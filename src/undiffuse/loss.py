@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.model import Model, ScoreModel
+from undiffuse.model import Model
 from undiffuse.noise import Purpose, uniform
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
@@ -118,12 +118,6 @@ class Levels:
                 torch.minimum(self._log(high), -sde.log_snr(sde.T * _ONE)))
 
 
-def levels(sde: GaussianSDE, seed: int, step: int, first_slot: int, n: int, batch: int,
-           distribution: str = "lognormal", mean: float = -1.2, std: float = 1.2, sigma_data: float = 0.5) -> Tensor:
-    """The times (n,) float64 of some slots of a training batch; see `Levels.times`."""
-    return Levels(distribution, mean, std, sigma_data).times(sde, seed, step, first_slot, n, batch)
-
-
 def _snr(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     return (alpha / sigma) ** 2
 
@@ -193,21 +187,6 @@ def _whitened(model: Model, error: Tensor, t: Time, levels: Levels) -> Tensor:
     t = torch.maximum(as_time(t), _earliest(model.sde, levels.sigma_data))
     scaled = model.moments.whitened(error, model.sde.alpha(t), model.sde.variance(t).sqrt())
     return scaled.square().sum(1) / math.prod(model.shape)
-
-
-def sliced_score_loss(model: Model | ScoreModel, x_t: Tensor, t: Time, probe: Tensor, **cond: Any) -> Tensor:
-    """Sliced score matching: ½‖s‖² + vᵀ∇(vᵀs) per sample, (B,), for a probe v (B, *event) with E vvᵀ = I.
-
-    Needs no kernel, hence no x_0. Its expectation is the score matching error ½ E‖s − ∇log p_t‖² less the constant
-    ½ E‖∇log p_t‖²; denoising score matching, ½ E‖s + ε/σ‖², exceeds it by d/(2σ²).
-
-    Reference: Song et al. (2019), "Sliced score matching", eq. 8. arXiv:1905.07088
-    """
-    with torch.enable_grad():
-        x = x_t.detach().requires_grad_(True)
-        s = model.score(x, t, **cond)
-        (slope,) = torch.autograd.grad((s * probe).sum(), x, create_graph=True)
-    return (0.5 * s.square() + probe * slope).reshape(len(x), -1).sum(1)
 
 
 class Law(Protocol):

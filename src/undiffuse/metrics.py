@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import stats
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from undiffuse.errors import InputError
@@ -46,18 +45,6 @@ def w1_1d(x: Tensor, y: Tensor) -> float:
     if x.shape[1] != 1:
         raise InputError(f"got samples of {x.shape[1]} numbers; expected one number each, or use sliced_w2")
     return float(_transport(x, y, 1))
-
-
-def w2_exact(x: Tensor, y: Tensor) -> float:
-    """The W₂ distance by the best pairing of n samples with n others, n ≤ 2000 (it takes time n³).
-
-    Its value for two samples of one law falls only like n^{−1/d}; compare it with its floor.
-    """
-    x, y = _pair(x, y)
-    if len(x) != len(y) or len(x) > 2000:
-        raise InputError(f"got {len(x)} and {len(y)} samples; expected as many of both, at most 2000")
-    cost = torch.cdist(x, y).square().numpy()
-    return math.sqrt(float(cost[linear_sum_assignment(cost)].mean()))
 
 
 def frechet(x: Tensor, y: Tensor) -> float:

@@ -59,7 +59,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
 
     n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
     `steps.auto` has for `steps` evaluations (`Samples.method` says which), or what was fitted to the model if it has
-    been tuned, tuned: that or an error, or sde: as auto, with noise.
+    been tuned, tuned: that or an error, or sde: as the untuned auto, with noise.
     options: of the method, such as {"eta": 0.5}. steps: intervals of the grid, of no meaning to adaptive methods; 20 by
     default, 100 for particles.
     x_T: given states at t_start in model units instead of draws of the prior.
@@ -211,7 +211,7 @@ def _tuned(model: ReverseModel, method: str | Method, steps: int | None, grid: s
     steps = 20 if steps is None else steps
     if method == "tuned":
         return required(model, steps, ends, cond)
-    return tuned(model, steps, ends, cond, method) if method in TABLES and grid is None else None
+    return tuned(model, steps, ends, cond) if method == "auto" and grid is None else None
 
 
 def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:

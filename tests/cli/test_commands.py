@@ -17,7 +17,6 @@ from undiffuse.cli import main
 from undiffuse.experiment import Experiment
 from undiffuse.guide import scaled
 from undiffuse.sampling import sample
-from undiffuse.steps.calibrated import Tuning
 from undiffuse.training import load, load_data
 from undiffuse.training.draw import frequent
 
@@ -81,17 +80,6 @@ def test_classes_are_missed_before_anything_is_fitted(tmp_path: Path, capsys, mo
     assert "got a model that was trained without labels" in capsys.readouterr().err
 
 
-def test_a_tuning_says_that_auto_takes_one_with_noise(run: Path, tmp_path: Path, capsys, monkeypatch) -> None:
-    noisy = Tuning(load(run).moments, 0.1, {}, noisy={"label": {3: None}})
-    monkeypatch.setattr("undiffuse.tuning.tune", lambda *_, **__: SimpleNamespace(tuning=noisy))
-    monkeypatch.setattr("undiffuse.tuning.save", lambda tuned, path: path)
-    monkeypatch.setattr("undiffuse.report.tuned.draw", lambda tuning, path: path)
-    assert main(["tune", str(run)]) == main(["tune", str(run), "--noise"]) == 0
-    first, second = (line for line in capsys.readouterr().out.splitlines() if "undiffuse sample" in line)
-    assert "`undiffuse sample --method tuned` uses it" in first and "auto one with noise" in first
-    assert second.endswith("`undiffuse sample` uses it at these --steps")
-
-
 def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path, capsys) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
     ask = [str(copied), "--steps", "3", "--n", "4", "--label", "all"]
@@ -137,10 +125,7 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
     (["tune", "RUN", "--evaluations", "5-4"], 'evaluations "5-4"'),
     (["tune", "RUN", "--guidance-scale", "2"], "such as 1,2,4"),
     (["tune", "RUN", "--guidance-scale", "1,two"], "such as 1,2,4"),
-    (["tune", "RUN", "--guidance-scale", "1,2", "--noise"], "use one of them"),
-    (["bench", "orders", "--starts", "500"], "they are for tuned"),
-    (["bench", "tuned", "--starts", "5"], "expected 16 or more"),
-    (["bench", "tuned", "--methods", "moon"], "got moon"),
+    (["tune", "RUN", "--guidance-scale", "1,2", "--per-class"], "use one of them"),
     (["sample", "nowhere"], "nowhere holds no run"),
     (["train", "nowhere.csv"], "nowhere.csv"),
 ])

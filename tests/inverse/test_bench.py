@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import f64
 
-from undiffuse.bench.posteriors import Case, coverage, four, held, images, lattice, score, table
+from benchmarks.measure.posteriors import Case, coverage, four, held, images, lattice, score, table
 from undiffuse.errors import InputError
 from undiffuse.inverse.operators import as_operator
 from undiffuse.metrics import c2st

@@ -13,7 +13,7 @@ from oracles import PROCESSES, correlated_gaussian, f64, random_mixture
 from scipy import stats
 from torch import Tensor, nn
 
-from undiffuse.bench.laws import digits, modes
+from benchmarks.measure.laws import digits, modes
 from undiffuse.data.transforms import Levels, Standardise
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture

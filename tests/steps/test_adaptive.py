@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from beds import lattice_of_modes
 from oracles import random_mixture
 
+from benchmarks.measure.laws import modes
 from undiffuse.errors import InputError
 from undiffuse.model import ScoreModel
 from undiffuse.noise import normal
@@ -17,6 +17,7 @@ from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, Field, Step, rk
 from undiffuse.processes import EDM, VE, VP, RectifiedFlow
 from undiffuse.sampling import sample
 from undiffuse.sde import NonlinearSDE
+from undiffuse.steps.names import as_row
 
 
 def f64(*values: float) -> torch.Tensor:
@@ -78,16 +79,16 @@ def test_a_field_that_explodes_ends_and_a_tolerance_of_nothing_is_refused() -> N
 @pytest.mark.parametrize("name, sde", [("ode45", VP()), ("ode45", RectifiedFlow()), ("ode45", EDM()), ("ode23", VP())])
 def test_a_sample_is_the_same_bits_and_costs_the_same_alone_and_in_a_batch(name: str, sde: VP) -> None:
     model = random_mixture().denoiser(sde)
-    together = sample(model, 7, name, seed=5, block=4)
+    together = sample(model, 7, as_row(name), seed=5, block=4)
     for i in (0, 3, 6):
-        alone = sample(model, 1, name, seed=5, first_index=i, block=4)
+        alone = sample(model, 1, as_row(name), seed=5, first_index=i, block=4)
         assert torch.equal(alone.x[0], together.x[i]) and alone.nfe == together.nfe_each[i]
     assert together.nfe == int(together.nfe_each.median())
 
 
 def test_the_error_and_the_cost_of_the_default_tolerance() -> None:
     """Median error per coordinate at most 2e-5 with at most 86 evaluations for the median sample: VP from 1 to 1e-3."""
-    law, sde, n = lattice_of_modes(), VP(), 64
+    law, sde, n = modes(), VP(), 64
     model, start = law.denoiser(sde), float(sde.sigma(1.0)) * normal(7, 0, 0, 0, n, (2,), torch.float64)
     common = {"x_T": start, "t_end": 1e-3, "denoise_last": False, "block": n}
     truth = sample(model, method="rk4_log_snr", steps=200, grid="log_snr", **common).x
@@ -108,7 +109,7 @@ def test_a_process_that_is_not_gaussian_is_solved_in_time() -> None:
     model = ScoreModel(lambda x, t: -x, sde, shape=(2,))
     start = normal(0, 0, 0, 0, 5, (2,))
     for name in ("ode45", "ode23"):
-        torch.testing.assert_close(sample(model, method=name, x_T=start).x, start)
+        torch.testing.assert_close(sample(model, method=as_row(name), x_T=start).x, start)
 
 
 def test_the_stochastic_one_is_the_same_alone_and_in_a_batch() -> None:

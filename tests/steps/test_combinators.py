@@ -14,7 +14,7 @@ from undiffuse.exact import Gaussian
 from undiffuse.ode import HEUN
 from undiffuse.processes import EDM, VE, VP, RectifiedFlow
 from undiffuse.sampling import sample
-from undiffuse.steps import METHODS, Method, Plan, State, Step
+from undiffuse.steps import ALL, Method, Plan, State, Step
 from undiffuse.steps.combinators import chain, churn, impute, repeat, restart
 from undiffuse.steps.flow import runge_kutta_sigma
 from undiffuse.steps.matched import matched
@@ -139,7 +139,7 @@ def test_repetition_with_imputation_reaches_the_conditional_law() -> None:
 
 
 def test_numbers_that_make_no_sense_are_refused() -> None:
-    step = METHODS["ddim"].make
+    step = ALL["ddim"].make
     for call in (lambda: repeat(step, 0), lambda: restart(step, 0.1, 1, -1), lambda: restart(step, 0.1, 1, 99, 99)):
         with pytest.raises(InputError, match="expected"):
             call()

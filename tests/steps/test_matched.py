@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 from affine import LAW, errors, lambda_grid
-from beds import digits, lattice_of_modes
 from oracles import random_mixture
 
+from benchmarks.measure.laws import digits, modes
 from undiffuse.exact import Gaussian, Mixture
 from undiffuse.metrics import sliced_w2
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
 from undiffuse.sampling import sample
 from undiffuse.steps.matched import Posterior
+from undiffuse.steps.names import as_row
 from undiffuse.steps.state import nodes_of
 
 
@@ -72,13 +73,13 @@ def test_the_average_uses_the_table_and_is_exact_with_an_exact_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [lattice_of_modes, digits])
+@pytest.mark.parametrize("law", [modes, digits])
 @pytest.mark.parametrize("evaluations", [5, 10])
 def test_it_halves_the_distance_of_the_ancestral_sampler_at_few_steps(law: object, evaluations: int) -> None:
     truth = law()
     model, real, n = truth.denoiser(VP()), truth.sample(2048, seed=1), 2048
     model.block = n
-    ours, theirs = (sliced_w2(sample(model, n, name, evaluations - 1, t_end=1e-3).x, real)
+    ours, theirs = (sliced_w2(sample(model, n, as_row(name), evaluations - 1, t_end=1e-3).x, real)
                     for name in ("matched", "ancestral"))
     assert float(ours) <= 0.5 * float(theirs)
 

@@ -1,6 +1,6 @@
 """Every sampler of the table has the order that it claims, on every process; one that drops fails here.
 
-A sampler is tested by being in `METHODS`. The methods that choose their own steps have no order in the step.
+A sampler is tested by being in `ALL`. The methods that choose their own steps have no order in the step.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from undiffuse.bench.orders import (
+from benchmarks.measure.orders import (
     PROCESSES,
     Order,
     end_error,
@@ -24,16 +24,16 @@ from undiffuse.exact import Gaussian
 from undiffuse.noise import normal
 from undiffuse.processes import VE
 from undiffuse.sampling import sample
-from undiffuse.steps import METHODS
+from undiffuse.steps import ALL
 
-DETERMINISTIC = [name for name in measurable() if not METHODS[name].stochastic]
-STOCHASTIC = [name for name in measurable() if METHODS[name].stochastic]
+DETERMINISTIC = [name for name in measurable() if not ALL[name].stochastic]
+STOCHASTIC = [name for name in measurable() if ALL[name].stochastic]
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_a_deterministic_sampler_has_its_order_on_vp(name: str) -> None:
     (found,) = orders([name], ["vp"])
-    assert found.measured == pytest.approx(METHODS[name].order, abs=0.15), found
+    assert found.measured == pytest.approx(ALL[name].order, abs=0.15), found
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_a_deterministic_sampler_has_its_order_on_vp(name: str) -> None:
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_a_deterministic_sampler_has_its_order_on_every_process(name: str, process: str) -> None:
     (found,) = orders([name], [process])
-    assert found.measured == pytest.approx(METHODS[name].order, abs=0.15), found
+    assert found.measured == pytest.approx(ALL[name].order, abs=0.15), found
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_deterministic_sampler_has_its_order_on_every_process(name: str, proce
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_a_stochastic_sampler_has_at_least_its_weak_order(name: str, process: str) -> None:
     (found,) = orders([name], [process])
-    assert found.measured > METHODS[name].order - 0.15, found
+    assert found.measured > ALL[name].order - 0.15, found
 
 
 def test_the_measure_sees_a_first_order_start() -> None:

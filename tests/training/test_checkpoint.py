@@ -15,12 +15,13 @@ from safetensors import safe_open
 from torch import Tensor
 from training.small_runs import Crash, code_of, in_child
 
+from undiffuse.data.locks import locked
 from undiffuse.data.writers import sweep
 from undiffuse.errors import InputError, MachineError
 from undiffuse.noise import normal
 from undiffuse.training import checkpoint
 from undiffuse.training.checkpoint import load, newest, path_of, save, steps
-from undiffuse.training.files import locked, read_json, write_json
+from undiffuse.training.files import read_json, write_json
 
 STATE = {"experiment": "e" * 64, "seconds": 1.5}
 

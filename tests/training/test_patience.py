@@ -15,12 +15,10 @@ from undiffuse import training
 from undiffuse.cli import main
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
-from undiffuse.training import loop
 from undiffuse.training.checkpoint import steps
 from undiffuse.training.patience import best, model_step, outcome, over
 from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
-from undiffuse.training.team import Team
 
 E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, exact=True)
 
@@ -132,7 +130,4 @@ def test_what_would_change_the_outcome_is_refused(whole: Path, tmp_path: Path) -
         train(E.replace(save_every=2), whole)
     with pytest.raises(InputError, match="patience=2 without held-out rows"):
         train(E.replace(held_out=0), tmp_path / "none")
-    for asked in ({"optimizer": "muon"}, {"weighting": "learned"}):
-        with pytest.raises(InputError, match="leave shard out"):
-            loop._check(Team(0, 2, shard=True), E.replace(**asked), points())
     assert not (tmp_path / "none").exists()

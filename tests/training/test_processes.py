@@ -18,10 +18,8 @@ from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.training import loop, train
-from undiffuse.training.build import describe, initialized
 from undiffuse.training.checkpoint import steps
 from undiffuse.training.run import plan
-from undiffuse.training.state import State
 from undiffuse.training.team import PIECES, Team
 
 DATA = points(50, classes=3)
@@ -43,19 +41,6 @@ def together(size: int, work: Callable[[int], object]) -> list[int]:
 def run(e: Experiment, folder: Path, stop: Callable[[int], bool] | None = None, data: Dataset = DATA,
         peer_timeout: float = 30.0) -> None:
     train(e, folder, progress=False, data=data, stop=stop, peer_timeout=peer_timeout)
-
-
-def run_shared(e: Experiment, folder: Path, rank: int, stop: Callable[[int], bool] | None = None) -> None:
-    """A run whose state is shared out; every process leaves the average that it is given."""
-    model = train(e, folder, progress=False, data=DATA, stop=stop, shard=True)
-    numbers = torch.cat([t.reshape(-1) for _, t in sorted(model.net.state_dict().items())])
-    Path(f"{folder}-{rank}.bin").write_bytes(numbers.numpy().tobytes())
-
-
-def averages(folder: Path, size: int) -> set[bytes]:
-    """The different averages that the processes were given, and the one in the last checkpoint."""
-    stored = torch.cat([t.reshape(-1) for name, t in sorted(final(folder).items()) if name.startswith("ema.")])
-    return {stored.numpy().tobytes(), *(Path(f"{folder}-{rank}.bin").read_bytes() for rank in range(size))}
 
 
 def largest_difference(a: Path, b: Path) -> float:
@@ -87,44 +72,6 @@ def test_with_exact_sums_no_bit_depends_on_the_number_of_processes(size: int, as
         assert together(size, lambda rank: run(e, folder / ("n" if rank == 0 else "elsewhere"))) == [0] * size
         assert not (folder / "elsewhere").exists()
         assert same(final(folder / "n"), final(folder / "1")) and measured(folder / "n") == measured(folder / "1")
-
-
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_state_that_is_shared_out_has_the_same_bits(size: int) -> None:
-    """Weights, averages, moments, metrics and held-out losses; stopped and gone on with by one process as well."""
-    e = experiment(**EVERYTHING, exact=True, batch=19)
-    with quick_folder() as folder:
-        run(e, folder / "1")
-        assert together(size, lambda rank: run_shared(e, folder / "n", rank)) == [0] * size
-        assert same(final(folder / "n"), final(folder / "1")) and measured(folder / "n") == measured(folder / "1")
-        assert len(averages(folder / "n", size)) == 1
-        assert together(size, lambda rank: run_shared(e, folder / "cut", rank, lambda step: step == 6)) == [0] * size
-        run(e, folder / "cut", stop=lambda step: step == 9)
-        assert together(size, lambda rank: run_shared(e, folder / "cut", rank)) == [0] * size
-        assert same(final(folder / "cut"), final(folder / "1"))
-
-
-def test_a_state_is_shared_out_among_three_to_rounding() -> None:
-    """A number that no power of two divides: the vectors are filled up, and the checkpoints are not."""
-    e = experiment(**EVERYTHING)
-    with quick_folder() as folder:
-        run(e, folder / "1")
-        assert together(3, lambda rank: run_shared(e, folder / "3", rank)) == [0, 0, 0]
-        assert 0 < largest_difference(folder / "3", folder / "1") <= 1e-5
-        assert len(averages(folder / "3", 3)) == 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 8])
-def test_the_memory_of_a_process_falls_with_their_number(size: int) -> None:
-    """Weights and gradient are whole; of the average, two power averages, m, v and a scratch vector it has a part."""
-    e = experiment()
-    model = initialized(describe(e, DATA, ""), 0, DATA)
-    state = State(e, model, Team(0, size, shard=size > 1))
-    kept = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (
-        state.weights, state._slope, state.averaged, state.traces, state.optimizer.m, state.optimizer.v,
-        state.optimizer._scratch)}
-    padded = len(state.weights)
-    assert 0 <= padded - state.size < 8 and sum(kept.values()) == 4 * (2 * padded + 1 + 6 * padded // size)
 
 
 @pytest.mark.slow
@@ -213,16 +160,14 @@ def test_what_one_cannot_do_stops_all_and_one_says_so(monkeypatch: pytest.Monkey
             assert capfd.readouterr().err.count(sentence) == 1
 
 
-@pytest.mark.parametrize("asked, shard, sentence", [
-    ({"optimizer": "muon"}, True, "leave shard out"), ({"weighting": "learned"}, True, "leave shard out"),
-    ({"batch": 1}, False, "batch=1"), ({"patience": 2}, False, "without held-out rows")])
-def test_what_does_not_go_together_is_said_by_one(asked: dict[str, object], shard: bool, sentence: str,
+@pytest.mark.parametrize("asked, sentence", [
+    ({"batch": 1}, "batch=1"), ({"patience": 2}, "without held-out rows")])
+def test_what_does_not_go_together_is_said_by_one(asked: dict[str, object], sentence: str,
                                                   capfd: pytest.CaptureFixture[str]) -> None:
     from undiffuse.cli import guarded
 
     def work(rank: int) -> None:
-        raise SystemExit(guarded(lambda: train(experiment(**asked), folder / "run", progress=False, data=DATA,
-                                               shard=shard)))
+        raise SystemExit(guarded(lambda: train(experiment(**asked), folder / "run", progress=False, data=DATA)))
 
     with quick_folder() as folder:
         assert together(2, work) == [2, 2] and not (folder / "run").exists()
@@ -235,11 +180,6 @@ def test_what_does_not_go_together_is_said_by_one(asked: dict[str, object], shar
 def test_a_batch_that_cannot_be_divided_is_refused(size: int, exact: bool, batch: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Team(0, size, exact).check(batch)
-
-
-def test_one_process_has_nobody_to_share_with() -> None:
-    with pytest.raises(InputError, match="shard for one process"):
-        Team(shard=True).check(16)
 
 
 SCRIPT = """

@@ -15,13 +15,13 @@ import torch
 from rich.console import Console
 from training.small_runs import TINY, experiment, final, points
 
+from undiffuse import progress as progress_module
 from undiffuse.data import open_data, transforms
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.loss import denoising_loss
 from undiffuse.noise import Purpose, normal
 from undiffuse.training import load, load_data, open_run, pick_device, train
-from undiffuse.training import progress as progress_module
 from undiffuse.training.build import deviation
 from undiffuse.training.checkpoint import path_of, steps
 from undiffuse.training.loop import MEASURED
@@ -199,7 +199,8 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(progress_module, "Console", lambda stderr: console)
-    with progress_module.Terminal(10, 100) as bar:
+    monkeypatch.setattr(progress_module, "on_terminal", lambda: True)
+    with progress_module.Progress(10, 100, shown=True) as bar:
         bar.update(11, float("nan"), 0.0)
         bar.update(60, 0.4321, 5678.0)
     assert "no loss yet" in screen.getvalue() and "nan" not in screen.getvalue()

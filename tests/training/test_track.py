@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def test_an_unknown_tracker_and_one_that_is_missing_are_one_sentence(tmp_path: P
     for name, kind in (("clipboard", InputError), ("wandb", MachineError)):
         with pytest.raises(kind, match=name):
             train(experiment(), tmp_path, progress=False, data=points(), track=[name])
+
+
+def test_without_accelerate_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(InputError, match=r"got track='tensorboard'.*pip install 'undiffuse\[track\]'"):
+        train(experiment(), tmp_path, progress=False, data=points(), track=["tensorboard"])
 
 
 def test_a_preview_shows_the_average_at_every_save_and_changes_no_weight(tmp_path: Path) -> None:

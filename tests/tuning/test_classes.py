@@ -21,6 +21,7 @@ from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps.calibrated import Calibration, Own
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import NAME, load, save, tune, tune_classes
 
 TURN = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
@@ -73,7 +74,7 @@ def test_a_class_is_nearer_to_its_paths_than_with_what_all_have() -> None:
         calibration = own().tuning.table["label"][steps]
         assert torch.equal(calibration.times, common().tuning.table["label"][steps].times) and calibration.own
         label = torch.arange(400) % 2
-        exact = sample(common(), 400, "unipc_4_noise", 200, grid="log_snr", denoise_last=False, label=label).x
+        exact = sample(common(), 400, as_row("unipc_4_noise"), 200, grid="log_snr", denoise_last=False, label=label).x
         away = [(sample(model, 400, steps=steps, denoise_last=False, label=label).x - exact).norm(dim=1)
                 for model in (own(), common())]
         for c in calibration.own:
@@ -152,5 +153,5 @@ def test_wrong_requests_are_refused() -> None:
 
 
 def test_two_kinds_at_once_are_refused_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", "nowhere", "--noise", "--per-class"]) == 2
-    assert "got --noise and --per-class; use one" in capsys.readouterr().err
+    assert main(["tune", "nowhere", "--guidance-scale", "1,2", "--per-class"]) == 2
+    assert "got --per-class and --guidance-scale; use one" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from undiffuse.model import Model
 from undiffuse.processes import EDM, VP
 from undiffuse.sampling import Samples, sample
 from undiffuse.steps.calibrated import between
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import NAME, attach, guided_lines, load, save, tune, tune_family, tune_guided
 
 MODEL = THREE.denoiser(VP())
@@ -42,7 +43,7 @@ def test_between_two_strengths_it_is_nearer_than_untuned() -> None:
     labels = torch.arange(64) % 2
     for strength in (1.5, 2.5):
         model = family.at(strength)
-        exact = sample(guided(strength), 64, "unipc_4_noise", 200, label=labels).x
+        exact = sample(guided(strength), 64, as_row("unipc_4_noise"), 200, label=labels).x
         tuned, plain = (sample(m, 64, steps=6, label=labels) for m in (model, guided(strength)))
         assert tuned.method.startswith("tuned")
         ours, theirs = ((out.x - exact).norm(dim=1).median() for out in (tuned, plain))

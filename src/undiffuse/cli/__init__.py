@@ -19,7 +19,6 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter, convert
 
-from undiffuse.cli.bench import bench
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.explore import explore
@@ -37,7 +36,7 @@ from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
-                                                evaluate, likelihood, verify, bench, learn, explore)
+                                                evaluate, likelihood, verify, learn, explore)
 
 
 def converted(kind: Any, tokens: Any) -> Any:

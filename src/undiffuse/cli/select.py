@@ -62,13 +62,11 @@ def scale_of(words: Sequence[str] | None) -> float | dict[str, float]:
     return scales.get("", 1.0) if "" in scales or not scales else scales
 
 
-def scales_of(text: str | None, noise: bool, per_class: bool) -> list[float]:
+def scales_of(text: str | None, per_class: bool) -> list[float]:
     """The scales of guidance to tune at, of "1,2,4"; none without a text. InputError for another, and for two kinds of
     tuning at once."""
-    asked = {"--noise": noise, "--per-class": per_class, "--guidance-scale": text is not None}
-    if sum(asked.values()) > 1:
-        given = ' and '.join(name for name, there in asked.items() if there)
-        raise InputError(f"got {given}; use one of them at a time")
+    if per_class and text is not None:
+        raise InputError("got --per-class and --guidance-scale; use one of them at a time")
     if text is None:
         return []
     try:
@@ -82,13 +80,13 @@ def scales_of(text: str | None, noise: bool, per_class: bool) -> list[float]:
 
 def tell(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Says which sampler is taken under guidance that was tuned, or that none fits, under these conditions."""
+    from undiffuse.progress import say
     from undiffuse.steps.calibrated import tuned
-    from undiffuse.training.progress import say
 
     at = getattr(model.tuning, "at", "")
     if not at or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
         return
-    if found := tuned(model, steps, (None, None), dict.fromkeys(cond), method):
+    if found := tuned(model, steps, (None, None), dict.fromkeys(cond)):
         say(f"the samples are {found[0]}")
     elif method == "auto":
         say(f"nothing is tuned for {steps} steps{at}; the untuned sampler is used")

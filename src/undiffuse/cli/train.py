@@ -9,7 +9,7 @@ from undiffuse.cli.recipe import OptionalChanges, earlier, folder_for, resolve
 
 
 def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,
-          preview: int = 0, peer_timeout: float = 30.0, shard: bool = False, minutes: float | None = None,
+          preview: int = 0, peer_timeout: float = 30.0, minutes: float | None = None,
           changes: OptionalChanges = None) -> None:
     """Learn the distribution of DATA; a run that was interrupted goes on where it stopped.
 
@@ -23,7 +23,6 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         minutes: Instead of --steps: the number of updates that fit into so many minutes on this machine, by a few that
             are tried first. The number is stored with the run; a run that goes on keeps its own.
         peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
-        shard: Each of several processes keeps only a part of the averages and of the optimiser's state.
     """
     changes, minutes, known = earlier(data, out, changes, minutes)
     experiment, reasons = resolve(data, changes, minutes)
@@ -34,7 +33,6 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
     from undiffuse import training
 
-    training.train(experiment, folder, progress=True, peer_timeout=peer_timeout, track=track or (), preview=preview,
-                   shard=shard)
+    training.train(experiment, folder, progress=True, peer_timeout=peer_timeout, track=track or (), preview=preview)
     if speaks:
         print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")

@@ -6,22 +6,18 @@ number. The rows pass through memory a few at a time, and the file takes its nam
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
-
 from undiffuse.data.checks import first_line, shown
+from undiffuse.data.locks import waited_for
 from undiffuse.data.writers import atomic, sweep
 from undiffuse.errors import InputError, MachineError
+from undiffuse.progress import bar
 
 BATCH = 100  # rows that are in memory at a time
 
@@ -70,13 +66,11 @@ def _write(rows: Any, name: str, first: int | None, out: IO[bytes]) -> None:
     from datasets.table import embed_table_storage
 
     writer, count = ArrowWriter(stream=out), 0
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True,
-                  disable=not (sys.stderr and sys.stderr.isatty())) as bar:
-        task = bar.add_task("streaming", total=first)
+    with bar("streaming") as progress:
         for table in _unbroken(_tables(rows, first), name):
             writer.write_table(embed_table_storage(table))
             count += table.num_rows
-            bar.update(task, completed=count)
+            progress(count, first)
             if count == first:
                 break
     if count < 2:
@@ -111,15 +105,11 @@ def _unbroken(tables: Iterable[Any], name: str) -> Iterator[Any]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process has the folder; the system lets go of it when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise MachineError(f"{shown(folder)} cannot be written ({error.strerror}), and a stream is kept there; let "
-                           "HF_DATASETS_CACHE name another folder") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    """Waits until no other process has the folder."""
+    with ExitStack() as opened:
+        try:
+            opened.enter_context(waited_for(folder))
+        except OSError as error:
+            raise MachineError(f"{shown(folder)} cannot be written ({error.strerror}), and a stream is kept there; let "
+                               "HF_DATASETS_CACHE name another folder") from None
         yield
-    finally:
-        os.close(handle)

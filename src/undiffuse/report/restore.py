@@ -31,8 +31,8 @@ from undiffuse.inverse import (
 from undiffuse.likelihood import label_posterior
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, classes, normal, uniform
+from undiffuse.progress import bar, part
 from undiffuse.sampling import sample
-from undiffuse.training.progress import bar, part
 
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
 """What can have happened to an image, by name."""

@@ -18,8 +18,8 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
+from undiffuse.progress import bar
 from undiffuse.report.likelihood import scores_figure, unusual
-from undiffuse.training.progress import bar
 
 
 def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str,

@@ -16,7 +16,7 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model, ReverseModel, Wrapper
 from undiffuse.sde import as_time
 from undiffuse.steps.method import Method, Plan
-from undiffuse.steps.names import method_of
+from undiffuse.steps.names import ALL
 from undiffuse.steps.start import after, jump
 from undiffuse.steps.state import Step
 
@@ -40,7 +40,7 @@ class Choice:
 
     def made(self) -> Method:
         """The sampler of this choice."""
-        method, options = method_of(self.method), dict(self.options)
+        method, options = ALL[self.method], dict(self.options)
 
         def make(plan: Plan) -> Step:
             if not self.jump:
@@ -86,8 +86,8 @@ def _noisy(eta: float, first: float | None = None, jump: bool = False) -> Choice
 SDE_WITH_MOMENTS = {1: _noisy(0.25, 4, True), 6: _noisy(0.35, 4, True), 10: _noisy(0.7, 4, True), 45: _noisy(1.0),
                     80: Choice("dpmpp_2m_sde", "log_snr")}
 SDE_PLAIN = {1: _noisy(0.5, 12), 45: _noisy(1.0), 80: Choice("dpmpp_2m_sde", "log_snr")}
-"""The same for `sde`, the default among the samplers with noise: the least distances of `bench.stochastic` on four laws
-among η from ¼ to 1, levels where the noise ends from .07 to .2 deviations of the data, and starts from 3 to 10."""
+"""The same for `sde`, the default stochastic sampler: the least distances of `python -m benchmarks stochastic` on four
+laws among η from ¼ to 1, levels where the noise ends from .07 to .2 deviations of the data, and starts from 3 to 10."""
 TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}
 
 IMAGES = {
@@ -106,7 +106,7 @@ def automatic(model: ReverseModel, steps: int, ends: Ends, given: bool, kind: st
     """
     if not isinstance(model, Model):
         name = {"auto": "heun", "sde": "euler_maruyama"}[kind]
-        return name, method_of(name)
+        return name, ALL[name]
     if model.learned_images:
         choice = _row(IMAGES[kind], steps)
         return str(choice), choice.made()

@@ -97,31 +97,23 @@ class Tuning:
     """The calibrations of a model by the names of the conditions given and the number of evaluations.
 
     frame: the moments they were fitted with; t_end: where their paths end; rows: what was measured on held-out noises;
-    noisy, noisy_rows: the same for samplers with noise (`renoised.Noisy`). family: tunings of the model at rising
-    strengths of something, such as guidance, on the same nodes; at: the strength that this one is for, in words. model:
-    its SHA-256.
+    family: tunings of the model at rising strengths of something, such as guidance, on the same nodes; at: the strength
+    that this one is for, in words. model: its SHA-256.
     """
 
     frame: Moments
     t_end: float
     table: Mapping[str, Mapping[int, Calibration]]
     rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
-    noisy: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
-    noisy_rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     family: tuple[tuple[float, Tuning], ...] = ()
     at: str = ""
     model: str = ""
 
-    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any], kind: str = "auto"
-             ) -> Any:
-        """The sampler for so many evaluations under these conditions, from T to the end it was fitted for.
-
-        kind sde: one with noise; auto: that where there is one, or else one without; tuned: the other way round.
-        """
+    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]) -> Calibration | None:
+        """The sampler for so many evaluations under these conditions, from T to the end it was fitted for."""
         if ends[0] is not None or (ends[1] is not None and abs(ends[1] - self.t_end) >= 1e-9):
             return None
-        plain, noisy = (table.get(",".join(sorted(cond)), {}).get(steps) for table in (self.table, self.noisy))
-        return {"sde": noisy, "auto": noisy or plain, "tuned": plain or noisy}[kind]
+        return self.table.get(",".join(sorted(cond)), {}).get(steps)
 
     def strength(self, value: float) -> Tuning | None:
         """The tuning of that strength, coefficients interpolated linearly; an empty one outside of what was fitted, and
@@ -172,21 +164,21 @@ def corrected(row: Row, held: Row, theta: list[float], gains: Tensor) -> Row:
                row.spread)
 
 
-def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any], kind: str = "auto"
+def tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
           ) -> tuple[str, Method] | None:
     """The name and the sampler fitted to this model for the request, if there is one."""
     tuning: Tuning | None = getattr(model, "tuning", None)
-    found = tuning.find(steps, ends, cond, kind) if tuning is not None else None
+    found = tuning.find(steps, ends, cond) if tuning is not None else None
     if tuning is None or found is None:
         return None
-    noise = ", class by class" * bool(found.own) if isinstance(found, Calibration) else f", with noise {found.eta:g}"
-    return f"tuned to this model for {steps} evaluations{noise}{tuning.at}", found.method(tuning.frame)
+    by_class = ", class by class" * bool(found.own)
+    return f"tuned to this model for {steps} evaluations{by_class}{tuning.at}", found.method(tuning.frame)
 
 
 def required(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
              ) -> tuple[str, Method]:
     """The same; raises InputError, saying what there is, where there is none."""
-    found = tuned(model, steps, ends, cond, "tuned")
+    found = tuned(model, steps, ends, cond)
     if found is None:
         tuning: Tuning | None = getattr(model, "tuning", None)
         there = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})

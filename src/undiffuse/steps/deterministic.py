@@ -8,6 +8,7 @@ moments. Options of every row: `frame` puts data prediction into the frame of th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from undiffuse.steps.exponential import Multistep, Singlestep
 from undiffuse.steps.kernel import Data, Kernel, Noise
@@ -31,16 +32,33 @@ def noise(plan: Plan, frame: bool = False) -> Kernel:
     return data(plan, frame) if frame else Noise()
 
 
-def multistep(order: int, kernel: Choice = data, rule: Rule = exact, *, corrector: bool = False) -> Make:
-    """A multistep row: the remainder is a polynomial through its last `order` values."""
+KERNELS: dict[str, Choice] = {"data": data, "noise": noise}
 
-    def make(plan: Plan, *, lower_final: bool = False, frame: bool = False) -> Step:
+
+def multistep(order: int, prediction: Literal["data", "noise"] = "data", rule: Rule = exact, *,
+              corrector: bool = False, frame: bool = False, claims: int | None = None) -> Method:
+    """A multistep sampler: the remainder is a polynomial through its last `order` values, integrated exactly.
+
+    Args:
+        order: Number of values of the denoiser that a step combines.
+        prediction: What is interpolated, the data D or the noise ε̂.
+        rule: Weights from moments: `exact`, or that of a published method (`undiffuse.steps.rows`).
+        corrector: Correct every step by the value at its end, without another evaluation (UniPC).
+        frame: Integrate the Gaussian part that the data's moments give exactly; the default of the option `frame`.
+        claims: Order of convergence; order, or order + 1 with a corrector, by default.
+
+    Returns:
+        A `Method` for `ud.sample(model, n, method)`.
+    """
+    framed, kernel = frame, KERNELS[prediction]
+
+    def make(plan: Plan, *, lower_final: bool = False, frame: bool = framed) -> Step:
         def build(chosen: Kernel, nodes: list[Node]) -> Step:
             return Multistep(chosen, order, nodes, plan.like, corrector, rule, lower_final)
 
         return _begun(build, kernel(plan, frame), plan)
 
-    return make
+    return Method(make, order + corrector if claims is None else claims)
 
 
 def singlestep(stages: tuple[float, ...], final: tuple[int, ...], kernel: Choice = data, rule: Rule = exact) -> Make:
@@ -62,42 +80,36 @@ def _begun(build: Callable[[Kernel, list[Node]], Step], kernel: Kernel, plan: Pl
     return build(kernel, plan.nodes)
 
 
-def framed(order: int) -> Make:
-    """A multistep row in the frame of the data's moments, where the model has them."""
-    return multistep(order, lambda plan, frame: data(plan, True))
-
-
 _HALF, _THIRDS = ((0.5,), (0, 1)), ((1 / 3, 2 / 3), (0, 2))
 
 DETERMINISTIC: dict[str, Method] = {
-    "ddim": Method(multistep(1), 1),
-    "dpm_solver_1": Method(multistep(1, noise), 1),
+    "ddim": multistep(1),
     "dpm_solver_2s": Method(singlestep(*_HALF, noise, midpoint), 2),
     "dpm_solver_3s": Method(singlestep(*_THIRDS, noise), 3),
-    "dpm_solver_2m": Method(multistep(2, noise, midpoint), 2),
+    "dpm_solver_2m": multistep(2, "noise", midpoint),
     "dpmpp_2s": Method(singlestep(*_HALF, data, midpoint), 2),
     "dpmpp_3s": Method(singlestep(*_THIRDS), 3),
-    "dpmpp_2m": Method(multistep(2, data, midpoint), 2),
-    "dpmpp_2m_heun": Method(multistep(2), 2),
-    "dpmpp_3m": Method(multistep(3), 3),
-    "dpmpp_3m_classic": Method(multistep(3, data, half_curvature), 2),
-    "dpmpp_4m": Method(multistep(4), 4),
-    "unipc": Method(multistep(2, data, midpoint, corrector=True), 3),
-    "unipc_bh1": Method(multistep(2, data, square, corrector=True), 3),
-    "unipc_3": Method(multistep(3, data, midpoint, corrector=True), 4),
-    "unipc_3_bh1": Method(multistep(3, data, square, corrector=True), 4),
-    "unipc_3_noise": Method(multistep(3, noise, corrector=True), 4),
-    "unipc_4_noise": Method(multistep(4, noise, corrector=True), 5),
-    "unipc_5_noise": Method(multistep(5, noise, corrector=True), 6),
-    "deis_2": Method(multistep(2, noise), 2),
-    "deis_3": Method(multistep(3, noise), 3),
-    "deis_4": Method(multistep(4, noise), 4),
-    "ipndm": Method(multistep(4, noise, adams), 2),
+    "dpmpp_2m": multistep(2, rule=midpoint),
+    "dpmpp_2m_heun": multistep(2),
+    "dpmpp_3m": multistep(3),
+    "dpmpp_3m_classic": multistep(3, rule=half_curvature, claims=2),
+    "dpmpp_4m": multistep(4),
+    "unipc": multistep(2, rule=midpoint, corrector=True),
+    "unipc_bh1": multistep(2, rule=square, corrector=True),
+    "unipc_3": multistep(3, rule=midpoint, corrector=True),
+    "unipc_3_bh1": multistep(3, rule=square, corrector=True),
+    "unipc_3_noise": multistep(3, "noise", corrector=True),
+    "unipc_4_noise": multistep(4, "noise", corrector=True),
+    "unipc_5_noise": multistep(5, "noise", corrector=True),
+    "deis_2": multistep(2, "noise"),
+    "deis_3": multistep(3, "noise"),
+    "deis_4": multistep(4, "noise"),
+    "ipndm": multistep(4, "noise", adams, claims=2),
     "rosenbrock": Method(rosenbrock, 2),
-    "wiener_1": Method(framed(1), 1),
-    "wiener_2m": Method(framed(2), 2),
-    "wiener_3m": Method(framed(3), 3),
-    "wiener_4m": Method(framed(4), 4),
+    "wiener_1": multistep(1, frame=True),
+    "wiener_2m": multistep(2, frame=True),
+    "wiener_3m": multistep(3, frame=True),
+    "wiener_4m": multistep(4, frame=True),
 }
 """`dpmpp_3m` has the correct second derivative, `dpmpp_3m_classic` half of it, as published. `deis` interpolates in λ
 (exponential Adams-Bashforth); `ipndm` has the numbers of equal steps whatever the grid: order 4 on a grid even in σ̂,

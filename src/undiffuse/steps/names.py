@@ -1,4 +1,4 @@
-"""The table of samplers: a name, how its step is made, the grid it likes and the order it claims."""
+"""The table of samplers: name, step, default grid and claimed order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from undiffuse.steps.stochastic import (
     singlestep_sde,
 )
 
-METHODS: dict[str, Method] = {
+ALL: dict[str, Method] = {
     "euler": Method(runge_kutta(EULER), 1, gaussian=False),
     "midpoint": Method(runge_kutta(MIDPOINT), 2, gaussian=False),
     "heun": Method(runge_kutta(HEUN), 2, grid="karras", gaussian=False),
@@ -36,7 +36,6 @@ METHODS: dict[str, Method] = {
     "euler_maruyama": Method(euler_maruyama, 1, stochastic=True, grid="time", gaussian=False),
     "reverse_diffusion": Method(reverse_diffusion, 1, stochastic=True, grid="time"),
     "ancestral": Method(multistep_sde(1), 1, stochastic=True),
-    "sde_dpmpp_1": Method(multistep_sde(1), 1, stochastic=True),
     "dpmpp_2m_sde": Method(multistep_sde(2, midpoint), 2, stochastic=True),
     "dpmpp_2m_sde_heun": Method(multistep_sde(2), 2, stochastic=True),
     "dpmpp_3m_sde": Method(multistep_sde(3), 2, stochastic=True),
@@ -54,10 +53,23 @@ METHODS: dict[str, Method] = {
     "annealed_langevin": Method(annealed_langevin, 0, stochastic=True),
     "adaptive_sde": Method(adaptive_sde, 1, stochastic=True, gaussian=False, adaptive=True, path=True),
 }
+"""Every row that is measured: `auto` takes its samplers from here, and tests and benchmarks run all of them."""
+
+METHODS: dict[str, Method] = {name: ALL[name] for name in (
+    "euler", "midpoint", "heun", "rk4", "rk4_log_snr", "ode45", "ddim", "dpm_solver_2m", "dpmpp_2m", "dpmpp_3m",
+    "unipc", "deis_3", "euler_maruyama", "reverse_diffusion", "ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde",
+    "sde_then_ode", "matched", "edm_churn", "restart", "predictor_corrector", "annealed_langevin", "adaptive_sde")}
+"""The samplers that have a public name; all others are passed as a `Method`, from `multistep` or from `ALL`."""
 
 
 def method_of(name: str) -> Method:
     """The sampler of that name; raises InputError naming those that exist."""
     if name not in METHODS:
-        raise InputError(f"got method={name!r}; expected auto, sde or one of {', '.join(METHODS)}")
+        raise InputError(f"got method={name!r}; expected auto, sde or one of {', '.join(METHODS)}, or a "
+                         "Method of undiffuse.steps")
     return METHODS[name]
+
+
+def as_row(method: str | Method) -> str | Method:
+    """The row of `ALL` with that name; anything else unchanged."""
+    return ALL.get(method, method) if isinstance(method, str) else method

@@ -19,8 +19,8 @@ from undiffuse.data.writers import check_place
 from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
 from undiffuse.noise import classes
+from undiffuse.progress import bar, part
 from undiffuse.sampling import Progress
-from undiffuse.training.progress import bar, part
 from undiffuse.training.team import Team, gathered
 
 _NUMBERS = 1 << 21  # in one piece

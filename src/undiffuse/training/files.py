@@ -1,17 +1,14 @@
-"""A folder that outlives a crash and has one writer at a time."""
+"""JSON files and folders that outlive a crash."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from undiffuse.data.writers import atomic
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError
 
 _MAX_JSON = 1 << 24
 
@@ -43,22 +40,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"got {type(value).__name__} in {path}, expected a JSON object")
     return value
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one process; the system lets go of it when the process ends, however it ends.
-
-    Raises MachineError, naming the holder, while another process has it.
-    """
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        yield
-    except BlockingIOError:
-        holder = os.read(handle, 200).decode(errors="replace") or "another process"
-        raise MachineError(f"{folder} is in use by {holder}; wait for it or choose another folder") from None
-    finally:
-        os.close(handle)

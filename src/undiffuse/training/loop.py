@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
+from undiffuse.data.locks import locked
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
-from undiffuse.loss import LEARNED, Levels
+from undiffuse.loss import Levels
 from undiffuse.model import Denoiser
+from undiffuse.progress import Progress, say
 from undiffuse.sampling import sample
 from undiffuse.training import checkpoint
 from undiffuse.training.build import initialized, pick_device
 from undiffuse.training.faults import explain, losses, slope
 from undiffuse.training.feed import Feed
-from undiffuse.training.files import locked
 from undiffuse.training.log import Log
 from undiffuse.training.optim import learning_rate
 from undiffuse.training.patience import best, outcome, over
-from undiffuse.training.progress import Progress, say, watch
 from undiffuse.training.run import Run, begin, divide, machine, plan, source
 from undiffuse.training.signals import Signals
 from undiffuse.training.speed import prepare
@@ -49,27 +49,26 @@ _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
           stop: Callable[[int], bool] | None = None, peer_timeout: float = PEER_TIMEOUT, track: Sequence[str] = (),
-          preview: int = 0, shard: bool = False) -> Denoiser:
+          preview: int = 0) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
     `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. With the experiment's patience it may end sooner, and the
     model is that of the best save. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
     Under torchrun the processes train together, and the first one writes; one that is stuck for `peer_timeout`
-    seconds is given up; with `shard` each keeps a part only of the averages and of the optimiser's state. `track` names
-    trackers that hear of the metrics; of images so many samples as `preview` says are drawn at every save, into
-    previews/STEP.png. Raises InputError for another run or other data in `out`, and before an update
-    that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The last good
-    checkpoint always remains.
+    seconds is given up. `track` names trackers that hear of the metrics; of images so many samples as `preview` says
+    are drawn at every save, into previews/STEP.png. Raises InputError for another run or other data in `out`, and
+    before an update that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The
+    last good checkpoint always remains.
     """
     whole = source(experiment) if data is None else data
     rows, held, numbers = divide(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with gathered(device, experiment.exact, peer_timeout, shard) as team, ExitStack() as opened:
+    with gathered(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
         team.share(lambda: _check(team, experiment, held))
         run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
-        state = State(experiment, model, team)
+        state = State(experiment, model)
         choice = prepare(model, experiment, run.config.get("precision", "fp32"))
         feed = Feed(experiment, rows, model)
         losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
@@ -78,26 +77,21 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         log = _log(run, state.step, track, opened) if team.leads else None
         if progress and team.leads and "auto" in (experiment.precision, experiment.compile):
             say(choice)
-        bar = opened.enter_context(watch(state.step, experiment.steps, progress and team.leads))
+        bar = opened.enter_context(Progress(state.step, experiment.steps, progress and team.leads))
         training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
         ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
         if experiment.patience and not ending:
             training.go_back()
-        result = state.result()
     if ending % _ASKED:
         if team.leads:
             say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
         raise SystemExit(128 + ending)
-    return result
+    return state.average
 
 
 def _check(team: Team, experiment: Experiment, held: Dataset | None) -> None:
     """InputError for what does not go together."""
     team.check(experiment.batch)
-    if team.shard and (experiment.optimizer == "muon" or experiment.weighting == LEARNED):
-        why = "optimizer=muon, which needs whole matrices" if experiment.optimizer == "muon" else (
-            f"weighting={LEARNED}, which has a state of its own")
-        raise InputError(f"got shard with {why}; leave shard out")
     if experiment.patience and held is None:
         raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
                          "0, or patience=0")
@@ -105,16 +99,13 @@ def _check(team: Team, experiment: Experiment, held: Dataset | None) -> None:
 
 def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
     """Brings the states of all processes to where the run stands, under its lock; the seconds trained so far."""
-    whole = state.whole()
-
     def first() -> list[float]:
-        assert whole is not None
         run.folder.mkdir(parents=True, exist_ok=True)
         opened.enter_context(locked(run.folder))
-        return [begin(run, whole, machine(state)), whole.step]
+        return [begin(run, state, machine(state, team.size)), state.step]
 
     seconds, step = team.share(first)
-    state.adopt(whole)
+    team.spread(state.tensors().values())
     state.stand(int(step))
     return float(seconds)
 
@@ -199,17 +190,16 @@ class _Training:
         if self.team.agree(int(not self.state.finite()), self.state.model.device):
             raise self.team.voice(InputError(f"the weights are not finite after step {self.state.step}; "
                                              f"{self._advice()}"))
-        whole = self.state.whole()
-        if self.log is not None and whole is not None:
-            average = whole.average.to(self.state.model.device)
+        step, average = self.state.step, self.state.average
+        if self.log is not None:
             if self.held is not None and self._due(self.save_every):
                 self.held.model = average
-                self.log.write(step=whole.step, **held_out_loss(self.held, self.steps),
+                self.log.write(step=step, **held_out_loss(self.held, self.steps),
                                path=path_loss(self.held, self.steps))
             self.log.sync()
-            self.run.save(whole, time.monotonic() - self.start, machine(self.state))
+            self.run.save(self.state, time.monotonic() - self.start, machine(self.state, self.team.size))
             if self.preview:
-                draw_preview(self.run, average, whole.step, self.preview)
+                draw_preview(self.run, average, step, self.preview)
         self.team.wait()
 
     def settle(self) -> bool:
@@ -217,29 +207,27 @@ class _Training:
         patience, done = self.run.experiment.patience, False
         if not patience:
             return False
-        whole = self.state.whole()
-        if self.log is not None and whole is not None:
+        if self.log is not None:
             entries = self.run.metrics()
             found, done = best(entries), over(entries, patience)
-            if found is not None and found[0] == whole.step:
-                self.run.keep(whole)
+            if found is not None and found[0] == self.state.step:
+                self.run.keep(self.state)
         return bool(self.team.agree(int(done), self.state.model.device))
 
     def go_back(self) -> None:
         """Brings all processes to the best state, and says why the training has ended."""
-        whole = self.state.whole()
+        state = self.state
 
         def first() -> int:
-            assert whole is not None
-            found = self.run.checkpoint(whole.model, best=True)
+            found = self.run.checkpoint(state.model, best=True)
             if found is not None:
-                whole.restore(found.step, found.tensors)
+                state.restore(found.step, found.tensors)
             say(outcome(self.run.metrics(), self.run.experiment))
-            return whole.step
+            return state.step
 
         step = self.team.share(first)
-        self.state.adopt(whole)
-        self.state.stand(int(step))
+        self.team.spread(state.tensors().values())
+        state.stand(int(step))
 
     def _advice(self) -> str:
         last = max(checkpoint.steps(self.run.folder), default=0)

@@ -34,20 +34,19 @@ def trained(net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
-def flatten(parameters: Iterable[nn.Parameter], multiple: int = 1) -> Tensor:
-    """One vector of all these parameters, which become views of it, filled up with zeros to a multiple of a length."""
+def flatten(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """One vector of all these parameters, which become views of it."""
     parameters = list(parameters)
     vector = torch.cat([p.detach().reshape(-1) for p in parameters])
-    vector = nn.functional.pad(vector, (0, -len(vector) % multiple))
     for p, part in zip(parameters, parts(vector, parameters), strict=True):
         p.data = part
     return vector
 
 
 def parts(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The views of a vector that have the shapes of the parameters; zeros behind them are left out."""
+    """The views of a vector that have the shapes of the parameters."""
     sizes = [p.numel() for p in parameters]
-    pieces = torch.split(vector[: sum(sizes)], sizes)
+    pieces = torch.split(vector, sizes)
     return [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
 
 

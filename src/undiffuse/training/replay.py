@@ -16,6 +16,7 @@ from torch import Tensor
 
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
+from undiffuse.progress import say
 from undiffuse.training import checkpoint
 from undiffuse.training.build import initialized, pick_device
 from undiffuse.training.faults import losses, slope
@@ -23,10 +24,9 @@ from undiffuse.training.feed import Batch, Feed
 from undiffuse.training.loop import ENTRIES
 from undiffuse.training.optim import learning_rate, parts
 from undiffuse.training.patience import last_step
-from undiffuse.training.progress import say
 from undiffuse.training.run import divide, open_run, same_data, source
 from undiffuse.training.speed import prepare
-from undiffuse.training.state import State, schema
+from undiffuse.training.state import State, gradient_norm, schema
 from undiffuse.training.team import Team
 
 
@@ -106,11 +106,11 @@ def _look(state: State, feed: Feed, numbers: Tensor, team: Team, agree: tuple[in
     like = list(state.parameters.values())
     slopes = whole[: len(state.weights)]
     gradient = dict(zip(state.parameters, parts(slopes.clone(), like), strict=True))
-    before, loss, norm = _digest(state), float(whole[-1]), float(team.norm(slopes))
+    before, loss, norm = _digest(state), float(whole[-1]), float(gradient_norm(slopes))
     state.update(whole)
     return Replay(step, batch, numbers[batch.rows], each, loss, gradient, norm, learning_rate(state.experiment, step),
                   before, _digest(state), agree)
 
 
 def _digest(state: State) -> str:
-    return hashlib.sha256(state.weights[: state.size].detach().cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(state.weights.detach().cpu().numpy().tobytes()).hexdigest()

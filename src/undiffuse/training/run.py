@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from undiffuse import tuning
-from undiffuse.data import Dataset, open_data
+from undiffuse.data import Dataset, locks, open_data
 from undiffuse.data.writers import sweep
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.experiment import read as read_experiment
 from undiffuse.gaussian import Moments
 from undiffuse.model import Denoiser
+from undiffuse.progress import say
 from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, pick_device, rebuild, versions
 from undiffuse.training.ema import combined, exponent
@@ -32,7 +33,6 @@ from undiffuse.training.files import read_json, write_json
 from undiffuse.training.log import NAME as METRICS
 from undiffuse.training.log import read_metrics
 from undiffuse.training.optim import parts, trained
-from undiffuse.training.progress import say
 from undiffuse.training.speed import is_compiled
 from undiffuse.training.state import State, schema, traces
 
@@ -79,7 +79,7 @@ class Run:
                                  "data": self.config["data"]["fingerprint"]}
         if state.step:
             self.averages.mkdir(exist_ok=True)
-            checkpoint.save(self.averages, state.step, {"traces": state.powers().half()}, self._identity(), keep=None)
+            checkpoint.save(self.averages, state.step, {"traces": state.traces.half()}, self._identity(), keep=None)
         checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about, **on})
 
     def keep(self, state: State) -> None:
@@ -245,17 +245,15 @@ def begin(run: Run, state: State, on: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def machine(state: State) -> dict[str, Any]:
+def machine(state: State, processes: int = 1) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
-    team = state.team
-    alone = 1 if state.experiment.exact else f"{team.size} with shard" if team.shard else team.size
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
-            "processes": alone, "compiled": is_compiled(state.model)}
+            "processes": 1 if state.experiment.exact else processes, "compiled": is_compiled(state.model)}
 
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder without a run holds more than what a run leaves that is killed at its very start."""
-    return any(path.name != "lock" and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
+    return any(path.name not in locks.FILES and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
 def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from undiffuse.model import Denoiser
 from undiffuse.training.ema import EXPONENTS, average_, decay, shares
 from undiffuse.training.muon import Muon
 from undiffuse.training.optim import Adam, flatten, learning_rate, parts, trained
-from undiffuse.training.team import ALONE, Team
 from undiffuse.training.uncertainty import Uncertainty, blank
 
 
@@ -26,19 +24,18 @@ class State:
 
     An update whose loss or gradient is not finite changes nothing, nor does any update after it: `made` stays the
     number of the updates made. Nothing is copied to the host, so that a GPU is never waited for.
-    In a team that shares it out, the averages and the moments are this process's own stretch of them, and `average` is
-    a form without numbers; see `whole`.
     """
 
-    def __init__(self, experiment: Experiment, model: Denoiser, team: Team = ALONE) -> None:
-        self.experiment, self.model, self.team = experiment, model, team
+    def __init__(self, experiment: Experiment, model: Denoiser) -> None:
+        self.experiment, self.model = experiment, model
         self.parameters = trained(model.net)
-        self.size = sum(p.numel() for p in self.parameters.values())
-        self.weights = flatten(self.parameters.values(), team.chunks)
-        self.mine = team.own(self.weights)
-        self.average, self.averaged = self._average()
-        self.traces = self.mine.repeat(len(EXPONENTS), 1)
-        self.optimizer = _optimizer(experiment, self.mine, model.net)
+        self.weights = flatten(self.parameters.values())
+        self.average = deepcopy(model).requires_grad_(False)
+        self.average.moments = model.moments
+        averages = dict(self.average.net.named_parameters())
+        self.averaged = flatten(averages[name] for name in self.parameters)
+        self.traces = self.weights.repeat(len(EXPONENTS), 1)
+        self.optimizer = _optimizer(experiment, self.weights, model.net)
         self.uncertainty = (Uncertainty(model, self.weights[:0], experiment.betas)
                             if experiment.weighting == LEARNED else None)
         self.step = 0
@@ -54,9 +51,9 @@ class State:
 
         The meter adds 1, the loss and the gradient's norm.
         """
-        count = len(self.mine)
+        count = len(self.weights)
         gradient, beside, loss = slope[:count], slope[count:-1], slope[-1].clone()
-        norm = self.team.norm(gradient)
+        norm = gradient_norm(gradient)
         self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
         limit = torch.inf if self.experiment.clip is None else self.experiment.clip
         gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
@@ -64,9 +61,8 @@ class State:
         self.optimizer.update(gradient, rate, self.step, self.live)
         if self.uncertainty:
             self.uncertainty.optimizer.update(beside.mul_(self.live).nan_to_num_(0.0), rate, self.step, self.live)
-        average_(self.averaged, self.mine, (1 - decay(self.experiment.ema, self.step)) * self.live)
-        average_(self.traces, self.mine, shares(self.step, self.weights) * self.live)
-        self.team.complete(self.weights)
+        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema, self.step)) * self.live)
+        average_(self.traces, self.weights, shares(self.step, self.weights) * self.live)
         self.meter += torch.stack([self.live, loss, norm])
         self.made += self.live.long()
         self.step += 1
@@ -76,8 +72,7 @@ class State:
         leaves = [*self.parameters.values(), *([self.uncertainty.weights] if self.uncertainty else [])]
         pieces = torch.autograd.grad(loss, leaves, materialize_grads=True)
         count = len(self.parameters)
-        torch.cat([g.reshape(-1) for g in pieces[:count]], out=self._slope[: self.size])
-        self._slope[self.size : -1] = 0
+        torch.cat([g.reshape(-1) for g in pieces[:count]], out=self._slope[: len(self.weights)])
         for beside in pieces[count:]:
             self._slope[len(self.weights) : -1] = beside
         self._slope[-1] = (loss if shown is None else shown).detach()
@@ -87,69 +82,7 @@ class State:
         """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
         like = list(self.parameters.values())
         m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
-        return {**_named(self.model, self.average.net, m, v, self.powers(), self.meter), **self._beside()}
-
-    def powers(self) -> Tensor:
-        """The power averages of the weights, (2, P)."""
-        return self.traces[:, : self.size]
-
-    def whole(self) -> State | None:
-        """All of a state that is shared out, on the CPU of the first process and None on the others; else itself."""
-        if not self.team.shard:
-            return self
-        found = State(self.experiment, deepcopy(self.model).to("cpu")) if self.team.leads else None
-        for mine, full in zip(self._vectors(), repeat(None) if found is None else found._vectors(), strict=False):
-            collected = self.team.collect(mine)
-            if full is not None and collected is not None:
-                full[: self.size] = collected[: self.size]
-        if found is not None:
-            found.meter.copy_(self.meter)
-            found.stand(self.step)
-        return found
-
-    def adopt(self, whole: State | None) -> None:
-        """Makes this the state that the first process has whole, at its step; None on the others."""
-        if not self.team.shard:
-            self.team.spread(self.tensors().values())
-            return
-        known = self._common()
-        for t, there in zip(known, known if whole is None else whole._common(), strict=True):
-            t.copy_(there)
-        self.team.spread(known)
-        pad = (0, len(self.weights) - self.size)
-        for mine, full in zip(self._vectors(), repeat(None) if whole is None else whole._vectors(), strict=False):
-            self.team.deal(None if full is None else nn.functional.pad(full[: self.size], pad), mine)
-
-    def result(self) -> Denoiser:
-        """The model with the averaged weights, on every process; the end of a training, whose gradient is spoilt."""
-        if not self.team.shard:
-            return self.average
-        model, full = deepcopy(self.model).requires_grad_(False), self._slope[:-1]
-        self.team.own(full).copy_(self.averaged)
-        self.team.complete(full)
-        own = dict(model.net.named_parameters())
-        for name, part in zip(self.parameters, parts(full, list(self.parameters.values())), strict=True):
-            own[name].data = part
-        model.moments, model.bf16 = self.model.moments, False
-        return model
-
-    def _average(self) -> tuple[Denoiser, Tensor]:
-        """The model of the average and its vector, of which its weights are views; a form alone if it is shared out."""
-        average = deepcopy(self.model).requires_grad_(False)
-        average.moments = self.model.moments
-        if self.team.shard:
-            return average.to("meta"), self.mine.clone()
-        own = dict(average.net.named_parameters())
-        return average, flatten((own[name] for name in self.parameters), self.team.chunks)
-
-    def _common(self) -> list[Tensor]:
-        """What every process has."""
-        moments = {} if self.model.moments is None else self.model.moments.tensors()
-        return [*self.model.net.state_dict().values(), *moments.values(), self.meter]
-
-    def _vectors(self) -> tuple[Tensor, ...]:
-        """What is shared out."""
-        return self.averaged, *self.traces, self.optimizer.m, self.optimizer.v
+        return {**_named(self.model, self.average.net, m, v, self.traces, self.meter), **self._beside()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """The state of a checkpoint."""
@@ -170,6 +103,14 @@ class State:
 
     def _beside(self) -> dict[str, Tensor]:
         return self.uncertainty.tensors() if self.uncertainty else {}
+
+
+def gradient_norm(gradient: Tensor) -> Tensor:
+    """The Euclidean norm of a vector, from the norms of eight equal parts (the last one padded with zeros)."""
+    short = -len(gradient) % 8
+    padded = nn.functional.pad(gradient, (0, short)) if short else gradient
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in padded.chunk(8)]))
+    return norm
 
 
 def _optimizer(e: Experiment, weights: Tensor, net: nn.Module) -> Adam:

@@ -5,10 +5,6 @@ slot). What differs is the order in which a gradient is added up, about 10⁻⁷
 batch is cut into 8 pieces however many processes there are, and the sum is one binary tree, of which a process has a
 branch. It then has the same bits on 1, 2, 4 and 8 processes.
 
-With `shard` each process keeps and updates its own stretch of the vectors that a training changes (the averages and the
-moments of Adam): it is sent that stretch of the gradient by all others, and the new weights are put together again.
-Reference: Rajbhandari et al. (2020), "ZeRO", stage 2. arXiv:1910.02054
-
 Processes find each other as `torchrun` says in the environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), or by a
 process group that exists already, as under Ray Train. No pickle goes from one to another: only numbers and JSON.
 """
@@ -46,7 +42,6 @@ class Team:
     size: int = 1
     exact: bool = False
     peer_timeout: float = PEER_TIMEOUT
-    shard: bool = False
     quick: Any = None  # the group that gives up after `peer_timeout`
     slow: Any = None  # the group for what takes long
 
@@ -57,8 +52,6 @@ class Team:
 
     def check(self, batch: int) -> None:
         """InputError where a batch cannot be divided among the processes."""
-        if self.shard and self.size == 1:
-            raise InputError("got shard for one process; start several by torchrun, or leave it out")
         if self.exact and (self.size > PIECES or PIECES % self.size):
             raise InputError(f"got {self.size} processes for exact sums; expected 1, 2, 4 or 8, or leave --exact out")
         if batch < self._pieces():
@@ -71,59 +64,11 @@ class Team:
         mine = _tree(lambda k: part(k * batch // pieces, (k + 1) * batch // pieces), first, end)
         if self.size == 1:
             return mine
-        if self.shard:
-            return self._stretch(mine)
         with self._touch():
             if not self.exact:
                 dist.all_reduce(mine, group=self.quick)
                 return mine
         return _added(self._each(mine))
-
-    def own(self, vector: Tensor) -> Tensor:
-        """The stretch of a vector of `chunks` equal ones that this process keeps, a view; all of it unless `shard`."""
-        return vector.chunk(self.size)[self.rank] if self.shard else vector
-
-    @property
-    def chunks(self) -> int:
-        """What the length of a vector that is shared out is a multiple of, however many processes there are."""
-        return self.size if self.shard and PIECES % self.size else PIECES
-
-    def norm(self, mine: Tensor) -> Tensor:
-        """The Euclidean norm of a vector of which this process has its own stretch, made of those of its chunks."""
-        count = self.chunks // self.size if self.shard else self.chunks
-        norms = torch.stack([torch.linalg.vector_norm(chunk) for chunk in mine.chunk(count)])
-        norm: Tensor = torch.linalg.vector_norm(torch.cat(self._each(norms)) if self.shard else norms)
-        return norm
-
-    def complete(self, vector: Tensor) -> None:
-        """Fills a vector whose own stretch is right with the stretches of the others."""
-        if self.shard:
-            gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its newer and older name
-            with self._touch():
-                gather(vector, self.own(vector), group=self.quick)
-
-    def collect(self, mine: Tensor) -> Tensor | None:
-        """On the first process the vector of which this is the own stretch, on the CPU; None on the others."""
-        there, parts = mine.cpu(), [torch.empty_like(mine, device="cpu") for _ in range(self.size * self.leads)]
-        with self._touch():
-            dist.gather(there, parts or None, group=self.slow)
-        return torch.cat(parts) if parts else None
-
-    def deal(self, vector: Tensor | None, mine: Tensor) -> None:
-        """The inverse of `collect`: fills everyone's own stretch from the first process's vector on the CPU."""
-        there = torch.empty_like(mine, device="cpu")
-        with self._touch():
-            dist.scatter(there, None if vector is None else list(vector.chunk(self.size)), group=self.slow)
-        mine.copy_(there)
-
-    def _stretch(self, mine: Tensor) -> Tensor:
-        """The sum of everyone's vectors on the own stretch, and behind it the sum of their last numbers."""
-        sent = torch.empty_like(mine[:-1])
-        with self._touch():
-            dist.all_to_all_single(sent, mine[:-1], group=self.quick)
-        total, loss = _added(sent.chunk(self.size)), _added(self._each(mine[-1:].clone()))
-        sent[len(total)] = loss[0]  # the numbers of the others are spent
-        return sent[: len(total) + 1]
 
     def _each(self, mine: Tensor) -> list[Tensor]:
         """What every process has."""
@@ -201,15 +146,14 @@ ALONE = Team()
 
 
 @contextmanager
-def gathered(device: torch.device, exact: bool = False, peer_timeout: float = PEER_TIMEOUT,
-             shard: bool = False) -> Iterator[Team]:
+def gathered(device: torch.device, exact: bool = False, peer_timeout: float = PEER_TIMEOUT) -> Iterator[Team]:
     """The team of this process: as the environment says, or itself alone.
 
     peer_timeout: seconds after which a peer that does not answer is given up. Raises MachineError if they do not meet.
     """
     there = dist.is_available() and dist.is_initialized()
     if not there and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team(exact=exact, peer_timeout=peer_timeout, shard=shard)
+        yield Team(exact=exact, peer_timeout=peer_timeout)
         return
     if not there:
         _meet()
@@ -217,7 +161,7 @@ def gathered(device: torch.device, exact: bool = False, peer_timeout: float = PE
         backend = "nccl" if device.type == "cuda" else "gloo"
         quick, slow = (dist.new_group(backend=kind, timeout=timedelta(seconds=seconds))
                        for kind, seconds in ((backend, peer_timeout), ("gloo", _RARE)))
-        yield Team(dist.get_rank(), dist.get_world_size(), exact, peer_timeout, shard, quick, slow)
+        yield Team(dist.get_rank(), dist.get_world_size(), exact, peer_timeout, quick, slow)
     finally:
         if not there:
             dist.destroy_process_group()

@@ -42,8 +42,11 @@ def _tell(tracker: Any, entry: dict[str, Any]) -> None:
 
 
 def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
-    from accelerate import PartialState, tracking
-
+    try:
+        from accelerate import PartialState, tracking
+    except ImportError:
+        raise InputError(f"got track={name!r}; trackers need the package accelerate, which is not installed; run "
+                         "pip install 'undiffuse[track]'") from None
     PartialState(cpu=True)  # without it accelerate's own log raises
     known = {str(kind): cls for kind, cls in tracking.LOGGER_TYPE_TO_CLASS.items()}
     if name not in known:

@@ -19,11 +19,10 @@ from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal
 from undiffuse.steps.calibrated import VALUES, Calibration, Own, Tuning
-from undiffuse.steps.renoised import Noisy
 from undiffuse.tuning.identity import digest, seal
 
 NAME = "tuning.safetensors"
-FORMAT = 3
+FORMAT = 4
 _PROBES = (0.02, 0.3, 3.0)
 
 M = TypeVar("M", bound=Model)
@@ -41,11 +40,9 @@ def save(model: Model, path: Path | str) -> Path:
     kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
     tables = {f"{kind}/{given}/{n}/{part}": value.contiguous() for kind, known in kinds.items()
               for given, table in known.items() for n, c in table.items() for part, value in _tensors(c).items()}
-    noisy = {f"noisy/{given}/{n}/{part}": value for given, table in tuning.noisy.items() for n, c in table.items()
-             for part, value in (("times", c.times), ("theta", c.theta), ("eta_framed", _pair(c)))}
-    tensors = {**frame, **tables, **noisy, "probe": _probe(model)}
+    tensors = {**frame, **tables, "probe": _probe(model)}
     about = {"format": FORMAT, "model": digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
-             "noisy_rows": tuning.noisy_rows, "frames": {name: moments.config() for name, moments in frames.items()},
+             "frames": {name: moments.config() for name, moments in frames.items()},
              "family": [[w, member.rows] for w, member in tuning.family]}
     about["sha256"] = seal(tensors, about)
     with atomic(path) as stream:
@@ -123,8 +120,8 @@ def _tuning(frames: dict[str, Moments], about: dict[str, Any], tensors: dict[str
     frame, t_end = frames["frame"], float(about["t_end"])
     family = ((float(w), Tuning(frame, t_end, _tables(tensors, _scale(float(w)), frames), tuple(rows)))
               for w, rows in about["family"])
-    return Tuning(frame, t_end, _tables(tensors, "table", frames), tuple(about["rows"]), _noisy(tensors),
-                  tuple(about["noisy_rows"]), tuple(family), model=about["model"])
+    return Tuning(frame, t_end, _tables(tensors, "table", frames), tuple(about["rows"]), tuple(family),
+                  model=about["model"])
 
 
 def _scale(strength: float) -> str:
@@ -150,17 +147,6 @@ def _own(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int, Own]
     found = {int(c): Own(theta, frames[f"class-{c}"] if kind == "framed" else None) for name, theta in parts.items()
              for kind, dash, c in [name.partition("-")] if dash}
     return dict(sorted(found.items()))
-
-
-def _noisy(tensors: dict[str, Tensor]) -> dict[str, dict[int, Noisy]]:
-    """The samplers with noise."""
-    return {given: {n: Noisy(parts["times"], parts["theta"], float(parts["eta_framed"][0]),
-                             bool(parts["eta_framed"][1]), leap) for n, (parts, leap) in table.items()}
-            for given, table in _parts(tensors, "noisy").items()}
-
-
-def _pair(noisy: Noisy) -> Tensor:
-    return torch.tensor([noisy.eta, noisy.framed], dtype=torch.float64)
 
 
 def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[dict[str, Tensor], bool]]]:

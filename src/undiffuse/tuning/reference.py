@@ -18,6 +18,7 @@ from undiffuse.model import Model
 from undiffuse.sampling import sample
 from undiffuse.steps.kernel import Data
 from undiffuse.steps.method import Method
+from undiffuse.steps.names import ALL, as_row
 from undiffuse.steps.state import Node, nodes_of
 
 LEVELS = 128
@@ -116,7 +117,8 @@ class Reference:
 
 def paths(meter: Meter, n: int, first: int, t_end: float) -> list[tuple[Node, Tensor, Tensor]]:
     """The levels of a reference, and the states of all paths and the model's D there, (n, *shape) in float64."""
-    out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=2 * LEVELS, t_end=t_end, trajectory=True)
+    out = meter.run(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=2 * LEVELS, t_end=t_end,
+                    trajectory=True)
     times, xs = zip(out.trajectory[0], *out.trajectory[2::2], strict=True)
     nodes = nodes_of(meter.model.sde, torch.tensor(times, dtype=torch.float64))
     return [(node, x.double(), meter.denoise(x.double(), node, n)) for node, x in zip(nodes, xs, strict=True)]
@@ -135,7 +137,7 @@ class Ends:
     @classmethod
     def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> Ends:
         """Starts number `first` to `first + n − 1`, in 128 steps of a fourth-order method."""
-        out = meter.run(n, first, method="unipc_4_noise", grid="log_snr", steps=LEVELS, t_end=t_end)
+        out = meter.run(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=LEVELS, t_end=t_end)
         end = nodes_of(meter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
         return cls(meter, frame, first, end, Data(frame=frame).enter(out.x.double(), end))
 
@@ -146,9 +148,11 @@ class Ends:
 
     def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
         """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""
-        out = self.meter.run(len(self.y), self.first, method=method, grid=grid, steps=steps, t_end=float(self.end.t))
+        out = self.meter.run(len(self.y), self.first, method=as_row(method), grid=grid, steps=steps,
+                             t_end=float(self.end.t))
         y = Data(frame=self.frame).enter(out.x.double(), self.end)
-        return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), out.method + (f" on {grid}" if grid else "")
+        name = method if method in ALL else out.method
+        return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), f"{name} on {grid}" if grid else out.method
 
 
 def _total(kernel: Data, node: Node) -> Tensor:

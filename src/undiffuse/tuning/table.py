@@ -24,15 +24,3 @@ def guided_lines(tuning: Tuning) -> Iterator[str]:
     """The same of the members of a family."""
     for scale, member in tuning.family:
         yield from (f"at guidance scale {scale:g}", *lines(member))
-
-
-def noisy_lines(tuning: Tuning) -> Iterator[str]:
-    """The same of the samplers with noise."""
-    yield "distance of draws from held-out noises, with noise: images by random features, else sliced W2"
-    yield f"{'given':8}{'evaluations':>12}{'untuned':>13}{'tuned':>9}{'noise':>7}  untuned is"
-    for row in tuning.noisy_rows:
-        verdict = "" if row["kept"] else "; it is not worse, and stays in use"
-        yield (f"{row['given'] or '-':8}{row['evaluations']:12}{row['before']:13.4f}{row['after']:9.4f}"
-               f"{row['eta']:7g}  {row['untuned']}{verdict}")
-    calls, seconds = (sum(row[key] for row in tuning.noisy_rows) for key in ("calls", "seconds"))
-    yield f"cost: {calls:,} model evaluations, {seconds:.0f} seconds"

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.gaussian import Moments
-from undiffuse.missing import fill
 from undiffuse.model import Model, ReverseModel
 from undiffuse.steps.calibrated import Calibration, Tuning
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.identity import current, kept
 from undiffuse.tuning.nodes import gated, loss, refit, search
-from undiffuse.tuning.noisy import tune_noisy
-from undiffuse.tuning.reference import SEED, Ends, Meter, Reference
+from undiffuse.tuning.reference import Ends, Meter, Reference
 from undiffuse.tuning.together import together
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
@@ -39,34 +37,28 @@ M = TypeVar("M", bound=ReverseModel)
 
 
 def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None, trajectories: int = 32,
-         rounds: int = 4, like: Tuning | None = None, noise: bool = False, data: Tensor | None = None,
-         given: Sequence[str] = CONDITIONS, say: Callable[[str], None] = lambda line: None) -> M:
+         rounds: int = 4, like: Tuning | None = None, given: Sequence[str] = CONDITIONS,
+         say: Callable[[str], None] = lambda line: None) -> M:
     """The same model with samplers fitted to it, which `ud.sample(tuned, steps=n)` takes for n in `evaluations`.
 
     Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
     error are tried, coefficients follow in closed form, and `rounds` rounds of Gauss and Newton's method move the
     nodes. Four times as many other starts choose among the fits, and as many again decide: where the best of `UNTUNED`
     is not beaten, nothing is kept. A model with classes is tuned for samples with labels and without. What else the
-    model is tuned to (with noise, under guidance) stays beside it, as long as the model is the same. Nothing is
+    model is tuned to (under guidance) stays beside it, as long as the model is the same. Nothing is
     differentiated; `tuned.tuning.rows` says what came out, and what it cost. A model without moments gets those of 512
     samples of its own.
 
     t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
-    coefficients are fitted; what it does not have is left out. noise: fit samplers with noise instead, beside those
-    that the model has (`tune_noisy`); data (n, *shape), in data units, are then what their draws are compared with,
-    missing cells drawn given the others as in the training.
-    given: for which conditions only, of `CONDITIONS`. say: hears of every stage. Raises InputError for fewer than 2
-    evaluations, fewer than 4 trajectories, and for a model that has no denoiser.
+    coefficients are fitted; what it does not have is left out. given: for which conditions only, of `CONDITIONS`.
+    say: hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a
+    model that has no denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
     _check(model, evaluations, trajectories, rounds)
     assert isinstance(model, Model)
     frame, end = frame_of(model, say, like), model.t_end() if t_end is None else t_end
-    if noise:
-        there = None if data is None else model.transform.forward(data).to(model.dtype)
-        there = fill(there, frame, SEED, 0) if there is not None and bool(there.isnan().any()) else there
-        return tune_noisy(model, evaluations, frame=frame, t_end=end, trajectories=trajectories, data=there, say=say)
     table: dict[str, dict[int, Calibration]] = {}
     rows: list[dict[str, Any]] = []
     for name, cond in _conditions(model, MORE * trajectories, given).items():

@@ -20,11 +20,11 @@ from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.sde import Time
-from undiffuse.steps import METHODS
+from undiffuse.steps import ALL
 
 Draw = Callable[[Tensor], Tensor]
 LOOPS = {"ddim": 1, "dpmpp_2m": 2, "deis_3": 3, "deis_4": 4, "dpmpp_3m": 3, "unipc": 3, "heun": 2, "ancestral": 1,
-         "sde_dpmpp_1": 1, "dpmpp_2m_sde": 2}
+         "dpmpp_2m_sde": 2}
 """The samplers compared, and how many values of the denoiser the loop combines."""
 
 
@@ -65,9 +65,9 @@ def overheads(shapes: tuple[tuple[int, ...], ...] = ((64, 2), (64, 3, 32, 32)), 
         model, x = Still(shape), normal(0, Purpose.INIT, 0, 0, shape[0], shape[1:])
         ready = normal(0, Purpose.NOISE, 0, 0, shape[0], shape[1:])
         for name in methods or LOOPS:
-            noise = (draw or (lambda x, ready=ready: ready)) if METHODS[name].stochastic else None  # type: ignore[misc]
+            noise = (draw or (lambda x, ready=ready: ready)) if ALL[name].stochastic else None  # type: ignore[misc]
             loop_of = minimal_heun if name == "heun" else partial(minimal, values=LOOPS[name], draw=noise)
-            ours, loop = _times([partial(sample, model, method=name, steps=steps, x_T=x, denoise_last=False),
+            ours, loop = _times([partial(sample, model, method=ALL[name], steps=steps, x_T=x, denoise_last=False),
                                  partial(loop_of, model, x, steps)], repeats)
             yield Overhead(name, shape, 1e6 * ours / steps, 1e6 * loop / steps)
 

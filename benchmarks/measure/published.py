@@ -7,7 +7,7 @@ from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
-from undiffuse.bench.solvers import evaluations_a_step
+from benchmarks.measure.solvers import evaluations_a_step
 
 MULTISTEP = ("ddim", "dpm_solver_2m", "dpmpp_2m", "dpmpp_2m_heun", "dpmpp_3m", "dpmpp_3m_classic", "unipc", "unipc_3",
              "deis_2", "deis_3", "ipndm")

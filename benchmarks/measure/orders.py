@@ -24,7 +24,7 @@ from undiffuse.noise import normal
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import METHODS, Plan, State
+from undiffuse.steps import ALL, Plan, State
 from undiffuse.steps.state import Counted, nodes_of
 
 PROCESSES: dict[str, GaussianSDE] = {
@@ -62,13 +62,13 @@ def orders(methods: list[str] | None = None, processes: list[str] | None = None)
     that choose their own steps."""
     for name in methods or measurable():
         for process in processes or PROCESSES:
-            errors = weak_errors if METHODS[name].stochastic else strong_errors
-            yield Order(name, process, METHODS[name].order, errors(name, PROCESSES[process]))
+            errors = weak_errors if ALL[name].stochastic else strong_errors
+            yield Order(name, process, ALL[name].order, errors(name, PROCESSES[process]))
 
 
 def measurable() -> list[str]:
     """The samplers that have an order in the step."""
-    return [name for name, method in METHODS.items() if not method.adaptive and name not in WITHOUT]
+    return [name for name, method in ALL.items() if not method.adaptive and name not in WITHOUT]
 
 
 def growing_grid(sde: GaussianSDE, steps: int, order: int) -> Tensor:
@@ -84,14 +84,15 @@ def growing_grid(sde: GaussianSDE, steps: int, order: int) -> Tensor:
 
 def strong_errors(name: str, sde: GaussianSDE, resolutions: tuple[int, ...] = (48, 96)) -> list[float]:
     """The root mean square error in z at the end of the interval, for each number of steps."""
-    return [end_error(name, sde, growing_grid(sde, steps, METHODS[name].order)) for steps in resolutions]
+    return [end_error(name, sde, growing_grid(sde, steps, ALL[name].order)) for steps in resolutions]
 
 
 def end_error(name: str, sde: GaussianSDE, grid: Tensor) -> float:
     """The root mean square error in z at the end of a grid over the interval."""
     start, truth, law = _paths()
     ends = sde.alpha(grid[[0, -1]])
-    x = sample(law.denoiser(sde), method=name, grid=grid, x_T=ends[0] * start, denoise_last=False, block=len(start)).x
+    x = sample(law.denoiser(sde), method=ALL[name], grid=grid, x_T=ends[0] * start, denoise_last=False,
+               block=len(start)).x
     return float((x / ends[1] - truth).square().mean().sqrt())
 
 
@@ -118,7 +119,7 @@ def _variance(name: str, sde: GaussianSDE, steps: int) -> float:
     nodes = nodes_of(sde, growing_grid(sde, steps, 1))
     x = torch.zeros(1 + 4 * steps, 1, dtype=torch.float64)
     x[0] = nodes[0].alpha * math.sqrt(0.25 + HIGH**2)
-    step = METHODS[name].step(Plan(model, nodes, x), OPTIONS[name](steps) if name in OPTIONS else {})
+    step = ALL[name].step(Plan(model, nodes, x), OPTIONS[name](steps) if name in OPTIONS else {})
     state = State(x, nodes[0], 0, Counted(model, {}), _unit_normals(x))
     for node in nodes[1:]:
         state = step(state, node)

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from undiffuse.bench.laws import T_END, digits, modes
+from benchmarks.measure.laws import T_END, digits, modes
 from undiffuse.exact import ExactDenoiser, Mixture
 from undiffuse.metrics import ks_radius, sliced_w2
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps import Method
+from undiffuse.steps.names import as_row
 
 FEW = (5, 10, 20, 50, 100)
 SHOWN = ("sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "wiener_2m_sde", "seeds_2", "dpmpp_sde", "sa_solver", "matched",
@@ -62,8 +63,8 @@ class Draws:
 
     def score(self, method: str | Method, steps: int, grid: str | None = None, **options: Any) -> Score:
         """The figures of a sampler in that many steps."""
-        out = sample(self.model, self.n, method, steps, grid=grid, t_end=self.t_end, denoise_last=False, block=self.n,
-                     seed=5, options=options)
+        out = sample(self.model, self.n, as_row(method), steps, grid=grid, t_end=self.t_end, denoise_last=False,
+                     block=self.n, seed=5, options=options)
         return self.judged(out.x, out.nfe)
 
     def judged(self, x: Tensor, evaluations: int = 0) -> Score:

@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.measure.laws import T_END, clusters, digits, modes
+from benchmarks.measure.published import entries
 from undiffuse import training
-from undiffuse.bench.laws import T_END, clusters, digits, modes
-from undiffuse.bench.published import entries
 from undiffuse.data.transforms import Identity
 from undiffuse.errors import InputError
 from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
 from undiffuse.processes import VP
 from undiffuse.sampling import sample
+from undiffuse.steps.names import as_row
 from undiffuse.tuning import EVALUATIONS, tune
 from undiffuse.tuning.tune import UNTUNED
 
@@ -75,7 +76,7 @@ class Trial:
     def ends(self, method: str, steps: int, grid: str | None = None, model: Model | None = None, **options: Any
              ) -> Tensor:
         """Where a sampler ends."""
-        return sample(model or self.model, self.n, method, steps, grid=grid, seed=_SEED, t_end=self.t_end,
+        return sample(model or self.model, self.n, as_row(method), steps, grid=grid, seed=_SEED, t_end=self.t_end,
                       denoise_last=False, options=options).x
 
     def score(self, x: Tensor) -> Score:

@@ -17,6 +17,7 @@ from undiffuse.processes import VP
 from undiffuse.sampling import sample
 from undiffuse.sde import GaussianSDE
 from undiffuse.steps import Method
+from undiffuse.steps.names import as_row
 
 T_END = 1e-3
 
@@ -80,7 +81,7 @@ class Problem:
     def end(self, method: str | Method, steps: int, grid: str | Tensor | None = None, **options: Any
             ) -> tuple[Tensor, int]:
         """Where a sampler leads in that many steps, and how many evaluations it took."""
-        out = sample(self.model, method=method, steps=steps, grid=grid, x_T=self.start, t_end=T_END,
+        out = sample(self.model, method=as_row(method), steps=steps, grid=grid, x_T=self.start, t_end=T_END,
                      denoise_last=False, block=self.n, options=options)
         return out.x, out.nfe
 

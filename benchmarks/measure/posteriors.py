@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.bench.laws import digits, rescaled
+from benchmarks.measure.laws import digits, rescaled
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
 from undiffuse.inverse import Downsample, Fourier, Operator, box, gaussian_blur, observe, random_mask

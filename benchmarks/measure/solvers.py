@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from undiffuse.bench.laws import Problem, digits, modes
+from benchmarks.measure.laws import Problem, digits, modes
 from undiffuse.metrics import sliced_w2
-from undiffuse.steps import METHODS
+from undiffuse.steps import ALL
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50, 100)
 SHOWN = ("auto", "ddim", "heun_sigma", "dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "deis_3", "deis_4",
@@ -63,4 +63,4 @@ def law_distance(problem: Problem, method: str, steps: int) -> tuple[float, floa
 
 def deterministic() -> list[str]:
     """Every sampler of the flow with steps of a given length."""
-    return [name for name, method in METHODS.items() if not method.stochastic and not method.adaptive]
+    return [name for name, method in ALL.items() if not method.stochastic and not method.adaptive]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from undiffuse.bench import posteriors, stochastic
-from undiffuse.bench.orders import PROCESSES, measurable, orders
-from undiffuse.bench.overhead import overheads
-from undiffuse.bench.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
-from undiffuse.bench.tuned import tuned_table
-from undiffuse.steps import METHODS
+from benchmarks.measure import posteriors, stochastic
+from benchmarks.measure.orders import PROCESSES, measurable, orders
+from benchmarks.measure.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
+from undiffuse.steps import ALL
 
 
 def order_table(methods: list[str] | None = None) -> Iterator[str]:
     """A row per sampler: the claimed order, and the one measured on each process."""
     yield f"{'sampler':20}{'claimed':>9}" + "".join(f"{name:>16}" for name in PROCESSES)
     for name in methods or measurable():
-        kind = " weak" if METHODS[name].stochastic else ""
+        kind = " weak" if ALL[name].stochastic else ""
         found = "".join(f"{order.measured:16.2f}" for order in orders([name]))
-        yield f"{name:20}{METHODS[name].order:>4}{kind:5}{found}"
+        yield f"{name:20}{ALL[name].order:>4}{kind:5}{found}"
 
 
 def solver_table(methods: list[str] | None = None) -> Iterator[str]:
@@ -49,14 +47,6 @@ def _figures(score: stochastic.Score) -> str:
     return f"{score.radii:8.4f}/{score.distance:.3f}"
 
 
-def overhead_table(methods: list[str] | None = None) -> Iterator[str]:
-    """A row per sampler and shape: microseconds a step of ours, of the loop, and their ratio."""
-    yield f"{'sampler':16}{'shape':>18}{'ours, us':>10}{'loop, us':>10}{'ratio':>8}"
-    for row in overheads(methods=methods):
-        yield f"{row.method:16}{row.shape!s:>18}{row.ours:10.1f}{row.loop:10.1f}{row.ratio:8.2f}"
-
-
 TABLES: dict[str, Callable[[list[str] | None], Iterator[str]]] = {
-    "orders": order_table, "solvers": solver_table, "stochastic": stochastic_table, "overhead": overhead_table,
-    "posteriors": posteriors.table, "tuned": tuned_table,
+    "orders": order_table, "solvers": solver_table, "stochastic": stochastic_table, "posteriors": posteriors.table,
 }

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.exact import Gaussian, Mixture
+from undiffuse.likelihood import Likelihood
+from undiffuse.model import Wrapper
 from undiffuse.noise import normal
 from undiffuse.processes import (
     DDPM,
@@ -82,3 +84,15 @@ def order(errors: list[float]) -> float:
     """The measured order of convergence: minus the mean slope of log₂ error over successive halvings of the step."""
     logs = torch.tensor(errors, dtype=torch.float64).log2()
     return float((logs[0] - logs[-1]) / (len(errors) - 1))
+
+
+class Opaque(Wrapper):
+    """A model whose divergence has to be computed by differentiation."""
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: object) -> Tensor:
+        return self.inner.denoise(x, t, **cond)
+
+
+def absolute_error(ll: Likelihood, truth: Tensor) -> Tensor:
+    """|log p − truth| per sample."""
+    return (ll.log_prob - truth).abs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -96,3 +98,11 @@ class Opaque(Wrapper):
 def absolute_error(ll: Likelihood, truth: Tensor) -> Tensor:
     """|log p − truth| per sample."""
     return (ll.log_prob - truth).abs()
+
+
+def assert_moments(x: Tensor, truth: Mixture, slack: float = 0.0) -> None:
+    """Check mean and covariance of samples x within 4.5 standard errors and a fraction `slack` of the standard deviations."""
+    sd = truth.covariance.diagonal().sqrt()
+    assert ((x.mean(0) - truth.mean).abs() < (4.5 / math.sqrt(len(x)) + slack) * sd).all()
+    apart = (x.mT.cov() - truth.covariance).abs() / (sd[:, None] * sd)
+    assert (apart < 4.5 * math.sqrt(2 / len(x)) + 2 * slack).all()

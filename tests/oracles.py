@@ -101,7 +101,7 @@ def absolute_error(ll: Likelihood, truth: Tensor) -> Tensor:
 
 
 def assert_moments(x: Tensor, truth: Mixture, slack: float = 0.0) -> None:
-    """Check mean and covariance of samples x within 4.5 standard errors and a fraction `slack` of the standard deviations."""
+    """Check mean and covariance within 4.5 standard errors plus a fraction `slack` of the standard deviations."""
     sd = truth.covariance.diagonal().sqrt()
     assert ((x.mean(0) - truth.mean).abs() < (4.5 / math.sqrt(len(x)) + slack) * sd).all()
     apart = (x.mT.cov() - truth.covariance).abs() / (sd[:, None] * sd)

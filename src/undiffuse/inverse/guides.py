@@ -49,6 +49,7 @@ class DenoiserPosterior:
 
     @cached_property
     def _graph(self) -> tuple[Tensor, Tensor]:
+        """x and D(x) with the graph between them."""
         with torch.enable_grad():
             x = self.x.detach().requires_grad_(True)
             return x, torch.as_tensor(self.model.denoise(x, self.t, **self.cond))
@@ -203,6 +204,7 @@ SURROGATES: dict[str, Surrogate] = {"mmps": mmps, "tmpd": tmpd, "pigdm": pigdm, 
 
 
 def _diagonal(posterior: DenoiserPosterior, values: Tensor) -> Tensor | Apply:
+    """The diagonal matrix of values (B, d)."""
     if posterior.dense:
         return torch.diag_embed(values.double())
     return lambda u: values.to(u) * u

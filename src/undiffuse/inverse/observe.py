@@ -66,6 +66,7 @@ _DEFAULT_GRIDS: dict[str, dict[str, Any]] = {"twisted": {"grid": "karras", "firs
 
 
 def _check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raise InputError for an option that the method does not have."""
     if unknown := [name for name in options if name not in names]:
         raise InputError(f"got the option {', '.join(unknown)}; expected options of this method: {', '.join(names)}")
 

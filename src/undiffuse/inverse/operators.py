@@ -251,8 +251,10 @@ def box(shape: Sequence[int], top: int, left: int, height: int, width: int) -> M
 
     Args:
         shape: shape of an event, whose last two axes are those of the image.
-        top, left: upper left corner of the box in pixels.
-        height, width: size of the box in pixels.
+        top: first row of the box.
+        left: first column of the box.
+        height: number of rows.
+        width: number of columns.
 
     Returns:
         The mask.
@@ -298,5 +300,6 @@ def as_operator(operator: Any) -> Operator:
 
 
 def _check_image(x: Tensor, least: int = 1) -> None:
+    """Raise InputError for anything but a batch of images with sides of at least `least` pixels."""
     if x.ndim != 4 or min(x.shape[-2:]) < least:
         raise InputError(f"got x of shape {tuple(x.shape)}; expected images (B, C, H, W) of at least {least} pixels")

@@ -128,6 +128,7 @@ def _reweight(observation: Observation, state: State, particles: int) -> tuple[P
 
 
 def _statistics(state: State, posterior: DenoiserPosterior, local: LinearizedObservation) -> ParticleStats:
+    """The moments of x_0 given x_t, without and with y, and log ψ."""
     A, V, r = local.matrix, posterior.matrix, local.residual.double()
     factor = torch.linalg.cholesky(local.system(V))
     half = torch.linalg.solve_triangular(factor, torch.cat([A @ V, r[..., None]], 2), upper=False)
@@ -186,4 +187,5 @@ def _uniform(state: State, s: Node, group: int) -> Tensor:
 
 
 def _log_det(factor: Tensor) -> Tensor:
+    """log det of a triangular matrix."""
     return factor.diagonal(dim1=1, dim2=2).log().sum(1)

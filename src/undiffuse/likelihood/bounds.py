@@ -352,6 +352,7 @@ def _primitive(a: Tensor, s2: Tensor) -> Tensor:
 
 
 def _check(kind: str, model: Model, samples: int, steps: int | None) -> None:
+    """Raise InputError for invalid arguments of `elbo`."""
     if kind not in ("gaussian", "levels") or (kind == "levels" and not isinstance(model.transform, Levels)):
         raise InputError(f"got decoder={kind!r}; expected gaussian, or levels for a model of grey levels")
     if samples < _GROUPS or (steps is not None and steps < 1):

@@ -171,6 +171,7 @@ def to_model_units(model: Model, x: Tensor) -> Tensor:
 
 
 def _forward(model: Model, x: Tensor) -> Tensor:
+    """The model's transform of x; raises InputError where it does not fit."""
     try:
         return model.transform.forward(x)
     except (RuntimeError, IndexError) as error:

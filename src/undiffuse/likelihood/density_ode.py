@@ -124,9 +124,11 @@ class TraceEstimator:
             zero.index_copy(0, rows, error)
 
     def _conditions(self, rows: Tensor) -> dict[str, Any]:
+        """The conditions of some rows."""
         return select_conditions(self.cond, rows)
 
     def _denoise_with_vjp(self, rows: Tensor, z: Tensor, lam: Tensor) -> tuple[Tensor, VectorJacobianProduct]:
+        """D and v ↦ Jᵀ v of some rows."""
         return denoise_with_vjp(lambda point: self.coordinates.denoise(point, lam, self._conditions(rows)), z)
 
     def _trace(self, rows: Tensor, z: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +144,7 @@ class TraceEstimator:
         return D, trace_estimates(product, basis_vectors(z)).sum(1, keepdim=True)
 
     def _truncation(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The correction of one pack by the local Gaussian, and half its slope's error at 2 σ̂₀² times σ̂₀²."""
+        """The correction of one pack by the local Gaussian, and half the error of its slope at 2 σ̂₀², times σ̂₀²."""
         lam, z = self.coordinates.log_snr_data.expand(len(rows)), self.z[rows]
         variance = float(torch.exp(-2 * self.coordinates.log_snr_data))
         D, product = self._denoise_with_vjp(rows, z, lam)

@@ -40,7 +40,8 @@ def encode(model: ReverseModel, x: Tensor, method: str = "ode", *, rtol: float =
         x: (B, *event) in data units.
         method: "ode" solves the probability-flow ODE with separate steps for every sample; "ddim" inverts `steps` DDIM
             steps on the grid uniform in log-SNR, exactly if the fixed point of every step converges.
-        rtol, atol: tolerances per step of "ode".
+        rtol: relative tolerance per step of "ode".
+        atol: absolute tolerance per step of "ode".
         steps: number of steps of "ddim".
         iterations: most fixed-point iterations per step of "ddim"; 0: the usual approximation, with D at the wrong end.
         t_end: time of the smallest noise level, at which x is taken to be; None: the model's own.
@@ -76,7 +77,12 @@ def decode(model: ReverseModel, code: Tensor, method: str = "ode", *, rtol: floa
     Args:
         model: a model with a denoiser of a Gaussian process.
         code: (B, *event) in model units at T.
-        method, rtol, atol, steps, t_end, cond: as for `encode`.
+        method: "ode" or "ddim".
+        rtol: relative tolerance per step of "ode".
+        atol: absolute tolerance per step of "ode".
+        steps: number of steps of "ddim".
+        t_end: time of the smallest noise level; None: the model's own.
+        cond: conditions such as label.
 
     Returns:
         The data (B, *event) in data units.
@@ -173,6 +179,7 @@ def _by_blocks(coordinates: WhitenedCoordinates, z: Tensor, solve: Callable[[Ten
 
 
 def _is_ddim(method: str) -> bool:
+    """Whether the method is "ddim"; raises InputError for an unknown one."""
     if method not in ("ode", "ddim"):
         raise InputError(f"got method={method!r}; expected ode or ddim")
     return method == "ddim"
@@ -184,6 +191,7 @@ def _alpha(coordinates: WhitenedCoordinates) -> Tensor:
 
 
 def _nodes(coordinates: WhitenedCoordinates, steps: int) -> list[Node]:
+    """The nodes of DDIM's grid, from T to the smallest noise level."""
     model = coordinates.model
     t_end = float(model.sde.time_of(coordinates.log_snr_data))
     return nodes_of(model.sde, time_grid(model.sde, steps, "log_snr", None, t_end, model.sigma_data))
@@ -209,6 +217,7 @@ def _stepwise(coordinates: WhitenedCoordinates, x: Tensor, nodes: list[Node], st
 
 
 def _ddim(denoise: Denoise, x: Tensor, node: Node, s: Node) -> Tensor:
+    """One DDIM step from node to s."""
     return ddim_update(x, denoise(x, node), node, s)
 
 

@@ -205,6 +205,7 @@ def _likelihood(columns: Iterable[Tensor], dim: int) -> Likelihood:
 
 
 def _check_conditions(x: Tensor, cond: dict[str, Any]) -> None:
+    """Raise InputError for a condition whose length is not that of x."""
     for name, value in cond.items():
         if isinstance(value, Tensor) and value.ndim > 0 and len(value) != len(x):
             raise InputError(f"got {len(value)} values of {name} for {len(x)} samples; expected one per sample, or one "
@@ -212,6 +213,7 @@ def _check_conditions(x: Tensor, cond: dict[str, Any]) -> None:
 
 
 def _check_finite(log_prob: Tensor, first_index: int) -> None:
+    """Raise InputError for samples whose ODE could not be solved."""
     bad = ~log_prob.isfinite()
     if bool(bad.any()):
         rows = (first_index + bad.nonzero().flatten()[:5]).tolist()

@@ -23,7 +23,7 @@ from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.guide import classifier_free
 from undiffuse.inverse import Operator, box, observe, random_mask
-from undiffuse.inverse.belief import belief
+from undiffuse.inverse.guides import DenoiserPosterior
 from undiffuse.inverse.observe import observation
 from undiffuse.metrics import agreement, classifier, nearest_distance
 from undiffuse.noise import Purpose, normal
@@ -159,7 +159,7 @@ def completed(run: str, data: str, each: str = "2", draws: str = "4") -> Iterato
         return f"| {name} | {found.value:.0%} ± {found.stderr:.0%} | {float(near.median()):.2f} | {' | '.join(rest)} |"
 
     x, y, hidden = _halves(test, range(3, 3 + int(each)))
-    seen, label = hidden.seen(x).repeat_interleave(k, 0), y.repeat_interleave(k)
+    seen, label = hidden.mask_unobserved(x).repeat_interleave(k, 0), y.repeat_interleave(k)
     yield "| what | class | read as it | nearest real | off what was seen | seconds |"
     yield "|---|---|---|---|---|---|"
     yield row("real digits | ", test.x[:1000], test.y[:1000], "", "")
@@ -194,8 +194,8 @@ def solved(run: str, data: str) -> Iterator[str]:
     yield "|---|" + "---|" * len(tried)
     for level in (10.0, 3.0, 1.0, 0.5, 0.2, 0.1):
         t = model.sde.time_of(torch.tensor(-math.log(level), dtype=torch.float64))
-        here = belief(model, z + level * normal(0, Purpose.PROBE, 0, 0, len(z), model.shape, z.dtype), t, {})
-        local = seen.local(here.mean, here.left, hidden.seen(x))
+        here = DenoiserPosterior(model, z + level * normal(0, Purpose.PROBE, 0, 0, len(z), model.shape, z.dtype), t, {})
+        local = seen.linearize(here.mean, here.residual_variance, hidden.mask_unobserved(x))
         left = [local.residual - local.push(here.apply(local.pull(w))) - local.variance * w
                 for w in (local.solve(here.apply, k) for k in tried)]
         shares = [float((e.norm(dim=1) / local.residual.norm(dim=1)).median()) for e in left]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from undiffuse.exact import Gaussian, Mixture
+from undiffuse.likelihood import Likelihood
+from undiffuse.model import Wrapper
 from undiffuse.noise import normal
 from undiffuse.processes import (
     DDPM,
@@ -88,3 +92,21 @@ def class_posterior(law: Mixture, sde: GaussianSDE, x: Tensor, t: Time) -> Tenso
     """p(class | x_t = x) of a mixture with labels, (B, C); t is () or (B,)."""
     members = torch.nn.functional.one_hot(law.labels, law.classes).double()
     return law._view(x, sde, t).log_joint.softmax(1) @ members
+class Opaque(Wrapper):
+    """A model whose divergence has to be computed by differentiation."""
+
+    def denoise(self, x: Tensor, t: Tensor, **cond: object) -> Tensor:
+        return self.inner.denoise(x, t, **cond)
+
+
+def absolute_error(ll: Likelihood, truth: Tensor) -> Tensor:
+    """|log p − truth| per sample."""
+    return (ll.log_prob - truth).abs()
+
+
+def assert_moments(x: Tensor, truth: Mixture, slack: float = 0.0) -> None:
+    """Check mean and covariance within 4.5 standard errors plus a fraction `slack` of the standard deviations."""
+    sd = truth.covariance.diagonal().sqrt()
+    assert ((x.mean(0) - truth.mean).abs() < (4.5 / math.sqrt(len(x)) + slack) * sd).all()
+    apart = (x.mT.cov() - truth.covariance).abs() / (sd[:, None] * sd)
+    assert (apart < 4.5 * math.sqrt(2 / len(x)) + 2 * slack).all()

@@ -18,6 +18,7 @@ from undiffuse.data import gaps, open_data
 from undiffuse.data.tables import read_cells
 from undiffuse.exact import Gaussian
 from undiffuse.gaussian import Moments
+from undiffuse.inverse.guides import MomentGuide
 from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.processes import VP
 
@@ -43,7 +44,7 @@ def test_the_guided_denoiser_is_the_closed_form(t: float) -> None:
     noise = torch.diag(torch.tensor([sigma**2] * 3 + [0.0, 0.0], dtype=torch.float64))
     seen = torch.cat([x_t[0], y[0, [0, 2]]])
     expected = MEAN + COV @ A.mT @ torch.linalg.solve(A @ COV @ A.mT + noise, seen - A @ MEAN)
-    found = imputation.Linear(exact).denoise(x_t, t, y=y)[0]
+    found = MomentGuide(exact).denoise(x_t, t, y=y)[0]
     assert torch.allclose(found, expected, atol=1e-6)
 
 

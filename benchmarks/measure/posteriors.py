@@ -70,7 +70,7 @@ class Case:
     @cached_property
     def log_evidence(self) -> float:
         """log p(y), closed."""
-        A, y = self.matrix, as_operator(self.operator).seen(self.y).flatten()
+        A, y = self.matrix, as_operator(self.operator).mask_unobserved(self.y).flatten()
         cov = A @ self.law.covariances @ A.mT + self.noise**2 * torch.eye(len(A), dtype=torch.float64)
         seen = torch.distributions.MultivariateNormal(self.law.means.flatten(1) @ A.mT, cov)
         return float((self.law.weights.log() + seen.log_prob(y[~y.isnan()])).logsumexp(0))
@@ -101,7 +101,7 @@ class Score:
 
 def posterior(law: Mixture, matrix: Tensor, operator: Any, y: Tensor, noise: float) -> Mixture:
     """The exact posterior given the entries of y that are seen."""
-    seen = as_operator(operator).seen(y).flatten()
+    seen = as_operator(operator).mask_unobserved(y).flatten()
     return law.posterior(matrix, seen[~seen.isnan()], noise)
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse import missing, training
+from undiffuse import training
 from undiffuse.data import hub, tables
 from undiffuse.data.checks import decoding, did_you_mean, shown
 from undiffuse.data.conditions import Condition
@@ -24,35 +24,12 @@ from undiffuse.data.gaps import Text, cell
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.inverse import Identity, observe
-from undiffuse.model import Model, Wrapper
+from undiffuse.inverse.guides import MomentGuide
+from undiffuse.model import Model
 from undiffuse.progress import bar
 from undiffuse.sampling import Progress, sample
-from undiffuse.sde import Time, as_time
 
 _PARTICLES, _AT_ONCE = 256, 2048  # particles that draw one row, and in one block
-
-
-class Linear(Wrapper):
-    """p(x | y) for cells y (B, d) that are known exactly, NaN where not: D_y = D + V Mᵀ (M V Mᵀ)⁻¹ M (y − D).
-
-    M takes the cells that are known; V is the covariance of x_0 given x_t for Gaussian data with the model's moments,
-    s² σ̂²/(s² + σ̂²) in every principal direction. One evaluation a step, and one small linear system for each pattern of
-    gaps. For Gaussian data D_y is exact; otherwise the mean is corrected by what the network has learned, V is not.
-    """
-
-    takes = ("y",)
-
-    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
-        """D_y."""
-        D, law = self.inner.denoise(x, t, **cond), self.moments
-        alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
-        if y is None or law is None or law.basis is None:
-            raise InputError("got no cells to hold or a model without moments; give y and a model of a table")
-        left = law.spectrum * variance / (alpha**2 * law.spectrum + variance)
-        patterns, of = torch.unique(y.isnan(), dim=0, return_inverse=True)
-        G = missing.gains((law.basis * left) @ law.basis.mT, patterns)[of]
-        away = torch.where(y.isnan(), 0.0, y - D).double()
-        return torch.where(y.isnan(), D + (G @ away[..., None])[..., 0].to(D), y)
 
 
 def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: int = 20, labels: Tensor | None = None,
@@ -62,9 +39,9 @@ def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: in
 
     labels: the class of each row (N,), where the model knows classes; conditions: raw numbers (N, width) of the
     conditions that it knows by name, NaN where they are not known. method: "linear", which takes the covariance of
-    x_0 given x_t from the data's moments and is exact if they say all (`Linear`), or one of `observe`: mmps takes it
-    from the network, twisted tends to the truth. progress: as that of `sample`. Raises InputError for rows that are not
-    the model's.
+    x_0 given x_t from the data's moments and is exact if they say all (`MomentGuide`), or one of `observe`: mmps takes
+    it from the network, twisted tends to the truth. progress: as that of `sample`. Raises InputError for rows that are
+    not the model's.
     """
     z = model.transform.forward(x)
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
@@ -87,7 +64,7 @@ def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: in
 def _observed(model: Model, method: str, draws: int) -> tuple[Model, int | None]:
     """p(x | y), and how many samples are drawn at once; particles make all draws of a row in one run."""
     if method == "linear" and model.moments is not None:
-        return Linear(model), None
+        return MomentGuide(model), None
     particles = draws * -(-_PARTICLES // draws)
     options: dict[str, Any] = {"group": draws, "particles": particles} if method == "twisted" else {}
     seen = observe(model, Identity(), None, 0.0, "mmps" if method == "linear" else method, units="model", **options)

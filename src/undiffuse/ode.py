@@ -106,12 +106,12 @@ class Step(NamedTuple):
         return self.x + c * (whole + (1 - c) * (enter + c * (leave - enter + (1 - c) * bend)))
 
 
-Judge = Callable[[Step, Tensor], Tensor]
+OnStep = Callable[[Step, Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """x (B, *event) at the end, the evaluations of the field that each sample needed (B,), and what `judge` made of the
-    errors of its steps, in sum (B,)."""
+    """x (B, *event) at the end, the evaluations of the field per sample (B,), and the sum over its accepted steps of
+    what `on_step` returned (B,)."""
 
     x: Tensor
     evaluations: Tensor
@@ -119,14 +119,16 @@ class Solution(NamedTuple):
 
 
 def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol: float = 1e-5, atol: float = 1e-5, *,
-          first: float = 0.1, judge: Judge | None = None, watch: Callable[[Tensor], None] | None = None) -> Solution:
+          first: float = 0.1, on_step: OnStep | None = None, set_active: Callable[[Tensor], None] | None = None
+          ) -> Solution:
     """x(s) from x(t) for x' = field(x, t), with steps of its own for every sample.
 
     The step of a sample is kept where the root mean square of error/(atol + rtol |x|) over its coordinates is at most
     1, and the next one is 0.8 (that number)^{−1/order} times as long, at most twice, and not longer after a refusal. No
     sample sees another one's error. `first` is the first step as a part of s − t. A sample that cannot reach s is NaN.
-    `judge(step, kept)` is what the error of a step matters, (B,), for the samples that keep it. `watch(going)` is told
-    before every step which samples it is for, (B,); the field may return anything for the others.
+    `on_step(step, accepted)` returns a number per sample, (B,), which is summed over the steps that a sample accepts.
+    `set_active(active)` is called before every step with the samples that take it, (B,); the field may return anything
+    for the others.
 
     Reference: Hairer, Nørsett and Wanner (1993), section II.4.
     """
@@ -134,10 +136,10 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         raise InputError(f"got rtol={rtol}, atol={atol}; expected rtol ≥ 0, atol > 0 and a method with an error")
     at, h = x.new_zeros(len(x), dtype=torch.float64), x.new_full((len(x),), first, dtype=torch.float64)
     k, spent, refused = field(x, t.expand(len(x))), torch.ones_like(at), at > 0
-    seen = torch.zeros_like(at)
+    total = torch.zeros_like(at)
     while bool((going := at < 1).any()):
-        if watch is not None:
-            watch(going)
+        if set_active is not None:
+            set_active(going)
         left, grow = 1 - at, torch.where(refused, 1.0, 2.0)
         h = _fit(h, left)
         here, there = t + (s - t) * at, t + (s - t) * (at + h)
@@ -146,15 +148,15 @@ def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol:
         error = _combine(torch.zeros_like(x), there - here, tableau.error, slopes)
         ratio = _size(error / (atol + rtol * torch.maximum(x.abs(), new.abs())))
         kept = going & (ratio <= 1)
-        if judge is not None:
+        if on_step is not None:
             step = Step(tableau, here, there, x, new, slopes, error)
-            seen = torch.where(kept, seen + judge(step, kept), seen)
+            total = torch.where(kept, total + on_step(step, kept), total)
         x, k = torch.where(_rows(kept, x) > 0, new, x), torch.where(_rows(kept, x) > 0, slopes[-1], k)
         at, spent = torch.where(kept, torch.where(h < left, at + h, 1.0), at), spent + going * (len(slopes) - 1)
         h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(grow)
         refused, lost = going & ~kept, going & ~kept & (h < 1e-12)
         x, at = torch.where(_rows(lost, x) > 0, torch.nan, x), torch.where(lost, 1, at)
-    return Solution(x, spent, seen)
+    return Solution(x, spent, total)
 
 
 def _fit(h: Tensor, left: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def test_a_table_has_every_rows_score_error_and_rank(run: Path, tmp_path: Path, 
 @pytest.mark.parametrize("data, flags, words", [
     ("digits", (), "rows of that kind"), ("moons", ("--out", "scores.txt"), ".csv"),
     ("moons", ("--n", "0"), "at least"),
-    ("moons", ("--dequantise", "uniform", "--n", "3"), "no grey levels"),
+    ("moons", ("--dequantise", "uniform", "--n", "3"), "not grey levels"),
 ])
 def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flags: tuple[str, ...], words: str,
                                                       capsys) -> None:

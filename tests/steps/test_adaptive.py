@@ -136,7 +136,7 @@ def test_the_interpolant_of_a_step_is_exact_for_quartics_and_of_fourth_order() -
         """The first step that is kept."""
         found: list[Step] = []
         solve(DORMAND_PRINCE, field, x, f64(t)[0], f64(s)[0], 1.0, 1.0, first=1.0,
-              judge=lambda step, kept: found.append(step) or torch.zeros(len(x), dtype=torch.float64))
+              on_step=lambda step, kept: found.append(step) or torch.zeros(len(x), dtype=torch.float64))
         return found[0]
 
     places = (0.0, 0.3, 0.5, 0.9, 1.0)

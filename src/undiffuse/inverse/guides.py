@@ -1,42 +1,124 @@
 """Guided denoisers: D_y = D + V Aᵀ (A W Aᵀ + R)⁻¹ (y − A D), the mean of x_0 given x_t and y if x_0 | x_t ~ N(D, V).
 
-The methods differ in the W that stands for Cov(x_0 | x_t) inside the inverse:
+V = Cov(x_0 | x_t) = (σ²/α) ∂D/∂x is the denoiser's Jacobian. The methods differ in the W that replaces it inside the
+inverse:
 
-    mmps     V itself, σ̂² times the denoiser's Jacobian
+    mmps     V itself
     tmpd     the diagonal of its row sums
-    pigdm    s² σ̂²/(s² + σ̂²) I, as for Gaussian data of deviation s in every direction
-    wiener   the same in the frame of the data's moments
+    pigdm    s² σ̂²/(s² + σ̂²) I, as for Gaussian data of standard deviation s in every direction
+    wiener   s² σ̂²/(s² + σ̂²) in the principal directions of the data's moments
 
-All are exact if x_0 is Gaussian with the moments that W assumes; on other data all are approximations.
+All are exact if x_0 is Gaussian with the moments that W assumes, and approximations for other data.
 
-Reference: Song et al. (2023), PiGDM, ICLR; Boys et al. (2023), TMPD, arXiv:2310.06721; Rozet et al. (2024), MMPS,
-arXiv:2405.13712.
+Reference: Tweedie's second formula; Song et al. (2023), PiGDM, ICLR; Boys et al. (2023), TMPD, arXiv:2310.06721; Rozet
+et al. (2024), MMPS, arXiv:2405.13712.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from undiffuse import missing
 from undiffuse.errors import InputError
-from undiffuse.inverse.belief import Belief, belief
-from undiffuse.inverse.observation import Apply, Local, Observation
+from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
 from undiffuse.model import Model, Wrapper
-from undiffuse.sde import Time, as_time
+from undiffuse.sde import Time, as_time, bcast
 
-Surrogate = Callable[[Belief], Tensor | Apply]
+DENSE = 64
+"""The largest number of coordinates for which V is formed as a matrix."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiserPosterior:
+    """Mean D (B, *event) and covariance V of x_0 given x (B, *event) at a time t, () or (B,), under a denoiser.
+
+    The mean keeps its graph, through which V is a vector-Jacobian product; no returned value has a gradient.
+    """
+
+    model: Model
+    x: Tensor
+    t: Tensor
+    cond: dict[str, Any]
+
+    @cached_property
+    def _graph(self) -> tuple[Tensor, Tensor]:
+        """x and D(x) with the graph between them."""
+        with torch.enable_grad():
+            x = self.x.detach().requires_grad_(True)
+            return x, torch.as_tensor(self.model.denoise(x, self.t, **self.cond))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """D."""
+        return self._graph[1].detach()
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """σ̂² = σ²/α², () or (B,)."""
+        return torch.as_tensor(self._variance / self.model.sde.alpha(self.t) ** 2)
+
+    @property
+    def residual_variance(self) -> Tensor:
+        """σ̂² s²/(σ̂² + s²): Var(x_0 | x_t) of Gaussian data of standard deviation s = sigma_data, () or (B,)."""
+        s2, alpha2, variance = self.model.sigma_data**2, self.model.sde.alpha(self.t) ** 2, self._variance
+        return s2 * variance / (variance + alpha2 * s2)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """(∂D/∂x)ᵀ u for rows u (B, d)."""
+        x, D = self._graph
+        (product,) = torch.autograd.grad(D, x, u.reshape(x.shape).to(D), retain_graph=True)
+        return product.flatten(1)
+
+    def apply(self, u: Tensor) -> Tensor:
+        """V u for rows u (B, d), with the transposed Jacobian, which for an exact denoiser equals the Jacobian."""
+        product = self.vjp(u)
+        return bcast(self._scale.to(product), product) * product
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """V as (B, d, d), float64: in closed form where the model has it, else its symmetric positive part."""
+        closed_form = getattr(self.model, "covariance", None)
+        if closed_form is not None:
+            return torch.as_tensor(closed_form(self.x, self.t, **self.cond))
+        V = _matrix_of(self.apply, self.x)
+        values, basis = torch.linalg.eigh((V + V.mT) / 2)
+        positive: Tensor = (basis * values.clamp_min(0)[:, None]) @ basis.mT
+        return positive
+
+    @property
+    def dense(self) -> bool:
+        """Whether V is small enough to be formed."""
+        return math.prod(self.x.shape[1:]) <= DENSE
+
+    @property
+    def _variance(self) -> Tensor:
+        return self.model.sde.variance(self.t)
+
+    @property
+    def _scale(self) -> Tensor:
+        return self._variance / self.model.sde.alpha(self.t)
+
+
+Surrogate = Callable[[DenoiserPosterior], Tensor | Apply]
 """The W of a method."""
 
 
 class Guided(Wrapper):
-    """The denoiser of p(x | y) as a method has it; `y=` as a condition of the call takes the place of the observed y.
+    """The denoiser of p(x | y) by one of the methods; the condition `y=` of a call replaces the observed y.
 
-    iterations: of conjugate gradients, where events have over 64 entries; a trained network's Jacobian is not quite
-    symmetric, and more than two or three follow its errors.
+    Args:
+        inner: the model of p(x).
+        observation: y, the operator and the noise in model units.
+        surrogate: the W of the method.
+        iterations: conjugate gradient iterations for events of over 64 entries. The Jacobian of a trained network is
+            not exactly symmetric, and more than two or three iterations amplify its errors.
     """
 
     takes = ("y",)
@@ -49,62 +131,87 @@ class Guided(Wrapper):
         """D_y."""
         if float(self.sde.alpha(as_time(t)).min()) == 0:
             return self.inner.denoise(x, t, **cond)
-        seen = belief(self.inner, x, t, cond)
-        local = self.observation.local(seen.mean, seen.left, y)
-        w = local.solve(self.surrogate(seen), self.iterations)
-        return seen.mean + moved(seen, local, w).reshape(x.shape).to(x)
+        posterior = DenoiserPosterior(self.inner, x, as_time(t), cond)
+        local = self.observation.linearize(posterior.mean, posterior.residual_variance, y)
+        w = local.solve(self.surrogate(posterior), self.iterations)
+        return posterior.mean + _correction(posterior, local, w).reshape(x.shape).to(x)
 
 
-def moved(seen: Belief, local: Local, w: Tensor) -> Tensor:
+class MomentGuide(Wrapper):
+    """p(x | y) for noiseless entries y (B, d), NaN where missing: D_y = D + V Mᵀ (M V Mᵀ)⁻¹ M (y − D).
+
+    M selects the observed entries; V is the covariance of x_0 given x_t for Gaussian data with the model's moments,
+    s² σ̂²/(s² + σ̂²) in every principal direction. One model evaluation per step and one small linear system per pattern
+    of missing entries. D_y is exact for Gaussian data; for other data D is the network's and V an approximation.
+    """
+
+    takes = ("y",)
+
+    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
+        """D_y."""
+        D, moments = self.inner.denoise(x, t, **cond), self.moments
+        alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
+        if y is None or moments is None or moments.basis is None:
+            raise InputError("got no y or a model without moments; give y and a model of a table")
+        residual_variance = moments.spectrum * variance / (alpha**2 * moments.spectrum + variance)
+        patterns, index = torch.unique(y.isnan(), dim=0, return_inverse=True)
+        G = missing.gains((moments.basis * residual_variance) @ moments.basis.mT, patterns)[index]
+        residual = torch.where(y.isnan(), 0.0, y - D).double()
+        return torch.where(y.isnan(), D + (G @ residual[..., None])[..., 0].to(D), y)
+
+
+def _correction(posterior: DenoiserPosterior, local: LinearizedObservation, w: Tensor) -> Tensor:
     """V Aᵀ w, (B, d)."""
     pulled = local.pull(w)
-    if seen.dense:
-        return (seen.matrix @ pulled.double()[..., None])[..., 0]
-    return seen.apply(pulled)
+    if posterior.dense:
+        return (posterior.matrix @ pulled.double()[..., None])[..., 0]
+    return posterior.apply(pulled)
 
 
-def mmps(seen: Belief) -> Tensor | Apply:
+def mmps(posterior: DenoiserPosterior) -> Tensor | Apply:
     """V."""
-    return seen.matrix if seen.dense else seen.apply
+    return posterior.matrix if posterior.dense else posterior.apply
 
 
-def tmpd(seen: Belief) -> Tensor | Apply:
-    """diag(V 1), its negative entries 0."""
-    rows = seen.matrix.sum(2) if seen.dense else seen.apply(torch.ones_like(seen.x).flatten(1))
-    return _diagonal(seen, rows.clamp_min(0))
+def tmpd(posterior: DenoiserPosterior) -> Tensor | Apply:
+    """diag(V 1), with negative entries set to 0."""
+    rows = posterior.matrix.sum(2) if posterior.dense else posterior.apply(torch.ones_like(posterior.x).flatten(1))
+    return _diagonal(posterior, rows.clamp_min(0))
 
 
-def pigdm(seen: Belief) -> Tensor | Apply:
+def pigdm(posterior: DenoiserPosterior) -> Tensor | Apply:
     """s² σ̂²/(s² + σ̂²) I."""
-    return _diagonal(seen, seen.left.reshape(-1, 1).expand(len(seen.x), math.prod(seen.x.shape[1:])))
+    x = posterior.x
+    return _diagonal(posterior, posterior.residual_variance.reshape(-1, 1).expand(len(x), math.prod(x.shape[1:])))
 
 
-def wiener(seen: Belief) -> Tensor | Apply:
+def wiener(posterior: DenoiserPosterior) -> Tensor | Apply:
     """U diag(s² σ̂²/(s² + σ̂²)) Uᵀ with the data's moments."""
-    frame = seen.model.moments
-    if frame is None:
+    moments, x = posterior.model.moments, posterior.x
+    if moments is None:
         raise InputError("got a model without the data's moments for method wiener; expected one that stores them")
-    spectrum = frame.spectrum.to(seen.x.device)
-    level2 = seen.level2.reshape(-1, 1).to(spectrum)
-    kept = (spectrum * level2 / (spectrum + level2)).to(seen.x)
+    spectrum = moments.spectrum.to(x.device)
+    noise_variance = posterior.noise_variance.reshape(-1, 1).to(spectrum)
+    residual_variance = (spectrum * noise_variance / (spectrum + noise_variance)).to(x)
 
     def apply(u: Tensor) -> Tensor:
-        return frame.back(kept * frame.rotate(u.reshape(-1, *frame.shape))).flatten(1)
+        return moments.back(residual_variance * moments.rotate(u.reshape(-1, *moments.shape))).flatten(1)
 
-    return apply if not seen.dense else _formed(apply, seen)
+    return apply if not posterior.dense else _matrix_of(apply, x)
 
 
 SURROGATES: dict[str, Surrogate] = {"mmps": mmps, "tmpd": tmpd, "pigdm": pigdm, "wiener": wiener}
 
 
-def _diagonal(seen: Belief, values: Tensor) -> Tensor | Apply:
-    if seen.dense:
+def _diagonal(posterior: DenoiserPosterior, values: Tensor) -> Tensor | Apply:
+    """The diagonal matrix of values (B, d)."""
+    if posterior.dense:
         return torch.diag_embed(values.double())
     return lambda u: values.to(u) * u
 
 
-def _formed(apply: Apply, seen: Belief) -> Tensor:
-    """The matrix of a function, (B or 1, d, d)."""
-    d = math.prod(seen.x.shape[1:])
-    rows = [apply(e.expand(len(seen.x), d)) for e in torch.eye(d).to(seen.x)]
+def _matrix_of(apply: Apply, x: Tensor) -> Tensor:
+    """The matrix of a symmetric function of rows like x, (B, d, d), float64."""
+    d = math.prod(x.shape[1:])
+    rows = [apply(e.expand(len(x), d)) for e in torch.eye(d).to(x)]
     return torch.stack(rows, 1).double()

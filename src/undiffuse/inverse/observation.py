@@ -1,6 +1,6 @@
-"""An observation seen from a point: y = A(x) + n, n ~ N(0, R), linearised where the denoiser says that x_0 is.
+"""An observation y = A(x) + n, n ~ N(0, R), linearized at the denoiser's estimate D of x_0.
 
-    r = y − A(D)        A u and Aᵀ w by automatic differentiation of A at D        R, with 1 where y is not seen
+    r = y − A(D)        A u and Aᵀ w by automatic differentiation of A at D        R, with 1 where y is missing
 
 and the one linear system of all guides, (A W Aᵀ + R) w = r, solved exactly or by conjugate gradients.
 """
@@ -20,18 +20,18 @@ from undiffuse.noise import Purpose, normal
 
 Apply = Callable[[Tensor], Tensor]
 """A symmetric matrix as a function of rows (B, d)."""
-_NOISELESS = 1e-6  # of the variance that is left, where the noise is said to be 0
+_NOISELESS = 1e-6  # noise variance as a fraction of the residual variance, where the noise is given as 0
 
 
 @dataclass(frozen=True, eq=False)
-class Local:
-    """An observation near a point, in flat rows: residual r (B, m), `push` u ↦ A u, `pull` w ↦ Aᵀ w, R (B, m).
+class LinearizedObservation:
+    """An observation linearized at D, in flat rows: residual r (B, m), `push` u ↦ A u, `pull` w ↦ Aᵀ w, R (B, m).
 
-    Entries that are not seen have r = 0, rows of A that are 0, and R = 1; `seen` (B, m) tells which are.
+    Missing entries have r = 0, zero rows of A, and R = 1; `observed` (B, m) is False there.
     """
 
     residual: Tensor
-    seen: Tensor
+    observed: Tensor
     variance: Tensor
     push: Apply
     pull: Apply
@@ -57,9 +57,14 @@ class Local:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """y = A(x) + n for x in model units: the function A, y (*out) or None, and the noise's deviation.
+    """y = A(x) + n for x in model units.
 
-    Entries of y that are NaN are not seen, nor those that `hide` makes NaN. `shape` is an event's, in model units.
+    Args:
+        function: A, from (B, *event) to (B, *out).
+        y: (*out), NaN where missing; None where every sample has its own.
+        noise_std: standard deviation of the noise, () or broadcastable to (*out).
+        shape: shape of an event in model units.
+        hide: sets further entries of a y to NaN.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -70,27 +75,27 @@ class Observation:
 
     @cached_property
     def zero(self) -> Tensor:
-        """A(0), (1, *out), float64; InputError for an operator that does not take such events."""
+        """A(0), (1, *out), float64; raises InputError for an operator that does not accept such events."""
         try:
             value = self.function(torch.zeros(1, *self.shape, dtype=torch.float64))
         except InputError:
             raise
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise InputError(f"got an operator that does not take events of shape {self.shape} ({reason}); expected a "
-                             "function of batches of them") from None
+            raise InputError(f"got an operator that does not accept events of shape {self.shape} ({reason}); expected "
+                             "a function of batches of them") from None
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != 1:
-            raise InputError("got an operator that does not give a row for each event; expected a function from (B, "
+            raise InputError("got an operator that does not return one row per event; expected a function from (B, "
                              "*event) to (B, *out)")
         return value
 
     @cached_property
     def linear(self) -> bool:
-        """Whether A is affine, by trying."""
+        """Whether A is affine, tested at random points."""
         a, b = normal(0, Purpose.PROBE, 0, 0, 2, self.shape, torch.float64).split(1)
         values = self.function(torch.cat([a + b, a, b]))
-        apart = (values[0] - values[1] - values[2] + self.zero[0]).abs().max()
-        return bool(apart <= 1e-6 * (1 + values.abs().max()))
+        deviation = (values[0] - values[1] - values[2] + self.zero[0]).abs().max()
+        return bool(deviation <= 1e-6 * (1 + values.abs().max()))
 
     @cached_property
     def table(self) -> Tensor:
@@ -102,43 +107,44 @@ class Observation:
     @cached_property
     def scale2(self) -> float:
         """The mean square of A's rows, ‖Aᵀ w‖²/‖w‖² for one random w."""
-        local = self.local(torch.zeros(1, *self.shape, dtype=torch.float64), 1.0, self.zero, noiseless=1.0)
+        local = self.linearize(torch.zeros(1, *self.shape, dtype=torch.float64), 1.0, self.zero, noiseless=1.0)
         w = normal(0, Purpose.PROBE, 1, 0, 1, tuple(local.residual.shape[1:]), torch.float64)
         return float(local.pull(w).square().sum() / w.square().sum())
 
-    def local(self, D: Tensor, left: Tensor | float, y: Tensor | None = None,
-              noiseless: float | None = None) -> Local:
-        """The observation near D (B, *event); `left` is about the variance that x_0 has left, for noise 0.
+    def linearize(self, D: Tensor, residual_variance: Tensor | float, y: Tensor | None = None,
+                  noiseless: float | None = None) -> LinearizedObservation:
+        """The observation at D (B, *event); y (B, *out) or (*out) replaces the observation's own.
 
-        y (B, *out) or (*out) takes the place of the observation's own.
+        The residual variance of x_0, () or (B,), sets the scale of the noise where its standard deviation is 0.
         """
-        value, pushed, pulled = _derivative(self.function, D)
-        whole = self._target(y, value)
-        seen, target = ~whole.isnan(), whole.nan_to_num(0.0)
+        value, jvp, vjp = _derivative(self.function, D)
+        y = self._target(y, value)
+        observed, target = ~y.isnan(), y.nan_to_num(0.0)
         floor = _NOISELESS * self.scale2 if noiseless is None else noiseless
         std = self.noise_std.to(value).expand(value.shape[1:])
-        variance = torch.where(std > 0, std**2, floor * torch.as_tensor(left).to(value).reshape(-1, *[1] * std.ndim))
-        keep = seen.flatten(1)
+        scale = torch.as_tensor(residual_variance).to(value).reshape(-1, *[1] * std.ndim)
+        variance = torch.where(std > 0, std**2, floor * scale)
+        mask = observed.flatten(1)
 
         def push(u: Tensor) -> Tensor:
-            return torch.where(keep, pushed(u.reshape(D.shape).to(D)).flatten(1), 0.0)
+            return torch.where(mask, jvp(u.reshape(D.shape).to(D)).flatten(1), 0.0)
 
         def pull(w: Tensor) -> Tensor:
-            return pulled(torch.where(keep, w, 0.0).reshape(value.shape).to(value)).flatten(1)
+            return vjp(torch.where(mask, w, 0.0).reshape(value.shape).to(value)).flatten(1)
 
         def dense() -> Tensor:
-            A = self.table.expand(len(D), -1, -1) if self.linear else _columns(pushed, D)
-            return torch.where(keep[..., None], A, 0.0)
+            A = self.table.expand(len(D), -1, -1) if self.linear else _columns(jvp, D)
+            return torch.where(mask[..., None], A, 0.0)
 
-        r = torch.where(seen, target - value, 0.0).flatten(1)
-        R = torch.where(keep, variance.expand(value.shape).flatten(1), 1.0)
-        return Local(r, keep, R, push, pull, dense)
+        r = torch.where(observed, target - value, 0.0).flatten(1)
+        R = torch.where(mask, variance.expand(value.shape).flatten(1), 1.0)
+        return LinearizedObservation(r, mask, R, push, pull, dense)
 
     def _target(self, y: Tensor | None, value: Tensor) -> Tensor:
         """y in the shape of A(D)."""
         y = self.y if y is None else y
         if y is None:
-            raise InputError("got an observation without y; give y to observe, or y= with one row a sample to sample")
+            raise InputError("got an observation without y; give y to observe, or y= with one row per sample to sample")
         if not isinstance(y, Tensor) or y.shape not in (value.shape, value.shape[1:], (1, *value.shape[1:])):
             raise InputError(f"got y of shape {tuple(torch.as_tensor(y).shape)} for an operator that gives "
                              f"{tuple(value.shape[1:])}; expected that shape, or a row of it for each sample")
@@ -146,7 +152,7 @@ class Observation:
 
 
 def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:
-    """A(D), and with A' the derivative there u ↦ A' u and w ↦ A'ᵀ w; the first is the second's transpose."""
+    """A(D), u ↦ A' u and w ↦ A'ᵀ w with the derivative A' at D; the first product is the second's transpose."""
     with torch.enable_grad():
         x = D.detach().requires_grad_(True)
         value = function(x)
@@ -167,16 +173,16 @@ def _product(value: Tensor, x: Tensor) -> Apply:
     return product
 
 
-def _columns(pushed: Apply, D: Tensor) -> Tensor:
+def _columns(jvp: Apply, D: Tensor) -> Tensor:
     """A at every D, (B, m, d), column by column, float64."""
     basis = torch.eye(math.prod(D.shape[1:])).to(D)
-    return torch.stack([pushed(e.reshape(1, *D.shape[1:]).expand_as(D)).flatten(1) for e in basis], 2).double()
+    return torch.stack([jvp(e.reshape(1, *D.shape[1:]).expand_as(D)).flatten(1) for e in basis], 2).double()
 
 
 def conjugate_gradients(matrix: Apply, b: Tensor, iterations: int) -> Tensor:
-    """An approximate solution of matrix(x) = b for every row b (B, m), from 0; a row that is solved stays.
+    """An approximate solution of matrix(x) = b for every row b (B, m), from 0; a row that has converged is unchanged.
 
-    The number of iterations is fixed, so that a row's result does not depend on the others.
+    The number of iterations is fixed, so that the result of a row does not depend on the others.
 
     Reference: Hestenes and Stiefel (1952), section 3.
     """
@@ -184,8 +190,8 @@ def conjugate_gradients(matrix: Apply, b: Tensor, iterations: int) -> Tensor:
     p, rho = r, (r * r).sum(1, keepdim=True)
     for _ in range(iterations):
         q = matrix(p)
-        curve = (p * q).sum(1, keepdim=True)
-        step = torch.where(curve > 0, rho / curve.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
+        curvature = (p * q).sum(1, keepdim=True)
+        step = torch.where(curvature > 0, rho / curvature.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
         x, r = x + step * p, r - step * q
         new = (r * r).sum(1, keepdim=True)
         p = r + torch.where(rho > 0, new / rho.clamp_min(torch.finfo(b.dtype).tiny), 0.0) * p

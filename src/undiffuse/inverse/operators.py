@@ -1,8 +1,7 @@
-"""Operators: what was seen of x, y = A(x) + n.
+"""Operators A of observations y = A(x) + n.
 
-An operator is a function from a batch (B, *event) to (B, *out), written once: what else is needed, products with its
-derivative and with the transpose of that, comes by automatic differentiation. So any function that torch can
-differentiate is an operator, linear or not.
+An operator is a function from a batch (B, *event) to (B, *out). The products with its derivative and with the transpose
+of that come by automatic differentiation, so any function that torch can differentiate is an operator, linear or not.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ class Operator(ABC):
     def __call__(self, x: Tensor) -> Tensor:
         """A(x), (B, *out), for x (B, *event)."""
 
-    def seen(self, y: Tensor) -> Tensor:
-        """y with NaN in the entries that this operator does not observe; NaN means "not observed" everywhere."""
+    def mask_unobserved(self, y: Tensor) -> Tensor:
+        """y with NaN, which always means "not observed", in the entries that this operator does not observe."""
         return y
 
 
 @dataclass(frozen=True, eq=False)
 class Identity(Operator):
-    """Everything is seen, y = x + n, but for the entries where y is NaN: missing cells of a table, hidden pixels."""
+    """All entries, y = x + n; those where y is NaN are missing, like cells of a table or hidden pixels."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """x."""
@@ -43,28 +42,39 @@ class Identity(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Mask(Operator):
-    """The entries where `mask` is True are seen (inpainting); y has the shape of an event, its other entries count not.
+    """Some entries of an event (inpainting); y has the shape of an event, and its other entries are ignored.
 
-    `mask` is boolean and broadcasts to the event.
+    Args:
+        mask: boolean, broadcastable to the event, True where observed.
+
+    Raises:
+        InputError: for a mask that does not broadcast to the event.
     """
 
     mask: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x with 0 where nothing is seen."""
+        """x with 0 where the mask is False."""
         mask, event = self.mask.shape, x.shape[1:]
         if len(mask) > len(event) or any(a not in (1, b) for a, b in zip(mask[::-1], event[::-1], strict=False)):
             raise InputError(f"got a mask {tuple(mask)} for events {tuple(event)}; expected that shape")
         return torch.where(self.mask.to(x.device), x, 0.0)
 
-    def seen(self, y: Tensor) -> Tensor:
-        """y with NaN outside of the mask."""
+    def mask_unobserved(self, y: Tensor) -> Tensor:
+        """y with NaN where the mask is False."""
         return torch.where(self.mask.to(y.device), y, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Operator):
-    """Some entries of a row (B, D) are seen: the columns with these numbers."""
+    """Some columns of a table's rows (B, D).
+
+    Args:
+        columns: their indices.
+
+    Raises:
+        InputError: for events that are not rows with these columns.
+    """
 
     columns: Sequence[int]
 
@@ -78,7 +88,14 @@ class Columns(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Linear(Operator):
-    """A matrix A (m, d) that multiplies the flattened event."""
+    """A x for the flattened event x.
+
+    Args:
+        matrix: A (m, d).
+
+    Raises:
+        InputError: for events whose number of entries is not d.
+    """
 
     matrix: Tensor
 
@@ -92,28 +109,42 @@ class Linear(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Convolve(Operator):
-    """Every channel convolved with one kernel (h, w), both sizes odd, its edges continued by reflection."""
+    """Convolution of every channel with one kernel, with reflected edges.
+
+    Args:
+        kernel: (h, w), both sizes odd.
+
+    Raises:
+        InputError: for events that are not images of at least half the kernel's size.
+    """
 
     kernel: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W)."""
         h, w = self.kernel.shape
-        _image(x, least=max(h, w) // 2 + 1)
-        wide = torch.nn.functional.pad(x, (w // 2, w // 2, h // 2, h // 2), mode="reflect")
+        _check_image(x, least=max(h, w) // 2 + 1)
+        padded = torch.nn.functional.pad(x, (w // 2, w // 2, h // 2, h // 2), mode="reflect")
         weight = self.kernel.flip(0, 1).to(x).expand(x.shape[1], 1, h, w)
-        return torch.nn.functional.conv2d(wide, weight, groups=x.shape[1])
+        return torch.nn.functional.conv2d(padded, weight, groups=x.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Downsample(Operator):
-    """The means of squares of `factor` by `factor` pixels."""
+    """Means of blocks of `factor` by `factor` pixels (super-resolution).
+
+    Args:
+        factor: a divisor of both sides of the image.
+
+    Raises:
+        InputError: for events that are not images of such sizes.
+    """
 
     factor: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H / factor, W / factor)."""
-        _image(x)
+        _check_image(x)
         if self.factor < 1 or x.shape[-2] % self.factor or x.shape[-1] % self.factor:
             raise InputError(f"got factor {self.factor} for images of {x.shape[-1]}x{x.shape[-2]}; expected a divisor "
                              "of both sides")
@@ -122,16 +153,20 @@ class Downsample(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Fourier(Operator):
-    """Some coefficients of the orthonormal Fourier transform of every channel, real and imaginary parts (MRI).
+    """Some coefficients of every channel's orthonormal Fourier transform, real and imaginary parts (MRI).
 
-    `mask` (H, W // 2 + 1) is True at the frequencies that are measured, of the half-plane that a real image has.
+    Args:
+        mask: (H, W // 2 + 1), True at the measured frequencies of the half-plane that a real image has.
+
+    Raises:
+        InputError: for events that are not images of this size.
     """
 
     mask: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, number of frequencies, 2)."""
-        _image(x)
+        _check_image(x)
         if tuple(self.mask.shape) != (x.shape[-2], x.shape[-1] // 2 + 1):
             raise InputError(f"got a mask {tuple(self.mask.shape)} of frequencies for images of {x.shape[-1]}x"
                              f"{x.shape[-2]}; expected {(x.shape[-2], x.shape[-1] // 2 + 1)}")
@@ -140,7 +175,11 @@ class Fourier(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Grey(Operator):
-    """The luminance of colour images (colourisation): .299 R + .587 G + .114 B."""
+    """The luminance .299 R + .587 G + .114 B of colour images (colourisation).
+
+    Raises:
+        InputError: for events that are not colour images.
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) of (B, 3, H, W)."""
@@ -151,7 +190,11 @@ class Grey(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Function(Operator):
-    """A function of the user's, of batches (B, *event), linear or not."""
+    """A custom function, linear or not.
+
+    Args:
+        function: from batches (B, *event) to (B, *out), differentiable by torch.
+    """
 
     function: Callable[[Tensor], Tensor]
 
@@ -161,43 +204,88 @@ class Function(Operator):
 
 
 def gaussian_blur(std: float, size: int | None = None) -> Convolve:
-    """Blur by a Gaussian of that standard deviation in pixels, on `size` pixels (6 std, odd, by default)."""
+    """Gaussian blur.
+
+    Args:
+        std: standard deviation in pixels.
+        size: width of the kernel in pixels; None: 6 std, odd.
+
+    Returns:
+        The convolution.
+
+    Raises:
+        InputError: for std ≤ 0.
+    """
     if std <= 0:
         raise InputError(f"got a blur of {std} pixels; expected a number > 0")
-    reach = math.ceil(3 * std) if size is None else size // 2
-    i = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    radius = math.ceil(3 * std) if size is None else size // 2
+    i = torch.arange(-radius, radius + 1, dtype=torch.float64)
     row = torch.exp(-0.5 * (i / std) ** 2)
     return Convolve(torch.outer(row, row) / row.sum() ** 2)
 
 
 def motion_blur(length: int, angle: float = 0.0) -> Convolve:
-    """Blur along a line of `length` pixels at `angle` degrees from the horizontal, counter-clockwise."""
+    """Motion blur along a line.
+
+    Args:
+        length: length of the line in pixels.
+        angle: degrees from the horizontal, counter-clockwise.
+
+    Returns:
+        The convolution.
+
+    Raises:
+        InputError: for a length below 1.
+    """
     if length < 1:
         raise InputError(f"got a motion of {length} pixels; expected at least 1")
-    reach, turn = length // 2, math.radians(angle)
-    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    radius, radians = length // 2, math.radians(angle)
+    kernel = torch.zeros(2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
     for u in ((torch.arange(8 * length) + 0.5) / 8 - length / 2).tolist():
-        kernel[reach - round(u * math.sin(turn)), reach + round(u * math.cos(turn))] += 1
+        kernel[radius - round(u * math.sin(radians)), radius + round(u * math.cos(radians))] += 1
     return Convolve(kernel / kernel.sum())
 
 
 def box(shape: Sequence[int], top: int, left: int, height: int, width: int) -> Mask:
-    """Everything is seen but a box of an event whose last two axes are the picture's."""
+    """A mask that hides a box of an image.
+
+    Args:
+        shape: shape of an event, whose last two axes are those of the image.
+        top: first row of the box.
+        left: first column of the box.
+        height: number of rows.
+        width: number of columns.
+
+    Returns:
+        The mask.
+    """
     mask = torch.ones(tuple(shape), dtype=torch.bool)
     mask[..., top : top + height, left : left + width] = False
     return Mask(mask)
 
 
 def random_mask(shape: Sequence[int], hidden: float, seed: int = 0) -> Mask:
-    """A share `hidden` of the entries, or of the pixels (all their channels), chosen by the seed, is not seen."""
+    """A mask that hides random entries, or pixels with all their channels.
+
+    Args:
+        shape: shape of an event.
+        hidden: expected fraction of hidden entries, in [0, 1).
+        seed: seed of the choice.
+
+    Returns:
+        The mask.
+
+    Raises:
+        InputError: for a fraction outside of [0, 1).
+    """
     if not 0 <= hidden < 1:
-        raise InputError(f"got a share of {hidden} to hide; expected a number from 0 to below 1")
+        raise InputError(f"got a fraction of {hidden} to hide; expected a number from 0 to below 1")
     size = tuple(shape)[-2:]
     return Mask((uniform(seed, Purpose.DATA, 20, 0, 1, size)[0] >= hidden).expand(tuple(shape)))
 
 
 def as_operator(operator: Any) -> Operator:
-    """The operator itself, a matrix (m, d) as `Linear`, a boolean tensor as `Mask`, a function as `Function`."""
+    """An operator unchanged, a matrix (m, d) as `Linear`, a boolean tensor as `Mask`, a function as `Function`."""
     if isinstance(operator, Operator):
         return operator
     if callable(operator):
@@ -211,6 +299,7 @@ def as_operator(operator: Any) -> Operator:
     return Linear(matrix)
 
 
-def _image(x: Tensor, least: int = 1) -> None:
+def _check_image(x: Tensor, least: int = 1) -> None:
+    """Raise InputError for anything but a batch of images with sides of at least `least` pixels."""
     if x.ndim != 4 or min(x.shape[-2:]) < least:
         raise InputError(f"got x of shape {tuple(x.shape)}; expected images (B, C, H, W) of at least {least} pixels")

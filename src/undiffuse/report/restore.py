@@ -143,7 +143,7 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     if simulate:
         clean = seen(y)
         y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
-    y, group = seen.seen(y), observed.own.group if observed.own else 1
+    y, group = seen.mask_unobserved(y), observed.own.group if observed.own else 1
     each = -(-draws // group) * group  # samples of one run of particles are of one image
     told: dict[str, Any] = {name: v.repeat_interleave(each, 0) if isinstance(v, Tensor) else v
                             for name, v in cond.items()}

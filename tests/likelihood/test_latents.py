@@ -13,8 +13,8 @@ from undiffuse.data.transforms import Standardise
 from undiffuse.errors import InputError
 from undiffuse.exact import Mixture
 from undiffuse.likelihood import decode, encode, interpolate
-from undiffuse.likelihood.codes import prior_noise, slerp
-from undiffuse.likelihood.frame import Frame
+from undiffuse.likelihood.coordinates import WhitenedCoordinates
+from undiffuse.likelihood.latents import slerp, whitened_from_code
 from undiffuse.model import Denoiser
 from undiffuse.nets import build
 from undiffuse.processes import VP, RectifiedFlow
@@ -46,13 +46,13 @@ def test_on_a_line_the_code_is_the_quantile() -> None:
     law = Mixture([1, 2], [[-1.0], [0.8]], 0.1)
     x = law.sample(100, seed=3)
     cdf = torch.special.ndtr((x - law.means[:, 0]) / math.sqrt(0.1)) @ law.weights
-    u = prior_noise(Frame(law.denoiser(VP())), encode(law.denoiser(VP()), x))[:, 0]
+    u = whitened_from_code(WhitenedCoordinates(law.denoiser(VP())), encode(law.denoiser(VP()), x))[:, 0]
     assert float((torch.special.ndtri(cdf) - u).abs().max()) < 1e-3
 
 
 def test_codes_of_data_are_draws_of_the_prior() -> None:
     model, x = PLANE.denoiser(VP()), PLANE.sample(1000, seed=4)
-    u = prior_noise(Frame(model), encode(model, x))
+    u = whitened_from_code(WhitenedCoordinates(model), encode(model, x))
     assert min(stats.kstest(u[:, i].numpy(), "norm").pvalue for i in range(2)) > 0.01
 
 

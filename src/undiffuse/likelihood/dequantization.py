@@ -1,0 +1,83 @@
+"""Dequantization: lower bounds of the log-probability of a grey level from a density of real numbers.
+
+With a distribution q(z | x) on the bin of the level x, log P(x) ≥ E_q [log p(z) − log q(z | x)]; for K samples the
+logarithm of the mean weight, log (1/K) Σ_k p(z_k)/q(z_k | x), is a bound too, and it is tighter for larger K.
+
+uniform: z is uniform on the bin. normal: z = x + σ̂₀ ε with ε truncated to the bin, the distribution on which a model
+was trained at its smallest noise level, whose density p_σ̂₀ needs no correction.
+
+Reference: Theis et al. (2016), arXiv:1511.01844; Zheng et al. (2023), eq. 13, arXiv:2305.03935; Burda et al. (2016),
+arXiv:1509.00519 for K samples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from undiffuse.data.transforms import Levels
+from undiffuse.errors import InputError
+from undiffuse.model import Model
+from undiffuse.noise import Purpose, uniform
+
+KINDS = ("none", "uniform", "normal")
+
+
+class DequantizedSample(NamedTuple):
+    """z (B, *event) in model units and log q(z | x) (B,)."""
+
+    z: Tensor
+    log_q: Tensor
+
+
+def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
+    """The kind for this model and data: "auto" is normal for grey levels and none for all other data."""
+    has_levels = isinstance(model.transform, Levels)
+    resolved = ("normal" if has_levels else "none") if kind == "auto" else kind
+    if resolved not in KINDS:
+        raise InputError(f"got dequantise={kind!r}; expected auto, {', '.join(KINDS)}")
+    if resolved != "none" and not has_levels:
+        raise InputError(f"got dequantise={kind!r} for a model whose data are not grey levels; expected none")
+    if resolved != "none" and not bool((x == x.round()).all()):
+        raise InputError(f"got dequantise={kind!r} and levels that are not integers; expected integers, or "
+                         "dequantise='none' for real numbers")
+    return resolved
+
+
+def half_bin_width(model: Model) -> float:
+    """Half of a level's width in model units."""
+    assert isinstance(model.transform, Levels)
+    return 1 / (model.transform.levels - 1)
+
+
+def end_time(model: Model, kind: str) -> float | None:
+    """The time at which σ̂₀ is a quarter of a bin, for "normal"; None, the model's own, for other kinds."""
+    if kind != "normal":
+        return None
+    return float(model.sde.time_of(-math.log(half_bin_width(model) / 2)))
+
+
+def dequantize(kind: str, z: Tensor, half: float, sigma: float, seed: int, step: int, first_index: int
+               ) -> DequantizedSample:
+    """A sample of q(z | x) around x = `z` in model units, for bins of half-width `half` and the noise level σ̂₀."""
+    u = uniform(seed, Purpose.DATA, step, first_index, len(z), tuple(z.shape[1:]))
+    d = math.prod(z.shape[1:])
+    if kind == "uniform":
+        return DequantizedSample(z + half * (2 * u - 1).to(z), z.new_full((len(z),), -d * math.log(2 * half)))
+    edge = torch.tensor(half / sigma, dtype=torch.float64)
+    mass = torch.special.erf(edge / math.sqrt(2))
+    eps = torch.special.ndtri(0.5 + mass * (u - 0.5)).clamp(-edge, edge)
+    log_q = -0.5 * eps.square().flatten(1).sum(1) - d * (math.log(sigma) + 0.5 * math.log(2 * math.pi) + mass.log())
+    return DequantizedSample(z + sigma * eps.to(z), log_q.to(z))
+
+
+def log_mean_weight(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """log (1/K) Σ w of log-weights (K, B) and its standard error by the delta method; NaN for K = 1."""
+    k = len(log_weights)
+    normalized = log_weights.softmax(0)
+    stderr = ((normalized - 1 / k).square().sum(0) * k / (k - 1)).sqrt() if k > 1 else \
+        torch.full_like(normalized[0], math.nan)
+    return log_weights.logsumexp(0) - math.log(k), stderr

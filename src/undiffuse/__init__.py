@@ -6,7 +6,66 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is imported on first use
+    from undiffuse import data as data
+    from undiffuse import explorer as explorer
+    from undiffuse import inverse as inverse
+    from undiffuse import learn as learn
+    from undiffuse import loss as loss
+    from undiffuse import metrics as metrics
+    from undiffuse import nets as nets
+    from undiffuse import noise as noise
+    from undiffuse import recipes as recipes
+    from undiffuse import report as report
+    from undiffuse import steps as steps
+    from undiffuse import tuning as tuning
+    from undiffuse.data import open_data as open_data
+    from undiffuse.errors import InputError as InputError
+    from undiffuse.errors import MachineError as MachineError
+    from undiffuse.errors import UndiffuseError as UndiffuseError
+    from undiffuse.exact import Gaussian as Gaussian
+    from undiffuse.exact import Mixture as Mixture
+    from undiffuse.experiment import Experiment as Experiment
+    from undiffuse.guide import autoguidance as autoguidance
+    from undiffuse.guide import classifier_free as classifier_free
+    from undiffuse.guide import classifier_guidance as classifier_guidance
+    from undiffuse.inverse import observe as observe
+    from undiffuse.likelihood import decode as decode
+    from undiffuse.likelihood import elbo as elbo
+    from undiffuse.likelihood import encode as encode
+    from undiffuse.likelihood import interpolate as interpolate
+    from undiffuse.likelihood import kl_bound as kl_bound
+    from undiffuse.likelihood import label_posterior as label_posterior
+    from undiffuse.likelihood import log_likelihood as log_likelihood
+    from undiffuse.likelihood import path_log_likelihood as path_log_likelihood
+    from undiffuse.model import Denoiser as Denoiser
+    from undiffuse.model import Model as Model
+    from undiffuse.model import ScoreModel as ScoreModel
+    from undiffuse.model import reverse as reverse
+    from undiffuse.noise import brownian as brownian
+    from undiffuse.processes import DDPM as DDPM
+    from undiffuse.processes import EDM as EDM
+    from undiffuse.processes import OU as OU
+    from undiffuse.processes import VE as VE
+    from undiffuse.processes import VP as VP
+    from undiffuse.processes import Cosine as Cosine
+    from undiffuse.processes import Linear as Linear
+    from undiffuse.processes import PowerVE as PowerVE
+    from undiffuse.processes import RectifiedFlow as RectifiedFlow
+    from undiffuse.processes import SubVP as SubVP
+    from undiffuse.processes import chain_of as chain_of
+    from undiffuse.processes import linear_betas as linear_betas
+    from undiffuse.processes import make_sde as make_sde
+    from undiffuse.sampling import sample as sample
+    from undiffuse.sde import SDE as SDE
+    from undiffuse.sde import GaussianSDE as GaussianSDE
+    from undiffuse.sde import NonlinearSDE as NonlinearSDE
+    from undiffuse.sde import simulate as simulate
+    from undiffuse.training import load as load
+    from undiffuse.training import train as train
+    from undiffuse.tuning import tune as tune
 
 __version__ = "0.1.0"
 
@@ -37,13 +96,15 @@ _MODULES = ("data", "explorer", "learn", "inverse", "loss", "metrics", "nets", "
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 
 
-def __getattr__(name: str) -> Any:
-    """The public name, imported from the module that owns it."""
-    if name in _OWNER:
-        return getattr(importlib.import_module(f"undiffuse.{_OWNER[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"undiffuse.{name}")
-    raise AttributeError(f"module 'undiffuse' has no attribute {name!r}")
+if not TYPE_CHECKING:  # hidden from type checkers, for which every name would exist
+
+    def __getattr__(name: str) -> Any:
+        """The public name, imported from the module that owns it."""
+        if name in _OWNER:
+            return getattr(importlib.import_module(f"undiffuse.{_OWNER[name]}"), name)
+        if name in _MODULES:
+            return importlib.import_module(f"undiffuse.{name}")
+        raise AttributeError(f"module 'undiffuse' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -32,7 +32,7 @@ SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
 
 def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> Iterator[str]:
     """data: a folder of MNIST's files. updates: of each network. net: unet, mlp or dit. names: rows; all by default."""
-    recipe = replace(for_data(data, size=SIDE, net=net)[0], steps=int(updates), ema=0.99)
+    recipe = replace(for_data(data, size=SIDE, net=net).experiment, steps=int(updates), ema=0.99)
     rows, held, _ = divide(source(recipe), recipe.held_out)
     judge = taught(rows)
     real = seen(judge, rows.x[:REAL])

@@ -40,7 +40,7 @@ def table(data: str = "digits", seeds: str = "2", *words: str) -> Iterator[str]:
     fields = {name: FIELDS[name](value) for name, value in asked.items()}
     with TemporaryDirectory() as folder:
         at = _genes(Path(folder)) if data == "genes" else data
-        recipe = replace(for_data(at, **fields)[0], ema=0.99)
+        recipe = replace(for_data(at, **fields).experiment, ema=0.99)
         rows, held, _ = divide(source(recipe), recipe.held_out)
         if held is None:
             raise ValueError(f"{data} has too few rows to hold some out")

@@ -69,7 +69,7 @@ def ours(gaps: Array, seed: int) -> Array:
         path = Path(folder) / "table.csv"
         lines = [",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in gaps]
         path.write_text("\n".join([",".join(f"c{j}" for j in range(gaps.shape[1])), *lines]))
-        experiment, _ = recipes.for_data(path, seed=seed, device="cpu")
+        experiment = recipes.for_data(path, seed=seed, device="cpu")
         model = training.train(experiment, Path(folder) / "run", progress=False).eval().requires_grad_(False)
         return imputation.impute(model, torch.from_numpy(gaps), DRAWS, seed=seed).numpy()
 

@@ -28,7 +28,7 @@ WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp3
 
 def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str]:
     """ways: of fp32, bf16, "fp32 compiled" and "bf16 compiled"; by default all of them."""
-    e, _ = for_data("digits", size=28, steps=int(updates), device=device)
+    e = for_data("digits", size=28, steps=int(updates), device=device).experiment
     rows, held, _ = divide(open_data(e.data, size=e.size), e.held_out)
     assert held is not None
     runs = {way: _Run(e.replace(precision=WAYS[way][0], compile=WAYS[way][1]), rows) for way in ways or WAYS}

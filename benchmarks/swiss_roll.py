@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from undiffuse import training
-from undiffuse.data import open_data
 from undiffuse.recipes import for_data
 from undiffuse.report import evaluate
 from undiffuse.training.pace import measure
@@ -21,9 +20,8 @@ from undiffuse.training.pace import measure
 def table(seconds: str = "20", seeds: str = "2", *words: str) -> Iterator[str]:
     """seconds: of the CPU, for a training. seeds: runs. words: fields of the experiment, as predict=wiener."""
     fields = dict(word.split("=", 1) for word in words)
-    data = open_data("swiss_roll")
-    recipe = for_data("swiss_roll", **fields)[0]
-    pace = measure(recipe, data, time.process_time)
+    chosen = for_data("swiss_roll", **fields)
+    recipe, pace = chosen.experiment, measure(chosen, time.process_time)
     steps = min(recipe.steps, pace.most(float(seconds), lambda n: -(-n // 8)))
     yield f"{steps:,} updates of {recipe.steps:,}, {1000 * pace.update:.2f} ms of the CPU each"
     for seed in range(int(seeds)):

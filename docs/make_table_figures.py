@@ -50,7 +50,7 @@ def completed(gaps: np.ndarray) -> np.ndarray:
         path = Path(folder) / "table.csv"
         lines = [",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in gaps]
         path.write_text("\n".join(["a,b,c,d", *lines]))
-        experiment, _ = recipes.for_data(path, device="cpu")
+        experiment = recipes.for_data(path, device="cpu")
         model = training.train(experiment, Path(folder) / "run", progress=False).eval().requires_grad_(False)
         return imputation.impute(model, torch.from_numpy(gaps), 19).numpy()
 

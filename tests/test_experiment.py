@@ -87,7 +87,7 @@ def test_a_missing_key_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("change", [Experiment.from_dict, lambda values: Experiment(data="x").replace(**values)])
 def test_an_unknown_key_is_named_with_the_nearest_one(change) -> None:
-    with pytest.raises(InputError, match=r"'stepz'; did you mean steps\?"):
+    with pytest.raises(InputError, match=r"'stepz'; did you mean 'steps'\?"):
         change({**Experiment(data="digits").to_dict(), "stepz": 3})
 
 

@@ -27,10 +27,10 @@ SRC = ROOT / "src" / "undiffuse"
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
     "errors",
-    "noise progress",
-    "ode nets data experiment",
-    "sde",
-    "processes gaussian",
+    "noise progress tensors",
+    "ode nets data",
+    "sde experiment",
+    "processes gaussian predictions",
     "model missing",
     "exact loss grid metrics",
     "steps guide",

@@ -29,7 +29,7 @@ MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 def model():  # type: ignore[no-untyped-def]
     exact = Gaussian(MEAN, COV).denoiser(VP())
     values, basis = torch.linalg.eigh(COV)
-    exact.moments, exact.dtype = Moments((3,), MEAN, values, "pca", basis), torch.float64
+    exact.moments = Moments((3,), MEAN, values, "pca", basis)
     return exact
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from undiffuse.errors import InputError
 from undiffuse.exact import Gaussian
 from undiffuse.loss import WEIGHTINGS, Levels, denoising_loss, loss_floor, weight
-from undiffuse.model import PREDICTIONS, Denoiser, Model
+from undiffuse.model import Denoiser, Model
 from undiffuse.nets import build, initialize
 from undiffuse.noise import Purpose, normal
+from undiffuse.predictions import PREDICTIONS
 from undiffuse.processes import EDM, VP
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
@@ -26,9 +27,11 @@ LAWS = [Levels(), Levels(mean=-0.5, std=2.0, sigma_data=1.3), Levels("log_unifor
 class Linear(Model):
     """D = a x, for sweeps of the coefficient a."""
 
+    dtype = torch.float64
+
     def __init__(self, sde: GaussianSDE, a: Tensor, d: int = 1) -> None:
         super().__init__()
-        self.sde, self.a, self.shape, self.dtype = sde, a, (d,), torch.float64
+        self.sde, self.a, self.shape = sde, a, (d,)
 
     def denoise(self, x: Tensor, t: Time, **cond: object) -> Tensor:
         return bcast(self.a, x) * x

@@ -39,7 +39,8 @@ def images(folder: Path, n: int, *shape: int) -> str:
 
 def trainable(source: str, **overrides: object) -> None:
     """The experiment builds a model that takes its data, and every choice has its sentence."""
-    experiment, reasons = for_data(source, **overrides)
+    recipe = for_data(source, **overrides)
+    experiment, reasons = recipe.experiment, recipe.reasons
     data = open_data(source, size=experiment.size, label=experiment.label)
     assert 0 <= experiment.held_out < len(data)
     train = data.split(experiment.held_out)[0] if experiment.held_out else data
@@ -66,7 +67,8 @@ def test_any_process_and_network_for_images(sde: str, net: str) -> None:
 
 def test_a_transformer_is_told_to_be_slower() -> None:
     """--net dit has patches that leave at most 8 x 8, and the sentence stays although the network was asked for."""
-    experiment, reasons = for_data("digits", net="dit")
+    recipe = for_data("digits", net="dit")
+    experiment, reasons = recipe.experiment, recipe.reasons
     assert experiment.net_args["patch"] == 2 and experiment.predict == "edm"
     assert any("within minutes on a CPU a U-Net" in reason for reason in reasons)
 
@@ -77,7 +79,7 @@ def test_tables(tmp_path: Path, columns: int) -> None:
     source = table(tmp_path, columns)
     trainable(source)
     trainable(source, label="kind")
-    experiment = for_data(source, label="kind")[0]
+    experiment = for_data(source, label="kind").experiment
     assert experiment.predict == "wiener" and experiment.net_args["width"] == 64
 
 
@@ -86,7 +88,7 @@ def test_images_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """Large ones go to a U-Net whose coarsest level has at most 8 x 8 pixels, small ones to an MLP."""
     source = images(tmp_path, 30, *shape)
     trainable(source)
-    experiment = for_data(source)[0]
+    experiment = for_data(source).experiment
     args = experiment.net_args
     assert experiment.net == ("unet" if math.prod(shape) > 200 else "mlp")
     assert experiment.predict == ("edm" if experiment.net == "unet" else "wiener")
@@ -103,7 +105,7 @@ def test_noise_reaches_as_far_as_the_data(tmp_path: Path) -> None:
     data = open_data(tmp_path / "x.npy")
     z = transforms.fit(data).forward(data.x).double()
     largest = float(torch.cdist(z, z).max())
-    sigma_max = for_data(tmp_path / "x.npy", held_out=0)[0].sde_args["sigma_max"]
+    sigma_max = for_data(tmp_path / "x.npy", held_out=0).experiment.sde_args["sigma_max"]
     assert largest <= sigma_max <= 2 * largest
     assert f"{sigma_max:.0e}" == f"{sigma_max:.6e}".replace(".000000", "")
     sde = make_sde(**{"name": "edm", "sigma_max": sigma_max})
@@ -115,40 +117,41 @@ def test_few_rows_are_not_learned_by_heart(tmp_path: Path) -> None:
 
     Without the linear denoiser to start from they are twice as many.
     """
-    few, more = (for_data(images(tmp_path, n, 8, 8))[0] for n in (400, 800))
+    few, more = (for_data(images(tmp_path, n, 8, 8)).experiment for n in (400, 800))
     assert few.steps * few.batch <= 100 * 320 and more.steps * more.batch <= 100 * 640
     assert few.steps < more.steps < recipes.digits().steps
-    assert for_data(images(tmp_path, 20, 8, 8))[0].steps == 250
-    plain, full = for_data("digits", predict="edm")[0], recipes.digits()
+    assert for_data(images(tmp_path, 20, 8, 8)).experiment.steps == 250
+    plain, full = for_data("digits", predict="edm").experiment, recipes.digits()
     assert (plain.predict, full.predict) == ("edm", "wiener") and plain.steps > 1.7 * full.steps
 
 
 def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     """An overridden field has its value, a sentence that says so, and no reason for what it replaced."""
-    experiment, reasons = for_data("digits", steps=7, held_out=100, lr=1e-4)
+    recipe = for_data("digits", steps=7, held_out=100, lr=1e-4)
+    experiment, reasons = recipe.experiment, recipe.reasons
     assert (experiment.steps, experiment.held_out, experiment.lr) == (7, 100, 1e-4)
     assert sum("steps = 7, as asked" in reason for reason in reasons) == 1
     assert not any("updates" in reason or "AdamW" in reason or "held out to" in reason for reason in reasons)
-    half, full = for_data("digits", batch=64)[0], for_data("digits")[0]
+    half, full = for_data("digits", batch=64).experiment, for_data("digits").experiment
     assert half.steps == 2 * full.steps
 
 
 def test_the_sentence_of_the_optimiser_says_what_is_asked_for() -> None:
-    _, reasons = for_data("moons", optimizer="muon", batch=32, schedule="constant")
+    reasons = for_data("moons", optimizer="muon", batch=32, schedule="constant").reasons
     assert "Muon on 32 rows at a time, with a rate of 0.005 that stays." in reasons
 
 
 def test_named_recipes_are_those_of_their_data() -> None:
     """`digits()` and `swiss_roll()` are what `undiffuse train` would take."""
-    assert recipes.digits() == for_data("digits")[0]
-    assert recipes.swiss_roll(seed=3) == for_data("swiss_roll", seed=3)[0]
+    assert recipes.digits() == for_data("digits").experiment
+    assert recipes.swiss_roll(seed=3) == for_data("swiss_roll", seed=3).experiment
 
 
 def test_errors_say_what_to_do() -> None:
     """Unknown data and fields, values outside their domain, and nothing left to learn."""
     with pytest.raises(InputError, match="neither a path"):
         for_data("swissroll")
-    with pytest.raises(InputError, match="did you mean steps"):
+    with pytest.raises(InputError, match="did you mean 'steps'"):
         for_data("digits", step=3)
     with pytest.raises(InputError, match="batch=0"):
         for_data("digits", batch=0)

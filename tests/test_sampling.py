@@ -61,10 +61,12 @@ def test_labels_go_with_their_samples(method: str) -> None:
 class Counting(Model):
     """An exact model that counts."""
 
+    dtype = torch.float64
+
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.calls = small(), 0
-        self.sde, self.shape, self.block, self.dtype = self.inner.sde, (2,), 4, torch.float64
+        self.sde, self.shape, self.block = self.inner.sde, (2,), 4
         self.sigma_data, self.moments = self.inner.sigma_data, self.inner.moments
 
     def denoise(self, x: torch.Tensor, t: Time, **cond: object) -> torch.Tensor:
@@ -198,7 +200,7 @@ def test_a_process_that_is_not_gaussian_can_be_sampled_with_what_needs_only_a_dr
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto, sde or one of"),
+    ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto, sde, tuned or a name"),
     ({"steps": 0}, "at least 1 step"), ({"t_start": 2.0}, "t_start"),
     ({"t_end": 0.0, "method": "dpmpp_2m", "grid": "time"}, "t_end"),
     ({"x_T": torch.zeros(3, 5)}, "x_T of shape"), ({"label": 1}, "without classes"),

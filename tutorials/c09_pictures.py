@@ -13,7 +13,6 @@
 # does to the variety.
 
 # %%
-import tempfile
 
 import torch
 
@@ -66,9 +65,9 @@ for w in (0.0, 1.0, 2.0, 4.0):
 # at the data and says why it chose what.
 
 # %%
-experiment, reasons = ud.recipes.for_data("digits", steps=800, seed=1)
-print(*reasons[1:4], sep="\n")
-net = ud.train(experiment, tempfile.mkdtemp(), progress=False)
+recipe = ud.recipes.for_data("digits", steps=800, seed=1)
+print(*recipe.reasons[1:4], sep="\n")
+net = ud.train(recipe, progress=False)
 for w in (0.0, 1.0, 2.0):
     made = ud.sample(ud.classifier_free(net, w), 200, steps=12, label=labels[:200]).x.double() / 8 - 1
     right = ud.metrics.agreement(reads(made), labels[:200])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.guide import autoguidance as autoguidance
     from undiffuse.guide import classifier_free as classifier_free
     from undiffuse.guide import classifier_guidance as classifier_guidance
-    from undiffuse.inverse import observe as observe
+    from undiffuse.inverse.observe import observe as observe
     from undiffuse.likelihood import decode as decode
     from undiffuse.likelihood import elbo as elbo
     from undiffuse.likelihood import encode as encode
@@ -58,13 +58,13 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.processes import chain_of as chain_of
     from undiffuse.processes import linear_betas as linear_betas
     from undiffuse.processes import make_sde as make_sde
+    from undiffuse.recipes import train as train
     from undiffuse.sampling import sample as sample
     from undiffuse.sde import SDE as SDE
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE
     from undiffuse.sde import simulate as simulate
     from undiffuse.training import load as load
-    from undiffuse.training import train as train
     from undiffuse.tuning import tune as tune
 
 __version__ = "0.1.0"
@@ -84,10 +84,11 @@ _HOME = {
     "likelihood": ("log_likelihood", "encode", "decode", "interpolate", "elbo", "kl_bound",
                    "label_posterior", "path_log_likelihood"),
     "guide": ("autoguidance", "classifier_free", "classifier_guidance"),
-    "inverse": ("observe",),
+    "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
-    "training": ("train", "load"),
+    "training": ("load",),
+    "recipes": ("train",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = ("data", "explorer", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps",

@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, unknown_condition
 from undiffuse.gaussian import Moments
 from undiffuse.model import Model
 from undiffuse.noise import Purpose, normal, uniform, words
 from undiffuse.sde import GaussianSDE, Time, as_time
+from undiffuse.tensors import ArrayLike, as_rows, as_tensor
 
 
 class Estimate(NamedTuple):
@@ -107,20 +108,20 @@ class Mixture:
         x, k = self._draw(n, seed, first_index)
         return (x, k if self.labels is None else self.labels[k]) if labels else x
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: ArrayLike) -> Tensor:
         """log p(x), (B,)."""
         return self._view(x).log_joint.logsumexp(1)
 
-    def responsibilities(self, x: Tensor) -> Tensor:
+    def responsibilities(self, x: ArrayLike) -> Tensor:
         """r_k = w_k N_k(x)/p(x), (B, K), as the softmax of log w_k N_k."""
         return self._view(x).log_joint.softmax(1)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: ArrayLike) -> Tensor:
         """∇log p(x) = Σ_k r_k Σ_k⁻¹(μ_k − x)."""
         view = self._view(x)
-        return -self._rotate(view.log_joint.softmax(1)[..., None] * view.scaled).reshape(x.shape)
+        return -self._rotate(view.log_joint.softmax(1)[..., None] * view.scaled).reshape(-1, *self.shape)
 
-    def radii(self, x: Tensor) -> Tensor:
+    def radii(self, x: ArrayLike) -> Tensor:
         """The Mahalanobis distance of each x to its most probable component, (B,); its square is near χ²_d."""
         view = self._view(x)
         square = (view.scaled**2 * view.spread).sum(-1)
@@ -150,10 +151,12 @@ class Mixture:
         w_k' ∝ w_k N(y; A μ_k, S_k), μ_k' = μ_k + G_k (y − A μ_k), Σ_k' = (I − G_k A) Σ_k (I − G_k A)ᵀ + G_k R G_kᵀ with
         S_k = A Σ_k Aᵀ + R and Kalman's gain G_k = Σ_k Aᵀ S_k⁻¹. A is (m, d), y (m,), noise_std () or (m,).
         """
-        A, y = _real(A, "A").reshape(-1, self.dim), _real(y, "y").reshape(-1)
-        if len(A) != len(y):
-            raise InputError(f"got {len(y)} observations for a matrix A with {len(A)} rows; expected as many")
-        R, cov = torch.diag(_real(noise_std, "noise_std").expand(len(y)) ** 2), self.covariances
+        A, y, std = _real(A, "A"), _real(y, "y").reshape(-1), _real(noise_std, "noise_std")
+        A = A.reshape(1, -1) if A.ndim < 2 else A.flatten(1)
+        if A.shape != (len(y), self.dim) or std.shape not in ((), (1,), y.shape):
+            raise InputError(f"got {len(y)} observations, a matrix A of shape {tuple(A.shape)} and noise_std of shape "
+                             f"{tuple(std.shape)}; expected A of shape ({len(y)}, {self.dim}), one std or one each")
+        R, cov = torch.diag(std.expand(len(y)) ** 2), self.covariances
         seen = torch.distributions.MultivariateNormal(self._flat @ A.mT, A @ cov @ A.mT + R)
         gain = torch.cholesky_solve(A @ cov, seen.scale_tril).mT
         kept = torch.eye(self.dim, dtype=torch.float64) - gain @ A
@@ -173,13 +176,17 @@ class Mixture:
         return Estimate(draws.mean(1).reshape(times.shape), (draws.std(1) / math.sqrt(n)).reshape(times.shape))
 
     @classmethod
-    def fit(cls, x: Tensor, components: int = 1, labels: Tensor | None = None, seed: int = 0,
+    def fit(cls, x: ArrayLike, components: int = 1, labels: ArrayLike | None = None, seed: int = 0,
             reg: float = 0.01) -> Mixture:
         """The mixture with `components` per class of greatest likelihood for the rows of x (EM, full covariances).
 
         `reg` times the mean variance of x is added to every covariance, so that constant pixels do no harm.
         """
-        flat, ridge = x.double().reshape(len(x), -1), reg * float(x.double().var(0).mean())
+        x = _real(x, "x")
+        labels = None if labels is None else _real(labels, "labels").long()
+        if x.ndim == 0 or (labels is not None and labels.shape != x.shape[:1]):
+            raise InputError(f"got x of shape {tuple(x.shape)}; expected rows (N, *event), and a label for each if any")
+        flat, ridge = x.reshape(len(x), -1), reg * float(x.var(0).mean())
         groups = [flat] if labels is None else [flat[labels == c] for c in range(int(labels.max()) + 1)]
         fits = [_em(rows, components, ridge, seed, c) for c, rows in enumerate(groups)]
         weights = torch.cat([len(rows) * w for rows, (w, _, _) in zip(groups, fits, strict=True)])
@@ -197,9 +204,9 @@ class Mixture:
             x = x + self._basis[k, :, j] * z[:, j : j + 1]
         return x.reshape(n, *self.shape), k
 
-    def _view(self, x: Tensor, sde: GaussianSDE | None = None, t: Time = 0.0) -> _View:
+    def _view(self, x: ArrayLike, sde: GaussianSDE | None = None, t: Time = 0.0) -> _View:
         """The components of the law of x_t (of x_0 without a process) seen from x."""
-        x = self._rows(x)
+        x = as_rows(x, "x", self.shape).cpu().double().reshape(-1, self.dim)
         alpha, variance = (1.0, 0.0) if sde is None else _coefficients(sde, t, len(x))
         spread = alpha**2 * self._spectrum + variance
         y = (x @ self._wide).reshape(len(x), *self._spectrum.shape) - alpha * self._centres
@@ -212,12 +219,9 @@ class Mixture:
         """Σ_k Q_k c_k for coordinates c (B, K, d) in the eigenbases."""
         return c.flatten(1) @ self._wide.mT
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """x (B, *shape) as float64 rows (B, d)."""
-        if x.shape[1:] != self.shape or x.ndim == 0:
-            raise InputError(f"got x of shape {tuple(x.shape)}; expected (B, {', '.join(map(str, self.shape))}), one "
-                             "row per sample (a single point is x[None])")
-        return x.double().reshape(len(x), self.dim)
+    def __repr__(self) -> str:
+        classes = f", classes={self.classes}" if self.classes else ""
+        return f"{type(self).__name__}({len(self.weights)} components, shape={self.shape}{classes})"
 
 
 class Gaussian(Mixture):
@@ -229,6 +233,9 @@ class Gaussian(Mixture):
     def __init__(self, mean: Any, covariance: Any) -> None:
         super().__init__([1.0], _real(mean, "mean")[None], _real(covariance, "covariance")[None])
 
+    def __repr__(self) -> str:
+        return f"Gaussian(shape={self.shape})"
+
 
 class ExactDenoiser(Model):
     """E[x_0 | x_t] of a mixture: Σ_k r_k [μ_k + α Σ_k (α² Σ_k + σ² I)⁻¹ (x_t − α μ_k)], computed in float64 on the CPU.
@@ -236,7 +243,10 @@ class ExactDenoiser(Model):
     `label` (B,) or a number conditions on the class; the label `classes` (and None) is no condition.
     """
 
-    dtype = torch.float64
+    @property
+    def dtype(self) -> torch.dtype:
+        """float64, that of the law."""
+        return torch.float64
 
     def __init__(self, law: Mixture, sde: GaussianSDE) -> None:
         super().__init__()
@@ -245,9 +255,16 @@ class ExactDenoiser(Model):
         self.moments = Moments(law.shape, law.mean.reshape(-1), variances.clamp_min(0), "pca", basis)
         self.sigma_data = max(1e-6, self.moments.total_std)
 
-    def denoise(  # type: ignore[override]
-            self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """label."""
+        return ("label",)
+
+    def denoise(self, x: ArrayLike, t: Time, *, label: Tensor | int | None = None, **cond: Any) -> Tensor:
         """E[x_0 | x_t = x, label], in the dtype of x."""
+        if cond:
+            raise unknown_condition(next(iter(cond)), self.condition_names)
+        x = self.states(x)
         r, view = self._posterior(x, t, label)
         D = r @ self.law._flat + self.law._rotate(r[..., None] * self._gain(t, len(r)) * view.scaled)
         return D.reshape(x.shape).to(x.device, x.dtype)
@@ -341,13 +358,17 @@ def _em(rows: Tensor, components: int, ridge: float, seed: int, label: int) -> t
     if len(rows) < 2 * components:
         raise InputError(f"got {len(rows)} rows of class {label} for {components} components; expected 2 a component")
     state = int(words(seed, Purpose.DATA, 2, label, 1)[0] >> 32)
-    fitted = GaussianMixture(components, reg_covar=ridge, random_state=state, max_iter=300).fit(rows.numpy())
+    try:
+        fitted = GaussianMixture(components, reg_covar=ridge, random_state=state, max_iter=300).fit(rows.numpy())
+    except ValueError:
+        raise InputError(f"got rows of class {label} that vary too little for {components} components; expected rows "
+                         "that differ, or fewer components") from None
     return tuple(torch.from_numpy(a) for a in (fitted.weights_, fitted.means_, fitted.covariances_))  # type: ignore[return-value]
 
 
 def _real(value: Any, name: str) -> Tensor:
     """Numbers as a float64 tensor on the CPU."""
-    tensor = torch.as_tensor(value, dtype=torch.float64).cpu()
+    tensor = as_tensor(value, name).double().cpu()
     if not tensor.isfinite().all():
         raise InputError(f"got NaN or infinite {name}; expected finite numbers")
     return tensor

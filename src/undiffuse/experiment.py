@@ -15,11 +15,16 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from undiffuse.data import Dataset, Transform
+
+MEMORY = "memory:"
+"""What `Experiment.data` begins with where the data were in memory; a name follows."""
 
 _MAX_BYTES = 1 << 20
 
@@ -28,7 +33,8 @@ _MAX_BYTES = 1 << 20
 class Experiment:
     """Everything that decides the outcome of a training.
 
-    `data`          where the data come from: a built-in name or a path, as `open_data` takes it.
+    `data`          where the data come from: a built-in name or a path, as `open_data` takes it; memory:NAME of data in
+                    memory, which `train` has to be given.
     `size`          side in pixels that images are brought to; None: as they are.
     `label`         the column (tables) that holds the class; None: the source's own labels, if any.
     `condition`     the columns (tables) or keys (.npz) that are conditions, as NAME or NAME:KIND.
@@ -145,6 +151,28 @@ class Experiment:
         return [name for name in _DOMAINS if getattr(self, name) != getattr(other, name)]
 
 
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """An experiment, why it is so, and the data that were opened and measured to choose it.
+
+    Args:
+        experiment: What to train.
+        reasons: A sentence for each choice.
+        data: All the data; None: those that the experiment names, not opened yet.
+        transform: To model units, measured on the rows that are not held out; None: not measured yet.
+        deviation: The standard deviation of those rows in model units.
+    """
+
+    experiment: Experiment
+    reasons: tuple[str, ...] = ()
+    data: Dataset | None = None
+    transform: Transform | None = None
+    deviation: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.experiment.data!r}, {self.experiment.steps} updates of {self.experiment.net})"
+
+
 def read(path: Path | str) -> Experiment:
     """The experiment in a JSON file, or in the `experiment.json` of a run's folder; InputError if there is none."""
     path = Path(path)
@@ -224,9 +252,8 @@ def _check(value: Any, holds: bool) -> Any:
 def _no_other_keys(given: Iterable[str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
-            near = get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else "the fields are " + ", ".join(_DOMAINS)
-            raise InputError(f"an experiment has no field {_short(key)}; {hint}")
+            hint = did_you_mean(str(key), known) or "; the fields are " + ", ".join(_DOMAINS)
+            raise InputError(f"an experiment has no field {_short(key)}{hint}")
 
 
 def _short(value: Any) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.model import Given, Model, Wrapper
 from undiffuse.sde import Time, as_time, bcast
+from undiffuse.tensors import ArrayLike
 
 Interval = tuple[float, float] | None
 """The noise levels σ̂ = σ/α, low < σ̂ ≤ high, at which guidance acts; None: all."""
@@ -38,8 +39,9 @@ class Extrapolated(Wrapper):
         self.away, self.scale, self.interval = away, scale, _checked(interval)
         self.combine = combine or (lambda D, difference, w: D + (w - 1) * difference)
 
-    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The guided D."""
+        x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
         acts = _acts(self, x, t)
         if self.scale == 1 or not bool(acts.any()):
@@ -55,9 +57,9 @@ class Instead(Wrapper):
         super().__init__(inner)
         self.said = said
 
-    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """D(x, t | what it is told)."""
-        return self.inner.denoise(x, t, **({} if self.said is None else {**cond, **self.said}))
+        return self.inner.denoise(self.states(x), t, **({} if self.said is None else {**cond, **self.said}))
 
 
 class Classified(Wrapper):
@@ -68,8 +70,9 @@ class Classified(Wrapper):
         _number(scale)
         self.log_prob, self.scale, self.interval = log_prob, scale, _checked(interval)
 
-    def denoise(self, x: Tensor, t: Time, *, label: Any = None, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, *, label: Any = None, **cond: Any) -> Tensor:
         """The guided D; without a label the model's own."""
+        x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:
             return D
@@ -91,8 +94,9 @@ class Summed(Wrapper):
             _number(scale)
         self.scales, self.interval = dict(scales), _checked(interval)
 
-    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The guided D; conditions without a scale are given to every term."""
+        x = self.states(x)
         fixed = {k: v for k, v in cond.items() if k not in self.scales}
         acts = _acts(self, x, t).to(x)
         D = free = self.inner.denoise(x, t, **fixed)

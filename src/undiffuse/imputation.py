@@ -18,23 +18,24 @@ from torch import Tensor
 
 from undiffuse import training
 from undiffuse.data import hub, tables
-from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.checks import decoding
 from undiffuse.data.conditions import Condition
 from undiffuse.data.gaps import Text, cell
 from undiffuse.data.writers import atomic
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
 from undiffuse.inverse import Identity, observe
 from undiffuse.inverse.guides import MomentGuide
 from undiffuse.model import Model
 from undiffuse.progress import bar
-from undiffuse.sampling import Progress, sample
+from undiffuse.sampling import Progress, conditions_of, sample
+from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
 
 _PARTICLES, _AT_ONCE = 256, 2048  # particles that draw one row, and in one block
 
 
-def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: int = 20, labels: Tensor | None = None,
-           method: str = "linear", conditions: Mapping[str, Tensor] | None = None,
-           progress: Progress | None = None) -> Tensor:
+def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps: int = 20,
+           labels: ArrayLike | None = None, method: str = "linear",
+           conditions: Mapping[str, ConditionValue] | None = None, progress: Progress | None = None) -> Tensor:
     """Draws (draws, N, D) of rows x (N, D) in data units, where NaN is a missing cell; the others stay as they are.
 
     labels: the class of each row (N,), where the model knows classes; conditions: raw numbers (N, width) of the
@@ -43,22 +44,27 @@ def impute(model: Model, x: Tensor, draws: int = 10, *, seed: int = 0, steps: in
     it from the network, twisted tends to the truth. progress: as that of `sample`. Raises InputError for rows that are
     not the model's.
     """
-    z = model.transform.forward(x)
+    x = as_tensor(x, "x")
+    z, given = model.transform.forward(x), conditions_of(model, _given(labels, conditions), len(x)) if x.ndim else {}
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
         raise InputError(f"got {draws} draws of rows {tuple(x.shape[1:])}; expected at least 1 of the model's own rows")
     full = x.expand(draws, *x.shape).clone()
     rows = z.isnan().any(1).nonzero()[:, 0]
     if len(rows):
         observed, block = _observed(model, method, draws)
-        given: dict[str, Any] = {"y": z[rows].to(model.dtype).repeat_interleave(draws, 0)}
-        if labels is not None:
-            given["label"] = labels[rows].repeat_interleave(draws)
-        given |= {name: value[rows].repeat_interleave(draws, 0) for name, value in (conditions or {}).items()}
-        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, block=block, progress=progress, **given).x
+        y = z[rows].to(model.dtype).repeat_interleave(draws, 0)
+        given = {name: value[rows].repeat_interleave(draws, 0) for name, value in given.items()}
+        drawn = sample(observed, len(rows) * draws, steps=steps, seed=seed, block=block, progress=progress, y=y,
+                       **given).x
         full[:, rows] = drawn.reshape(len(rows), draws, -1).transpose(0, 1).to(x)
     constant = model.transform.inverse(torch.zeros(1, *model.shape, dtype=torch.float64)).to(x)
     full = torch.where(full.isnan(), constant, full)
     return torch.where(x.isnan(), full, x)
+
+
+def _given(labels: ArrayLike | None, conditions: Mapping[str, ConditionValue] | None) -> dict[str, Any]:
+    """Labels and conditions as those of `sample`."""
+    return {**(conditions or {}), **({} if labels is None else {"label": as_rows(labels, "labels", ()).long()})}
 
 
 def _observed(model: Model, method: str, draws: int) -> tuple[Model, int | None]:

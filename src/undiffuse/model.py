@@ -1,9 +1,9 @@
 """What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
 
-A network F becomes a denoiser by three numbers, D = c_skip x + c_out F(c_in x, ¼ log(σ/α)). Guidance, conditions and
-foreign checkpoints wrap a `Model` and therefore work with every sampler, the ODE and the likelihood.
+A network becomes a denoiser by three numbers (`predictions`). Guidance, conditions and foreign checkpoints wrap a
+`Model` and therefore work with every sampler, the ODE and the likelihood.
 
-Reference: Karras et al. (2022), eq. 7 and table 1. arXiv:2206.00364. Efron (2011), Tweedie's formula.
+Reference: Efron (2011), Tweedie's formula.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +22,12 @@ from torch import Tensor, nn
 
 from undiffuse.data.conditions import Condition
 from undiffuse.data.transforms import Identity, Transform
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, unknown_condition
 from undiffuse.gaussian import Moments
 from undiffuse.noise import Purpose, normal
+from undiffuse.predictions import PREDICTIONS, WIENER
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, onto
+from undiffuse.tensors import REAL, ArrayLike, as_rows
 
 
 class ReverseModel(nn.Module, ABC):
@@ -36,7 +41,6 @@ class ReverseModel(nn.Module, ABC):
     classes: int = 0
     conditions: tuple[Condition, ...] = ()
     block: int = 256
-    dtype: torch.dtype = torch.float32
     own: Any = None
 
     @abstractmethod
@@ -78,6 +82,30 @@ class ReverseModel(nn.Module, ABC):
         """Where the parameters are; the CPU for a model without any."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the parameters, or of the buffers, in floating point; float32 for a model without any."""
+        return next((v.dtype for v in chain(self.parameters(), self.buffers()) if v.is_floating_point()), torch.float32)
+
+    @property
+    def condition_names(self) -> tuple[str, ...] | None:
+        """The keywords that `denoise` takes beside x and t; None where any is taken."""
+        return _keywords(self.denoise)
+
+    def states(self, x: ArrayLike, name: str = "x") -> Tensor:
+        """x (B, *shape) in model units as a tensor, in `dtype` unless it is float32 or float64; see `as_rows`."""
+        if isinstance(x, Tensor) and x.dtype in REAL and x.shape[1:] == self.shape and x.layout == torch.strided:
+            return x
+        return as_rows(x, name, self.shape, self.dtype)
+
+    def __repr__(self) -> str:
+        parts = [type(self.process()).__name__, f"shape={tuple(self.shape)}", *self._about()]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _about(self) -> list[str]:
+        """What a `repr` says beside process and shape."""
+        return [f"classes={self.classes}"] * (self.classes > 0) + [c.name for c in self.conditions]
+
 
 class Model(ReverseModel):
     """A denoiser D(x, t) = E[x_0 | x_t] of a Gaussian process; x is (B, *shape) in model units, t is () or (B,).
@@ -113,21 +141,24 @@ class Model(ReverseModel):
         """The Gaussian process."""
         return self.sde
 
-    def score(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def score(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """∇log p_t(x) = (α D − x)/σ² (Tweedie's formula)."""
+        x = self.states(x)
         alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
         return (bcast(alpha, x) * self.denoise(x, t, **cond) - x) / bcast(variance, x)
 
-    def noise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def noise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """E[ε | x_t] = (x − α D)/σ = −σ ∇log p_t(x)."""
+        x = self.states(x)
         return self._noise(x, t, self.denoise(x, t, **cond))
 
-    def velocity(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def velocity(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The probability-flow velocity E[α' x_0 + σ' ε | x_t], finite also where α(T) = 0."""
         return self.reverse_drift(x, t, 0.0, **cond)
 
-    def reverse_drift(self, x: Tensor, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
+    def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, from one evaluation; decreasing t."""
+        x = self.states(x)
         D = self.denoise(x, t, **cond)
         eps = self._noise(x, t, D)
         dalpha, dsigma = self.sde.rates(t)
@@ -164,8 +195,22 @@ class Wrapper(Model):
         self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
         self.posterior = inner.posterior
         self.conditions = tuple(c for c in inner.conditions if c.name not in self.takes)
-        self.transform, self.classes, self.block, self.dtype = inner.transform, inner.classes, inner.block, inner.dtype
+        self.transform, self.classes, self.block = inner.transform, inner.classes, inner.block
         self.learned_images, self.own = inner.learned_images, inner.own
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the inner model."""
+        return self.inner.dtype
+
+    @property
+    def condition_names(self) -> tuple[str, ...] | None:
+        """Those of the inner model, and the wrapper's own."""
+        inner, own = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
+        return None if inner is None else tuple(dict.fromkeys((*own, *self.takes, *inner)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
 
 
 class Given(Wrapper):
@@ -174,54 +219,23 @@ class Given(Wrapper):
     def __init__(self, inner: Model, cond: dict[str, Any]) -> None:
         super().__init__(inner)
         self.cond = cond
+        if (names := inner.condition_names) is not None and (unknown := [k for k in cond if k not in names]):
+            raise unknown_condition(unknown[0], names)
 
-    def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """D(x, t | the fixed conditions)."""
-        return self.inner.denoise(x, t, **{**self.cond, **cond})
+        return self.inner.denoise(self.states(x), t, **{**self.cond, **cond})
 
     def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
         """∇·D(x, t | the fixed conditions), where the model knows it."""
         return self.inner.divergence(x, t, **{**self.cond, **cond})
 
 
-Coefficients = tuple[Tensor, Tensor]
-
-
-def _data(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    return torch.zeros_like(alpha), torch.ones_like(alpha)
-
-
-def _noise(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    return 1 / alpha, -sigma / alpha
-
-
-def _score(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    return 1 / alpha, sigma / alpha
-
-
-def _v(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    norm2 = alpha**2 + sigma**2
-    return alpha / norm2, -sigma / norm2.sqrt()
-
-
-def _velocity(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    dalpha, dsigma = sde.rates(t)
-    wronskian = alpha * dsigma - dalpha * sigma
-    return dsigma / wronskian, -sigma / wronskian
-
-
-def _edm(sde: GaussianSDE, t: Tensor, alpha: Tensor, sigma: Tensor, sd: float) -> Coefficients:
-    total2 = alpha**2 * sd**2 + sigma**2
-    return alpha * sd**2 / total2, sigma * sd / total2.sqrt()
-
-
-PREDICTIONS: dict[str, Callable[[GaussianSDE, Tensor, Tensor, Tensor, float], Coefficients]] = {
-    "data": _data, "noise": _noise, "score": _score, "v": _v, "velocity": _velocity, "edm": _edm,
-}
-"""(c_skip, c_out) of each parameterisation: the network predicts x_0, ε, σ·score, v = (α ε − σ x_0)/√(α² + σ²), the
-flow's α' x_0 + σ' ε, or EDM's target of unit variance."""
-WIENER = "wiener"
-"""The parameterisation whose numbers are matrices of the data's moments: the Wiener filter plus a correction."""
+def _keywords(function: Callable[..., Any], variadic: bool = True) -> tuple[str, ...] | None:
+    """The names of a bound `denoise(x, t, ...)` after x and t; None for one that takes any, if `variadic`."""
+    parameters = list(signature(function).parameters.values())[2:]
+    names = tuple(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    return None if variadic and len(names) < len(parameters) else names
 
 
 class Denoiser(Model):
@@ -232,10 +246,11 @@ class Denoiser(Model):
     numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `predict` is one of
     data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
     for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
-    While `bf16` is set, as a training may do, the layers of the network compute in bf16.
+    While `bf16` is set, as a training may do, the layers of the network compute in bf16. `folder` is that of its run.
     """
 
     bf16 = False
+    folder: Path | None = None
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
                  sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
@@ -246,12 +261,18 @@ class Denoiser(Model):
         if predict in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
             raise InputError(f"got predict={predict!r} with a process whose alpha(T) is 0; use v, velocity or edm")
         self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
-        self.shape, self.transform, self.classes, self.block = shape, transform or Identity(), classes, block
+        self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
         self.learned_images = len(shape) == 3
 
-    def denoise(self, x: Tensor, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """label and the names of the conditions."""
+        return ("label", *(c.name for c in self.conditions))
+
+    def denoise(self, x: ArrayLike, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
         """E[x_0 | x_t = x, label and conditions]."""
+        x = self.states(x)
         given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         level, labels = onto(self.level(t), x).expand(len(x)), self._labels(label, x)
@@ -271,8 +292,17 @@ class Denoiser(Model):
     def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """F, in the precision of x whatever that of the layers is."""
         with torch.autocast(x.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            F: Tensor = self.net(x, *others)
+            try:
+                F: Tensor = self.net(x, *others)
+            except RuntimeError:
+                if x.dtype == (dtype := self.dtype):
+                    raise
+                F = self.net(*(v.to(dtype) if v is not None and v.is_floating_point() else v for v in (x, *others)))
         return F.to(x.dtype)
+
+    def _about(self) -> list[str]:
+        size = sum(p.numel() for p in self.parameters())
+        return [f"predict={self.predict!r}", *super()._about(), type(self.net).__name__, f"{size:,} parameters"]
 
     def _frame(self) -> Moments:
         if self.moments is None:
@@ -281,10 +311,8 @@ class Denoiser(Model):
 
     def _given(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""
-        known = [c.name for c in self.conditions]
-        if unknown := [name for name in cond if name not in known]:
-            raise InputError(f"got the condition {', '.join(unknown)}; this model knows only "
-                             f"{', '.join(['label', *known])}")
+        if unknown := [name for name in cond if name not in self.condition_names]:
+            raise unknown_condition(unknown[0], self.condition_names)
         pieces = [c.coded(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
         return [torch.cat([piece.to(x) for piece in pieces], 1)] if pieces else []
 
@@ -306,19 +334,25 @@ class ScoreModel(ReverseModel):
     def __init__(self, score_fn: Callable[[Tensor, Time], Tensor], sde: SDE, *, shape: tuple[int, ...],
                  prior_mean: Tensor | float = 0.0, prior_std: Tensor | float = 1.0) -> None:
         super().__init__()
-        self.score_fn, self.sde, self.shape = score_fn, sde, shape
+        self.score_fn, self.sde, self.shape = score_fn, sde, tuple(shape)
         self.prior_mean, self.prior_std = torch.as_tensor(prior_mean), torch.as_tensor(prior_std)
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def process(self) -> SDE:
         """The process."""
         return self.sde
 
-    def score(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
+    def score(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """s(x, t)."""
-        return self.score_fn(x, t)
+        return self.score_fn(self.states(x), t)
 
-    def reverse_drift(self, x: Tensor, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
+    def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """f − ½ (1 + η²) (∇(g²) + g² s)."""
+        x = self.states(x)
         g2, slope = self._spread(x, t)
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (slope + g2 * self.score(x, t))
 

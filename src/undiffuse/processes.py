@@ -22,9 +22,9 @@ from undiffuse.sde import GaussianSDE, Time, as_time
 class _Exploding(GaussianSDE):
     """A process without drift."""
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """1."""
-        return torch.ones_like(t)
+        return torch.ones_like(as_time(t))
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class _LinearBeta(GaussianSDE):
         """B(t) = ∫₀ᵗ β = β_min t + (β_max − β_min) t²/(2T)."""
         return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / (2 * self.T)
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """e^{−B/2}."""
-        return torch.exp(-0.5 * self.integral(t))
+        return torch.exp(-0.5 * self.integral(as_time(t)))
 
     def _time_of_integral(self, B: Tensor) -> Tensor:
         """The root of B(t) = B, in the form without cancellation."""
@@ -64,9 +64,9 @@ class VP(_LinearBeta):
 
     name = "vp"
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """1 − e^{−B}."""
-        return -torch.expm1(-self.integral(t))
+        return -torch.expm1(-self.integral(as_time(t)))
 
     def time_of(self, log_snr: Time) -> Tensor:
         """B = log(1 + e^{−2λ}), then t(B)."""
@@ -82,9 +82,9 @@ class SubVP(_LinearBeta):
 
     name = "subvp"
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """(1 − e^{−B})²."""
-        return torch.expm1(-self.integral(t)) ** 2
+        return torch.expm1(-self.integral(as_time(t))) ** 2
 
     def time_of(self, log_snr: Time) -> Tensor:
         """σ̂ = σ/α = 2 sinh(B/2), hence B = 2 arsinh(σ̂/2)."""
@@ -112,9 +112,9 @@ class VE(_Exploding):
             raise InputError(f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected "
                              "0 < sigma_min < sigma_max")
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """σ_min² r^{2t/T}, or σ_min² (r^{2t/T} − 1) from the data, r = σ_max/σ_min."""
-        grown = 2 * math.log(self.sigma_max / self.sigma_min) * t / self.T
+        grown = 2 * math.log(self.sigma_max / self.sigma_min) * as_time(t) / self.T
         return self.sigma_min**2 * (torch.expm1(grown) if self.from_data else torch.exp(grown))
 
     def time_of(self, log_snr: Time) -> Tensor:
@@ -141,9 +141,9 @@ class PowerVE(_Exploding):
         if self.rate <= 0:
             raise InputError(f"got rate={self.rate}; expected a positive number (rate = 1 is Brownian motion)")
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """expm1(2 t log rate)/(2 log rate)."""
-        k = 2 * math.log(self.rate)
+        k, t = 2 * math.log(self.rate), as_time(t)
         return torch.expm1(k * t) / k if k else t
 
     def time_of(self, log_snr: Time) -> Tensor:
@@ -171,9 +171,9 @@ class EDM(_Exploding):
         """The largest noise level."""
         return self.sigma_max
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """t²."""
-        return t**2
+        return as_time(t) ** 2
 
     def time_of(self, log_snr: Time) -> Tensor:
         """t = e^{−λ}."""
@@ -198,13 +198,13 @@ class Cosine(GaussianSDE):
     def _start(self) -> float:
         return math.pi / 2 * self.offset / (1 + self.offset)
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """The cosine, written as the sine of the complementary angle so that α(1) = 0."""
-        return torch.sin(math.pi / 2 * (1 - t) / (1 + self.offset)) / math.cos(self._start)
+        return torch.sin(math.pi / 2 * (1 - as_time(t)) / (1 + self.offset)) / math.cos(self._start)
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """1 − α² = sin(a − b) sin(a + b)/cos² b, without cancellation; b = a(0)."""
-        turn = math.pi / 2 * t / (1 + self.offset)
+        turn = math.pi / 2 * as_time(t) / (1 + self.offset)
         return torch.sin(turn) * torch.sin(turn + 2 * self._start) / math.cos(self._start) ** 2
 
     def time_of(self, log_snr: Time) -> Tensor:
@@ -223,13 +223,13 @@ class RectifiedFlow(GaussianSDE):
 
     name = "rectified_flow"
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """1 − t."""
-        return 1 - t
+        return 1 - as_time(t)
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """t²."""
-        return t**2
+        return as_time(t) ** 2
 
     def time_of(self, log_snr: Time) -> Tensor:
         """t = 1/(1 + e^λ)."""
@@ -249,13 +249,13 @@ class OU(GaussianSDE):
         if not (self.scale > 0 and self.T > 0):
             raise InputError(f"got scale={self.scale}, T={self.T}; expected positive numbers")
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """e^{−θt}."""
-        return torch.exp(-self.theta * t)
+        return torch.exp(-self.theta * as_time(t))
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """s² (1 − e^{−2θt})/(2θ), which is s² t at θ = 0."""
-        k = 2 * self.theta
+        k, t = 2 * self.theta, as_time(t)
         return -(self.scale**2) * torch.expm1(-k * t) / k if k else self.scale**2 * t
 
 
@@ -290,13 +290,13 @@ class DDPM(GaussianSDE):
         low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
         return torch.where(k <= 1, torch.exp(-2 * levels[0]) * k, torch.exp(-2 * (low + (high - low) * (k - below))))
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """(1 + σ̂²)^{−1/2}."""
-        return (1 + self._clock(t)).rsqrt()
+        return (1 + self._clock(as_time(t))).rsqrt()
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """σ̂²/(1 + σ̂²)."""
-        clock = self._clock(t)
+        clock = self._clock(as_time(t))
         return clock / (1 + clock)
 
 
@@ -343,13 +343,13 @@ class Linear(GaussianSDE):
     def _clock(self) -> _Integral:
         return _Integral(lambda t: self.g2_fn(t) * torch.exp(-2 * self._log_alpha(t)), self.T, self.panels)
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """exp ∫₀ᵗ f."""
-        return torch.exp(self._log_alpha(t))
+        return torch.exp(self._log_alpha(as_time(t)))
 
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """α² ∫₀ᵗ g²/α²."""
-        return torch.exp(2 * self._log_alpha(t)) * self._clock(t)
+        return torch.exp(2 * self._log_alpha(t := as_time(t))) * self._clock(t)
 
 
 class _Integral:

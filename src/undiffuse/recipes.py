@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from undiffuse.data import Dataset, describe, open_data, transforms
+from undiffuse import training
+from undiffuse.data import Dataset, Source, Transform, describe, open_data, transforms
 from undiffuse.errors import InputError
-from undiffuse.experiment import Experiment
+from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.gaussian import measurable
-from undiffuse.model import WIENER
+from undiffuse.model import Denoiser
+from undiffuse.predictions import WIENER
+from undiffuse.progress import say
 from undiffuse.training.build import deviation
 from undiffuse.training.pace import measure
 
@@ -45,6 +51,7 @@ class _Case:
 
     train: Dataset
     held_out: int
+    transform: Transform
     deviation: float
     reach: float
     net: str
@@ -65,17 +72,20 @@ class _Case:
         return suits and self.predict == WIENER
 
 
-def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
-             **overrides: Any) -> tuple[Experiment, list[str]]:
-    """The experiment for what `open_data` finds at `source`, and why it was chosen, a sentence each.
+def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
+    """The experiment for what `open_data` finds at `source`, why it was chosen, and the data, for `train`.
 
-    `overrides` are fields of the experiment that are set by hand; what depends on them follows. With `minutes` the
-    number of updates is the one that fits into that time, by the pace that is measured on this machine.
-    Raises InputError for data that cannot be opened, for fields that do not exist or have no such value, and for
-    minutes that leave no time for an update, or together with steps, or of several processes.
+    Args:
+        source: A built-in name, a path, an array, list, tensor, DataFrame or Dataset.
+        minutes: The number of updates is the one that fits into that time, by the pace measured on this machine.
+        overrides: Fields of the experiment that are set by hand; what depends on them follows.
+
+    Raises:
+        InputError: For data that cannot be opened, for fields that do not exist or have no such value, and for minutes
+            that leave no time for an update, or together with steps, or of several processes.
     """
     _check_time(minutes, overrides)
-    asked = Experiment(data=os.fspath(source), precision="auto", compile="auto").replace(**overrides)
+    asked = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition,
                      first=asked.first)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
@@ -89,22 +99,62 @@ def for_data(source: str | os.PathLike[str], *, minutes: float | None = None,
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as asked." for name, value in overrides.items()]
-    return asked.replace(**{**_fields(parts), **overrides}), reasons
+    experiment = asked.replace(**{**_fields(parts), **overrides})
+    return Recipe(experiment, tuple(reasons), data, case.transform, case.deviation)
+
+
+def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None = None, *, progress: bool = True,
+          minutes: float | None = None, stop: Callable[[int], bool] | None = None, track: Sequence[str] = (),
+          preview: int = 0, **fields: Any) -> Denoiser:
+    """Trains a model of data, or continues the training in the folder `out`; see `training.train`.
+
+    Args:
+        data: What `for_data` takes, a recipe that it gave, or an experiment.
+        out: The folder of the run; None: a new temporary one, which is `model.folder`.
+        progress: Whether to show how far the training is.
+        minutes: As for `for_data`.
+        stop: stop(step) is asked after every update; True ends the training there.
+        track: Trackers that get the metrics, such as tensorboard.
+        preview: Of images: how many samples are drawn at every save.
+        fields: Fields of the experiment set by hand, where `data` is neither recipe nor experiment.
+
+    Returns:
+        The model with the averaged weights.
+
+    Raises:
+        InputError: As `for_data` does, and where `out` holds something else.
+    """
+    ready = isinstance(data, Experiment | Recipe)
+    if ready and (fields or minutes is not None):
+        raise InputError(f"got {', '.join(fields) or 'minutes'} beside a {type(data).__name__}, which has them; give "
+                         "the data themselves, or change the experiment with .replace")
+    recipe = data if isinstance(data, Experiment | Recipe) else for_data(data, minutes=minutes, **fields)
+    folder = Path(tempfile.mkdtemp(prefix="undiffuse-") if out is None else out)
+    if out is None and progress:
+        say(f"the run is in {folder}")
+    return training.train(recipe, folder, progress=progress, stop=stop, track=track, preview=preview)
+
+
+def _name_of(source: Source) -> str:
+    """How an experiment names its data."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    return MEMORY + (source.name if isinstance(source, Dataset) else "table" if hasattr(source, "columns") else "array")
 
 
 def digits(**overrides: Any) -> Experiment:
     """The handwritten digits of scikit-learn, by class: about a minute on one core."""
-    return for_data("digits", **overrides)[0]
+    return for_data("digits", **overrides).experiment
 
 
 def swiss_roll(**overrides: Any) -> Experiment:
     """The swiss roll in the plane: about half a minute on one core."""
-    return for_data("swiss_roll", **overrides)[0]
+    return for_data("swiss_roll", **overrides).experiment
 
 
 def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     """The IDX files of MNIST or Fashion-MNIST at `path`, by class: under ten minutes on two cores."""
-    return for_data(path, **{"size": 28, **overrides})[0]
+    return for_data(path, **{"size": 28, **overrides}).experiment
 
 
 def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Case:
@@ -117,7 +167,7 @@ def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Ca
     if reach == 0:
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} rows that are all equal; hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    return _Case(train, held_out, deviation(train.x, transform), reach, net or default, predict)
+    return _Case(train, held_out, transform, deviation(train.x, transform), reach, net or default, predict)
 
 
 def _largest_distance(z: Tensor) -> float:
@@ -224,7 +274,8 @@ def _duration(case: _Case, batch: int) -> _Part:
 
 def _within(case: _Case, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Part:
     """The number of updates that fit into a time, but no more than the data can stand."""
-    pace, most = measure(experiment, data), _most(case, experiment.batch)
+    most = _most(case, experiment.batch)
+    pace = measure(Recipe(experiment, (), data, case.transform, case.deviation))
     room = pace.most(60 * minutes, lambda n: save_every or _save_every(n))
     if room == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {pace.update:.3g} s here and a "

@@ -8,30 +8,41 @@ differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean
 from undiffuse.grid import time_grid
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normals
 from undiffuse.sde import GaussianSDE, as_time
-from undiffuse.steps import METHODS, TABLES, Method, Node, Plan, State, Step, automatic, method_of
+from undiffuse.steps import METHODS, TABLES, Method, Node, Plan, State, Step, automatic
 from undiffuse.steps.calibrated import required, tuned
 from undiffuse.steps.path import Motion
 from undiffuse.steps.state import STAGES, Counted, Noise, nodes_of
+from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 AHEAD = 1 << 16  # normals that are drawn in one call where a step needs fewer
+_HINTS = {
+    "eta": "it is an option of some methods: give options={'eta': ...}",
+    "guidance_scale": "give the guided model: ud.classifier_free(model, 2.0)",
+    "num_inference_steps": "give steps=",
+    "device": "the samples are drawn where the model is: model.to(...)",
+}
+"""What other libraries call things."""
 Callback = Callable[[int, float, Tensor], None]
 Progress = Callable[[int, int], None]
 
 
-@dataclass
+@dataclass(repr=False)
 class Samples:
     """What `sample` returns: x (n, *event) in data units, the model calls per sample, the grid, the path if kept.
 
@@ -48,13 +59,22 @@ class Samples:
     nfe_each: Tensor | None = None
     log_evidence: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.x.numpy(), dtype, copy=bool(copy) or None)
+
+    def __repr__(self) -> str:
+        return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, method={self.method!r})"
+
 
 def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int | None = None, *,
            grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
-           x_T: Tensor | None = None, t_start: float | None = None, t_end: float | None = None,
+           x_T: ArrayLike | None = None, t_start: float | None = None, t_end: float | None = None,
            denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
-           noise: str = "step", options: dict[str, Any] | None = None, progress: Progress | None = None, **cond: Any
-           ) -> Samples:
+           noise: str = "step", options: dict[str, Any] | None = None, progress: Progress | None = None,
+           **cond: ConditionValue) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
 
     n: how many (default 1, or the number of rows of x_T). method: a name in `steps.METHODS`, a `Method`, auto: what
@@ -72,10 +92,13 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
 
     Raises InputError for a request that makes no sense, and for a sample that is not finite, naming the step.
     """
-    n = n if n is not None else (1 if x_T is None else len(x_T))
-    cond = model.told({**cond, "label": _numbers(cond["label"])} if "label" in cond else cond, n)
-    fitted = _tuned(model, method, steps, grid, (t_start, t_end), cond)
-    plain = grid is not None or bool(cond)
+    if not isinstance(model, ReverseModel):
+        raise InputError(f"got model={type(model).__name__}; expected a model, such as ud.Denoiser or ud.load(run)")
+    start = None if x_T is None else model.states(x_T, "x_T")
+    n = _count(n, start)
+    given = conditions_of(model, cond, n, signature(sample).parameters)
+    fitted = _tuned(model, method, steps, grid, (t_start, t_end), given)
+    plain = grid is not None or bool(given)
     if fitted is not None:
         name, chosen = fitted
     elif model.own is None and isinstance(method, str) and method in TABLES:
@@ -84,15 +107,16 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         name, chosen = _choose(model, method)
     steps = chosen.steps if steps is None else steps
     times = _times(model, chosen, steps, chosen.grid if grid is None else grid, t_start, t_end)
-    _check(model, n, x_T, noise, cond)
+    if noise not in ("step", "path"):
+        raise InputError(f"got noise={noise!r}; expected step or path")
     ahead = first_index % chosen.group if n else 0
     size = -(-(block or model.block) // chosen.group) * chosen.group
     heard = _heard(callback, progress, -(-(n + ahead) // size) * (len(times) - 1))
     run = _Run(model, chosen, nodes_of(model.process(), times), seed, denoise_last, trajectory, heard,
                noise == "path" or chosen.path, options or {})
     run.check()
-    x_T, cond = _led(x_T, ahead), {name: _led(value, ahead) for name, value in cond.items()}
-    pieces = [run(*piece) for piece in blocks(n + ahead, first_index - ahead, size, x_T, cond)]
+    start, given = _led(start, ahead), {name: _led(value, ahead) for name, value in given.items()}
+    pieces = [run(*piece) for piece in blocks(n + ahead, first_index - ahead, size, start, given)]
     paths = [torch.cat([p[k] for p in pieces])[ahead:] for k in range(len(pieces[0]))] if pieces else []
     stamps = [*times.tolist(), 0.0] if denoise_last and run.denoises else times.tolist()
     kept = list(zip(stamps, paths, strict=True)) if trajectory else []
@@ -159,16 +183,17 @@ class _Run:
     def _noise(self, first: int, size: int) -> Noise:
         """The normals of a block: one stage of a step at a time, and of small blocks those of many steps at once."""
         model, ends = self.model, (float(self.nodes[-1].t), float(self.nodes[0].t))
-        motion = Motion(self.seed, first, size, model.shape, model.dtype, *ends) if self.path else None
+        device, dtype = model.device, model.dtype
+        motion = Motion(self.seed, first, size, model.shape, dtype, *ends) if self.path else None
         ahead: dict[int, Tensor] = {}
         many = max(1, AHEAD // max(1, size * math.prod(model.shape)))
 
         def fetch(steps: list[int]) -> Tensor:
-            return normals(self.seed, Purpose.STEP, steps, first, size, model.shape, model.dtype).to(model.device)
+            return normals(self.seed, Purpose.STEP, steps, first, size, model.shape, dtype).to(device)
 
         def draw(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
             if motion is not None and stage < STAGES and bool((s < t).any()):
-                return motion.increment(t, s).to(model.device)
+                return motion.increment(t, s).to(device)
             if stage:
                 return fetch([(index << 34) + stage])[0]
             if index not in ahead:
@@ -223,7 +248,10 @@ def _choose(model: ReverseModel, asked: str | Method) -> tuple[str, Method]:
         return "own", model.own
     if isinstance(asked, Method):
         return "custom", asked
-    method = method_of(asked)
+    if asked not in METHODS:
+        raise InputError(f"got method={str(asked)[:60]!r}, which is no sampler; expected auto, sde, tuned "
+                         f"or a name in ud.steps.METHODS{did_you_mean(str(asked), METHODS)}")
+    method = METHODS[asked]
     if method.gaussian and not gaussian:
         usable = ", ".join(k for k, m in METHODS.items() if not m.gaussian)
         raise InputError(f"got method={asked!r} for a process that has no closed-form kernel; expected one of {usable}")
@@ -248,31 +276,71 @@ def _led(value: Any, ahead: int) -> Any:
     return torch.cat([value[:1].expand(ahead, *value.shape[1:]), value])
 
 
-def _check(model: ReverseModel, n: int, x_T: Tensor | None, noise: str, cond: dict[str, Any]) -> None:
-    if noise not in ("step", "path"):
-        raise InputError(f"got noise={noise!r}; expected step or path")
-    if n < 0:
-        raise InputError(f"got n={n}; expected a number of samples ≥ 0")
-    if x_T is not None and tuple(x_T.shape) != (n, *model.shape):
-        raise InputError(f"got x_T of shape {tuple(x_T.shape)}; expected {(n, *model.shape)}")
-    for name, value in cond.items():
+def _count(n: int | None, x_T: Tensor | None) -> int:
+    """The number of samples."""
+    rows = 1 if x_T is None else len(x_T)
+    if n is None:
+        return rows
+    if not isinstance(n, int | np.integer) or n < 0:
+        raise InputError(f"got n={n!r}; expected a whole number of samples ≥ 0")
+    if x_T is not None and n != rows:
+        raise InputError(f"got x_T of shape {tuple(x_T.shape)} for n={n}; expected one row a sample, or n left out")
+    return int(n)
+
+
+def conditions_of(model: ReverseModel, cond: Mapping[str, Any], n: int, others: Iterable[str] = ()) -> dict[str, Any]:
+    """The conditions of a call for n samples as the model takes them; see `sample`.
+
+    Raises InputError for one that the model does not know (`others` are further keywords that may have been meant), and
+    for another number of values than n.
+    """
+    known = model.condition_names
+    for name in cond:
+        if known is not None and name not in known:
+            raise _unknown(name, known, others)
+    given = {name: value if name in _named(model) else _value(name, value) for name, value in cond.items()}
+    given = model.told(given, n)
+    for name, value in given.items():
         if isinstance(value, Tensor) and value.ndim > 0 and len(value) != n:
             raise InputError(f"got {len(value)} values of {name} for {n} samples; expected one each, or one for all")
-    _check_labels(cond.get("label"), getattr(model, "classes", 0))
+    _check_labels(given.get("label"), getattr(model, "classes", 0))
+    return given
+
+
+def _named(model: ReverseModel) -> set[str]:
+    """The conditions that a model reads itself."""
+    return {c.name for c in model.conditions}
+
+
+def _unknown(name: str, known: Sequence[str], others: Iterable[str]) -> InputError:
+    """The error for a keyword that neither the call nor the model has."""
+    if name in _HINTS:
+        return InputError(f"got {name}=, which is no condition of this model; {_HINTS[name]}")
+    near = did_you_mean(name, [*known, *(word for word in others if word not in ("model", "cond"))])
+    return InputError(f"got {name}=, which is neither an argument nor a condition of this model (it has "
+                      f"{', '.join(known) or 'none'}){near}")
+
+
+def _value(name: str, value: Any) -> Any:
+    """A value as it is, several as a tensor of numbers."""
+    if name == "label":
+        return _numbers(value)
+    return as_tensor(value, name) if isinstance(value, list | tuple) or hasattr(value, "__array__") else value
 
 
 def _numbers(label: Any) -> Any:
     """A label as it is, several as a tensor of whole numbers; InputError for words and fractions."""
     if label is None or isinstance(label, int):
         return label
-    try:
-        found = torch.as_tensor(label)
-    except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None or found.is_floating_point() or found.is_complex():
-        raise InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
+    refusal = InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
                          "with one entry a sample")
-    return found.long()
+    try:
+        numbers = as_tensor(label, "label")
+    except InputError:
+        raise refusal from None
+    if not bool((numbers == numbers.round()).all()):
+        raise refusal
+    return numbers.long()
 
 
 def _check_labels(label: Any, classes: int) -> None:

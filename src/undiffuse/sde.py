@@ -20,13 +20,16 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.noise import Purpose, normal
+from undiffuse.tensors import ArrayLike, as_tensor
 
 Time = Tensor | float
 
 
 def as_time(t: Time) -> Tensor:
-    """The time as a tensor, float64 unless it already is one."""
-    return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    """The time as a tensor, float64 unless it already is one; InputError for what is no number."""
+    if isinstance(t, Tensor):
+        return t
+    return torch.tensor(t, dtype=torch.float64) if isinstance(t, float | int) else as_tensor(t, "a time", torch.float64)
 
 
 def bcast(c: Tensor, x: Tensor) -> Tensor:
@@ -95,11 +98,11 @@ class GaussianSDE(SDE):
     name = ""
 
     @abstractmethod
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Time) -> Tensor:
         """The mean coefficient α(t)."""
 
     @abstractmethod
-    def variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Time) -> Tensor:
         """The variance σ²(t) of the kernel."""
 
     def sigma(self, t: Time) -> Tensor:
@@ -171,12 +174,15 @@ def euler_maruyama(sde: SDE, x: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
     return x + sde.drift(x, t) * dt + sde.diffusion(x, t) * dt.abs().sqrt() * z
 
 
-def simulate(sde: SDE, x0: Tensor, steps: int = 1000, *, t_end: float | None = None, seed: int = 0,
+def simulate(sde: SDE, x0: ArrayLike, steps: int = 1000, *, t_end: float | None = None, seed: int = 0,
              first_index: int = 0, trajectory: bool = False) -> Tensor:
     """The process run forward from x0 (n, *event) by Euler-Maruyama to t_end (default T).
 
     Returns x at t_end, or with `trajectory=True` the states at all steps + 1 times, (steps + 1, n, *event).
     """
+    x0 = as_tensor(x0, "x0")
+    if x0.ndim == 0 or steps < 1:
+        raise InputError(f"got x0 of shape {tuple(x0.shape)} and steps={steps}; expected rows (n, *event) and a step")
     times = torch.linspace(0, sde.T if t_end is None else t_end, steps + 1, dtype=torch.float64)
     states = [x0]
     for i in range(steps):

@@ -12,7 +12,7 @@ import pytest
 
 from undiffuse.cli import main
 from undiffuse.cli.recipe import Changes, folder_for, resolve
-from undiffuse.experiment import Experiment
+from undiffuse.experiment import Experiment, Recipe
 
 EARLIER = Experiment(data="moons", steps=123, lr=0.25, sde="ve", sde_args={"sigma_max": 8.0}, label="kind")
 
@@ -31,9 +31,9 @@ def asked(monkeypatch) -> list[tuple[str, dict[str, object]]]:
     calls: list[tuple[str, dict[str, object]]] = []
     module = ModuleType("undiffuse.recipes")
 
-    def for_data(source: str, **overrides: object) -> tuple[Experiment, list[str]]:
+    def for_data(source: str, **overrides: object) -> Recipe:
         calls.append((source, overrides))
-        return Experiment(data=source).replace(**overrides), ["because"]
+        return Recipe(Experiment(data=source).replace(**overrides), ("because",))
 
     module.for_data = for_data  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "undiffuse.recipes", module)
@@ -46,15 +46,15 @@ def test_every_change_is_a_field_of_the_experiment() -> None:
 
 
 def test_data_goes_to_the_recipes_with_the_asked_changes_only(asked) -> None:
-    experiment, reasons = resolve("moons", Changes(steps=5, sde_args={"beta_max": 10.0}))
+    recipe = resolve("moons", Changes(steps=5, sde_args={"beta_max": 10.0}))
     assert asked == [("moons", {"steps": 5, "sde_args": {"beta_max": 10.0}})]
-    assert reasons == ["because"] and experiment.steps == 5
+    assert recipe.reasons == ("because",) and recipe.experiment.steps == 5
 
 
 def test_a_run_and_its_file_are_repeated_as_they_are(run: Path, asked) -> None:
     for source in (str(run), str(run / "experiment.json")):
-        assert resolve(source, None)[0] == EARLIER
-        assert resolve(source, Changes(steps=7))[0].differences(EARLIER) == ["steps"]
+        assert resolve(source, None).experiment == EARLIER
+        assert resolve(source, Changes(steps=7)).experiment.differences(EARLIER) == ["steps"]
     assert asked == []
 
 
@@ -81,7 +81,7 @@ def test_what_show_prints_as_json_is_what_train_takes(run: Path, tmp_path: Path,
     assert main(["show", str(run), "--json"]) == 0
     copy = tmp_path / "copy.json"
     copy.write_text(capsys.readouterr().out)
-    assert resolve(str(copy), None)[0] == EARLIER
+    assert resolve(str(copy), None).experiment == EARLIER
 
 
 @pytest.mark.parametrize("flag, words", [("--steps=0", "steps=0"), ("--lr=-1", "lr=-1.0"), ("--device=gpu", "cuda:N")])

@@ -45,7 +45,7 @@ def test_labels_are_the_names_of_classes(text: str, classes: tuple[str, ...], nu
 
 
 @pytest.mark.parametrize("text, classes, words", [
-    ("10", DIGITS, '"10", expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean dog?"),
+    ("10", DIGITS, '"10", expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean 'dog'?"),
     ("0-999999999999999999", DIGITS, '"10"'), ("5-4", DIGITS, "ranges"), ("", DIGITS, '""'), ("0,,1", DIGITS, '""'),
 ])
 def test_labels_that_do_not_exist_are_refused(text: str, classes: tuple[str, ...], words: str) -> None:
@@ -67,7 +67,7 @@ def test_conditions_are_pairs_and_scales_are_one_or_one_each() -> None:
 
 @pytest.mark.parametrize("ask, words", [
     (lambda: told(["age"], ["age"]), "NAME=VALUE"), (lambda: told(["age="], ["age"]), "NAME=VALUE"),
-    (lambda: told(["agee=4"], ["age"]), "did you mean age?"), (lambda: told(["age=4"], []), "none"),
+    (lambda: told(["agee=4"], ["age"]), "did you mean 'age'?"), (lambda: told(["age=4"], []), "none"),
     (lambda: scale_of(["two"]), "expected a number"), (lambda: scale_of(["age=two"]), "NAME=NUMBER"),
     (lambda: scale_of(["2", "age=2"]), "twice"),
 ])

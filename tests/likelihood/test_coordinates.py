@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from undiffuse.exact import Mixture
 from undiffuse.likelihood import log_likelihood
 from undiffuse.likelihood.coordinates import WhitenedCoordinates
-from undiffuse.model import PREDICTIONS, Denoiser
+from undiffuse.model import Denoiser
+from undiffuse.predictions import PREDICTIONS
 from undiffuse.processes import OU, VP
 from undiffuse.sde import GaussianSDE, bcast
 

@@ -11,7 +11,7 @@ from tests.training.small_runs import experiment, final, points, same
 from undiffuse import recipes, training
 from undiffuse.cli import main
 from undiffuse.errors import InputError
-from undiffuse.experiment import read
+from undiffuse.experiment import Recipe, read
 from undiffuse.training.pace import Pace, measure
 
 
@@ -33,13 +33,13 @@ def test_without_saves_it_is_time_over_pace() -> None:
 def test_the_pace_is_what_the_clock_says() -> None:
     """A clock that ticks once a look: every update and every save takes one tick."""
     ticks = itertools.count()
-    assert measure(experiment(held_out=10), points(), lambda: float(next(ticks))) == Pace(1.0, 1.0)
+    assert measure(Recipe(experiment(held_out=10), data=points()), lambda: float(next(ticks))) == Pace(1.0, 1.0)
 
 
 def test_measuring_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     e = experiment(held_out=10)
     training.train(e, tmp_path / "before", progress=False, data=points())
-    measure(e, points())
+    measure(Recipe(e, data=points()))
     training.train(e, tmp_path / "after", progress=False, data=points())
     assert same(final(tmp_path / "before"), final(tmp_path / "after"))
 
@@ -47,11 +47,13 @@ def test_measuring_leaves_the_run_as_it_was(tmp_path: Path) -> None:
 def test_minutes_become_updates_of_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     """0.5 s an update and 2 s a save: 112 updates and two saves a minute; never more than the data can stand."""
     monkeypatch.setattr(recipes, "measure", lambda *args: Pace(0.5, 2.0))
-    one, why = recipes.for_data("swiss_roll", minutes=1)
+    recipe = recipes.for_data("swiss_roll", minutes=1)
+    one, why = recipe.experiment, recipe.reasons
     assert one.steps == (60 - 2 * 2) / 0.5 and "112 updates, as many as fit into 1 minutes" in " ".join(why)
-    every, _ = recipes.for_data("swiss_roll", minutes=1, save_every=10)
+    every = recipes.for_data("swiss_roll", minutes=1, save_every=10).experiment
     assert (every.steps, every.save_every) == (84, 10)  # 42 s of updates and 9 saves
-    most, why = recipes.for_data("digits", minutes=600)
+    recipe = recipes.for_data("digits", minutes=600)
+    most, why = recipe.experiment, recipe.reasons
     assert most.steps == 100 * (1797 - most.held_out) // most.batch and "learn the rows by heart" in " ".join(why)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from undiffuse.errors import InputError
-from undiffuse.experiment import Experiment, read
+from undiffuse.experiment import Experiment, Recipe, read
 
 
 @Parameter(name="*")
@@ -85,13 +85,13 @@ class Changes:
 OptionalChanges = Annotated[Changes | None, Parameter(name="*")]
 
 
-def resolve(source: str, changes: Changes | None, minutes: float | None = None) -> tuple[Experiment, list[str]]:
-    """The experiment for `source` and why it was chosen: a run or its experiment.json as it is, data by a recipe."""
+def resolve(source: str, changes: Changes | None, minutes: float | None = None) -> Recipe:
+    """The recipe for `source`: a run or its experiment.json as it is, data by a recipe."""
     given = (changes or Changes()).given()
     if is_run(source) or source.endswith(".json"):
         if minutes is not None:
             raise InputError(f"got minutes={minutes:g} for {source}, which has its number of updates; leave them out")
-        return read(source).replace(**given), [f"as in {source}"]
+        return Recipe(read(source).replace(**given), (f"as in {source}",))
     from undiffuse.recipes import for_data
 
     return for_data(source, **given) if minutes is None else for_data(source, minutes=minutes, **given)

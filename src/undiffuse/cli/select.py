@@ -6,10 +6,9 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean
 
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
@@ -43,9 +42,8 @@ def told(words: Sequence[str] | None, known: Sequence[str]) -> dict[str, Any]:
         if not equals or not value:
             raise InputError(f'got --condition "{name[:60]}", expected NAME=VALUE')
         if name not in known:
-            near = "".join(f"; did you mean {word}?" for word in get_close_matches(name, known, 1))
             raise InputError(f'got the condition "{name[:60]}", expected one that this model was trained with: '
-                             f"{', '.join(known) or 'none'}{near}")
+                             f"{', '.join(known) or 'none'}{did_you_mean(name, known)}")
     return {name: value for name, _, value in pairs}
 
 
@@ -109,8 +107,7 @@ def _names(text: str) -> Iterator[str]:
 def _number(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
         known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-        near = "".join(f"; did you mean {word}?" for word in get_close_matches(name, classes, 1))
-        raise InputError(f'got label "{name[:60]}", expected {known} or all{near}')
+        raise InputError(f'got label "{name[:60]}", expected {known} or all{did_you_mean(name, classes)}')
     return classes.index(name)
 
 

@@ -20,9 +20,9 @@ def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative=
         what: A run, an experiment.json, or DATA as for train.
         as_json: Print the JSON that `undiffuse train FILE.json` takes.
     """
-    experiment, reasons = resolve(what, changes)
-    reasons = [*reasons, *_outcome(what, experiment)]
-    fields = experiment.to_dict()
+    recipe = resolve(what, changes)
+    reasons = [*recipe.reasons, *_outcome(what, recipe.experiment)]
+    fields = recipe.experiment.to_dict()
     if as_json:
         print(json.dumps(fields, indent=2))
     else:

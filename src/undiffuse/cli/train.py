@@ -25,14 +25,13 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
     """
     changes, minutes, known = earlier(data, out, changes, minutes)
-    experiment, reasons = resolve(data, changes, minutes)
-    reasons += known
-    folder = out or folder_for(data, experiment)
+    recipe = resolve(data, changes, minutes)
+    folder = out or folder_for(data, recipe.experiment)
     speaks = os.environ.get("RANK", "0") == "0"
     if speaks:
-        print(f"Recipe for {experiment.data}:", *reasons, sep="\n  ")
+        print(f"Recipe for {recipe.experiment.data}:", *recipe.reasons, *known, sep="\n  ")
     from undiffuse import training
 
-    training.train(experiment, folder, progress=True, peer_timeout=peer_timeout, track=track or (), preview=preview)
+    training.train(recipe, folder, progress=True, peer_timeout=peer_timeout, track=track or (), preview=preview)
     if speaks:
         print(f"The model is in {folder}; next: undiffuse sample {folder}, undiffuse report {folder}")

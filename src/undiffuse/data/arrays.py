@@ -13,10 +13,11 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from undiffuse.data import build, conditions, stored
-from undiffuse.data.checks import decoding, did_you_mean, refuse_bomb, shown
+from undiffuse.data import build, conditions, stored, tables
+from undiffuse.data.checks import decoding, first_line, refuse_bomb
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
+from undiffuse.tensors import as_tensor
 
 Array = NDArray[Any]
 
@@ -64,6 +65,27 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
         raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
     marks = None if y is None else _marks(np.asarray(y), len(x), name)
     return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+
+
+def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None) -> Dataset:
+    """The Dataset of a DataFrame, whose columns `label` and `condition` name, or of an array, a tensor or a list."""
+    if hasattr(source, "columns"):
+        return tables.from_cells(tables.frame_cells(source), "the table", label, condition)
+    if isinstance(source, torch.Tensor) and not source.is_floating_point():
+        return from_arrays(source.cpu().numpy(), size=size)
+    if isinstance(source, torch.Tensor) or _of_tensors(source):
+        return from_arrays(as_tensor(source, "data").detach().cpu().numpy(), size=size)
+    try:
+        return from_arrays(np.asarray(source), size=size)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"got data of type {type(source).__name__} ({first_line(error)}); expected a path, an array, "
+                         "a DataFrame, a Dataset, or a list of rows of equal length") from None
+
+
+def _of_tensors(source: Any) -> bool:
+    return isinstance(source, list | tuple) and any(isinstance(row, torch.Tensor) for row in source)
 
 
 def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[conditions.Condition, torch.Tensor]:

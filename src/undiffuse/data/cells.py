@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.data import build, conditions
-from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.checks import decoding
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError, MachineError, did_you_mean, shown
 
 _MOST = 1 << 31
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from undiffuse.errors import InputError, UndiffuseError
+from undiffuse.errors import InputError, UndiffuseError, shown
 
 _SMALL = 256 << 20
 _RATIO = 100
-
-
-def shown(text: str | Path) -> str:
-    """A path or a cell in quotes, on one line, printable, and not longer than 200 characters."""
-    plain = str(text).encode("utf-8", "backslashreplace").decode()
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain[:400])
-    return f"'{line}'" if len(line) <= 200 else f"'{line[:80]} ... {line[-100:]}'"
 
 
 @contextmanager
@@ -54,9 +46,3 @@ def check_first(first: int | None) -> None:
 def first_line(error: Exception) -> str:
     """What an error says, or else what it is, in at most 200 characters."""
     return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """"; did you mean '...'?" if one of the known words is close, and otherwise nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1) if len(word) < 200 else []
-    return f"; did you mean {shown(close[0])}?" if close else ""

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.data.build import by_number
-from undiffuse.data.checks import did_you_mean, shown
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
 
 KINDS = ("class", "number", "vector", "words")
 RESERVED = ("self", "x", "x_T", "t", "label", "model", "n", "method", "steps", "grid", "seed", "first_index",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOY_UNIFORM, TOY_NORMAL, SPLIT, SUBSET = range(4)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Samples `x` (N, *event) and their labels `y` (N,), or None.
 
@@ -52,6 +52,9 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Dataset({describe(self)})"
 
     def take(self, index: Tensor) -> Dataset:
         """The samples with these numbers (int64), in this order."""

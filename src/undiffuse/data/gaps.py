@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from undiffuse.data.checks import shown
 from undiffuse.data.tables import Cells
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, shown
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import conditions, images, streams
-from undiffuse.data.checks import check_first, did_you_mean, first_line, shown
+from undiffuse.data.checks import check_first, first_line
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.tables import Cells, Row, filled, from_cells
-from undiffuse.errors import InputError, MachineError, UndiffuseError
+from undiffuse.errors import InputError, MachineError, UndiffuseError, did_you_mean, shown
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w][\w.-]*)?")
 _FILES = (".npy", ".npz", ".csv", ".tsv", ".h5ad", ".parquet", ".json", ".gz", ".zip", ".png", ".jpg", ".jpeg", ".webp",

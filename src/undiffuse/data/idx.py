@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from undiffuse.data import build
 from undiffuse.data.arrays import from_arrays
-from undiffuse.data.checks import decoding, refuse_bomb, shown
+from undiffuse.data.checks import decoding, refuse_bomb
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, shown
 
 _UINT8 = 8
 _PREFIX = {"train": ("train",), "test": ("t10k", "test")}

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import build, stored
-from undiffuse.data.checks import decoding, shown
+from undiffuse.data.checks import decoding
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,26 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from undiffuse.data import hub
-from undiffuse.data.arrays import read_npy, read_npz
+from undiffuse.data.arrays import in_memory, read_npy, read_npz
 from undiffuse.data.cells import read_h5ad
-from undiffuse.data.checks import check_first, did_you_mean, shown
+from undiffuse.data.checks import check_first
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.digits import digits
 from undiffuse.data.idx import images_in, is_idx, read_idx, read_idx_folder
 from undiffuse.data.images import read_folder
 from undiffuse.data.tables import read_table
 from undiffuse.data.toys import TOYS, toy
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
+from undiffuse.tensors import ArrayLike
 
 NAMES = ("digits", *TOYS)
 _LARGEST_SIZE = 1024
 
 
-def open_data(source: str | os.PathLike[str], *, size: int | None = None, label: str | None = None,
+Source = str | os.PathLike[str] | Dataset | ArrayLike
+"""What `open_data` opens."""
+
+
+def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
               first: int | None = None) -> Dataset:
     """The data that `source` names: a built-in set, a file, a folder of images, of IDX or of parquet files, or
-    OWNER/NAME of the Hugging Face hub.
+    OWNER/NAME of the Hugging Face hub; or that it is: an array, list or tensor, a DataFrame, or a Dataset as it is.
 
     size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
     of the classes. condition: the columns or keys that are conditions, as NAME or NAME:KIND. n: that many
@@ -36,6 +41,9 @@ def open_data(source: str | os.PathLike[str], *, size: int | None = None, label:
     these are fetched. Raises InputError in one sentence otherwise.
     """
     _check_options(size, part, first)
+    if not isinstance(source, str | os.PathLike):
+        data = _in_memory(source, size, label, part, condition).head(first)
+        return data if n is None else data.subset(n, seed)
     name = os.fsdecode(source)
     if name in TOYS:
         data = toy(name, (first or 10_000) if n is None else n, seed, part)
@@ -44,6 +52,17 @@ def open_data(source: str | os.PathLike[str], *, size: int | None = None, label:
         data = data if n is None else data.subset(n, seed)
     _check_used(data, size, label, condition, _has_columns(name))
     return _warn_of_twin(data, name)
+
+
+def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
+               condition: Sequence[str]) -> Dataset:
+    """Data that are there already."""
+    _only_train("data in memory", part)
+    data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size)
+    if isinstance(source, Dataset) and size is not None:
+        raise InputError(f"got size={size} for a Dataset, which is taken as it is; leave size out")
+    _check_used(data, size, label, condition, hasattr(source, "to_numpy"))
+    return data
 
 
 def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str],

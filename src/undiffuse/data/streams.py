@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from undiffuse.data.checks import first_line, shown
+from undiffuse.data.checks import first_line
 from undiffuse.data.locks import waited_for
 from undiffuse.data.writers import atomic, sweep
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError, MachineError, shown
 from undiffuse.progress import bar
 
 BATCH = 100  # rows that are in memory at a time

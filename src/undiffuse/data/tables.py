@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from undiffuse.data import build, conditions
 from undiffuse.data.build import default_columns
-from undiffuse.data.checks import decoding, did_you_mean, shown
+from undiffuse.data.checks import decoding
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
 
 _LONGEST = 1 << 20
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
@@ -87,6 +87,22 @@ def from_cells(cells: Cells, name: str, label: str | None = None, condition: Seq
     return conditions.with_conditions(build.rows(
         cells.values[:, plain], name=name, columns=[cells.columns[j] for j in plain], marks=marks,
         words=[vocabulary.get(j, ()) for j in plain], gaps=True, note=cells.note), given)
+
+
+def frame_cells(frame: Any, name: str = "the table") -> Cells:
+    """The cells of a DataFrame (of pandas, polars, ...), as those of a file are read; None, NaN and NA are missing."""
+    columns = [str(column) for column in frame.columns]
+    if twice := [c for c, times in Counter(columns).items() if times > 1]:
+        raise InputError(f"{name} has two columns called {shown(twice[0])}; expected different names, so rename one")
+    texts = [[_cell_text(value) for value in frame[column].to_list()] for column in frame.columns]
+    cells = Cells(Path(name), "", columns, True, [], np.empty(0), [{} for _ in columns],
+                  lambda wanted: {j: texts[j] for j in wanted})
+    return filled(cells, ((i + 1, list(row)) for i, row in enumerate(zip(*texts, strict=True))))
+
+
+def _cell_text(value: Any) -> str:
+    text = repr(float(value)) if isinstance(value, float) else str(value).strip()
+    return "" if text in ("None", "nan", "<NA>", "NaT") else text
 
 
 def read_cells(path: Path) -> Cells:

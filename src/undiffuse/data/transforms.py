@@ -102,7 +102,7 @@ class Standardise(Transform):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) to (B, number of columns that vary)."""
-        wide = _wide(x)
+        wide = _wide(_of_width(x, len(self.mean)))
         return ((wide - self._mean.to(wide)) / self._scale.to(wide))[:, self._varies].to(_real(x[:0]).dtype)
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Table(Transform):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) to (B, sum of the widths)."""
-        wide = _wide(x)
+        wide = _wide(_of_width(x, len(self.columns)))
         return torch.cat([c.forward(wide[:, j]) for j, c in enumerate(self.columns)], 1).to(_real(x[:0]).dtype)
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -231,6 +231,14 @@ def _floats(values: Any, what: str) -> tuple[float, ...]:
 
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e38
+
+
+def _of_width(x: Tensor, columns: int) -> Tensor:
+    """x, if it has so many columns."""
+    if x.ndim != 2 or x.shape[1] != columns:
+        raise InputError(f"got x of shape {tuple(x.shape)}; expected (B, {columns}), one row per sample (a single "
+                         "point is x[None])")
+    return x
 
 
 def _real(x: Tensor) -> Tensor:

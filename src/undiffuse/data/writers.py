@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from undiffuse.data.build import default_columns
-from undiffuse.data.checks import shown
 from undiffuse.data.stored import Lazy
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError, MachineError, shown
 
 _SUFFIXES = (".png", ".npy", ".csv")
 _MOST_PIXELS = 64 << 20

@@ -30,6 +30,7 @@ from undiffuse.errors import InputError
 from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
 from undiffuse.model import Model, Wrapper
 from undiffuse.sde import Time, as_time, bcast
+from undiffuse.tensors import ArrayLike
 
 DENSE = 64
 """The largest number of coordinates for which V is formed as a matrix."""
@@ -127,8 +128,9 @@ class Guided(Wrapper):
         super().__init__(inner)
         self.observation, self.surrogate, self.iterations = observation, surrogate, iterations
 
-    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
         """D_y."""
+        x = self.states(x)
         if float(self.sde.alpha(as_time(t)).min()) == 0:
             return self.inner.denoise(x, t, **cond)
         posterior = DenoiserPosterior(self.inner, x, as_time(t), cond)
@@ -147,8 +149,9 @@ class MomentGuide(Wrapper):
 
     takes = ("y",)
 
-    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
         """D_y."""
+        x = self.states(x)
         D, moments = self.inner.denoise(x, t, **cond), self.moments
         alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
         if y is None or moments is None or moments.basis is None:

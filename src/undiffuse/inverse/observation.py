@@ -17,6 +17,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.noise import Purpose, normal
+from undiffuse.tensors import as_tensor
 
 Apply = Callable[[Tensor], Tensor]
 """A symmetric matrix as a function of rows (B, d)."""
@@ -145,8 +146,9 @@ class Observation:
         y = self.y if y is None else y
         if y is None:
             raise InputError("got an observation without y; give y to observe, or y= with one row per sample to sample")
-        if not isinstance(y, Tensor) or y.shape not in (value.shape, value.shape[1:], (1, *value.shape[1:])):
-            raise InputError(f"got y of shape {tuple(torch.as_tensor(y).shape)} for an operator that gives "
+        y = as_tensor(y, "y")
+        if y.shape not in (value.shape, value.shape[1:], (1, *value.shape[1:])):
+            raise InputError(f"got y of shape {tuple(y.shape)} for an operator that gives "
                              f"{tuple(value.shape[1:])}; expected that shape, or a row of it for each sample")
         return self.hide(y.to(value)).expand(value.shape)
 

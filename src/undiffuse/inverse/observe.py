@@ -8,7 +8,6 @@ from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
@@ -19,6 +18,7 @@ from undiffuse.inverse.samplers import STEPS, Posterior
 from undiffuse.inverse.smc import MAX_DIM, twisted
 from undiffuse.model import Model
 from undiffuse.steps import Method
+from undiffuse.tensors import as_tensor
 
 METHODS = (*SURROGATES, *STEPS, "twisted")
 """The methods by name: guides, which are denoisers; posterior samplers; particles."""
@@ -73,7 +73,7 @@ def _check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str = "data") -> Observation:
     """The observation in model units, validated."""
-    A, std = as_operator(operator), numbers(noise_std, "noise_std")
+    A, std = as_operator(operator), as_tensor(noise_std, "noise_std").double()
     if units not in ("data", "model"):
         raise InputError(f"got units={units!r}; expected data or model")
     if not bool((std >= 0).all()):
@@ -83,7 +83,8 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
     def function(z: Tensor) -> Tensor:
         return A(inverse(z) if units == "data" else z)
 
-    observed = Observation(function, None if y is None else numbers(y, "y"), std, model.shape, A.mask_unobserved)
+    values = None if y is None else as_tensor(y, "y").double()
+    observed = Observation(function, values, std, model.shape, A.mask_unobserved)
     out = tuple(observed.zero.shape[1:])
     if observed.y is not None and tuple(observed.y.shape) != out:
         raise InputError(f"got y of shape {tuple(observed.y.shape)} for an operator that gives {out}; expected that "
@@ -92,11 +93,3 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
         raise InputError(f"got noise of shape {tuple(std.shape)} for an operator that gives {out}; expected a number "
                          "for all, or one per entry")
     return observed if observed.y is None else replace(observed, y=A.mask_unobserved(observed.y))
-
-
-def numbers(values: Any, name: str) -> Tensor:
-    """Values as a float64 tensor; raises InputError for anything but numbers."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"got {name} that is not an array of numbers; expected a number, a list or a tensor") from None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.noise import Purpose, uniform
+from undiffuse.tensors import as_tensor
 
 
 class Operator(ABC):
@@ -52,6 +53,9 @@ class Mask(Operator):
     """
 
     mask: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", as_tensor(self.mask, "a mask") != 0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x with 0 where the mask is False."""
@@ -290,13 +294,22 @@ def as_operator(operator: Any) -> Operator:
         return operator
     if callable(operator):
         return Function(operator)
-    matrix = torch.as_tensor(operator)
-    if matrix.dtype == torch.bool:
-        return Mask(matrix)
+    if (mask := _boolean(operator)) is not None:
+        return Mask(mask)
+    matrix = as_tensor(operator, "an operator")
     if matrix.ndim != 2:
         raise InputError(f"got an operator of shape {tuple(matrix.shape)}; expected a matrix (m, d), a boolean mask, "
                          "or a function")
     return Linear(matrix)
+
+
+def _boolean(operator: Any) -> Tensor | None:
+    """A boolean array as a tensor; None for anything else."""
+    try:
+        mask = torch.as_tensor(operator)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return mask if mask.dtype == torch.bool else None
 
 
 def _check_image(x: Tensor, least: int = 1) -> None:

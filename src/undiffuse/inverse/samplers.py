@@ -32,6 +32,7 @@ from undiffuse.steps.method import Plan
 from undiffuse.steps.start import first_order
 from undiffuse.steps.state import Node, State, Step, nodes_of
 from undiffuse.steps.stochastic import multistep_sde
+from undiffuse.tensors import ArrayLike
 
 _ITERATIONS = 20  # of conjugate gradients
 _INNER = 64  # the first noise stage inside a step
@@ -53,8 +54,9 @@ class Posterior(Wrapper):
         super().__init__(inner)
         self.observation, self.own, self.last = observation, own, last
 
-    def denoise(self, x: Tensor, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
+    def denoise(self, x: ArrayLike, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
         """D, or that of `last` with y."""
+        x = self.states(x)
         if self.last is None:
             return self.inner.denoise(x, t, **cond)
         return self.last.denoise(x, t, y=y, **cond)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from inspect import signature
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -39,7 +40,9 @@ from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model
 from undiffuse.likelihood.dequantization import half_bin_width, log_mean_weight
 from undiffuse.model import Model, ReverseModel
 from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.sampling import conditions_of
 from undiffuse.sde import as_time, bcast
+from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _GROUPS = 8  # independent groups of samples, whose spread gives the standard error
 
@@ -69,9 +72,9 @@ class PathEstimate(NamedTuple):
     log_weights: Tensor
 
 
-def elbo(model: ReverseModel, x: Tensor, samples: int = 64, seed: int = 0, *, steps: int | None = None,
+def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *, steps: int | None = None,
          grid: str = "log_snr", control: bool = True, decoder: str = "auto", first_index: int = 0,
-         t_end: float | None = None, **cond: Any) -> Elbo:
+         t_end: float | None = None, **cond: ConditionValue) -> Elbo:
     """The evidence lower bound of every row of x.
 
     Args:
@@ -96,8 +99,9 @@ def elbo(model: ReverseModel, x: Tensor, samples: int = 64, seed: int = 0, *, st
 
     Reference: Kingma et al. (2021), eqs. 13-18, arXiv:2107.00630.
     """
-    denoiser = gaussian_model(model)
+    denoiser, x = gaussian_model(model), as_tensor(x, "x")
     z = to_model_units(denoiser, x)
+    cond = conditions_of(denoiser, cond, len(z), signature(elbo).parameters)
     kind = ("levels" if isinstance(denoiser.transform, Levels) else "gaussian") if decoder == "auto" else decoder
     _check(kind, denoiser, samples, steps)
     coordinates = WhitenedCoordinates(denoiser, t_end)
@@ -260,8 +264,8 @@ def kl_bound(model: Model, law: Mixture, samples: int = 4096, seed: int = 0, t_e
     return Bound(float(means.mean()), float(means.std()) / math.sqrt(_GROUPS))
 
 
-def path_log_likelihood(model: ReverseModel, x: Tensor, steps: int = 128, paths: int = 8, seed: int = 0, *,
-                        first_index: int = 0, t_end: float | None = None, **cond: Any) -> PathEstimate:
+def path_log_likelihood(model: ReverseModel, x: ArrayLike, steps: int = 128, paths: int = 8, seed: int = 0, *,
+                        first_index: int = 0, t_end: float | None = None, **cond: ConditionValue) -> PathEstimate:
     """A stochastic lower bound of log p(x) of every row of x under the reverse SDE, from the weights of random paths.
 
     Use it to rank samples or to check `log_likelihood`. Its bias falls like 1/steps, and with `paths` as the variance
@@ -285,8 +289,9 @@ def path_log_likelihood(model: ReverseModel, x: Tensor, steps: int = 128, paths:
 
     Reference: Song et al. (2021), appendix A, arXiv:2101.09258; Karczewski et al. (2024), theorem 1, arXiv:2411.01293.
     """
-    denoiser = gaussian_model(model)
+    denoiser, x = gaussian_model(model), as_tensor(x, "x")
     z = to_model_units(denoiser, x)
+    cond = conditions_of(denoiser, cond, len(z), signature(path_log_likelihood).parameters)
     if steps < 1 or paths < 1:
         raise InputError(f"got steps={steps}, paths={paths}; expected at least 1 of both")
     coordinates = WhitenedCoordinates(denoiser, t_end)

@@ -13,13 +13,14 @@ from undiffuse.likelihood.bounds import elbo
 from undiffuse.likelihood.coordinates import gaussian_model
 from undiffuse.model import ReverseModel
 from undiffuse.sde import GaussianSDE
+from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
 
 _END_NOISE = 0.2  # in standard deviations of the data
 
 
-def label_posterior(model: ReverseModel, x: Tensor, samples: int = 48, seed: int = 0, *,
-                    shares: Tensor | None = None, t_end: float | None = None, first_index: int = 0,
-                    **cond: Any) -> Tensor:
+def label_posterior(model: ReverseModel, x: ArrayLike, samples: int = 48, seed: int = 0, *,
+                    shares: ArrayLike | None = None, t_end: float | None = None, first_index: int = 0,
+                    **cond: ConditionValue) -> Tensor:
     """p(class | x) ∝ p(class) exp(elbo(x | class)) for every row of x.
 
     For the exact denoiser log p(x | class) is the mean of log p_t(αx + σε | class) at t = t_end over ε.
@@ -44,13 +45,16 @@ def label_posterior(model: ReverseModel, x: Tensor, samples: int = 48, seed: int
 
     Reference: Li et al. (2023), "Your diffusion model is secretly a zero-shot classifier", eq. 4. arXiv:2303.16203
     """
-    denoiser = gaussian_model(model)
+    denoiser, x = gaussian_model(model), as_tensor(x, "x")
+    given: dict[str, Any] = {**cond}
     if not denoiser.classes:
         raise InputError("got a model without classes; expected one that was trained with labels")
     end = _default_end(denoiser.sde, denoiser.sigma_data) if t_end is None else t_end
     bounds = [elbo(denoiser, x, samples, seed, decoder="gaussian", t_end=end, first_index=first_index,
-                   label=torch.full((len(x),), k), **cond).value for k in range(denoiser.classes)]
-    prior = torch.ones(denoiser.classes) if shares is None else shares
+                   label=torch.full(x.shape[:1], k), **given).value for k in range(denoiser.classes)]
+    prior = torch.ones(denoiser.classes) if shares is None else as_rows(shares, "shares", ())
+    if len(prior) != denoiser.classes:
+        raise InputError(f"got {len(prior)} shares for {denoiser.classes} classes; expected one each")
     return (torch.stack(bounds, 1) + prior.double().log()).softmax(1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -20,10 +21,11 @@ from undiffuse.likelihood.batching import map_packs, pack_size, select_condition
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.density_ode import BatchedOde, flow_ode
 from undiffuse.model import ReverseModel
-from undiffuse.sampling import blocks
+from undiffuse.sampling import blocks, conditions_of
 from undiffuse.sde import as_time, bcast
 from undiffuse.steps.start import held as ddim_update
 from undiffuse.steps.state import Node, nodes_of
+from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _BLOCK = 256
 _CONVERGED = 1e-12  # relative change at which the fixed-point iteration of DDIM's inverse stops
@@ -31,8 +33,8 @@ _CONVERGED = 1e-12  # relative change at which the fixed-point iteration of DDIM
 Denoise = Callable[[Tensor, Node], Tensor]
 
 
-def encode(model: ReverseModel, x: Tensor, method: str = "ode", *, rtol: float = 1e-6, atol: float = 1e-6,
-           steps: int = 50, iterations: int = 100, t_end: float | None = None, **cond: Any) -> Tensor:
+def encode(model: ReverseModel, x: ArrayLike, method: str = "ode", *, rtol: float = 1e-6, atol: float = 1e-6,
+           steps: int = 50, iterations: int = 100, t_end: float | None = None, **cond: ConditionValue) -> Tensor:
     """The latent codes x_T of data x: `sample(model, x_T=code)` and `decode` map them back to x.
 
     Args:
@@ -56,7 +58,8 @@ def encode(model: ReverseModel, x: Tensor, method: str = "ode", *, rtol: float =
     Reference: Song et al. (2021), section 4.3, arXiv:2011.13456.
     """
     denoiser = gaussian_model(model)
-    z, coordinates = to_model_units(denoiser, x), WhitenedCoordinates(denoiser, t_end)
+    z, coordinates = to_model_units(denoiser, as_tensor(x, "x")), WhitenedCoordinates(denoiser, t_end)
+    cond = conditions_of(denoiser, cond, len(z), signature(encode).parameters)
     if _is_ddim(method):
         nodes = list(reversed(_nodes(coordinates, steps)))
         return _stepwise(coordinates, z * float(_alpha(coordinates)), nodes,
@@ -70,8 +73,8 @@ def encode(model: ReverseModel, x: Tensor, method: str = "ode", *, rtol: float =
     return _by_blocks(coordinates, z, to_code, cond)
 
 
-def decode(model: ReverseModel, code: Tensor, method: str = "ode", *, rtol: float = 1e-6, atol: float = 1e-6,
-           steps: int = 50, t_end: float | None = None, **cond: Any) -> Tensor:
+def decode(model: ReverseModel, code: ArrayLike, method: str = "ode", *, rtol: float = 1e-6, atol: float = 1e-6,
+           steps: int = 50, t_end: float | None = None, **cond: ConditionValue) -> Tensor:
     """The data of latent codes x_T: the inverse of `encode` with the same options.
 
     Args:
@@ -91,8 +94,8 @@ def decode(model: ReverseModel, code: Tensor, method: str = "ode", *, rtol: floa
         InputError: for invalid arguments, and for a sample whose ODE could not be solved.
     """
     denoiser = gaussian_model(model)
-    if code.ndim == 0 or tuple(code.shape[1:]) != tuple(denoiser.shape):
-        raise InputError(f"got codes of shape {tuple(code.shape)}; expected (B, {', '.join(map(str, denoiser.shape))})")
+    code = denoiser.states(code, "code")
+    cond = conditions_of(denoiser, cond, len(code), signature(decode).parameters)
     coordinates = WhitenedCoordinates(denoiser, t_end)
     if _is_ddim(method):
         x = _stepwise(coordinates, code.double(), _nodes(coordinates, steps), _ddim, cond)
@@ -106,7 +109,7 @@ def decode(model: ReverseModel, code: Tensor, method: str = "ode", *, rtol: floa
     return denoiser.transform.inverse(_by_blocks(coordinates, code, to_data, cond))
 
 
-def interpolate(model: ReverseModel, x: Tensor, y: Tensor, n: int = 9, **options: Any) -> Tensor:
+def interpolate(model: ReverseModel, x: ArrayLike, y: ArrayLike, n: int = 9, **options: Any) -> Tensor:
     """Data between every pair of x and y, decoded from spherical interpolations of their latent codes.
 
     Between u and v the arc is [sin((1−w)θ) u + sin(wθ) v]/sin θ, θ the angle between them, in the whitened coordinates,
@@ -127,6 +130,7 @@ def interpolate(model: ReverseModel, x: Tensor, y: Tensor, n: int = 9, **options
 
     Reference: White (2016), arXiv:1609.04468.
     """
+    x, y = as_tensor(x, "x"), as_tensor(y, "y")
     if x.shape != y.shape or n < 2:
         raise InputError(f"got {tuple(x.shape)} and {tuple(y.shape)} and n={n}; expected two equal shapes and n ≥ 2")
     coordinates = WhitenedCoordinates(gaussian_model(model), options.get("t_end"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from undiffuse.likelihood import dequantization
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.density_ode import TraceEstimator, solve_density_ode
 from undiffuse.model import ReverseModel
-from undiffuse.sampling import blocks
+from undiffuse.sampling import blocks, conditions_of
+from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _EXACT_UP_TO = 64  # entries per event up to which divergence="auto" is exact
 _TENSORS = ("log_prob", "stderr", "solver", "truncation", "truncation_error", "prior", "log_det", "nfe")
@@ -23,7 +25,7 @@ _TENSORS = ("log_prob", "stderr", "solver", "truncation", "truncation_error", "p
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Likelihood:
     """log p(x) in nats of data units, with its error budget; every tensor is (B,), float64.
 
@@ -61,6 +63,10 @@ class Likelihood:
         """The total error in nats: the root of the sum of squares of the four errors."""
         return torch.stack([self.stderr, self.solver, self.truncation_error, self.prior]).square().sum(0).sqrt()
 
+    def __repr__(self) -> str:
+        mean = float(self.log_prob.mean()) if len(self.log_prob) else math.nan
+        return f"Likelihood({len(self.log_prob)} rows, mean={mean:.4g}, dim={self.dim}, discrete={self.discrete})"
+
     def budget(self) -> dict[str, Tensor]:
         """Every tensor by name, for a table."""
         return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
@@ -92,10 +98,10 @@ class _Settings:
                              "of each")
 
 
-def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", probes: int = 16, rtol: float = 1e-5,
+def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", probes: int = 16, rtol: float = 1e-5,
                    atol: float = 1e-5, seed: int = 0, *, first_index: int = 0, t_end: float | None = None,
                    truncation: bool = True, dequantise: str = "auto", draws: int = 1, block: int = 256,
-                   progress: Progress | None = None, **cond: Any) -> Likelihood:
+                   progress: Progress | None = None, **cond: ConditionValue) -> Likelihood:
     """log p(x) of every row of x under the model's probability-flow ODE.
 
     log p_0(x_0) = log p_T(x_T) + ∫₀ᵀ ∇·v dt along dx/dt = v, solved in log-SNR and in the whitened coordinates of the
@@ -130,11 +136,11 @@ def log_likelihood(model: ReverseModel, x: Tensor, divergence: str = "auto", pro
     Reference: Chen et al. (2018), arXiv:1806.07366; Song et al. (2021), eq. 39, arXiv:2011.13456; Grathwohl et al.
     (2019), arXiv:1810.01367 for fixed probes.
     """
-    denoiser = gaussian_model(model)
+    denoiser, x = gaussian_model(model), as_tensor(x, "x")
     z, kind = to_model_units(denoiser, x), dequantization.resolve_kind(denoiser, dequantise, x)
     settings = _Settings(divergence, probes, rtol, atol, seed, truncation, draws, block)
     settings.check()
-    _check_conditions(x, cond)
+    cond = conditions_of(denoiser, cond, len(z), signature(log_likelihood).parameters)
     log_det = denoiser.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros(len(x)).double()
     end = dequantization.end_time(denoiser, kind) if t_end is None else t_end
     coordinates, parts = WhitenedCoordinates(denoiser, end), []
@@ -202,14 +208,6 @@ def _likelihood(columns: Iterable[Tensor], dim: int) -> Likelihood:
     """From the tensors in the order of the fields."""
     tensors: dict[str, Any] = dict(zip(_TENSORS, columns, strict=True))
     return Likelihood(**tensors, dim=dim)
-
-
-def _check_conditions(x: Tensor, cond: dict[str, Any]) -> None:
-    """Raise InputError for a condition whose length is not that of x."""
-    for name, value in cond.items():
-        if isinstance(value, Tensor) and value.ndim > 0 and len(value) != len(x):
-            raise InputError(f"got {len(value)} values of {name} for {len(x)} samples; expected one per sample, or one "
-                             "for all")
 
 
 def _check_finite(log_prob: Tensor, first_index: int) -> None:

@@ -11,10 +11,9 @@ import torch
 
 from undiffuse import training
 from undiffuse.data import Dataset, open_data, save_samples, tables
-from undiffuse.data.checks import did_you_mean, shown
 from undiffuse.data.conditions import named
 from undiffuse.data.writers import atomic
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean, shown
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model

@@ -17,7 +17,8 @@ from undiffuse.data.stored import Lazy
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.gaussian import Moments, measurable
-from undiffuse.model import WIENER, Denoiser
+from undiffuse.model import Denoiser
+from undiffuse.predictions import WIENER
 from undiffuse.processes import make_sde
 from undiffuse.training.speed import precision
 from undiffuse.training.team import local_rank
@@ -43,12 +44,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[str, Any]:
+def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform: Transform | None = None,
+             std: float | None = None) -> dict[str, Any]:
     """What `rebuild` needs, as JSON; what the experiment leaves open is measured on the training rows.
 
-    `fingerprint` is that of all the data, the held-out rows included.
+    `fingerprint` is that of all the data, the held-out rows included. `transform` and `std`, the deviation of the rows
+    in model units, are measured if they are not given.
     """
-    transform, chosen = transforms.fit(train), precision(experiment, pick_device(experiment.device))
+    transform, chosen = transform or transforms.fit(train), precision(experiment, pick_device(experiment.device))
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
     known = [] if train.given is None else [
@@ -61,7 +64,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str) -> dict[s
         "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "predict": experiment.predict,
-        "sigma_data": experiment.sigma_data or deviation(train.x, transform),
+        "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
         "transform": transform.config(),
         "block": experiment.block,
         "dtype": experiment.dtype,
@@ -90,7 +93,6 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the description of the model is not one of undiffuse: {error!r}") from None
-    model.dtype = _dtype(config["dtype"])
     model.moments = Moments.blank(model.shape) if config["moments"] else None
     return model
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from undiffuse.data import Dataset, save_samples
 from undiffuse.data.locks import locked
 from undiffuse.errors import InputError
-from undiffuse.experiment import Experiment
+from undiffuse.experiment import Experiment, Recipe
 from undiffuse.loss import Levels
 from undiffuse.model import Denoiser
 from undiffuse.progress import Progress, say
@@ -47,12 +47,13 @@ BANDS = 8  # noise levels at which the held-out loss is reported
 _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 
-def train(experiment: Experiment, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
+def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
           stop: Callable[[int], bool] | None = None, peer_timeout: float = PEER_TIMEOUT, track: Sequence[str] = (),
           preview: int = 0) -> Denoiser:
     """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
 
-    `data` in memory take the place of what the experiment names. `stop(step)` is asked after every update; if it says
+    Of a recipe the data are those that it has opened; `data` take the place of what the experiment names.
+    `stop(step)` is asked after every update; if it says
     True the state is saved and the model returned as it is. With the experiment's patience it may end sooner, and the
     model is that of the best save. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
     Under torchrun the processes train together, and the first one writes; one that is stuck for `peer_timeout`
@@ -61,12 +62,14 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
     before an update that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The
     last good checkpoint always remains.
     """
-    whole = source(experiment) if data is None else data
+    recipe = experiment if isinstance(experiment, Recipe) else Recipe(experiment, data=data)
+    experiment = recipe.experiment
+    whole = recipe.data or source(experiment)
     rows, held, numbers = divide(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
     with gathered(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
         team.share(lambda: _check(team, experiment, held))
-        run = Run(folder, experiment, team.share(lambda: plan(folder, experiment, whole, rows).config))
+        run = Run(folder, experiment, team.share(lambda: plan(folder, recipe, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
         state = State(experiment, model)
         choice = prepare(model, experiment, run.config.get("precision", "fp32"))
@@ -86,6 +89,7 @@ def train(experiment: Experiment, out: Path | str, *, progress: bool = True, dat
         if team.leads:
             say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
         raise SystemExit(128 + ending)
+    state.average.folder = folder
     return state.average
 
 

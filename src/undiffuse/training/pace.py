@@ -13,14 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from undiffuse.data import Dataset
-from undiffuse.experiment import Experiment
+from undiffuse.experiment import Recipe
 from undiffuse.training import checkpoint
 from undiffuse.training.build import describe, initialized, pick_device
 from undiffuse.training.faults import slope
 from undiffuse.training.feed import Feed
 from undiffuse.training.loop import held_out_loss, path_loss
-from undiffuse.training.run import divide
+from undiffuse.training.run import divide, source
 from undiffuse.training.speed import prepare
 from undiffuse.training.state import State
 from undiffuse.training.team import Team
@@ -44,10 +43,11 @@ class Pace(NamedTuple):
         return bisect_right(range(1, _LIMIT), seconds, key=cost)
 
 
-def measure(experiment: Experiment, data: Dataset, clock: Callable[[], float] = time.perf_counter) -> Pace:
-    """The pace of an experiment on its data and this machine; nothing remains of the updates that are made for it."""
-    rows, held, _ = divide(data, experiment.held_out)
-    config = describe(experiment, rows, "")
+def measure(recipe: Recipe, clock: Callable[[], float] = time.perf_counter) -> Pace:
+    """The pace of a recipe on this machine; nothing remains of the updates that are made for it."""
+    experiment = recipe.experiment
+    rows, held, _ = divide(recipe.data or source(experiment), experiment.held_out)
+    config = describe(experiment, rows, "", recipe.transform, recipe.deviation)
     model = initialized(config, experiment.seed, rows).to(pick_device(experiment.device))
     state, feed, team = State(experiment, model), Feed(experiment, rows, model), Team(exact=experiment.exact)
     prepare(model, experiment, config.get("precision", "fp32"))

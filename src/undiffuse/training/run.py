@@ -21,7 +21,7 @@ from undiffuse import tuning
 from undiffuse.data import Dataset, locks, open_data
 from undiffuse.data.writers import sweep
 from undiffuse.errors import InputError
-from undiffuse.experiment import Experiment
+from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.experiment import read as read_experiment
 from undiffuse.gaussian import Moments
 from undiffuse.model import Denoiser
@@ -168,6 +168,7 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
     if model.moments is not None:
         model.moments = Moments.from_config(model.moments.config(), _part(found.tensors, "moments"))
     model = model.to(pick_device(device)).eval().requires_grad_(False)
+    model.folder = Path(run)
     return tuning.attach(model, Path(run), say) if which == "ema" else model
 
 
@@ -189,7 +190,10 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
 
 
 def source(experiment: Experiment) -> Dataset:
-    """All the data that an experiment names."""
+    """All the data that an experiment names; InputError where they were in memory."""
+    if experiment.data.startswith(MEMORY):
+        raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); give the data "
+                         "too, or save them to a file and train on that")
     return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition,
                      first=experiment.first)
 
@@ -206,11 +210,12 @@ def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tenso
     return train, held, numbers.x
 
 
-def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) -> Run:
+def plan(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:
     """The run that continues what is in a folder, or a new one; nothing is written yet.
 
     Raises InputError, naming what differs, if the folder holds anything else.
     """
+    experiment = recipe.experiment
     if (folder / _EXPERIMENT).is_file():
         _same_experiment(folder, experiment)
         if (folder / _CONFIG).is_file():
@@ -219,7 +224,7 @@ def plan(folder: Path, experiment: Experiment, data: Dataset, train: Dataset) ->
             return run
     elif folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise InputError(f"{folder} holds something that is no run; choose another folder or empty it")
-    return Run(folder, experiment, describe(experiment, train, data.fingerprint()))
+    return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.deviation))
 
 
 def begin(run: Run, state: State, on: Mapping[str, Any]) -> float:

@@ -1,0 +1,83 @@
+"""What a user's editor knows: mypy sees the signatures of the public names, and the mistakes in a script."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import undiffuse as ud
+
+mypy = pytest.importorskip("mypy.api")
+ROOT = Path(__file__).resolve().parent.parent
+
+HEAD = """import numpy as np
+import torch
+import undiffuse as ud
+law = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
+model = law.denoiser(ud.VP())
+"""
+MISTAKES = """ud.sampel(model, 5)
+ud.sample(model, "five")
+ud.sample("model", 5)
+ud.sample(model, 5).samples
+ud.VP(beta_maximum=20.0)
+ud.Experiment(data="digits", step=100)
+ud.log_likelihood(model, "points.npy")
+ud.Mixture([1.0], [0.0], 1.0).log_probability([[0.0]])
+ud.train("digits").smaple()
+ud.log_likelihood(model, [[0.0, 0.0]]).bits
+ud.sample(model, 5, label=object())
+ud.observe(model, np.eye(2), [0.0, 0.0], 0.1, units="pixels")
+"""
+RIGHT = """reveal_type(ud.sample(model, 5, label=[0, 1, 1, 0, 0], steps=8))
+reveal_type(ud.log_likelihood(model, np.zeros((3, 2)), label=np.array([0, 1, 0])).log_prob)
+reveal_type(ud.encode(model, [[0.0, 0.0]]))
+reveal_type(ud.VP(beta_max=10.0).alpha(0.5))
+reveal_type(law)
+reveal_type(ud.classifier_free(model, 2.0))
+reveal_type(ud.observe(model, np.eye(2), [0.0, 0.0], 0.1))
+reveal_type(ud.open_data(torch.zeros(3, 2)))
+reveal_type(ud.train(np.zeros((8, 2)), steps=3))
+reveal_type(ud.recipes.for_data("digits").experiment)
+"""
+REVEALED = ("sampling.Samples", "Tensor", "Tensor", "Tensor", "exact.Mixture", "model.Model",
+            "guides.Guided | undiffuse.inverse.methods.Posterior", "dataset.Dataset", "model.Denoiser",
+            "experiment.Experiment")
+
+
+def check(code: str, folder: Path) -> list[str]:
+    """What `mypy --strict` says of a script, without the file's name."""
+    script = folder / "script.py"
+    script.write_text(code)
+    said, _, _ = mypy.run(["--strict", "--config-file=", f"--cache-dir={folder / 'cache'}", "--no-error-summary",
+                           "--ignore-missing-imports", "--follow-imports=silent", str(script)])
+    return [line.partition(f"{script.name}:")[2] for line in said.splitlines()]
+
+
+@pytest.mark.slow
+def test_mypy_sees_the_mistakes_of_a_user_and_none_in_a_right_script(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
+    first, said = HEAD.count("\n") + 1, check(HEAD + MISTAKES, tmp_path)
+    wrong = {int(line.split(":")[0]) for line in said if "error:" in line}
+    assert wrong <= set(range(first, first + 12)) and len(wrong) >= 11, said
+    said = check(HEAD + RIGHT, tmp_path)
+    assert [line for line in said if "error:" in line] == []
+    kinds = [re.findall(r'"([^"]*)"', line)[0] for line in said if "Revealed" in line]
+    assert len(kinds) == 10 and all(kind.endswith(end) for kind, end in zip(kinds, REVEALED, strict=True)), kinds
+
+
+def test_the_names_that_mypy_sees_are_those_that_there_are_at_run_time() -> None:
+    tree = ast.parse((ROOT / "src" / "undiffuse" / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: node.module for node in imports for alias in node.names}
+    assert set(seen) | {"__version__"} == set(ud.__all__)
+    assert {name: module for name, module in seen.items() if module != "undiffuse"} == {
+        name: f"undiffuse.{module}" for name, module in ud._OWNER.items()}
+    for name in ud.__all__:
+        getattr(ud, name)
+    with pytest.raises(AttributeError, match="no attribute 'sampel'"):
+        ud.sampel  # noqa: B018

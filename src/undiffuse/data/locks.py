@@ -27,7 +27,8 @@ def locked(folder: Path) -> Iterator[None]:
             holder = (folder / HOLDER).read_text("utf-8")[:200] or holder
         raise MachineError(f"{folder} is in use by {holder}; wait for it or choose another folder") from None
     with lock:
-        (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+        with open(folder / HOLDER, "w", encoding="utf-8") as stream:
+            stream.write(f"process {os.getpid()} on {platform.node()}")
         yield
 
 

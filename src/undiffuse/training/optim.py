@@ -1,4 +1,4 @@
-"""Adam on one vector, and the learning rate of each step.
+"""PyTorch's Adam on one vector, and the learning rate of each step.
 
 The parameters of the network are views of one vector; the optimiser, the clipping and the moving average are then ten
 operations whatever the number of layers, and a checkpoint is exact because nothing else has a state.
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from undiffuse.experiment import Experiment
 
@@ -51,27 +53,22 @@ def parts(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 class Adam:
-    """Adam (`decoupled` = False, decay added to the gradient) or AdamW on one vector of weights, changed in place.
+    """PyTorch's fused Adam (`decoupled` = False, decay added to the gradient) or AdamW on one vector, changed in place.
 
-    m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²;  w ← w − η m̂/(√v̂ + ε), and for AdamW first w ← (1 − η·decay) w.
+    The functions, not the classes, whose first use imports torch._dynamo and takes a second in every process.
 
     Reference: Kingma and Ba (2015), algorithm 1. arXiv:1412.6980. Loshchilov and Hutter (2019). arXiv:1711.05101
     """
 
     def __init__(self, weights: Tensor, betas: tuple[float, float], weight_decay: float = 0.0,
                  decoupled: bool = False) -> None:
-        self.weights, self.betas, self.weight_decay, self.decoupled = weights, betas, weight_decay, decoupled
-        self.m, self.v, self._scratch = (torch.zeros_like(weights) for _ in range(3))
+        self.weights, self.betas, self.weight_decay = weights, betas, weight_decay
+        self.m, self.v = torch.zeros_like(weights), torch.zeros_like(weights)
+        self._step, self._torch = torch.zeros((), device=weights.device), adamw if decoupled else adam
 
+    @torch.no_grad()
     def update(self, gradient: Tensor, rate: float, step: int, live: Tensor) -> None:
-        """Update number `step`; nothing changes where `live`, a scalar on the device, is 0. Spoils the gradient."""
-        (b1, b2), scratch = self.betas, self._scratch
-        if self.weight_decay and self.decoupled:
-            self.weights.mul_(1 - rate * self.weight_decay * live)
-        elif self.weight_decay:
-            gradient.add_(self.weights, alpha=self.weight_decay)
-        self.m.lerp_(gradient, (1 - b1) * live)
-        self.v.lerp_(torch.mul(gradient, gradient, out=scratch), (1 - b2) * live)
-        torch.sqrt(self.v, out=scratch).div_(math.sqrt(1 - b2 ** (step + 1))).add_(EPS)
-        torch.div(self.m, scratch, out=scratch)
-        self.weights.sub_(scratch.mul_(rate / (1 - b1 ** (step + 1)) * live))
+        """Update number `step`; nothing changes where `live`, a scalar on the device, is 0."""
+        self._torch([self.weights], [gradient], [self.m], [self.v], [], [self._step.fill_(step)], fused=True,
+                    found_inf=1 - live.float(), amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=rate,
+                    weight_decay=self.weight_decay, eps=EPS, maximize=False)

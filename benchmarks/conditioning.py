@@ -19,17 +19,17 @@ from torch import Tensor
 
 from benchmarks.measure.posteriors import LIGHT, coverage, four, images, observed
 from undiffuse.data import Dataset, conditioned, open_data
-from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
-from undiffuse.guide import classifier_free
+from undiffuse.guidance import classifier_free
 from undiffuse.inverse import Operator, box, observe, random_mask
 from undiffuse.inverse.guides import DenoiserPosterior
 from undiffuse.inverse.observe import observation
 from undiffuse.metrics import agreement, classifier, nearest_distance
-from undiffuse.noise import Purpose, normal
+from undiffuse.mixture import Mixture
+from undiffuse.pipelines.restore import restore
 from undiffuse.processes import VP
-from undiffuse.report.restore import restore
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 from undiffuse.training import load, train
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"

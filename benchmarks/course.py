@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import undiffuse as ud
-from undiffuse.learn import normals
+from undiffuse.course import randn
 from undiffuse.ode import EULER, HEUN, rk_step
+from undiffuse.samplers.registry import as_row
 from undiffuse.sde import euler_maruyama
-from undiffuse.steps.names import as_row
 
 SEEDS = range(4)
 VP = ud.VP()
@@ -40,7 +40,7 @@ def reverse_noise() -> Iterator[str]:
     g = float(VP.g2(t - dt)) ** 0.5
 
     def slope(seed: int) -> float:
-        x, w = law.diffused(VP, t - dt).sample(n, seed), math.sqrt(dt) * normals(n, 1, seed=seed)
+        x, w = law.diffused(VP, t - dt).sample(n, seed), math.sqrt(dt) * randn(n, 1, seed=seed)
         s = law.diffused(VP, t).score(x + VP.drift(x, t - dt) * dt + g * w)
         return float((w * s).mean() / (s * s).mean())
 
@@ -54,7 +54,7 @@ def floor() -> Iterator[str]:
     alpha, sigma, model = float(VP.alpha(torch.tensor(t))), float(VP.sigma(t)), law.denoiser(VP)
 
     def pair(seed: int, c: float) -> tuple[float, float]:
-        x0, z = law.sample(20_000, seed), normals(20_000, 2, seed=seed)
+        x0, z = law.sample(20_000, seed), randn(20_000, 2, seed=seed)
         s = model.score(alpha * x0 + sigma * z, t)
         best = float((sigma * s + z).square().sum(1).mean())
         loss = float((sigma * c * s + z).square().sum(1).mean())
@@ -101,14 +101,14 @@ def _trained(law: ud.Mixture, levels: ud.loss.Levels, scale: Callable[[Tensor], 
     for k in range(500):
         t = levels.times(VP, seed, k, 0, 256, 256)
         loss = ud.loss.denoising_loss(model, law.sample(256, seed, 256 * k).float(), t,
-                                      normals(256, 2, seed=1000 * seed + k).float(), "simple").mean()
+                                      randn(256, 2, seed=1000 * seed + k).float(), "simple").mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
     with torch.no_grad():
         t = levels.times(VP, 99, 0, 0, 40_000, 40_000)
         return float(ud.loss.denoising_loss(model, law.sample(40_000, 99).float(), t,
-                                            normals(40_000, 2, seed=99).float(), "simple").mean())
+                                            randn(40_000, 2, seed=99).float(), "simple").mean())
 
 
 def solvers() -> Iterator[str]:

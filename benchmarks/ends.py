@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure.stochastic import Draws, Score
-from undiffuse.exact import Mixture
-from undiffuse.noise import Purpose, normal
+from undiffuse.mixture import Mixture
 from undiffuse.processes import EDM
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 
 CLOCK = EDM(sigma_max=1000.0)
 """z = x/α and σ̂ = σ/α, in which all of them are compared."""

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from undiffuse.data.digits import digits
+from undiffuse.data.toys import digits
 from undiffuse.explorer import law, page, write_page
 from undiffuse.metrics import agreement, classifier
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
 
 _FRAMES = """(n) => {
   const {view} = app, times = [];

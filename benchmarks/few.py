@@ -3,7 +3,7 @@
     python -m benchmarks few RUN [samples] [evaluations,...]
 
 Fréchet distance to the run's held-out rows on the features of `benchmarks.tuned`, labels in turn where there are
-classes. `steps.auto.IMAGES` was chosen by it.
+classes. `samplers.default.IMAGES` was chosen by it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from benchmarks.tuned import features, levels
 from undiffuse import training
 from undiffuse.metrics import frechet
-from undiffuse.sampling import sample
-from undiffuse.steps.names import as_row
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
 
 ENTRIES = (("dpmpp_2m", "karras"), ("dpmpp_2m", "karras(5)"), ("dpmpp_2m_sde", "karras"), ("dpmpp_2m_sde", "log_snr"),
            ("deis_3", "karras"), ("unipc", "time_quadratic"), ("auto", None), ("sde", None))

@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 
 from benchmarks.measure.laws import Problem, modes
 from benchmarks.measure.solvers import BUDGETS, PUBLISHED, problems, solvers
-from undiffuse.sampling import sample
-from undiffuse.steps.names import as_row
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"
 LINES = {"auto": ("#c0392b", 2.4), "ddim": ("#8a8a8a", 1.2), "heun_sigma": ("#b8860b", 1.2),

@@ -20,11 +20,11 @@ from benchmarks.preconditioning import VARIANTS
 from undiffuse.data import Dataset
 from undiffuse.nets import initialize
 from undiffuse.recipes import for_data
-from undiffuse.sampling import sample
-from undiffuse.training.build import describe, initialized
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed, order
-from undiffuse.training.run import divide, source
+from undiffuse.samplers.driver import sample
+from undiffuse.training.batches import Feed, order
+from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.model_config import describe, initialized
+from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
 
 SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
@@ -33,7 +33,7 @@ SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
 def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> Iterator[str]:
     """data: a folder of MNIST's files. updates: of each network. net: unet, mlp or dit. names: rows; all by default."""
     recipe = replace(for_data(data, size=SIDE, net=net).experiment, steps=int(updates), ema=0.99)
-    rows, held, _ = divide(source(recipe), recipe.held_out)
+    rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
     judge = taught(rows)
     real = seen(judge, rows.x[:REAL])
     assert held is not None
@@ -44,7 +44,7 @@ def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> It
         model = initialized(describe(e, rows, ""), e.seed, rows)
         state, feed = State(e, model), Feed(e, rows, model)
         while state.step < e.steps:
-            state.update(slope(state, feed, 0, e.batch))
+            state.update(batch_gradient(state, feed, 0, e.batch))
         asked = torch.arange(MADE) % model.classes
         made = sample(state.average.eval(), MADE, steps=STEPS, label=asked).x
         read = _logits(judge, made).argmax(1) == asked

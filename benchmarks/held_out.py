@@ -21,13 +21,13 @@ from torch import Tensor
 from benchmarks.preconditioning import VARIANTS
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.recipes import for_data
-from undiffuse.training.build import describe, initialized
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient
 from undiffuse.training.loop import path_loss
-from undiffuse.training.run import divide, source
+from undiffuse.training.model_config import describe, initialized
+from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
 
 DRAWS = 4  # of levels and noise for the rows that are measured
@@ -41,7 +41,7 @@ def table(data: str = "digits", seeds: str = "2", *words: str) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         at = _genes(Path(folder)) if data == "genes" else data
         recipe = replace(for_data(at, **fields).experiment, ema=0.99)
-        rows, held, _ = divide(source(recipe), recipe.held_out)
+        rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
         if held is None:
             raise ValueError(f"{data} has too few rows to hold some out")
         for steps in [int(word) for word in words if "=" not in word] or [150, 300, 600]:
@@ -58,7 +58,7 @@ def loss_after(e: Experiment, rows: Dataset, held: Dataset) -> float:
     model = initialized(describe(e, rows, ""), e.seed, rows)
     state, feed = State(e, model), Feed(e, rows, model)
     while state.step < e.steps:
-        state.update(slope(state, feed, 0, e.batch))
+        state.update(batch_gradient(state, feed, 0, e.batch))
     kept = Feed(replace(e, seed=0), held, state.average)
     draws = [path_loss(kept, 10**6 + k) for k in range(DRAWS)]
     return sum(draws) / DRAWS * math.prod(model.shape)

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn import datasets
 
-from undiffuse import imputation, recipes, training
-from undiffuse.noise import Purpose, uniform
+from undiffuse import recipes, training
+from undiffuse.pipelines import impute
+from undiffuse.random import Purpose, uniform
 
 Array = NDArray[np.float64]
 DRAWS = 19  # the lowest and the highest of 19 draws are the ends of an interval that holds 90 %
@@ -71,7 +72,7 @@ def ours(gaps: Array, seed: int) -> Array:
         path.write_text("\n".join([",".join(f"c{j}" for j in range(gaps.shape[1])), *lines]))
         experiment = recipes.for_data(path, seed=seed, device="cpu")
         model = training.train(experiment, Path(folder) / "run", progress=False).eval().requires_grad_(False)
-        return imputation.impute(model, torch.from_numpy(gaps), DRAWS, seed=seed).numpy()
+        return impute.impute(model, torch.from_numpy(gaps), DRAWS, seed=seed).numpy()
 
 
 def iterative(gaps: Array, seed: int) -> Array:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.ends import CLOCK, End, starts, steps_for
 from undiffuse.errors import MachineError
-from undiffuse.exact import Mixture
+from undiffuse.mixture import Mixture
 
 FLOWS = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m")
 CHANCE = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from undiffuse import sampling
-from undiffuse.data import from_datasets, open_data, save_samples, stored
+from undiffuse.data import from_datasets, lazy, open_data, save_samples
 from undiffuse.experiment import Experiment
-from undiffuse.noise import Purpose, words
+from undiffuse.pipelines.sample_to_file import draw
+from undiffuse.random import Purpose, words
+from undiffuse.samplers import driver
 from undiffuse.training import load, train
-from undiffuse.training.draw import draw
 
 POINTS = Experiment(data="swiss_roll", steps=2000, save_every=500, device="cpu")
 EARLY = 200
@@ -66,7 +66,7 @@ def _training(e: Experiment, folder: Path) -> list[float]:
             seen[step] = _resident()
         return False
 
-    stored.LARGE = 1 << 20
+    lazy.LARGE = 1 << 20
     train(e, folder, progress=False, stop=note)
     return [seen[EARLY], seen[e.steps]]
 
@@ -74,8 +74,8 @@ def _training(e: Experiment, folder: Path) -> list[float]:
 def _sampling(run: Path, out: Path, n: int) -> list[float]:
     model = load(run, device="cpu")
 
-    def rows(first: int, count: int, progress: sampling.Progress) -> Tensor:
-        return sampling.sample(model, count, steps=5, first_index=first, progress=progress).x
+    def rows(first: int, count: int, progress: driver.Progress) -> Tensor:
+        return driver.sample(model, count, steps=5, first_index=first, progress=progress).x
 
     draw(model, rows, [(0, n)], out, lambda x: save_samples(out, x))
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
@@ -90,7 +90,7 @@ def _streaming(n: int) -> list[float]:
             noise = words(0, Purpose.DATA, 0, i * 1536, 1536).view(np.uint8).reshape(64, 64, 3)
             yield {"image": {"bytes": _png(noise), "path": None}}
 
-    stored.LARGE = 1 << 20
+    lazy.LARGE = 1 << 20
     stream = datasets.IterableDataset.from_generator(images, features=datasets.Features({"image": datasets.Image()}))
     assert len(from_datasets(stream, first=n)) == n
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]

@@ -23,9 +23,9 @@ from benchmarks.measure.laws import digits, modes
 from benchmarks.measure.solvers import BUDGETS
 from benchmarks.measure.stochastic import FEW, Draws, Score
 from undiffuse.errors import MachineError
-from undiffuse.exact import Mixture
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
 
 SPACINGS: dict[str, dict[str, Any]] = {
     "": {}, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True},

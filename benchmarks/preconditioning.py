@@ -18,15 +18,15 @@ from torch import Tensor
 from benchmarks.measure.laws import clusters, digits
 from undiffuse import nets
 from undiffuse.data import Dataset
-from undiffuse.exact import Mixture
 from undiffuse.experiment import Experiment
-from undiffuse.gaussian import Moments
-from undiffuse.loss import Levels
+from undiffuse.loss import NoiseLevelDistribution
+from undiffuse.mixture import Mixture
 from undiffuse.model import Denoiser
-from undiffuse.noise import Purpose, normal
+from undiffuse.moments import Moments
 from undiffuse.processes import EDM
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed
+from undiffuse.random import Purpose, normal
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient
 from undiffuse.training.state import State
 
 VARIANTS = {"EDM": ("edm", "edm"), "Wiener, EDM loss": ("wiener", "edm"), "Wiener, whitened": ("wiener", "whitened")}
@@ -66,14 +66,14 @@ def learned(rows: Tensor, e: Experiment) -> Denoiser:
     model.moments = moments
     state, feed = State(e, model), Feed(e, Dataset(rows.float(), None, "points", "a mixture"), model)
     while state.step < e.steps:
-        state.update(slope(state, feed, 0, e.batch))
+        state.update(batch_gradient(state, feed, 0, e.batch))
     return state.average
 
 
 @torch.no_grad()
 def path_kl(law: Mixture, model: Denoiser) -> float:
     """∫ e^{2λ} E‖D_θ − D‖² dλ from σ̂ = .004 to 80, the middle rule in λ with the same draws for every model."""
-    levels = Levels("log_uniform", sigma_data=0.5, low=0.004)
+    levels = NoiseLevelDistribution("log_uniform", sigma_data=0.5, low=0.004)
     times = levels.quantile(SDE, (torch.arange(LEVELS) + 0.5).double() / LEVELS)
     exact, x0 = law.denoiser(SDE), law.sample(DRAWS, 2)
     total = 0.0

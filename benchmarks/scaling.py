@@ -17,10 +17,10 @@ import torch
 
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
-from undiffuse.noise import Purpose, words
-from undiffuse.training.build import describe, pick_device, rebuild
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed
+from undiffuse.random import Purpose, words
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.model_config import describe, pick_device, rebuild
 from undiffuse.training.state import State
 
 NET = {"widths": [48, 96], "stem": 2, "blocks": 1, "attention": [1]}
@@ -61,6 +61,6 @@ def measured(name: str) -> tuple[float, float, int]:
 def _update(state: State, feed: Feed, size: int) -> float:
     clock = time.process_time if state.model.device.type == "cpu" else time.perf_counter
     start = clock()
-    state.update(slope(state, feed, 0, size))
+    state.update(batch_gradient(state, feed, 0, size))
     int(state.made)  # waits for the device
     return clock() - start

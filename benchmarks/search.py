@@ -1,4 +1,4 @@
-"""The search that made the tables of `steps.auto`: which sampler, grid and start for how many evaluations.
+"""The search that made the tables of `samplers.default`: which sampler, grid and start for how many evaluations.
 
 Every candidate is scored by its error over the least published one (`benchmarks.auto.published`), law by law; what
 counts is the mean of the logarithms plus their greatest. All candidates meet four laws, the best forty all of them.
@@ -14,7 +14,7 @@ from benchmarks.auto import published
 from benchmarks.measure.laws import Problem, digits, modes
 from benchmarks.measure.solvers import BUDGETS
 from undiffuse.errors import InputError
-from undiffuse.steps.auto import LOWER, Choice
+from undiffuse.samplers.default import LOWER, Choice
 
 METHODS = ("dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "unipc_4_noise", "unipc_5_noise", "deis_2",
            "deis_3", "deis_4", "wiener_2m", "wiener_3m")

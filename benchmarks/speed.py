@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from undiffuse.data import Dataset, open_data
 from undiffuse.experiment import Experiment
 from undiffuse.recipes import for_data
-from undiffuse.training.build import describe, initialized, pick_device
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient
 from undiffuse.training.loop import path_loss
-from undiffuse.training.run import divide
-from undiffuse.training.speed import prepare
+from undiffuse.training.model_config import describe, initialized, pick_device
+from undiffuse.training.precision import configure
+from undiffuse.training.run import split_held_out
 from undiffuse.training.state import State
 
 WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp32", "on"),
@@ -29,7 +29,7 @@ WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp3
 def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str]:
     """ways: of fp32, bf16, "fp32 compiled" and "bf16 compiled"; by default all of them."""
     e = for_data("digits", size=28, steps=int(updates), device=device).experiment
-    rows, held, _ = divide(open_data(e.data, size=e.size), e.held_out)
+    rows, held, _ = split_held_out(open_data(e.data, size=e.size), e.held_out)
     assert held is not None
     runs = {way: _Run(e.replace(precision=WAYS[way][0], compile=WAYS[way][1]), rows) for way in ways or WAYS}
     for _ in range(e.steps):
@@ -49,13 +49,13 @@ class _Run:
     def __init__(self, e: Experiment, rows: Dataset) -> None:
         model = initialized(describe(e, rows, ""), e.seed, rows).to(pick_device(e.device))
         self.state, self.times = State(e, model), list[float]()
-        prepare(model, e, e.precision)
+        configure(model, e, e.precision)
         self.feed = Feed(e, rows, model)
 
     def update(self) -> None:
         """One, timed."""
         start, e = self._clock(), self.state.experiment
-        self.state.update(slope(self.state, self.feed, 0, e.batch))
+        self.state.update(batch_gradient(self.state, self.feed, 0, e.batch))
         int(self.state.made)  # waits for the device
         self.times.append(self._clock() - start)
 

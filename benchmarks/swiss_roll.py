@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from undiffuse import training
 from undiffuse.recipes import for_data
 from undiffuse.report import evaluate
-from undiffuse.training.pace import measure
+from undiffuse.training.timing import measure
 
 
 def table(seconds: str = "20", seeds: str = "2", *words: str) -> Iterator[str]:

@@ -28,12 +28,12 @@ from benchmarks.tuned import classifier, features_of, frechet
 from undiffuse import recipes
 from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.experiment import Experiment
-from undiffuse.sampling import sample
-from undiffuse.training.build import describe, initialized
-from undiffuse.training.faults import slope
-from undiffuse.training.feed import Feed
+from undiffuse.samplers.driver import sample
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.distributed import ProcessGroup
+from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.state import State
-from undiffuse.training.team import Team
 
 BATCH, RATE, FIRST = 64, 2e-3, 500
 SIZES: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ class Ours:
     samplers = ("auto",)
 
     def __init__(self, data: Dataset, experiment: Experiment) -> None:
-        self.experiment, self.team = experiment, Team()
+        self.experiment, self.team = experiment, ProcessGroup()
         model = initialized(describe(experiment, data, ""), experiment.seed, data)
         self.state, self.feed = State(experiment, model), Feed(experiment, data, model)
 
@@ -70,7 +70,7 @@ class Ours:
         if share and self.state.step % 20 == 0:
             steps = round(self.state.step / share) + 1
             self.state.experiment = self.experiment.replace(steps=max(steps, self.experiment.warmup + 1))
-        self.state.update(self.team.total(lambda first, end: slope(self.state, self.feed, first, end),
+        self.state.update(self.team.total(lambda first, end: batch_gradient(self.state, self.feed, first, end),
                                           self.experiment.batch))
 
     def draw(self, n: int, sampler: str, evaluations: int) -> Tensor:

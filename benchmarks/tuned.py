@@ -18,9 +18,9 @@ from undiffuse import training
 from undiffuse.data import Dataset
 from undiffuse.metrics import frechet
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, permutation
-from undiffuse.sampling import sample
-from undiffuse.steps.names import as_row
+from undiffuse.random import Purpose, permutation
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 

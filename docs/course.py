@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import undiffuse
-from undiffuse.learn import chapters
+from undiffuse.course import chapters
 
 
 def write(out: Path) -> None:

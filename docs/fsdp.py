@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 
 import undiffuse as ud
-from undiffuse.noise import Purpose, normal, permutation
+from undiffuse.random import Purpose, normal, permutation
 
 STEPS, BATCH, SEED = 20, 32, 0
 cuda = torch.cuda.is_available()

@@ -10,8 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 
-from undiffuse import imputation, recipes, training
-from undiffuse.noise import Purpose, uniform
+from undiffuse import recipes, training
+from undiffuse.pipelines import impute
+from undiffuse.random import Purpose, uniform
 
 COLUMNS, NAMES = (0, 3, 4, 6), ("mean radius", "mean area", "mean smoothness", "mean concavity")
 REAL, MADE = "#4c6ef5", "#e8590c"
@@ -52,7 +53,7 @@ def completed(gaps: np.ndarray) -> np.ndarray:
         path.write_text("\n".join(["a,b,c,d", *lines]))
         experiment = recipes.for_data(path, device="cpu")
         model = training.train(experiment, Path(folder) / "run", progress=False).eval().requires_grad_(False)
-        return imputation.impute(model, torch.from_numpy(gaps), 19).numpy()
+        return impute.impute(model, torch.from_numpy(gaps), 19).numpy()
 
 
 if __name__ == "__main__":

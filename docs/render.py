@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from undiffuse.learn import chapters
-from undiffuse.learn.picture import Picture
-from undiffuse.learn.scenes import Scene
+from undiffuse.course import chapters
+from undiffuse.course.helpers import Scene
+from undiffuse.course.plots import Picture
 
 
 @dataclass

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.exact import ExactDenoiser, Gaussian
+from undiffuse.mixture import ExactDenoiser, Gaussian
+from undiffuse.samplers import ALL, Method, SamplerContext, State
+from undiffuse.samplers.method import CountingModel, nodes_of
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import ALL, Method, Plan, State
-from undiffuse.steps.state import Counted, nodes_of
 
 LAW = Gaussian([0.3, -0.2], [[0.25, 0.1], [0.1, 0.16]])
 
@@ -41,8 +41,8 @@ def errors(method: str | Method, sde: GaussianSDE, times: Tensor, model: ExactDe
         out[row:row + d] = torch.eye(d, dtype=torch.float64)
         return out
 
-    step = (ALL[method] if isinstance(method, str) else method).step(Plan(model, nodes, x), options)
-    state = State(x, nodes[0], 0, Counted(model, {}), normals)
+    step = (ALL[method] if isinstance(method, str) else method).step(SamplerContext(model, nodes, x), options)
+    state = State(x, nodes[0], 0, CountingModel(model, {}), normals)
     for node in nodes[1:]:
         state = step(state, node)
     spread = state.x[1:] - state.x[0]

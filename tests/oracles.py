@@ -7,10 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from undiffuse.exact import Gaussian, Mixture
 from undiffuse.likelihood import Likelihood
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Wrapper
-from undiffuse.noise import normal
 from undiffuse.processes import (
     DDPM,
     EDM,
@@ -24,6 +23,7 @@ from undiffuse.processes import (
     SubVP,
     linear_betas,
 )
+from undiffuse.random import normal
 from undiffuse.sde import GaussianSDE, Time
 
 PROCESSES: dict[str, GaussianSDE] = {

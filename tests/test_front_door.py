@@ -15,9 +15,10 @@ from torch import Tensor, nn
 import undiffuse as ud
 from undiffuse import training
 from undiffuse.cli import main
-from undiffuse.data import arrays, from_arrays, resolver, transforms
+from undiffuse.data import arrays, from_arrays, sources
+from undiffuse.data.dataset import fit_transform
 from undiffuse.errors import InputError
-from undiffuse.imputation import impute
+from undiffuse.pipelines.impute import impute
 
 pd = pytest.importorskip("pandas")
 
@@ -172,7 +173,7 @@ def test_reprs_say_in_one_line_what_things_are() -> None:
                                ud.open_data(ROWS), ud.log_likelihood(EXACT, ROWS))}
     assert all("\n" not in line and len(line) < 120 for line in shown)
     assert {"Samples(x=(5, 2), nfe=5, method='ddim')", "ExactDenoiser(VP, shape=(2,), classes=2)",
-            "Given(ExactDenoiser(VP, shape=(2,), classes=2))", "Mixture(2 components, shape=(2,), classes=2)",
+            "FixedConditions(ExactDenoiser(VP, shape=(2,), classes=2))", "Mixture(2 components, shape=(2,), classes=2)",
             "Denoiser(VP, shape=(2,), predict='edm', Small, 8 parameters)", "Gaussian(shape=(2,))",
             "Dataset(3 points in 2-D (the array))"} <= shown
     assert len(out) == 5 and np.array_equal(np.asarray(out), out.x.numpy())
@@ -232,9 +233,10 @@ def test_a_command_opens_and_measures_its_data_once(tmp_path: Path, monkeypatch:
         return lambda *args, **options: (calls.append(name), function(*args, **options))[1]
 
     np.save(tmp_path / "x.npy", LAW.sample(40).numpy())
-    monkeypatch.setattr(resolver, "read_npy", counted("read", arrays.read_npy))
-    monkeypatch.setattr(transforms, "fit", counted("fit", transforms.fit))
-    monkeypatch.setattr(ud.recipes, "measure", lambda recipe: training.pace.Pace(20.0, 1.0))
+    monkeypatch.setattr(sources, "read_npy", counted("read", arrays.read_npy))
+    for user in (ud.recipes, training.model_config):
+        monkeypatch.setattr(user, "fit_transform", counted("fit", fit_transform))
+    monkeypatch.setattr(ud.recipes, "measure", lambda recipe: training.timing.StepTiming(20.0, 1.0))
     words = ["train", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--batch", "8", "--device", "cpu"]
     assert main([*words, *(more or ["--steps", "2"])]) == 0
     assert sorted(calls) == ["fit", "read"]

@@ -27,19 +27,21 @@ SRC = ROOT / "src" / "undiffuse"
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
     "errors",
-    "noise progress tensors",
-    "ode nets data",
-    "sde experiment",
-    "processes gaussian predictions",
-    "model missing",
-    "exact loss grid metrics",
-    "steps guide",
-    "sampling inverse",
-    "tuning",
-    "training likelihood",
-    "report recipes imputation verify",
+    "random progress tensors hashing",
+    "ode nets transforms",
+    "data sde",
+    "processes moments predictions experiment",
+    "model",
+    "mixture loss metrics",
+    "guidance",
+    "samplers",
+    "inverse",
+    "tuning likelihood",
+    "training",
+    "recipes report",
+    "pipelines",
     "explorer",
-    "learn",
+    "course",
     "cli",
     "__main__",
 )
@@ -48,7 +50,7 @@ FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.s
 CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich"}
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets"}
-LIGHT = {"__init__", "__main__", "errors", "experiment", "cli"}  # torch and numpy only inside functions
+LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -203,7 +205,7 @@ def forbidden(module: Module) -> list[str]:
             used.add((f"{node.arg}=True", node.value.lineno))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             used.add((f".{node.func.attr}()", node.lineno))
-    allowed = {"numpy.random.Philox"} if module.name == "noise" else set()
+    allowed = {"numpy.random.Philox"} if module.name == "random" else set()
     return [f"line {line}: {name} is not used here" for name, line in sorted(used)
             if FORBIDDEN.fullmatch(name) and name not in allowed]
 
@@ -227,8 +229,8 @@ WRONG = [
     (floors, "sde", "from undiffuse.model import Model"),
     (floors, "sde", "def f():\n    from .model import Model"),
     (floors, "nets.mlp", "from ..data import open_data"),
-    (floors, "gaussian", "import undiffuse.processes"),
-    (floors, "model", "from . import sampling"),
+    (floors, "moments", "import undiffuse.processes"),
+    (floors, "model", "from . import samplers"),
     (floors, "model", "from undiffuse import Mixture"),
     (floors, "cellar", ""),
     (third_parties, "sde", "import pandas"),
@@ -251,8 +253,8 @@ WRONG = [
     (forbidden, "sde", "from torch.nn import functional as G\nG.dropout(x)"),
     (forbidden, "sde", "x.normal_()"),
     (forbidden, "sde", "np.random.Philox(key=1)"),
-    (forbidden, "noise", "from numpy.random import default_rng"),
-    (forbidden, "noise", "np.random.default_rng()"),
+    (forbidden, "random", "from numpy.random import default_rng"),
+    (forbidden, "random", "np.random.default_rng()"),
     (forbidden, "sde", "import random"),
     (forbidden, "sde", "eval('1')"),
     (forbidden, "sde", "exec('1')"),
@@ -263,11 +265,11 @@ WRONG = [
 ]
 RIGHT = [
     (floors, "model", "from undiffuse.sde import SDE\nfrom . import errors"),
-    (floors, "data.readers", "from undiffuse.data.transforms import fit\nfrom .transforms import fit\nfrom . import x"),
+    (floors, "data.readers", "from undiffuse.transforms import base\nfrom .dataset import Dataset\nfrom . import x"),
     (third_parties, "data.hub", "def f():\n    import datasets"),
     (lengths, "nets.unet", LONG.replace("def f", "def forward")),
     (lengths, "sde", LONG.replace("    x = 1\n", "", 1)),
-    (forbidden, "noise", "np.random.Philox(key=1)"),
+    (forbidden, "random", "np.random.Philox(key=1)"),
     (forbidden, "sde", "model.eval()\nnp.load(f, allow_pickle=False)\nnoise.normal(0, 1)"),
 ]
 

@@ -10,18 +10,24 @@ from oracles import PROCESSES, correlated_gaussian, f64, inner_times, random_mix
 from torch import Tensor, nn
 
 from undiffuse.errors import InputError
-from undiffuse.exact import Gaussian
-from undiffuse.loss import WEIGHTINGS, Levels, denoising_loss, loss_floor, weight
+from undiffuse.loss import WEIGHTINGS, NoiseLevelDistribution, denoising_loss, loss_floor, weight
+from undiffuse.mixture import Gaussian
 from undiffuse.model import Denoiser, Model
 from undiffuse.nets import build, initialize
-from undiffuse.noise import Purpose, normal
 from undiffuse.predictions import PREDICTIONS
 from undiffuse.processes import EDM, VP
+from undiffuse.random import Purpose, normal
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
 NAMES = list(PROCESSES)
-LAWS = [Levels(), Levels(mean=-0.5, std=2.0, sigma_data=1.3), Levels("log_uniform"), Levels("time"),
-        Levels("importance"), Levels("importance", sigma_data=1.3)]
+LAWS = [
+    NoiseLevelDistribution(),
+    NoiseLevelDistribution(mean=-0.5, std=2.0, sigma_data=1.3),
+    NoiseLevelDistribution("log_uniform"),
+    NoiseLevelDistribution("time"),
+    NoiseLevelDistribution("importance"),
+    NoiseLevelDistribution("importance", sigma_data=1.3),
+]
 
 
 class Linear(Model):
@@ -79,12 +85,14 @@ def test_edm_is_one_over_c_out_squared(name: str, sigma_data: float) -> None:
     sde = PROCESSES[name]
     t = inner_times(sde)[2:]
     c_out = PREDICTIONS["edm"](sde, t, sde.alpha(t), sde.sigma(t), sigma_data)[1]
-    torch.testing.assert_close(weight("edm", sde, t, Levels(sigma_data=sigma_data)), c_out**-2, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        weight("edm", sde, t, NoiseLevelDistribution(sigma_data=sigma_data)), c_out**-2, rtol=1e-10, atol=0
+    )
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.distribution)
 @pytest.mark.parametrize("name", NAMES)
-def test_likelihood_is_g2_over_the_density_of_the_times(name: str, law: Levels) -> None:
+def test_likelihood_is_g2_over_the_density_of_the_times(name: str, law: NoiseLevelDistribution) -> None:
     """w‖D − x_0‖² = ½ g² ‖s − ∇log p(x_t|x_0)‖²/p(t), where p(t) = p(λ)|λ'| and |λ'| = g²/(2σ²)."""
     sde = PROCESSES[name]
     t = sde.T * f64(0.1, 0.4, 0.8)
@@ -97,12 +105,14 @@ def test_min_snr_is_capped_at_five() -> None:
     """min(α²/σ², 5)."""
     sde = VP()
     t = sde.time_of(0.5 * f64(0.01, 1.0, 4.9, 5.1, 1e4).log())
-    torch.testing.assert_close(weight("min_snr", sde, t, Levels()), f64(0.01, 1.0, 4.9, 5.0, 5.0), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        weight("min_snr", sde, t, NoiseLevelDistribution()), f64(0.01, 1.0, 4.9, 5.0, 5.0), rtol=1e-9, atol=0
+    )
 
 
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, *LAWS[1:]])
 @pytest.mark.parametrize("name", NAMES)
-def test_finite_from_zero_to_the_end(name: str, weighting: str | Levels) -> None:
+def test_finite_from_zero_to_the_end(name: str, weighting: str | NoiseLevelDistribution) -> None:
     """Defect D6: at t = 0 the target −ε/σ is infinite and σ²·(ε/σ)² is 0·∞; our loss is finite there, and at T."""
     sde, x0, eps = PROCESSES[name], z(2, 3).float(), z(2, 3, 1).float()
     t = f64(0.0, sde.T)
@@ -110,8 +120,10 @@ def test_finite_from_zero_to_the_end(name: str, weighting: str | Levels) -> None
     textbook = (sigma * (-eps / sigma)).square()
     assert textbook[1].isfinite().all() and textbook[0].isfinite().all() == (sigma[0] > 0).item()
     model = Denoiser(build("mlp", (3,)), sde, shape=(3,))
-    law = weighting if isinstance(weighting, Levels) else Levels()
-    loss = denoising_loss(model, x0, t, eps, "likelihood" if isinstance(weighting, Levels) else weighting, law)
+    law = weighting if isinstance(weighting, NoiseLevelDistribution) else NoiseLevelDistribution()
+    loss = denoising_loss(
+        model, x0, t, eps, "likelihood" if isinstance(weighting, NoiseLevelDistribution) else weighting, law
+    )
     assert loss.isfinite().all()
     assert sigma[0] > 0 or loss[0] < 1e-4  # nothing is asked of a network that is shown the data
 
@@ -173,10 +185,10 @@ def test_floor_of_a_gaussian(name: str, weighting: str) -> None:
     law, t = Gaussian([0.3], s**2), sde.T * f64(0.02, 0.5, 0.9)
     floor = loss_floor(law, sde, t, weighting)
     alpha, variance = sde.alpha(t), sde.variance(t)
-    expected = weight(weighting, sde, t, Levels()) * s**2 * variance / (alpha**2 * s**2 + variance)
+    expected = weight(weighting, sde, t, NoiseLevelDistribution()) * s**2 * variance / (alpha**2 * s**2 + variance)
     torch.testing.assert_close(floor.value, expected, rtol=1e-9, atol=0)
     assert floor.stderr.max() < 1e-12 * floor.value.max()
-    drawn = denoising_loss(law.denoiser(sde), 0.3 + s * z(n), t[1], z(n, 1, 1), weighting, Levels())
+    drawn = denoising_loss(law.denoiser(sde), 0.3 + s * z(n), t[1], z(n, 1, 1), weighting, NoiseLevelDistribution())
     assert within(drawn, floor.value[1])
 
 
@@ -188,7 +200,7 @@ def test_floor_of_a_mixture_is_the_loss_of_its_exact_denoiser_and_nothing_is_bel
     x0, exact = law.sample(n, seed=8), law.denoiser(sde)
     floor = loss_floor(law, sde, t, weighting)
     assert floor.stderr > 0
-    drawn = denoising_loss(exact, x0, t, eps, weighting, Levels())
+    drawn = denoising_loss(exact, x0, t, eps, weighting, NoiseLevelDistribution())
     error = (floor.stderr**2 + drawn.var() / n).sqrt()
     assert (drawn.mean() - floor.value).abs() < 4 * error
 
@@ -196,8 +208,8 @@ def test_floor_of_a_mixture_is_the_loss_of_its_exact_denoiser_and_nothing_is_bel
         def denoise(self, x: Tensor, t: Time, **cond: object) -> Tensor:
             return 1.02 * exact(x, t)
 
-    excess = denoising_loss(Off(sde, f64(0.0)[0], 2), x0, t, eps, weighting, Levels()) - drawn
-    w = weight(weighting, sde, t, Levels())
+    excess = denoising_loss(Off(sde, f64(0.0)[0], 2), x0, t, eps, weighting, NoiseLevelDistribution()) - drawn
+    w = weight(weighting, sde, t, NoiseLevelDistribution())
     assert within(excess, w * (0.02 * exact(sde.perturb(x0, t, eps), t)).square().mean())
 
 
@@ -206,7 +218,7 @@ def test_likelihood_weighting_integrates_to_the_kl_divergence() -> None:
 
     d KL(p_t‖q_t)/dt = −½ g² E‖s_p − s_q‖², so ∫ e^{2λ} E‖D_q − D_p‖² dλ telescopes. Evaluated by quadrature.
     """
-    law, sde, p, q = Levels("log_uniform", low=0.01, high=20.0), EDM(), 0.8**2, 0.5**2
+    law, sde, p, q = NoiseLevelDistribution("log_uniform", low=0.01, high=20.0), EDM(), 0.8**2, 0.5**2
     u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     t = law.quantile(sde, u)
     apart = (p / (p + t**2) - q / (q + t**2)) ** 2 * (p + t**2)  # E‖D_p − D_q‖²
@@ -238,7 +250,7 @@ def test_gradients_by_finite_differences() -> None:
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.distribution)
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "linear"])  # ddpm has no closed t(λ) either
-def test_density_is_the_derivative_of_the_quantile(name: str, law: Levels) -> None:
+def test_density_is_the_derivative_of_the_quantile(name: str, law: NoiseLevelDistribution) -> None:
     """dλ/du = −1/p(λ), by central differences; and no draw is t = 0, not even u = 0."""
     sde, u, h = PROCESSES[name], (torch.arange(19, dtype=torch.float64) + 0.37) / 19, 1e-5
     slope = (sde.log_snr(law.quantile(sde, u + h)) - sde.log_snr(law.quantile(sde, u - h))) / (2 * h)
@@ -251,14 +263,14 @@ def test_density_is_the_derivative_of_the_quantile(name: str, law: Levels) -> No
 def test_lognormal_levels_are_karras(sigma_data: float) -> None:
     """log(σ̂ · ½/σ_data) has mean −1.2 and deviation 1.2 (Karras et al., table 1), whatever the process."""
     for sde in (EDM(sigma_max=1e5), VP(beta_max=60.0)):
-        t = Levels(sigma_data=sigma_data).times(sde, 0, 0, 0, 50_000, 50_000)
+        t = NoiseLevelDistribution(sigma_data=sigma_data).times(sde, 0, 0, 0, 50_000, 50_000)
         log_sigma = -sde.log_snr(t) - math.log(2 * sigma_data)
         assert abs(log_sigma.mean() + 1.2) < 1e-3 and abs(log_sigma.std() - 1.2) < 1e-3
 
 
 def test_levels_are_stratified_and_a_function_of_the_slot() -> None:
     """Slot i of a batch of B lies in the i-th B-ile; cut into parts the batch is the same; steps and seeds differ."""
-    sde, law, B = VP(), Levels(), 64
+    sde, law, B = VP(), NoiseLevelDistribution(), 64
     t = law.times(sde, 5, 9, 0, B, B)
     edges = law.quantile(sde, torch.arange(B + 1, dtype=torch.float64) / B)
     assert (edges[:-1] <= t).all() and (t <= edges[1:]).all()
@@ -268,7 +280,7 @@ def test_levels_are_stratified_and_a_function_of_the_slot() -> None:
 
 def test_stratification_lowers_the_variance_of_the_batch_mean_without_bias() -> None:
     """Over many steps the batch mean of a smooth function has the right mean and 1/B of the independent variance."""
-    sde, law, B = EDM(), Levels(), 32
+    sde, law, B = EDM(), NoiseLevelDistribution(), 32
     means = torch.stack([law.times(sde, 0, k, 0, B, B).log().mean() for k in range(400)])
     assert within(means, -1.2)
     assert means.var() < 0.1 * 1.2**2 / B
@@ -281,7 +293,7 @@ def test_the_short_training_of_a_network_reaches_the_floor() -> None:
     """
     law, sde = Gaussian([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]]), EDM(sigma_max=20.0)
     model = Denoiser(initialize(build("mlp", (2,), width=32, depth=1), 0), sde, shape=(2,), sigma_data=1.0)
-    weights, draws = Levels(sigma_data=1.0), torch.optim.Adam(model.parameters(), 1e-2)
+    weights, draws = NoiseLevelDistribution(sigma_data=1.0), torch.optim.Adam(model.parameters(), 1e-2)
     u = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
     floor = float(loss_floor(law, sde, weights.quantile(sde, u), "edm", weights).value.mean())
 
@@ -307,8 +319,8 @@ def test_the_short_training_of_a_network_reaches_the_floor() -> None:
 def test_errors_say_what_to_do() -> None:
     """Unknown names and empty ranges are a sentence."""
     with pytest.raises(InputError, match="lognormal, log_uniform, importance or time"):
-        Levels("normal")
+        NoiseLevelDistribution("normal")
     with pytest.raises(InputError, match="low < high"):
-        Levels(low=2.0, high=1.0)
+        NoiseLevelDistribution(low=2.0, high=1.0)
     with pytest.raises(InputError, match="expected one of simple"):
         denoising_loss(Linear(VP(), f64(0.1)[0]), z(2), 0.5, z(2), "snr")

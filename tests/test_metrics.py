@@ -14,7 +14,6 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
 from undiffuse.metrics import (
     agreement,
     classifier,
@@ -28,7 +27,8 @@ from undiffuse.metrics import (
     w1_1d,
     with_error,
 )
-from undiffuse.noise import Purpose, normal
+from undiffuse.mixture import Mixture
+from undiffuse.random import Purpose, normal
 
 DISTANCES = {"sliced_w2": sliced_w2, "mmd": mmd, "energy": energy}
 

@@ -19,21 +19,21 @@ from oracles import f64, moments_of_steps, order, ridge
 from torch import Tensor, nn
 
 import undiffuse
-from undiffuse.exact import Gaussian, Mixture
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
-from undiffuse.loss import Levels, denoising_loss, loss_floor
+from undiffuse.loss import NoiseLevelDistribution, denoising_loss, loss_floor
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Denoiser, ScoreModel, reverse
 from undiffuse.nets import Sinusoidal, build
-from undiffuse.noise import Purpose, brownian, normal
 from undiffuse.ode import EULER, HEUN, rk_step
 from undiffuse.processes import DDPM, EDM, VE, VP, SubVP, linear_betas
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, brownian, normal
+from undiffuse.samplers import SamplerContext, State
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.method import CountingModel, nodes_of
+from undiffuse.samplers.stochastic import corrector
 from undiffuse.sde import SDE, NonlinearSDE, bcast, euler_maruyama, simulate
-from undiffuse.steps import Plan, State
-from undiffuse.steps.langevin import corrector
-from undiffuse.steps.state import Counted, nodes_of
-from undiffuse.training.optim import learning_rate
+from undiffuse.training.optimizers import learning_rate
 
 SDE_ = VP()
 NARROW = Gaussian([0.0], 0.25)
@@ -148,7 +148,7 @@ def test_d6_the_loss_is_finite_at_time_zero_and_time_zero_is_not_drawn() -> None
 
     assert not seed().isfinite().all()
     assert denoising_loss(model, x0, t, z).isfinite().all()
-    assert Levels().times(SDE_, 0, 0, 0, 4096, 4096).min() > 0
+    assert NoiseLevelDistribution().times(SDE_, 0, 0, 0, 4096, 4096).min() > 0
 
 
 def test_d7_a_brownian_path_starts_at_zero_and_its_variance_is_the_time() -> None:
@@ -392,10 +392,10 @@ def test_d26_a_langevin_step_is_as_long_as_its_noise() -> None:
     node = nodes_of(SDE_, s[None])[0]
     start = 0.5**0.5 * normal(0, Purpose.INIT, 0, 0, n, (d,), torch.float64)
     ours, seed = start, start
-    step = corrector(Plan(model, [node, node], start), r)
+    step = corrector(SamplerContext(model, [node, node], start), r)
     for k in range(60):
         noise = lambda *address, k=k: normal(1, Purpose.STEP, k, 0, n, (d,), torch.float64)  # noqa: E731
-        ours = step(State(ours, node, 0, Counted(model, {}), noise), node).x
+        ours = step(State(ours, node, 0, CountingModel(model, {}), noise), node).x
         score = model.score(seed, node.t)
         eps = 2 * (r / score.norm(dim=1, keepdim=True)) ** 2  # without ‖ξ‖², which is about d
         seed = seed + eps * score + (2 * eps).sqrt() * noise()

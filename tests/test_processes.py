@@ -14,8 +14,8 @@ from oracles import ENDS_IN_ZERO, PROCESSES, f64, inner_times, moments_of_steps,
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal
 from undiffuse.processes import DDPM, EDM, OU, VE, VP, Cosine, Linear, PowerVE, SubVP, chain_of, linear_betas, make_sde
+from undiffuse.random import Purpose, normal
 from undiffuse.sde import GaussianSDE, NonlinearSDE, bcast, euler_maruyama, simulate
 
 EVERY = pytest.mark.parametrize("name", PROCESSES)

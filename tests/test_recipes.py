@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from undiffuse import nets, recipes
-from undiffuse.data import distance_to_curve, open_data, transforms
+from undiffuse.data import distance_to_curve, open_data
+from undiffuse.data.dataset import fit_transform
 from undiffuse.errors import InputError
 from undiffuse.metrics import noise_floor, sliced_w2
-from undiffuse.noise import normal
 from undiffuse.processes import make_sde
+from undiffuse.random import normal
 from undiffuse.recipes import for_data
-from undiffuse.training.build import describe, rebuild
+from undiffuse.training.model_config import describe, rebuild
 
 TOYS = ("swiss_roll", "moons", "8gaussians", "checkerboard", "spiral", "digits")
 
@@ -103,7 +104,7 @@ def test_noise_reaches_as_far_as_the_data(tmp_path: Path) -> None:
     x[0], x[1:, 1] = (30, 0), np.linspace(0, 30, 99)
     np.save(tmp_path / "x.npy", x)
     data = open_data(tmp_path / "x.npy")
-    z = transforms.fit(data).forward(data.x).double()
+    z = fit_transform(data).forward(data.x).double()
     largest = float(torch.cdist(z, z).max())
     sigma_max = for_data(tmp_path / "x.npy", held_out=0).experiment.sde_args["sigma_max"]
     assert largest <= sigma_max <= 2 * largest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from undiffuse.exact import Mixture
+from undiffuse.mixture import Mixture
 from undiffuse.model import Denoiser
 from undiffuse.processes import VP
 

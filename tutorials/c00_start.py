@@ -33,14 +33,14 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law = ud.Mixture([0.3, 0.7], [[-2.0], [1.5]], [0.05, 0.15])
 sde = ud.VP()
 model = law.denoiser(sde)
 out = ud.sample(model, 400, "euler_maruyama", 300, grid="time", t_end=1e-3, trajectory=True, seed=1)
 title = "Noise (right) becomes data (left)"
-learn.river(law, {title: sde}, {title: learn.paths(out)},
+course.river(law, {title: sde}, {title: course.paths(out)},
             alt="Bright: the density of x_t. White: paths that start as noise on the right and end in the two modes.")
 
 # %% [markdown]
@@ -55,7 +55,7 @@ learn.river(law, {title: sde}, {title: learn.paths(out)},
 points = ud.open_data("8gaussians").x[:2000].double()
 blobs = ud.Mixture.fit(points, 8)
 film = ud.sample(blobs.denoiser(sde), 1500, "ancestral", 60, trajectory=True)
-learn.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
+course.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
 
 # %% [markdown]
 # ## Notation
@@ -114,14 +114,14 @@ print("device:", pick_device("auto"))
 
 # %% exercise c0.1
 variance = ...
-learn.check("c0.1", variance)
+course.check("c0.1", variance)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # variance = 0.6**2 * 2 + 0.8**2 * 1
-# learn.check("c0.1", variance)
+# course.check("c0.1", variance)
 # ```
 #
 # </details>
@@ -141,4 +141,4 @@ learn.check("c0.1", variance)
 # network either.
 
 # %%
-learn.scene("river", law="mix:0.3,-2,0.2236;0.7,1.5,0.3873", n=300, grid="time")
+course.scene("river", law="mix:0.3,-2,0.2236;0.7,1.5,0.3873", n=300, grid="time")

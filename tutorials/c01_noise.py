@@ -16,7 +16,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 for k in (0, 2, 4, 6):
     t, w = ud.brownian(2000, 8, refine=k, seed=0)
@@ -24,7 +24,7 @@ for k in (0, 2, 4, 6):
     print(f"{8 * 2**k:4d} steps: sum of squares {dw.square().sum(1).mean():.3f}, length {dw.abs().sum(1).mean():6.2f}, "
           f"steepest slope {(dw / t.diff()).abs().max():6.0f}")
 zoom = {f"{8 * 2**k} steps": ud.brownian(1, 8, refine=k) for k in (0, 3, 7)}
-learn.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined: old points stay",
+course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined: old points stay",
              alt="The same Brownian path at 8, 64 and 1024 steps; finer ones pass through the points of coarser ones.")
 
 # %% [markdown]
@@ -56,7 +56,7 @@ ten = ends.reshape(2000, 10).var(1)
 print(f"variance from ten paths: 90 % of the estimates lie in {ten.quantile(0.05):.2f} ... {ten.quantile(0.95):.2f}")
 print(f"from 20,000: {ends.var():.3f} ± {(2 / 20_000) ** 0.5:.3f}")
 marks = {f"t = {s}": ud.brownian(20_000, 4, seed=2).w[:, round(4 * s)] for s in (0.25, 0.5, 1.0)}
-learn.histograms(marks, alt="Histograms of w at t = .25, .5 and 1: Gaussians whose width grows like the root of t.")
+course.histograms(marks, alt="Histograms of w at t = .25, .5 and 1: Gaussians whose width grows like the root of t.")
 
 # %% [markdown]
 # ## A computer's version
@@ -68,7 +68,7 @@ def step(x, f, g, t, dt, dw):
     return ...
 
 
-learn.check("c1.1", step)
+course.check("c1.1", step)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -78,7 +78,7 @@ learn.check("c1.1", step)
 #     return x + f(x, t) * dt + g(t) * dw
 #
 #
-# learn.check("c1.1", step)
+# course.check("c1.1", step)
 # ```
 #
 # </details>
@@ -91,7 +91,7 @@ ou, start = ud.OU(theta=1.0, scale=1.0, T=4.0), ud.Mixture([1, 1], [[-2.0], [2.0
 x = ud.simulate(ou, start.sample(4000), 400, seed=3, trajectory=True)[:, :, 0]
 print(f"variance at T: {x[-1].var():.3f} ± {0.5 * (2 / 4000) ** 0.5:.3f}; the formula says "
       f"{float(start.diffused(ou, 4.0).covariance):.3f}")
-learn.river(start, {"Ornstein-Uhlenbeck": ou}, {"Ornstein-Uhlenbeck": (torch.linspace(0, 4, 401), x)}, lines=24,
+course.river(start, {"Ornstein-Uhlenbeck": ou}, {"Ornstein-Uhlenbeck": (torch.linspace(0, 4, 401), x)}, lines=24,
             alt="Paths from two narrow modes at plus and minus two; by t = 4 they form one Gaussian around zero.")
 
 # %% [markdown]
@@ -106,7 +106,7 @@ def rates(beta_i, dt):
     return ..., ...
 
 
-learn.check("c1.2", rates)
+course.check("c1.2", rates)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -116,7 +116,7 @@ learn.check("c1.2", rates)
 #     return -0.5 * beta_i / dt, (beta_i / dt) ** 0.5
 #
 #
-# learn.check("c1.2", rates)
+# course.check("c1.2", rates)
 # ```
 #
 # </details>
@@ -136,4 +136,4 @@ learn.check("c1.2", rates)
 # the end point: by how much does its error fall?
 
 # %%
-learn.scene("lab", solvers=["euler_maruyama"], method="euler_maruyama", path=True, measure="path", grid="time")
+course.scene("lab", solvers=["euler_maruyama"], method="euler_maruyama", path=True, measure="path", grid="time")

@@ -16,14 +16,14 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law = ud.Mixture([1, 1], [[-2.0], [2.0]], 0.04)
 x0, origin = law.sample(4000, labels=True)
 three = {"VP": ud.VP(), "VE": ud.VE(0.02, 6.0, from_data=True), "sub-VP": ud.SubVP()}
 runs = {name: ud.simulate(sde, x0, 400, seed=1, trajectory=True)[:, :, 0] for name, sde in three.items()}
 t = torch.linspace(0, 1, 401)
-learn.river(law, three, {name: (t, x) for name, x in runs.items()}, colours=dict.fromkeys(three, origin),
+course.river(law, three, {name: (t, x) for name, x in runs.items()}, colours=dict.fromkeys(three, origin),
             alt="VP, VE and sub-VP from two modes, with the same noise; paths coloured by the mode they came from.")
 
 # %%
@@ -32,7 +32,7 @@ for name, sde in more.items():
     a, s = float(sde.alpha(torch.tensor(1.0))), float(sde.sigma(1.0))
     print(f"{name:9} alpha(1) = {a:.4f}   sigma(1) = {s:8.4f}   deviation of x_1 = {(a**2 * 4.04 + s**2) ** 0.5:8.4f}")
 print({name: [round(float(x[k].std()), 2) for k in (0, 100, 200, 400)] for name, x in runs.items()})
-learn.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t))) for name, sde in more.items()},
+course.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t))) for name, sde in more.items()},
              "t", "share of the signal", title="How fast each process forgets data of variance 1")
 
 # %% [markdown]
@@ -70,15 +70,15 @@ learn.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t)
 
 # %%
 lam = torch.linspace(-1.5, 4.0, 30, dtype=torch.float64)
-z = 4.5 * learn.normals(500, 1)  # 4.5 = sigma/alpha at the first level, e^1.5
+z = 4.5 * course.randn(500, 1)  # 4.5 = sigma/alpha at the first level, e^1.5
 ends = {}
 for name, sde in three.items():
     times = sde.time_of(lam)
     ends[name] = ud.sample(law.denoiser(sde), method="ddim", grid=times, x_T=sde.alpha(times[0]) * z).x
 print("largest difference:", max(float((x - ends["VP"]).abs().max()) for x in ends.values()))
 roll = ud.open_data("swiss_roll").x[:1500].double()
-shots = {f"t = {s}": ud.VP().perturb(roll, s, learn.normals(1500, 2)) for s in (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)}
-learn.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and a round cloud is left.")
+shots = {f"t = {s}": ud.VP().perturb(roll, s, course.randn(1500, 2)) for s in (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)}
+course.clouds(shots, reach=3.2, alt="A swiss roll under VP at six times: the arms blur, and a round cloud is left.")
 
 # %% [markdown]
 # **When is the last cloud not round?**
@@ -100,7 +100,7 @@ def kernel(f, g2, t, n=4000):
     return ..., ...
 
 
-learn.check("c2.1", kernel)
+course.check("c2.1", kernel)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -112,7 +112,7 @@ learn.check("c2.1", kernel)
 #     return log_alpha[-1].exp(), torch.trapezoid(g2(s) * torch.exp(2 * (log_alpha[-1] - log_alpha)), s)
 #
 #
-# learn.check("c2.1", kernel)
+# course.check("c2.1", kernel)
 # ```
 #
 # </details>
@@ -127,7 +127,7 @@ def vp(t):
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
-learn.check("c2.2", vp)
+course.check("c2.2", vp)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -139,7 +139,7 @@ learn.check("c2.2", vp)
 #     return alpha, (1 - alpha**2).sqrt()
 #
 #
-# learn.check("c2.2", vp)
+# course.check("c2.2", vp)
 # ```
 #
 # </details>
@@ -152,7 +152,7 @@ def sub_vp(B):
     return ...
 
 
-learn.check("c2.3", sub_vp)
+course.check("c2.3", sub_vp)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -162,7 +162,7 @@ learn.check("c2.3", sub_vp)
 #     return 1 - torch.exp(-B)
 #
 #
-# learn.check("c2.3", sub_vp)
+# course.check("c2.3", sub_vp)
 # ```
 #
 # </details>
@@ -175,7 +175,7 @@ def alpha(t):
     return ...
 
 
-learn.check("c2.4", alpha)
+course.check("c2.4", alpha)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -185,7 +185,7 @@ learn.check("c2.4", alpha)
 #     return torch.sigmoid(2 * (5 - 10 * t)).sqrt()
 #
 #
-# learn.check("c2.4", alpha)
+# course.check("c2.4", alpha)
 # ```
 #
 # </details>
@@ -196,4 +196,4 @@ learn.check("c2.4", alpha)
 # difference?
 
 # %%
-learn.scene("compare", law="mix:0.5,-2,0.2;0.5,2,0.2", panes="vp|ve:0.02,6|subvp", scale="unit")
+course.scene("compare", law="mix:0.5,-2,0.2;0.5,2,0.2", panes="vp|ve:0.02,6|subvp", scale="unit")

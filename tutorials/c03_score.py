@@ -18,12 +18,12 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law = ud.Mixture([0.5, 0.3, 0.2], [[-1.5, -0.5], [1.2, 1.0], [1.0, -1.6]], [0.08, 0.12, 0.05])
 model = law.denoiser(ud.VP())
 times = (0.02, 0.2, 0.5)
-learn.arrows({f"t = {t}": model for t in times}, times, behind=law.sample(800), reach=2.6,
+course.arrows({f"t = {t}": model for t in times}, times, behind=law.sample(800), reach=2.6,
              alt="Score fields at three times, the data in grey: three sinks at t = .02, blurred at .2, one at .5.")
 
 # %%
@@ -32,7 +32,7 @@ x = torch.tensor([[0.0], [0.01], [0.2], [1.0], [2.0], [8.0]], dtype=torch.float6
 for point, s, r in zip(x[:, 0], ridge.score(x)[:, 0], ridge.responsibilities(x)[:, 1], strict=True):
     print(f"x = {point:5.2f}   score {s:7.2f}   responsibility of the right mode {r:.3f}")
 line = torch.linspace(-4, 4, 400, dtype=torch.float64)[:, None]
-learn.curves({f"t = {t}": (line, ridge.diffused(ud.VP(), t).score(line)) for t in (1e-3, 0.1, 0.3)}, "x", "score",
+course.curves({f"t = {t}": (line, ridge.diffused(ud.VP(), t).score(line)) for t in (1e-3, 0.1, 0.3)}, "x", "score",
              title="Zero at both modes, and on the ridge between them")
 
 # %% [markdown]
@@ -75,7 +75,7 @@ def score(x, w, mu, var):
     return ...
 
 
-learn.check("c3.1", score)
+course.check("c3.1", score)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -86,7 +86,7 @@ learn.check("c3.1", score)
 #     return (log_joint.softmax(1) * (mu - x[:, None]) / var).sum(1)
 #
 #
-# learn.check("c3.1", score)
+# course.check("c3.1", score)
 # ```
 #
 # </details>
@@ -102,7 +102,7 @@ def step(p, f, g2, dx, dt):
     return ...
 
 
-learn.check("c3.2", step)
+course.check("c3.2", step)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -114,7 +114,7 @@ learn.check("c3.2", step)
 #     return p + dt * (-slope + 0.5 * g2 * bend)
 #
 #
-# learn.check("c3.2", step)
+# course.check("c3.2", step)
 # ```
 #
 # </details>
@@ -127,7 +127,7 @@ def estimate(x, x0, alpha, sigma):
     return ...
 
 
-learn.check("c3.3", estimate)
+course.check("c3.3", estimate)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -138,7 +138,7 @@ learn.check("c3.3", estimate)
 #     return (weight * (alpha * x0 - x) / sigma**2).sum()
 #
 #
-# learn.check("c3.3", estimate)
+# course.check("c3.3", estimate)
 # ```
 #
 # </details>
@@ -161,5 +161,5 @@ learn.check("c3.3", estimate)
 # how much.
 
 # %%
-learn.scene("cloud", law="mix:0.5,-1.5,-0.5,0.08,0,0.08;0.3,1.2,1,0.12,0,0.12;0.2,1,-1.6,0.05,0,0.05",
+course.scene("cloud", law="mix:0.5,-1.5,-0.5,0.08,0,0.08;0.3,1.2,1,0.12,0,0.12;0.2,1,-1.6,0.05,0,0.05",
             arrows="score", t=0.2, p=300)

@@ -18,22 +18,22 @@ import itertools
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law, sde, t, dt = ud.Mixture([0.4, 0.6], [[-1.0], [1.2]], [0.1, 0.2]), ud.VP(), 0.3, 1e-3
 model, n = law.denoiser(sde), 200_000
 before, g = law.diffused(sde, t - dt).sample(n), float(sde.g2(t - dt) ** 0.5)
-dw = dt**0.5 * learn.normals(n, 1)
+dw = dt**0.5 * course.randn(n, 1)
 s = model.score(before + sde.drift(before, t - dt) * dt + g * dw, t)
 slope, error = float((dw * s).mean() / s.square().mean()), (dt / n / float(s.square().mean())) ** 0.5
 print(f"slope of dw against the score: {slope:.5f} ± {error:.5f};  -g dt = {-g * dt:.5f}")
-figure, axes = learn.panels(2, 3.2, sharey=True)
+figure, axes = course.panels(2, 3.2, sharey=True)
 for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it led", "dw + g s dt"), strict=True):
     mean = [float(noise[(s - c).abs() < 0.25].mean()) for c in range(-3, 4)]
     ax.bar(range(-3, 4), mean, width=0.9)
     ax.plot([-3.5, 3.5], [3.5 * g * dt, -3.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
     ax.set(title=title, xlabel="score at the end of the step", ylabel="mean of the noise", ylim=(-0.01, 0.01))
-learn.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
+course.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
 
 # %% [markdown]
 # *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.*
@@ -58,7 +58,7 @@ out = ud.sample(model, 2000, "euler_maruyama", 300, grid="time", t_end=1e-3, tra
 ode = ud.sample(model, 2000, "heun", 60, grid="time", t_end=1e-3)
 for name, x in (("SDE", out.x), ("ODE", ode.x), ("law", law.sample(2000, 1))):
     print(f"{name}: mean {x.mean():.3f}, deviation {x.std():.3f}, W1 {ud.metrics.w1_1d(x, law.sample(20_000, 2)):.4f}")
-learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.paths(out)}, lines=30,
+course.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": course.paths(out)}, lines=30,
             alt="Paths that start as noise at t = 1 and follow the bright density into its two modes at t = 0.")
 
 # %% [markdown]
@@ -84,22 +84,22 @@ learn.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": learn.pat
 # %%
 truth, times = law.sample(1000, 3), torch.linspace(1, 1e-3, 201, dtype=torch.float64)
 for a, b in itertools.product((1, -1), repeat=2):
-    x = learn.normals(1000, 1, seed=5)
+    x = course.randn(1000, 1, seed=5)
     for k, (now, then) in enumerate(itertools.pairwise(times)):
         drift = a * sde.drift(x, now) + b * sde.g2(now) * model.score(x, now)
-        x = x + drift * (then - now) + (sde.g2(now) * (now - then)) ** 0.5 * learn.normals(1000, 1, seed=9 + k)
+        x = x + drift * (then - now) + (sde.g2(now) * (now - then)) ** 0.5 * course.randn(1000, 1, seed=9 + k)
     print(f"sign of f {a:+d}, sign of g²s {b:+d}:  W1 to the data = {ud.metrics.w1_1d(x, truth):.3g}")
 
 # %% exercise c4.1
 signs = (..., ...)
-learn.check("c4.1", signs)
+course.check("c4.1", signs)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # signs = (1, -1)
-# learn.check("c4.1", signs)
+# course.check("c4.1", signs)
 # ```
 #
 # </details>
@@ -111,7 +111,7 @@ def reverse_drift(f, g, s):
     return ...
 
 
-learn.check("c4.2", reverse_drift)
+course.check("c4.2", reverse_drift)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -121,7 +121,7 @@ learn.check("c4.2", reverse_drift)
 #     return f - g**2 * s
 #
 #
-# learn.check("c4.2", reverse_drift)
+# course.check("c4.2", reverse_drift)
 # ```
 #
 # </details>
@@ -133,7 +133,7 @@ def family(f, g, s, eta):
     return ...
 
 
-learn.check("c4.3", family)
+course.check("c4.3", family)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -143,7 +143,7 @@ learn.check("c4.3", family)
 #     return f - 0.5 * (1 + eta**2) * g**2 * s
 #
 #
-# learn.check("c4.3", family)
+# course.check("c4.3", family)
 # ```
 #
 # </details>
@@ -163,5 +163,5 @@ learn.check("c4.3", family)
 # what does not?
 
 # %%
-learn.scene("compare", law="mix:0.4,-1,0.3162;0.6,1.2,0.4472", n=256, grid="time",
+course.scene("compare", law="mix:0.4,-1,0.3162;0.6,1.2,0.4472", n=256, grid="time",
             panes="vp~euler_maruyama~0|vp~euler_maruyama~1|vp~euler_maruyama~2")

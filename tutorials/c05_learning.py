@@ -15,21 +15,21 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law, sde = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05]), ud.VP()
 exact, t = law.denoiser(sde), torch.tensor(0.35, dtype=torch.float64)
 alpha, sigma = sde.alpha(t), sde.sigma(t)
 here = torch.tensor([[-0.5, 0.45]], dtype=torch.float64)
 x0 = law.posterior(torch.eye(2), here[0] / alpha, sigma / alpha).sample(40)
-figure, (ax,) = learn.panels(1, 4.2, 4.6)
+figure, (ax,) = course.panels(1, 4.2, 4.6)
 ax.scatter(*law.sample(1500).T, s=3, color="#ced4da")
 pull = 0.9 * (alpha * x0 - here) / sigma**2
 ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
 ax.quiver(*here.T, *(0.9 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
           headlength=3, headaxislength=3, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-learn.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
+course.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
 
 # %% [markdown]
 # Training is a loop of a few lines: draw data, times, noise; move; compare; improve. `levels.times` spreads the 256
@@ -41,7 +41,7 @@ net = ud.nets.initialize(ud.nets.build("mlp", (2,), width=64, depth=2), seed=0)
 model, losses = ud.Denoiser(net, sde, shape=(2,), sigma_data=1.0), []
 adam, levels = torch.optim.Adam(net.parameters(), lr=3e-3), ud.loss.Levels("time", sigma_data=1.0, low=0.02)
 for k in range(1200):
-    clean, z = law.sample(256, first_index=256 * k).float(), learn.normals(256, 2, seed=k).float()
+    clean, z = law.sample(256, first_index=256 * k).float(), course.randn(256, 2, seed=k).float()
     loss = ud.loss.denoising_loss(model, clean, levels.times(sde, 0, k, 0, 256, 256), z, "simple").mean()
     adam.zero_grad()
     loss.backward()
@@ -51,7 +51,7 @@ q = levels.quantile(sde, (torch.arange(200) + 0.5) / 200)
 floor = float(ud.loss.loss_floor(law, sde, q, "simple").value.mean())
 smooth = torch.tensor(losses).unfold(0, 100, 20).mean(1)
 print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score is off by {smooth[-1] - floor:.4f}")
-learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="Loss and floor (dashed)")
+course.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="Loss and floor (dashed)")
 
 # %% [markdown]
 # The loss is that of the last 100 batches, so the difference carries their noise too.
@@ -84,7 +84,7 @@ learn.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=
 
 # %%
 made = ud.sample(model, 1500, steps=20)
-learn.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, steps=20).x, "data": law.sample(1500)},
+course.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, steps=20).x, "data": law.sample(1500)},
              reach=2.2, alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
 
 # %% [markdown]
@@ -100,7 +100,7 @@ def dsm_loss(score, x0, z, alpha, sigma):
     return ...
 
 
-learn.check("c5.1", dsm_loss)
+course.check("c5.1", dsm_loss)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -110,7 +110,7 @@ learn.check("c5.1", dsm_loss)
 #     return (sigma * score(alpha * x0 + sigma * z) + z).square().sum(1)
 #
 #
-# learn.check("c5.1", dsm_loss)
+# course.check("c5.1", dsm_loss)
 # ```
 #
 # </details>
@@ -123,7 +123,7 @@ def split(Z, a):
     return ..., ...
 
 
-learn.check("c5.2", split)
+course.check("c5.2", split)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -133,7 +133,7 @@ learn.check("c5.2", split)
 #     return (Z.mean(0) - a).square().sum(), (Z - Z.mean(0)).square().sum(1).mean()
 #
 #
-# learn.check("c5.2", split)
+# course.check("c5.2", split)
 # ```
 #
 # </details>
@@ -147,7 +147,7 @@ def features(t):
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
-learn.check("c5.3", features)
+course.check("c5.3", features)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -158,7 +158,7 @@ learn.check("c5.3", features)
 #     return torch.cat([angle.sin(), angle.cos()], 1)
 #
 #
-# learn.check("c5.3", features)
+# course.check("c5.3", features)
 # ```
 #
 # </details>
@@ -172,7 +172,7 @@ def adam_step(p, g, m, v, k):
     return ..., m, v
 
 
-learn.check("c5.4", adam_step)
+course.check("c5.4", adam_step)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -183,7 +183,7 @@ learn.check("c5.4", adam_step)
 #     return p - 0.1 * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8), m, v
 #
 #
-# learn.check("c5.4", adam_step)
+# course.check("c5.4", adam_step)
 # ```
 #
 # </details>
@@ -194,5 +194,5 @@ learn.check("c5.4", adam_step)
 # disagree, the black one is the score.
 
 # %%
-learn.scene("cloud", law="mix:0.4,-1.3,0,0.05,0,0.05;0.3,0.9,1,0.1,0,0.1;0.3,0.8,-1.1,0.05,0,0.05",
+course.scene("cloud", law="mix:0.4,-1.3,0,0.05,0,0.05;0.3,0.9,1,0.1,0,0.1;0.3,0.8,-1.1,0.05,0,0.05",
             arrows="score", t=0.35, p=300)

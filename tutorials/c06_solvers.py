@@ -17,7 +17,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law = ud.Mixture([0.25, 0.5, 0.25], [[-2.2], [0.0], [2.2]], [0.09, 0.16, 0.06])
 model, real = law.denoiser(ud.VP()), law.sample(40_000, 1)
@@ -31,7 +31,7 @@ for name, cost in each.items():
     print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  deviation {found[-1].std():.3f}")
 floor = ud.metrics.noise_floor(ud.metrics.w1_1d, law.sample(6000, 2), real, 4).value
 print(f"deviation of the law {float(law.covariance) ** 0.5:.3f}; floor {floor:.4f}")
-learn.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
+course.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
 
 # %% [markdown]
 # **The corrector "improves quality". Why is it the worst here?**
@@ -89,7 +89,7 @@ def heun(v, x, t, s):
     return ...
 
 
-learn.check("c6.1", heun)
+course.check("c6.1", heun)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -100,7 +100,7 @@ learn.check("c6.1", heun)
 #     return x + (s - t) / 2 * (first + v(x + (s - t) * first, s))
 #
 #
-# learn.check("c6.1", heun)
+# course.check("c6.1", heun)
 # ```
 #
 # </details>
@@ -113,7 +113,7 @@ def size(r, norm_noise, norm_score, alpha):
     return ...
 
 
-learn.check("c6.2", size)
+course.check("c6.2", size)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -123,7 +123,7 @@ learn.check("c6.2", size)
 #     return 2 * alpha * (r * norm_noise / norm_score) ** 2
 #
 #
-# learn.check("c6.2", size)
+# course.check("c6.2", size)
 # ```
 #
 # </details>
@@ -134,7 +134,7 @@ learn.check("c6.2", size)
 
 # %% exercise c6.3
 times = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
-learn.check("c6.3", times)
+course.check("c6.3", times)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -143,7 +143,7 @@ learn.check("c6.3", times)
 # first, last = torch.atan(torch.exp(-ud.VP().log_snr(torch.tensor([1.0, 1e-3], dtype=torch.float64)))).tolist()
 # angle = torch.linspace(first, last, 11, dtype=torch.float64)
 # times = ud.VP().time_of(-torch.log(torch.tan(angle)))
-# learn.check("c6.3", times)
+# course.check("c6.3", times)
 # ```
 #
 # </details>
@@ -161,5 +161,5 @@ learn.check("c6.3", times)
 # Error against evaluations for any solver and grid. Which one wins at 8 evaluations on another law?
 
 # %%
-learn.scene("lab", law="mix:0.25,-2.2,0.3;0.5,0,0.4;0.25,2.2,0.245", measure="law",
+course.scene("lab", law="mix:0.25,-2.2,0.3;0.5,0,0.4;0.25,2.2,0.245", measure="law",
             solvers=["euler_maruyama", "ddim", "heun", "dpmpp_2m"])

@@ -16,7 +16,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law, sde = ud.Mixture([0.4, 0.6], [[-1.5], [1.0]], [0.06, 0.1]), ud.VP()
 model = law.denoiser(sde)
@@ -25,9 +25,9 @@ backward = ud.sample(model, 200, "euler_maruyama", 300, **kept)
 even = torch.linspace(-2.5, 2.5, 24, dtype=torch.float64)[:, None]
 flow = ud.sample(model, method="heun", steps=100, x_T=even, **kept)
 forward = ud.simulate(sde, law.sample(200), 300, trajectory=True)[:, :, 0]
-learn.river(law, {"forward SDE": sde, "reverse SDE": sde, "flow ODE": sde}, {
-    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": learn.paths(backward),
-    "flow ODE": learn.paths(flow)}, lines=24,
+course.river(law, {"forward SDE": sde, "reverse SDE": sde, "flow ODE": sde}, {
+    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": course.paths(backward),
+    "flow ODE": course.paths(flow)}, lines=24,
     alt="Three panels over one density: rough forward paths, rough backward paths, smooth lines that never cross.")
 
 # %% [markdown]
@@ -53,7 +53,7 @@ miss = (found.log_prob - law.log_prob(x)).abs()
 print(f"log p: largest error {miss.max():.1e} nats, promised {found.error.max():.1e}, nfe {int(found.nfe.median())}")
 line = torch.linspace(-3, 2.6, 120, dtype=torch.float64)[:, None]
 curve = ud.log_likelihood(model, line).log_prob.exp()
-learn.curves({"by the flow": (line, curve), "exact": (line, law.log_prob(line).exp())}, "x", "p(x)",
+course.curves({"by the flow": (line, curve), "exact": (line, law.log_prob(line).exp())}, "x", "p(x)",
              title="Density from a score and an ODE")
 
 # %% [markdown]
@@ -99,7 +99,7 @@ def quantile_code(x, cdf0):
     return ...
 
 
-learn.check("c7.1", quantile_code)
+course.check("c7.1", quantile_code)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -109,7 +109,7 @@ learn.check("c7.1", quantile_code)
 #     return torch.special.ndtri(cdf0(x))
 #
 #
-# learn.check("c7.1", quantile_code)
+# course.check("c7.1", quantile_code)
 # ```
 #
 # </details>
@@ -122,7 +122,7 @@ def bound(t, g2, err2, kl_prior):
     return ...
 
 
-learn.check("c7.2", bound)
+course.check("c7.2", bound)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -132,7 +132,7 @@ learn.check("c7.2", bound)
 #     return kl_prior + 0.5 * torch.trapezoid(g2 * err2, t)
 #
 #
-# learn.check("c7.2", bound)
+# course.check("c7.2", bound)
 # ```
 #
 # </details>
@@ -145,7 +145,7 @@ def log_p0(log_prior_at_x_T, divergence_integral):
     return ...
 
 
-learn.check("c7.3", log_p0)
+course.check("c7.3", log_p0)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -155,7 +155,7 @@ learn.check("c7.3", log_p0)
 #     return log_prior_at_x_T + divergence_integral
 #
 #
-# learn.check("c7.3", log_p0)
+# course.check("c7.3", log_p0)
 # ```
 #
 # </details>
@@ -166,4 +166,4 @@ learn.check("c7.3", log_p0)
 # SDE.
 
 # %%
-learn.scene("river", law="mix:0.4,-1.5,0.245;0.6,1,0.3162", show="lines", drop="0.5,0.2")
+course.scene("river", law="mix:0.4,-1.5,0.245;0.6,1,0.3162", show="lines", drop="0.5,0.2")

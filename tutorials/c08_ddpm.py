@@ -16,7 +16,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 vp, t = ud.VP(), torch.linspace(1e-3, 1, 400, dtype=torch.float64)
 chains = {f"{n} steps": ud.DDPM(ud.linear_betas(n)) for n in (25, 100, 1000)}
@@ -25,7 +25,7 @@ for name, chain in chains.items():
 naive = ud.DDPM(tuple(torch.linspace(1e-4, 0.02, 100).tolist()))
 print(f"100 steps with the betas of 1000: alpha-bar at the end = {float(naive.alpha(t[-1]) ** 2):.3f}")
 chains["100 steps, betas of 1000"] = naive
-learn.curves({name: (t, c.alpha(t) ** 2) for name, c in chains.items()},
+course.curves({name: (t, c.alpha(t) ** 2) for name, c in chains.items()},
              "t = i/N", "alpha-bar", title="Chains tend to VP; one of them never reaches noise")
 
 # %% [markdown]
@@ -55,7 +55,7 @@ runs = {"ancestral, 1000": ("ancestral", 1000), "Euler-Maruyama, 1000": ("euler_
 made = {name: ud.sample(model, 4000, method, steps, grid="time", t_end=1e-3, block=4000).x
         for name, (method, steps) in runs.items()}
 print({name: round(ud.metrics.w1_1d(x, law.sample(20_000, 1)), 3) for name, x in made.items()})
-learn.histograms(made, law, 3.0)
+course.histograms(made, law, 3.0)
 
 # %% [markdown]
 # ## Does the network need to know t?
@@ -74,9 +74,9 @@ for name, wrap in (("told t", lambda net: net), ("not told", Deaf)):
     guess, adam = ud.Denoiser(net, vp, "noise", shape=(2,), sigma_data=1.0), torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
     for k in range(700):
-        t0 = ud.noise.uniform(0, ud.noise.Purpose.TIME, k, 0, 256) * 0.98 + 0.02
+        t0 = ud.random.uniform(0, ud.random.Purpose.TIME, k, 0, 256) * 0.98 + 0.02
         x0 = modes.sample(256, 0, 256 * k).float()
-        loss = ud.loss.denoising_loss(guess, x0, t0, learn.normals(256, 2, seed=k).float(), "simple").mean()
+        loss = ud.loss.denoising_loss(guess, x0, t0, course.randn(256, 2, seed=k).float(), "simple").mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -99,7 +99,7 @@ def beta_of(alpha_bar):
     return ...
 
 
-learn.check("c8.1", beta_of)
+course.check("c8.1", beta_of)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -110,7 +110,7 @@ learn.check("c8.1", beta_of)
 #     return -len(alpha_bar) * log.diff()
 #
 #
-# learn.check("c8.1", beta_of)
+# course.check("c8.1", beta_of)
 # ```
 #
 # </details>
@@ -120,14 +120,14 @@ learn.check("c8.1", beta_of)
 
 # %% exercise c8.2
 betas = torch.linspace(1e-4, 0.02, 100)
-learn.check("c8.2", betas)
+course.check("c8.2", betas)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # betas = 10 * torch.linspace(1e-4, 0.02, 100)
-# learn.check("c8.2", betas)
+# course.check("c8.2", betas)
 # ```
 #
 # </details>
@@ -139,7 +139,7 @@ def score(eps, alpha_bar):
     return ...
 
 
-learn.check("c8.3", score)
+course.check("c8.3", score)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -149,7 +149,7 @@ learn.check("c8.3", score)
 #     return -eps / (1 - alpha_bar) ** 0.5
 #
 #
-# learn.check("c8.3", score)
+# course.check("c8.3", score)
 # ```
 #
 # </details>
@@ -162,7 +162,7 @@ def weight(beta_i):
     return ...
 
 
-learn.check("c8.4", weight)
+course.check("c8.4", weight)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -172,7 +172,7 @@ learn.check("c8.4", weight)
 #     return beta_i**2 / (2 * beta_i * (1 - beta_i))
 #
 #
-# learn.check("c8.4", weight)
+# course.check("c8.4", weight)
 # ```
 #
 # </details>
@@ -182,4 +182,4 @@ learn.check("c8.4", weight)
 # The ancestral sampler and DDIM with 20 steps each. How many does the ancestral one need to look as good?
 
 # %%
-learn.scene("compare", law="mix:0.333,-1.5,0.2236;0.667,1,0.3162", n=20, panes="vp~ancestral|vp~ddim")
+course.scene("compare", law="mix:0.333,-1.5,0.2236;0.667,1,0.3162", n=20, panes="vp~ancestral|vp~ddim")

@@ -17,7 +17,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 digits = ud.open_data("digits")
 x, y = digits.x.double() / 8 - 1, digits.y
@@ -26,7 +26,7 @@ model, ask = law.denoiser(ud.VP()), torch.arange(10)
 start = model.prior_sample(10, 3, 0)
 rows = {f"w = {w:.0f}": ud.sample(ud.classifier_free(model, w), 10, "dpmpp_2m", 25, x_T=start, label=ask).x
         for w in (0.0, 1.0, 2.0, 4.0)}
-learn.images({**rows, "real": torch.cat([x[y == c][:1] for c in range(10)])},
+course.images({**rows, "real": torch.cat([x[y == c][:1] for c in range(10)])},
              alt="Ten digits, one a class, from the same noise with guidance 0, 1, 2 and 4, and real ones.")
 
 # %%
@@ -72,7 +72,7 @@ for w in (0.0, 1.0, 2.0):
     made = ud.sample(ud.classifier_free(net, w), 200, steps=12, label=labels[:200]).x.double() / 8 - 1
     right = ud.metrics.agreement(reads(made), labels[:200])
     print(f"learned, w = {w:.0f}: read as asked {right.value:.3f} ± {right.stderr:.3f}, nearest {nearest(made):.2f}")
-learn.images({f"learned, w = {w:.0f}": ud.sample(ud.classifier_free(net, w), 10, steps=15, label=ask).x
+course.images({f"learned, w = {w:.0f}": ud.sample(ud.classifier_free(net, w), 10, steps=15, label=ask).x
               for w in (1.0, 2.0)}, alt="One learned digit a class, with guidance 1 and 2.")
 
 # %% [markdown]
@@ -95,7 +95,7 @@ def hide(labels, u, p, null):
     return ...
 
 
-learn.check("c9.1", hide)
+course.check("c9.1", hide)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -105,7 +105,7 @@ learn.check("c9.1", hide)
 #     return torch.where(u < p, null, labels)
 #
 #
-# learn.check("c9.1", hide)
+# course.check("c9.1", hide)
 # ```
 #
 # </details>
@@ -117,7 +117,7 @@ def guide(D_u, D_c, w):
     return ...
 
 
-learn.check("c9.2", guide)
+course.check("c9.2", guide)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -127,7 +127,7 @@ learn.check("c9.2", guide)
 #     return D_u + w * (D_c - D_u)
 #
 #
-# learn.check("c9.2", guide)
+# course.check("c9.2", guide)
 # ```
 #
 # </details>
@@ -159,7 +159,7 @@ def weights(labels):
     return ...
 
 
-learn.check("c9.3", weights)
+course.check("c9.3", weights)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -170,7 +170,7 @@ learn.check("c9.3", weights)
 #     return len(labels) / (len(counts) * counts[labels])
 #
 #
-# learn.check("c9.3", weights)
+# course.check("c9.3", weights)
 # ```
 #
 # </details>
@@ -194,4 +194,4 @@ learn.check("c9.3", weights)
 # Two overlapping classes, where guidance has something to sharpen: the law that it asks for, and what it samples.
 
 # %%
-learn.scene("guidance", w=4)
+course.scene("guidance", w=4)

@@ -17,7 +17,7 @@
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
+from undiffuse import course
 
 law = ud.Mixture([0.2, 0.4, 0.2, 0.2], [[-1.4, 0.0], [0.1, 1.3], [0.2, -1.2], [1.5, 0.2]], 0.04)
 model, A, y, noise = law.denoiser(ud.VP()), [[1.0, 0.0]], [0.15], 0.1
@@ -29,7 +29,7 @@ for name, x in made.items():
     share = law.responsibilities(x).mean(0)
     print(f"{name:12} modes {share[1]:.3f} / {share[2]:.3f}   deviation of what was seen {x[:, 0].std():.3f}")
 print(f"truth        modes {post.weights[1]:.3f} / {post.weights[2]:.3f}   {float(post.covariance[0, 0]) ** 0.5:.3f}")
-learn.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps")}, reach=2.2,
+course.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps")}, reach=2.2,
              alt="The prior's four clouds, and what five methods leave of them after the first coordinate was seen.")
 
 # %% [markdown]
@@ -75,7 +75,7 @@ chance = torch.stack([belief.weights[belief.labels == c].sum() for c in range(10
 print("the hidden half belongs to a", int(digits.y[5]), "; the exact posterior says",
       {int(c): round(float(chance[c]), 3) for c in chance.argsort(descending=True)[:3]})
 filled = ud.sample(ud.observe(prior.denoiser(ud.VP()), ud.inverse.Mask(seen), picture, 0.1), 8, steps=40)
-learn.images({"truth, and seen": torch.stack([picture, shown]), "exact posterior": belief.sample(8), "mmps": filled.x},
+course.images({"truth, and seen": torch.stack([picture, shown]), "exact posterior": belief.sample(8), "mmps": filled.x},
              alt="A digit, its upper half, eight exact completions and eight by a guided sampler.")
 
 # %% [markdown]
@@ -93,7 +93,7 @@ def posterior(mu, cov, A, y, s):
     return mu + gain @ (y - A @ mu), (cov - gain @ A @ cov).diagonal()
 
 
-learn.check("c10.1", posterior)
+course.check("c10.1", posterior)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -105,7 +105,7 @@ learn.check("c10.1", posterior)
 #     return mu + gain @ (y - A @ mu), (cov - gain @ A @ cov).diagonal()
 #
 #
-# learn.check("c10.1", posterior)
+# course.check("c10.1", posterior)
 # ```
 #
 # </details>
@@ -118,7 +118,7 @@ def guide(J, A, e, s, C):
     return ...
 
 
-learn.check("c10.2", guide)
+course.check("c10.2", guide)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -128,7 +128,7 @@ learn.check("c10.2", guide)
 #     return J.T @ A.T @ torch.linalg.solve(A @ C @ A.T + s**2 * torch.eye(len(e)), e)
 #
 #
-# learn.check("c10.2", guide)
+# course.check("c10.2", guide)
 # ```
 #
 # </details>
@@ -144,7 +144,7 @@ def impute(row, seen, mean, cov):
     return ..., ...
 
 
-learn.check("c10.3", impute)
+course.check("c10.3", impute)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -156,7 +156,7 @@ learn.check("c10.3", impute)
 #     return mean[~seen] + gain @ (row[seen] - mean[seen]), left.diagonal().sqrt()
 #
 #
-# learn.check("c10.3", impute)
+# course.check("c10.3", impute)
 # ```
 #
 # </details>
@@ -178,5 +178,5 @@ learn.check("c10.3", impute)
 # Turn and drag the line that is seen. When do the answers part?
 
 # %%
-learn.scene("question", y=0.15, angle=0, std=0.1, answers=["exact", "replacement", "dps", "mmps"],
+course.scene("question", y=0.15, angle=0, std=0.1, answers=["exact", "replacement", "dps", "mmps"],
             law="mix:0.2,-1.4,0,0.04,0,0.04;0.4,0.1,1.3,0.04,0,0.04;0.2,0.2,-1.2,0.04,0,0.04;0.2,1.5,0.2,0.04,0,0.04")

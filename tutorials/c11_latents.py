@@ -18,13 +18,13 @@ import os
 import torch
 
 import undiffuse as ud
-from undiffuse import learn
-from undiffuse.learn.anatomy import recursive_print, tiny_pipeline
+from undiffuse import course
+from undiffuse.course.pipeline_anatomy import recursive_print, tiny_pipeline
 
 digits = ud.open_data("digits")
 x = digits.x.double().flatten(1) / 8 - 1
 mean, basis = x.mean(0), torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:16].T
-prompt, words, names = learn.captions(digits.x, digits.y)  # a prompt is a row of `words`; the last row says nothing
+prompt, words, names = course.captions(digits.x, digits.y)  # a prompt is a row of `words`; the last row says nothing
 
 
 class Painter(torch.nn.Module):
@@ -40,10 +40,10 @@ class Painter(torch.nn.Module):
         return self.paint(torch.cat([z, heard], 1), c)[:, :16]
 
 
-model, losses = learn.fit(Painter(), (x - mean) @ basis, 600, prompt, classes=40)
+model, losses = course.fit(Painter(), (x - mean) @ basis, 600, prompt, classes=40)
 asked = ("thin upright one", "thick slanted one", "thin upright seven", "thick slanted seven", "thin upright eight")
 made = {text: ud.sample(ud.classifier_free(model, 2.0), 10, steps=15, label=names.index(text)).x for text in asked}
-learn.images({f'"{text}"': (z.double() @ basis.T + mean).reshape(-1, 1, 8, 8) for text, z in made.items()},
+course.images({f'"{text}"': (z.double() @ basis.T + mean).reshape(-1, 1, 8, 8) for text, z in made.items()},
              alt="Ten pictures each for five prompts, such as thick slanted seven, decoded from sixteen numbers.")
 
 # %% [markdown]
@@ -57,7 +57,7 @@ def attend(q, k, v):
     return ...
 
 
-learn.check("c11.1", attend)
+course.check("c11.1", attend)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -67,7 +67,7 @@ learn.check("c11.1", attend)
 #     return (k @ q / len(q) ** 0.5).softmax(0) @ v
 #
 #
-# learn.check("c11.1", attend)
+# course.check("c11.1", attend)
 # ```
 #
 # </details>
@@ -86,14 +86,14 @@ for part in ("text_encoder", "unet", "vae") if pipe else ():
 
 # %% exercise c11.2
 roles = {"score model": ..., "solver": ..., "map to pixels": ..., "prompt": ...}  # unet, vae, scheduler, text_encoder
-learn.check("c11.2", roles)
+course.check("c11.2", roles)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # roles = {"score model": "unet", "solver": "scheduler", "map to pixels": "vae", "prompt": "text_encoder"}
-# learn.check("c11.2", roles)
+# course.check("c11.2", roles)
 # ```
 #
 # </details>
@@ -147,7 +147,7 @@ def ratio(x, train):
     return ...
 
 
-learn.check("c11.3", ratio)
+course.check("c11.3", ratio)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -158,7 +158,7 @@ learn.check("c11.3", ratio)
 #     return d[:, 0] / d[:, 1]
 #
 #
-# learn.check("c11.3", ratio)
+# course.check("c11.3", ratio)
 # ```
 #
 # </details>
@@ -171,28 +171,28 @@ learn.check("c11.3", ratio)
 
 # %% exercise c11.4
 treated = torch.arange(600) % 2
-programme = learn.normals(3, 60, seed=1)
-expression = learn.normals(600, 3, seed=2) @ programme + 0.3 * learn.normals(600, 60, seed=3)
+programme = course.randn(3, 60, seed=1)
+expression = course.randn(600, 3, seed=2) @ programme + 0.3 * course.randn(600, 60, seed=3)
 expression[:, :6] += 1.5 * treated[:, None]
 centre, axes = expression.mean(0), torch.linalg.svd(expression - expression.mean(0), full_matrices=False).Vh[:8].T
 cells = ud.Mixture.fit((expression - centre) @ axes, 1, labels=treated).denoiser(ud.VP())
 z = [ud.sample(cells, 400, steps=12, label=k).x for k in (0, 1)]
 effect = ...
-learn.check("c11.4", effect)
+course.check("c11.4", effect)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
 # treated = torch.arange(600) % 2
-# programme = learn.normals(3, 60, seed=1)
-# expression = learn.normals(600, 3, seed=2) @ programme + 0.3 * learn.normals(600, 60, seed=3)
+# programme = course.randn(3, 60, seed=1)
+# expression = course.randn(600, 3, seed=2) @ programme + 0.3 * course.randn(600, 60, seed=3)
 # expression[:, :6] += 1.5 * treated[:, None]
 # centre, axes = expression.mean(0), torch.linalg.svd(expression - expression.mean(0), full_matrices=False).Vh[:8].T
 # cells = ud.Mixture.fit((expression - centre) @ axes, 1, labels=treated).denoiser(ud.VP())
 # z = [ud.sample(cells, 400, steps=12, label=k).x for k in (0, 1)]
 # effect = (z[1].mean(0) - z[0].mean(0)) @ axes.T
-# learn.check("c11.4", effect)
+# course.check("c11.4", effect)
 # ```
 #
 # </details>
@@ -249,4 +249,4 @@ learn.check("c11.4", effect)
 # The photocopier in the plane: a law of training points. Make its points wider: from where on is a sample new?
 
 # %%
-learn.scene("cloud", law="points:0.02", p=800, t=0)
+course.scene("cloud", law="points:0.02", p=800, t=0)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import open_data
-from undiffuse.exact import ExactDenoiser, Mixture
-from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.mixture import ExactDenoiser, Mixture
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal, uniform
+from undiffuse.samplers import Method
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import Method
-from undiffuse.steps.names import as_row
 
 T_END = 1e-3
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.exact import Gaussian, Mixture
-from undiffuse.noise import normal
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
-from undiffuse.sampling import sample
+from undiffuse.random import normal
+from undiffuse.samplers import ALL, SamplerContext, State
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.method import CountingModel, nodes_of
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import ALL, Plan, State
-from undiffuse.steps.state import Counted, nodes_of
 
 PROCESSES: dict[str, GaussianSDE] = {
     sde.name: sde for sde in (VP(), SubVP(), VE(), PowerVE(), EDM(), Cosine(), RectifiedFlow())
@@ -119,8 +119,8 @@ def _variance(name: str, sde: GaussianSDE, steps: int) -> float:
     nodes = nodes_of(sde, growing_grid(sde, steps, 1))
     x = torch.zeros(1 + 4 * steps, 1, dtype=torch.float64)
     x[0] = nodes[0].alpha * math.sqrt(0.25 + HIGH**2)
-    step = ALL[name].step(Plan(model, nodes, x), OPTIONS[name](steps) if name in OPTIONS else {})
-    state = State(x, nodes[0], 0, Counted(model, {}), _unit_normals(x))
+    step = ALL[name].step(SamplerContext(model, nodes, x), OPTIONS[name](steps) if name in OPTIONS else {})
+    state = State(x, nodes[0], 0, CountingModel(model, {}), _unit_normals(x))
     for node in nodes[1:]:
         state = step(state, node)
     return float(state.x.square().sum()) / nodes[-1].alpha ** 2

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers import ALL
+from undiffuse.samplers.driver import sample
 from undiffuse.sde import Time
-from undiffuse.steps import ALL
 
 Draw = Callable[[Tensor], Tensor]
 LOOPS = {"ddim": 1, "dpmpp_2m": 2, "deis_3": 3, "deis_4": 4, "dpmpp_3m": 3, "unipc": 3, "heun": 2, "ancestral": 1,

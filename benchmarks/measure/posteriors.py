@@ -19,15 +19,15 @@ from torch import Tensor
 
 from benchmarks.measure.laws import digits, rescaled
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
 from undiffuse.inverse import Downsample, Fourier, Operator, box, gaussian_blur, observe, random_mask
 from undiffuse.inverse.observe import observation
 from undiffuse.inverse.operators import as_operator
 from undiffuse.metrics import Estimate, c2st, sliced_w2
+from undiffuse.mixture import Mixture
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, normal, uniform
 from undiffuse.processes import VP
-from undiffuse.sampling import Samples, sample
+from undiffuse.random import Purpose, normal, uniform
+from undiffuse.samplers.driver import Samples, sample
 
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "replacement": ({}, 100), "repaint": ({"times": 5}, 50), "dps": ({}, 200), "diffpir": ({}, 100), "daps": ({}, 50),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.measure.laws import Problem, digits, modes
 from undiffuse.metrics import sliced_w2
-from undiffuse.steps import ALL
+from undiffuse.samplers import ALL
 
 BUDGETS = (5, 8, 10, 15, 20, 35, 50, 100)
 SHOWN = ("auto", "ddim", "heun_sigma", "dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "deis_3", "deis_4",

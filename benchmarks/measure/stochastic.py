@@ -14,13 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.measure.laws import T_END, digits, modes
-from undiffuse.exact import ExactDenoiser, Mixture
 from undiffuse.metrics import ks_radius, sliced_w2
+from undiffuse.mixture import ExactDenoiser, Mixture
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.samplers import Method
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps import Method
-from undiffuse.steps.names import as_row
 
 FEW = (5, 10, 20, 50, 100)
 SHOWN = ("sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "wiener_2m_sde", "seeds_2", "dpmpp_sde", "sa_solver", "matched",

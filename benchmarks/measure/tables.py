@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.measure import posteriors, stochastic
 from benchmarks.measure.orders import PROCESSES, measurable, orders
 from benchmarks.measure.solvers import BUDGETS, PUBLISHED, SHOWN, law_distance, problems, solvers
-from undiffuse.steps import ALL
+from undiffuse.samplers import ALL
 
 
 def order_table(methods: list[str] | None = None) -> Iterator[str]:

@@ -20,13 +20,13 @@ from torch import Tensor
 from benchmarks.measure.laws import T_END, clusters, digits, modes
 from benchmarks.measure.published import entries
 from undiffuse import training
-from undiffuse.data.transforms import Identity
 from undiffuse.errors import InputError
 from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
-from undiffuse.steps.names import as_row
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
+from undiffuse.transforms.base import Identity
 from undiffuse.tuning import EVALUATIONS, tune
 from undiffuse.tuning.tune import UNTUNED
 

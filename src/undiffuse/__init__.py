@@ -9,28 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is imported on first use
+    from undiffuse import course as course
     from undiffuse import data as data
     from undiffuse import explorer as explorer
     from undiffuse import inverse as inverse
-    from undiffuse import learn as learn
     from undiffuse import loss as loss
     from undiffuse import metrics as metrics
     from undiffuse import nets as nets
-    from undiffuse import noise as noise
+    from undiffuse import random as random
     from undiffuse import recipes as recipes
     from undiffuse import report as report
-    from undiffuse import steps as steps
+    from undiffuse import samplers as samplers
     from undiffuse import tuning as tuning
     from undiffuse.data import open_data as open_data
     from undiffuse.errors import InputError as InputError
     from undiffuse.errors import MachineError as MachineError
     from undiffuse.errors import UndiffuseError as UndiffuseError
-    from undiffuse.exact import Gaussian as Gaussian
-    from undiffuse.exact import Mixture as Mixture
     from undiffuse.experiment import Experiment as Experiment
-    from undiffuse.guide import autoguidance as autoguidance
-    from undiffuse.guide import classifier_free as classifier_free
-    from undiffuse.guide import classifier_guidance as classifier_guidance
+    from undiffuse.guidance import autoguidance as autoguidance
+    from undiffuse.guidance import classifier_free as classifier_free
+    from undiffuse.guidance import classifier_guidance as classifier_guidance
     from undiffuse.inverse.observe import observe as observe
     from undiffuse.likelihood import decode as decode
     from undiffuse.likelihood import elbo as elbo
@@ -40,11 +38,12 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.likelihood import label_posterior as label_posterior
     from undiffuse.likelihood import log_likelihood as log_likelihood
     from undiffuse.likelihood import path_log_likelihood as path_log_likelihood
+    from undiffuse.mixture import Gaussian as Gaussian
+    from undiffuse.mixture import Mixture as Mixture
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
     from undiffuse.model import ScoreModel as ScoreModel
     from undiffuse.model import reverse as reverse
-    from undiffuse.noise import brownian as brownian
     from undiffuse.processes import DDPM as DDPM
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
@@ -58,8 +57,9 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.processes import chain_of as chain_of
     from undiffuse.processes import linear_betas as linear_betas
     from undiffuse.processes import make_sde as make_sde
+    from undiffuse.random import brownian as brownian
     from undiffuse.recipes import train as train
-    from undiffuse.sampling import sample as sample
+    from undiffuse.samplers import sample as sample
     from undiffuse.sde import SDE as SDE
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE
@@ -71,19 +71,19 @@ __version__ = "0.1.0"
 
 _HOME = {
     "errors": ("InputError", "MachineError", "UndiffuseError"),
-    "noise": ("brownian",),
+    "random": ("brownian",),
     "sde": ("SDE", "GaussianSDE", "NonlinearSDE", "simulate"),
     "processes": (
         "VP", "SubVP", "VE", "PowerVE", "EDM", "Cosine", "RectifiedFlow", "OU", "DDPM", "Linear",
         "chain_of", "linear_betas", "make_sde",
     ),
     "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
-    "exact": ("Gaussian", "Mixture"),
-    "sampling": ("sample",),
+    "mixture": ("Gaussian", "Mixture"),
+    "samplers": ("sample",),
     "tuning": ("tune",),
     "likelihood": ("log_likelihood", "encode", "decode", "interpolate", "elbo", "kl_bound",
                    "label_posterior", "path_log_likelihood"),
-    "guide": ("autoguidance", "classifier_free", "classifier_guidance"),
+    "guidance": ("autoguidance", "classifier_free", "classifier_guidance"),
     "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
@@ -91,8 +91,20 @@ _HOME = {
     "recipes": ("train",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("data", "explorer", "learn", "inverse", "loss", "metrics", "nets", "noise", "recipes", "report", "steps",
-            "tuning")
+_MODULES = (
+    "data",
+    "explorer",
+    "course",
+    "inverse",
+    "loss",
+    "metrics",
+    "nets",
+    "random",
+    "recipes",
+    "report",
+    "samplers",
+    "tuning",
+)
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]
 

@@ -18,7 +18,7 @@ class MachineError(UndiffuseError, RuntimeError):
     """Something that the machine lacks (disk, memory, a device, a free lock); the command exits with 1."""
 
 
-def shown(text: object) -> str:
+def quote(text: object) -> str:
     """A path or a cell in quotes, on one line, printable, and not longer than 200 characters."""
     plain = str(text).encode("utf-8", "backslashreplace").decode()
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain[:400])
@@ -28,7 +28,7 @@ def shown(text: object) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """"; did you mean '...'?" if one of the known words is close, and otherwise nothing."""
     close = get_close_matches(word, list(known), n=1) if len(word) < 200 else []
-    return f"; did you mean {shown(close[0])}?" if close else ""
+    return f"; did you mean {quote(close[0])}?" if close else ""
 
 
 def unknown_condition(name: str, known: Sequence[str]) -> InputError:

@@ -7,7 +7,6 @@ of a run and its identity.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import numbers
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undiffuse.errors import InputError, did_you_mean
+from undiffuse.hashing import sha256_of
 
 if TYPE_CHECKING:
     from undiffuse.data import Dataset, Transform
@@ -144,7 +144,7 @@ class Experiment:
     def digest(self) -> str:
         """The identity of the experiment: SHA-256, in hex, of its canonical JSON."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of(text)
 
     def differences(self, other: Experiment) -> list[str]:
         """The names of the fields whose values differ, in the order of the fields."""
@@ -189,42 +189,42 @@ def read(path: Path | str) -> Experiment:
     return Experiment.from_dict(values)
 
 
-class _Domain(NamedTuple):
+class FieldSpec(NamedTuple):
     """The values that a field may have: in words, and a function to the canonical value that raises for the rest."""
 
     words: str
     clean: Callable[[Any], Any]
 
 
-def _whole(low: int) -> _Domain:
+def _whole(low: int) -> FieldSpec:
     def clean(value: Any) -> int:
         number = operator.index(value)
         _check(value, number >= low and not isinstance(value, bool))
         return number
 
-    return _Domain(f"a whole number of at least {low}", clean)
+    return FieldSpec(f"a whole number of at least {low}", clean)
 
 
-def _real(words: str, holds: Callable[[float], bool] = lambda x: True) -> _Domain:
+def _real(words: str, holds: Callable[[float], bool] = lambda x: True) -> FieldSpec:
     def clean(value: Any) -> float:
         _check(value, isinstance(value, numbers.Real) and not isinstance(value, bool))
         number = float(value)
         _check(value, math.isfinite(number) and holds(number))
         return number
 
-    return _Domain(words, clean)
+    return FieldSpec(words, clean)
 
 
-def _text(words: str, pattern: str = r"[^\0\ud800-\udfff]+") -> _Domain:
-    return _Domain(words, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
+def _text(words: str, pattern: str = r"[^\0\ud800-\udfff]+") -> FieldSpec:
+    return FieldSpec(words, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
 
 
-def _choice(*options: str) -> _Domain:
+def _choice(*options: str) -> FieldSpec:
     return _text("one of " + ", ".join(options), "|".join(options))
 
 
-def _or_none(domain: _Domain) -> _Domain:
-    return _Domain(domain.words + ", or none", lambda value: None if value is None else domain.clean(value))
+def _or_none(domain: FieldSpec) -> FieldSpec:
+    return FieldSpec(domain.words + ", or none", lambda value: None if value is None else domain.clean(value))
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -263,15 +263,15 @@ def _short(value: Any) -> str:
 
 
 _NAME = _text("a name")
-_ARGS = _Domain("a set of named JSON values", _object)
-_YES_OR_NO = _Domain("true or false", lambda value: _check(value, isinstance(value, bool)))
+_ARGS = FieldSpec("a set of named JSON values", _object)
+_YES_OR_NO = FieldSpec("true or false", lambda value: _check(value, isinstance(value, bool)))
 _POSITIVE = _real("a number above 0", lambda x: x > 0)
 
-_DOMAINS: dict[str, _Domain] = {
+_DOMAINS: dict[str, FieldSpec] = {
     "data": _text("a built-in name or a path"),
     "size": _or_none(_whole(1)),
     "label": _or_none(_NAME),
-    "condition": _Domain("a list of different names", _names),
+    "condition": FieldSpec("a list of different names", _names),
     "first": _or_none(_whole(2)),
     "held_out": _whole(0),
     "sde": _NAME,
@@ -290,7 +290,7 @@ _DOMAINS: dict[str, _Domain] = {
     "schedule": _choice("constant", "cosine", "linear"),
     "warmup": _whole(0),
     "optimizer": _choice("adam", "adamw", "muon"),
-    "betas": _Domain("two numbers, each at least 0 and below 1", _pair),
+    "betas": FieldSpec("two numbers, each at least 0 and below 1", _pair),
     "weight_decay": _real("a number of at least 0", lambda x: x >= 0),
     "clip": _or_none(_POSITIVE),
     "ema": _real("a number above 0 and below 1", lambda x: 0 < x < 1),
@@ -298,7 +298,7 @@ _DOMAINS: dict[str, _Domain] = {
     "flip": _YES_OR_NO,
     "shift": _whole(0),
     "exact": _YES_OR_NO,
-    "seed": _Domain("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
+    "seed": FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
     "save_every": _whole(1),
     "patience": _whole(0),
     "block": _whole(1),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, uniform
+from undiffuse.random import Purpose, uniform
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
 _LEAST = 1e-4  # σ̂/σ_data below which no weight grows further, so that the loss is finite at t = 0
@@ -30,7 +30,7 @@ _ONE = torch.ones((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Levels:
+class NoiseLevelDistribution:
     """The law of the noise levels σ̂ = σ/α in training, in units in which the data have standard deviation ½.
 
     `distribution` is "lognormal", log σ̂ ~ N(mean, std²) cut off at 6 deviations; "log_uniform", uniform in the
@@ -137,13 +137,13 @@ WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 """The weight w(α, σ, σ_data) of ‖D − x_0‖²: simple is DDPM's ‖ε̂ − ε‖² (Ho et al., eq. 14), likelihood g²-weighted score
 matching (Song et al., 2021, arXiv:2101.09258), edm 1/c_out² (Karras et al., table 1), min_snr min(SNR, 5) (Hang et al.,
 2023, arXiv:2303.09556); learned is edm's, which a training divides by what it learns of its size
-(`training.uncertainty`)."""
+(`training.state`)."""
 WHITENED = "whitened"
 """The weighting that is a matrix: 1/c_out² in every direction of the Wiener parameterisation, Σ_k (D − x_0)_k²/c_out,k²
 over the principal directions, whose network has a target of unit variance in each. It needs the data's moments."""
 
 
-def weight(weighting: str, sde: GaussianSDE, t: Time, levels: Levels) -> Tensor:
+def weight(weighting: str, sde: GaussianSDE, t: Time, levels: NoiseLevelDistribution) -> Tensor:
     """The weight of ‖D − x_0‖² at time t, () or (B,), finite from 0 to T.
 
     With "likelihood" it is divided by the density of the levels per unit of λ, so that the expected loss is
@@ -164,14 +164,14 @@ def _earliest(sde: GaussianSDE, sigma_data: float) -> Tensor:
 
 
 def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: str = "edm",
-                   levels: Levels | None = None, share: Tensor | None = None, **cond: Any) -> Tensor:
+                   levels: NoiseLevelDistribution | None = None, share: Tensor | None = None, **cond: Any) -> Tensor:
     """Denoising score matching: w(t) · mean over the event of (D(α x_0 + σ ε, t) − x_0)², per sample, (B,).
 
     x0 and eps are (B, *event) in model units, t is () or (B,); `cond` goes to the model. `levels` is the law that t was
     drawn from (by default lognormal in units of the model's σ_data). share (B, *event): a factor of every entry's
     square, 0 where x0 is not known. weighting "whitened" weighs the directions of the data apart.
     """
-    levels = levels or Levels(sigma_data=model.sigma_data)
+    levels = levels or NoiseLevelDistribution(sigma_data=model.sigma_data)
     error: Tensor = model(model.sde.perturb(x0, t, eps), t, **cond) - x0
     error = error if share is None else error * share.sqrt()
     if weighting == WHITENED:
@@ -180,7 +180,7 @@ def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: st
     return bcast(weight(weighting, model.sde, t, levels), per_sample) * per_sample
 
 
-def _whitened(model: Model, error: Tensor, t: Time, levels: Levels) -> Tensor:
+def _whitened(model: Model, error: Tensor, t: Time, levels: NoiseLevelDistribution) -> Tensor:
     """The mean over the event of the squares of an error in units of c_out, direction by direction, (B,)."""
     if model.moments is None:
         raise InputError(f"got weighting={WHITENED!r} for a model without the data's moments; use edm")
@@ -205,12 +205,14 @@ class Floor(NamedTuple):
     stderr: Tensor
 
 
-def loss_floor(law: Law, sde: GaussianSDE, t: Time, weighting: str = "edm", levels: Levels | None = None) -> Floor:
+def loss_floor(
+    law: Law, sde: GaussianSDE, t: Time, weighting: str = "edm", levels: NoiseLevelDistribution | None = None
+) -> Floor:
     """The least expected loss, that of the exact denoiser: w(t) E tr Cov(x_0 | x_t)/d at each time t, () or (M,).
 
     The floor of a training is its mean over `Levels.quantile`s. `levels` as in `denoising_loss`, by default with
     σ_data = ½.
     """
-    w = weight(weighting, sde, t, levels or Levels()) / math.prod(law.shape)
+    w = weight(weighting, sde, t, levels or NoiseLevelDistribution()) / math.prod(law.shape)
     error = law.mmse(sde, t)
     return Floor(w * error.value, w * error.stderr)

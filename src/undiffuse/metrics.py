@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal, permutation
+from undiffuse.random import Purpose, normal, permutation
 
 Metric = Callable[[Tensor, Tensor], float]
 

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undiffuse.data.conditions import Condition
-from undiffuse.data.transforms import Identity, Transform
 from undiffuse.errors import InputError, unknown_condition
-from undiffuse.gaussian import Moments
-from undiffuse.noise import Purpose, normal
+from undiffuse.moments import Moments
 from undiffuse.predictions import PREDICTIONS, WIENER
-from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, onto
+from undiffuse.random import Purpose, normal
+from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
+from undiffuse.transforms.base import Identity, Transform
+from undiffuse.transforms.conditions import Condition
 
 
 class ReverseModel(nn.Module, ABC):
@@ -111,7 +111,7 @@ class Model(ReverseModel):
     """A denoiser D(x, t) = E[x_0 | x_t] of a Gaussian process; x is (B, *shape) in model units, t is () or (B,).
 
     `moments` are those of the data, where they are known; `learned_images`: it is a network for images, for which
-    `auto` has a table of its own (`steps.auto.IMAGES`).
+    `auto` has a table of its own (`samplers.default.IMAGES`).
     """
 
     sde: GaussianSDE
@@ -135,7 +135,7 @@ class Model(ReverseModel):
 
     def given(self, **cond: Any) -> Model:
         """The same model with conditions fixed: `model.given(label=4)`."""
-        return Given(self, cond)
+        return FixedConditions(self, cond)
 
     def process(self) -> GaussianSDE:
         """The Gaussian process."""
@@ -213,7 +213,7 @@ class Wrapper(Model):
         return f"{type(self).__name__}({self.inner!r})"
 
 
-class Given(Wrapper):
+class FixedConditions(Wrapper):
     """A model with conditions fixed; a condition given at the call wins."""
 
     def __init__(self, inner: Model, cond: dict[str, Any]) -> None:
@@ -275,7 +275,7 @@ class Denoiser(Model):
         x = self.states(x)
         given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        level, labels = onto(self.level(t), x).expand(len(x)), self._labels(label, x)
+        level, labels = cast_like(self.level(t), x).expand(len(x)), self._labels(label, x)
         if self.predict == WIENER:
             seen, denoised = self._frame().precondition(x, alpha, sigma)
             return denoised(self._output(seen, level, labels, *given))

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from undiffuse import training
-from undiffuse.data import Dataset, Source, Transform, describe, open_data, transforms
+from undiffuse.data import Dataset, Source, Transform, describe, open_data
+from undiffuse.data.dataset import fit_transform
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
-from undiffuse.gaussian import measurable
 from undiffuse.model import Denoiser
+from undiffuse.moments import measurable
 from undiffuse.predictions import WIENER
 from undiffuse.progress import say
-from undiffuse.training.build import deviation
-from undiffuse.training.pace import measure
+from undiffuse.training.model_config import deviation
+from undiffuse.training.timing import measure
 
 _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
@@ -161,7 +162,7 @@ def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Ca
     if net in _BATCH and data.kind != "image":
         raise InputError(f"got net={net} for {data.kind}, and it needs images; use mlp")
     train = data.split(held_out)[0] if held_out else data
-    transform = transforms.fit(train)
+    transform = fit_transform(train)
     few = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
     reach = _largest_distance(transform.forward(few))
     if reach == 0:

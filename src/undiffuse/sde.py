@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.tensors import ArrayLike, as_tensor
 
 Time = Tensor | float
@@ -39,10 +39,10 @@ def bcast(c: Tensor, x: Tensor) -> Tensor:
     if c.shape != x.shape[:1]:
         raise InputError(f"got a coefficient of shape {tuple(c.shape)} for x of shape {tuple(x.shape)}; expected () "
                          f"or ({x.shape[0]},)")
-    return onto(c, x).reshape(-1, *[1] * (x.ndim - 1))
+    return cast_like(c, x).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def onto(c: Tensor, x: Tensor) -> Tensor:
+def cast_like(c: Tensor, x: Tensor) -> Tensor:
     """The numbers c in the dtype and on the device of x; a GPU that they are sent to is not waited for."""
     return c.to(x.device, x.dtype, non_blocking=c.device.type == "cpu")
 

@@ -15,10 +15,10 @@ import torch
 
 from undiffuse.cli import main
 from undiffuse.experiment import Experiment
-from undiffuse.guide import scaled
-from undiffuse.sampling import sample
+from undiffuse.guidance import with_guidance
+from undiffuse.pipelines.sample_to_file import frequent
+from undiffuse.samplers.driver import sample
 from undiffuse.training import load, load_data
-from undiffuse.training.draw import frequent
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
                         net_args={"width": 16, "depth": 1})
@@ -91,7 +91,9 @@ def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path,
         out = tmp_path / f"{scale}.npy"
         assert main(["sample", *ask, "--guidance-scale", scale, "--out", str(out)]) == 0
         said[scale] = capsys.readouterr().err
-        expected = sample(scaled(load(copied), float(scale), ["label"]), 4, steps=3, label=torch.tensor([0, 1, 0, 1]))
+        expected = sample(
+            with_guidance(load(copied), float(scale), ["label"]), 4, steps=3, label=torch.tensor([0, 1, 0, 1])
+        )
         assert np.array_equal(np.load(out), expected.x.numpy())
         assert expected.method.startswith("tuned") is (scale != "9")
     assert said["1"] == "" and "for 3 evaluations at scale 2, between 1 and 3" in said["2"]
@@ -144,7 +146,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(run: Path, argv: list[st
 @pytest.mark.parametrize("faults, code", [((), 0), (("kernel",), 1)])
 def test_verify_fails_if_one_check_does(faults: tuple[str, ...], code: int, monkeypatch, capsys) -> None:
     results = [(name, name not in faults, f"of {name}") for name in ("schedule", "kernel")]
-    monkeypatch.setitem(sys.modules, "undiffuse.verify", SimpleNamespace(verify=lambda run: results))
+    monkeypatch.setitem(sys.modules, "undiffuse.pipelines.verify", SimpleNamespace(verify=lambda run: results))
     assert main(["verify"]) == code
     assert capsys.readouterr().out.splitlines() == [
         f"{'FAIL' if name in faults else 'ok  '}  {name}: of {name}" for name in ("schedule", "kernel")]

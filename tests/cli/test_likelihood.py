@@ -15,7 +15,7 @@ from undiffuse.data import open_data, tables
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
-from undiffuse.report.scores import _same_kind
+from undiffuse.pipelines.score import _same_kind
 from undiffuse.training import load, train
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from undiffuse.noise import Purpose, words
+from undiffuse.random import Purpose, words
 
 hf = pytest.importorskip("datasets", reason="the extra undiffuse[data] is not installed")
 N = 24

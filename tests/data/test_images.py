@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from undiffuse.data import open_data, stored
+from undiffuse.data import lazy, open_data
 from undiffuse.errors import InputError
 
 Refused = Callable[..., str]
@@ -167,9 +167,9 @@ def test_a_large_folder_is_decoded_when_it_is_asked_for(tmp_path: Path, refused:
     for i in range(5):
         write(tmp_path / "ab"[i % 2] / f"{i}.png", pixels(i))
     whole = open_data(tmp_path)
-    monkeypatch.setattr(stored, "LARGE", 100)
+    monkeypatch.setattr(lazy, "LARGE", 100)
     data = open_data(tmp_path)
-    assert isinstance(data.x, stored.Lazy) and data.shape == whole.shape and data.classes == whole.classes
+    assert isinstance(data.x, lazy.Lazy) and data.shape == whole.shape and data.classes == whole.classes
     index = torch.tensor([4, 0, 0, 2])
     assert torch.equal(data.x[index], whole.x[index]) and torch.equal(data.y, whole.y)
     assert torch.equal(data.x[1:3], whole.x[1:3]) and torch.equal(data.x[3], whole.x[3])

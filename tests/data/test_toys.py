@@ -12,7 +12,7 @@ from undiffuse.data import NAMES, distance_to_curve, open_data
 from undiffuse.data.dataset import TOY_NORMAL, TOY_UNIFORM
 from undiffuse.data.toys import SPIRALS, TOYS
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal, permutation
+from undiffuse.random import Purpose, normal, permutation
 
 N = 20_000
 

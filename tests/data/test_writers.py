@@ -14,7 +14,7 @@ from torch import Tensor
 
 from undiffuse.data import open_data, save_samples
 from undiffuse.errors import InputError, MachineError
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 
 POINTS = normal(0, Purpose.DATA, 9, 0, 30, (3,))
 IMAGES = (normal(0, Purpose.DATA, 9, 0, 7, (1, 4, 6)) * 5 + 8)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from undiffuse.cli import main
-from undiffuse.data.digits import digits
+from undiffuse.data.toys import digits
 from undiffuse.errors import InputError
 from undiffuse.explorer import law, scene_hash, scenes, widget
 from undiffuse.explorer.bundle import bundle, order, sources

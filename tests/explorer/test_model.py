@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from explorer.engine import evaluated
 
-from undiffuse.data.digits import digits
+from undiffuse.data.toys import digits
 
 SOLVED = """(model, [law, processes, sizes]) => processes.map((process) => {
   const data = model.parseLaw(law), sde = model.parseProcess(process), times = model.columnTimes(sde.T);

@@ -10,12 +10,12 @@ import torch
 from explorer.engine import evaluated
 
 import undiffuse as ud
-from undiffuse import noise
-from undiffuse.exact import Mixture
-from undiffuse.grid import GRIDS, time_grid
+from undiffuse import random
+from undiffuse.mixture import Mixture
 from undiffuse.processes import PROCESSES
+from undiffuse.random import BrownianPath
+from undiffuse.samplers.grid import GRIDS, time_grid
 from undiffuse.sde import GaussianSDE, simulate
-from undiffuse.steps.path import Motion
 
 Case = dict[str, Any]
 RNG = np.random.default_rng(20)
@@ -224,7 +224,9 @@ def conditioned(case: Case) -> list[Any]:
 
 
 def moved(case: Case) -> list[Any]:
-    motion = Motion(case["seed"], case["first"], case["n"], (case["size"],), torch.float64, case["start"], case["end"])
+    motion = BrownianPath(
+        case["seed"], case["first"], case["n"], (case["size"],), torch.float64, case["start"], case["end"]
+    )
     return [motion.increment(*(torch.tensor(v, dtype=torch.float64) for v in pair)) for pair in case["pairs"]]
 
 
@@ -233,10 +235,10 @@ def address(case: Case) -> tuple[Any, ...]:
 
 
 TRUTH = {
-    "normal": lambda c: [noise.normal(*address(c), c["n"], (c["size"],), torch.float64)],
-    "uniform": lambda c: [noise.uniform(*address(c), c["n"], (c["size"],))],
+    "normal": lambda c: [random.normal(*address(c), c["n"], (c["size"],), torch.float64)],
+    "uniform": lambda c: [random.uniform(*address(c), c["n"], (c["size"],))],
     "brownian": lambda c: [
-        noise.brownian(c["n"], c["steps"], c["T"], seed=c["seed"], refine=c["refine"], first_index=c["first"]).w
+        random.brownian(c["n"], c["steps"], c["T"], seed=c["seed"], refine=c["refine"], first_index=c["first"]).w
     ],
     "motion": moved,
     "process": coefficients,
@@ -269,7 +271,7 @@ LONG = ("run", "motion")
 def test_the_page_computes_what_the_library_computes(kind: str, answered: list[tuple[Case, list[Any]]]) -> None:
     for case, answer in (pair for pair in answered if pair[0]["kind"] == kind):
         if kind == "words":
-            assert answer == [str(w) for w in noise.words(*address(case), case["count"])]
+            assert answer == [str(w) for w in random.words(*address(case), case["count"])]
             continue
         got, wanted = np.array(answer, np.float64), numbers(TRUTH[kind](case))
         assert got.shape == wanted.shape

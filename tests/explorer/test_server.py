@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import undiffuse as ud
-from undiffuse.data.build import rows
+from undiffuse.data.validation import make_table
 from undiffuse.errors import InputError
 from undiffuse.explorer.guard import admitted
 from undiffuse.explorer.own import MOST, OwnModel
@@ -31,7 +31,7 @@ ROUTES = ("", "page.css", "page.js", "about", "sample", "field", "stop")
 
 def own(d: int = 2) -> OwnModel:
     law = ud.Mixture([0.4, 0.6], np.array([[-1.0, 0.5], [1.0, -0.5]])[:, :d], 0.05)
-    data = rows(law.sample(400, seed=1).numpy(), name="blobs <b>", columns=["<script>", "x2"][:d])
+    data = make_table(law.sample(400, seed=1).numpy(), name="blobs <b>", columns=["<script>", "x2"][:d])
     return OwnModel(law.denoiser(ud.VP()), data)
 
 

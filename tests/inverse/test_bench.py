@@ -13,8 +13,8 @@ from benchmarks.measure.posteriors import Case, coverage, four, held, images, la
 from undiffuse.errors import InputError
 from undiffuse.inverse.operators import as_operator
 from undiffuse.metrics import c2st
-from undiffuse.noise import normal
-from undiffuse.sampling import Samples
+from undiffuse.random import normal
+from undiffuse.samplers.driver import Samples
 
 
 def test_exact_draws_score_as_exact_and_others_do_not() -> None:

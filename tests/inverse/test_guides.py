@@ -6,11 +6,11 @@ import pytest
 import torch
 from oracles import PROCESSES, correlated_gaussian, f64, inner_times, random_mixture
 
-from undiffuse.exact import Gaussian
 from undiffuse.inverse import Columns, Identity, Linear, Mask, observe
-from undiffuse.noise import normal
+from undiffuse.mixture import Gaussian
 from undiffuse.processes import EDM, VP
-from undiffuse.sampling import sample
+from undiffuse.random import normal
+from undiffuse.samplers.driver import sample
 
 A, Y = f64(1.0, 0.5, 0.0, 0.0, -1.0, 2.0).reshape(2, 3), f64(0.3, -1.0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from undiffuse.exact import Mixture
 from undiffuse.inverse import (
     Columns,
     Downsample,
@@ -19,8 +18,9 @@ from undiffuse.inverse import (
     random_mask,
 )
 from undiffuse.inverse.observe import observation
-from undiffuse.noise import normal
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
+from undiffuse.random import normal
 
 SHAPE = (1, 6, 6)
 HALF = torch.ones(6, 4, dtype=torch.bool)

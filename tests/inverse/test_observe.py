@@ -7,7 +7,6 @@ import torch
 from oracles import assert_moments, correlated_gaussian, f64, random_mixture
 
 from undiffuse.errors import InputError
-from undiffuse.exact import Gaussian
 from undiffuse.inverse import (
     Columns,
     Convolve,
@@ -25,9 +24,10 @@ from undiffuse.inverse import (
     random_mask,
 )
 from undiffuse.inverse.observe import METHODS
+from undiffuse.mixture import Gaussian
 from undiffuse.model import Model
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
 
 A, Y = f64(1.0, 0.5, 0.0, 0.0, -1.0, 2.0).reshape(2, 3), f64(0.3, -1.0)
 SMALL = {"twisted": {"particles": 8, "group": 4}, "repaint": {"times": 2}, "gibbs": {"inner": 1, "repeats": 2},

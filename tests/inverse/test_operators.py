@@ -17,7 +17,7 @@ from undiffuse.inverse import (
     motion_blur,
     random_mask,
 )
-from undiffuse.noise import normal
+from undiffuse.random import normal
 
 SHAPE = (1, 6, 6)
 HALF = torch.ones(6, 4, dtype=torch.bool)

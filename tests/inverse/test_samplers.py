@@ -6,12 +6,12 @@ import pytest
 import torch
 from oracles import assert_moments, correlated_gaussian, f64, random_mixture
 
-from undiffuse.exact import Mixture
 from undiffuse.inverse import (
     observe,
 )
+from undiffuse.mixture import Mixture
 from undiffuse.processes import EDM, VP
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
 
 A, Y = f64(1.0, 0.5, 0.0, 0.0, -1.0, 2.0).reshape(2, 3), f64(0.3, -1.0)
 FOUR = Mixture([0.1, 0.4, 0.3, 0.2], [[1, 1], [1, -1], [-1, 1], [-1, -1]], 0.04)

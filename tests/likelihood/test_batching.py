@@ -6,11 +6,11 @@ import pytest
 import torch
 from oracles import Opaque, random_mixture
 
-from undiffuse.data.transforms import Levels
 from undiffuse.likelihood import density_ode, log_likelihood
 from undiffuse.model import Denoiser, Model
 from undiffuse.nets import build
 from undiffuse.processes import VP
+from undiffuse.transforms.base import GreyLevels
 
 PLANE = random_mixture(3, 2)
 
@@ -37,7 +37,7 @@ def test_a_number_is_the_same_bytes_alone_and_in_a_batch(divergence: str, probes
 @pytest.mark.slow
 def test_an_images_likelihood_of_a_network_with_labels() -> None:
     model = _network((1, 8, 8), classes=3)
-    model.transform = Levels(17)
+    model.transform = GreyLevels(17)
     x = torch.arange(3 * 64, dtype=torch.float64).reshape(3, 1, 8, 8) % 17
     ll = log_likelihood(model, x, "hutchinson", 2, 1e-2, 1e-2, label=torch.tensor([0, 1, 2]))
     one = log_likelihood(model, x[1:2], "hutchinson", 2, 1e-2, 1e-2, label=1, first_index=1)

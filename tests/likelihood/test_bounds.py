@@ -9,13 +9,13 @@ import torch
 from oracles import PROCESSES, random_mixture
 from torch import Tensor
 
-from undiffuse.data.transforms import Levels
 from undiffuse.errors import InputError
-from undiffuse.exact import Gaussian, Mixture
 from undiffuse.likelihood import elbo, kl_bound, log_likelihood, path_log_likelihood
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Wrapper
 from undiffuse.processes import VP
 from undiffuse.sde import as_time, bcast
+from undiffuse.transforms.base import GreyLevels
 
 LAW = random_mixture(3, 4)
 
@@ -118,7 +118,7 @@ def test_the_ratio_of_a_path_is_below_and_closes_in() -> None:
 def test_the_bound_of_a_level_is_below_its_probability() -> None:
     law = Mixture([1, 2], [[-0.5], [0.4]], 0.02)
     model, x = law.denoiser(VP()), torch.arange(5.0, dtype=torch.float64)[:, None].repeat(16, 1)
-    model.transform = Levels(5)
+    model.transform = GreyLevels(5)
     t = float(VP().time_of(-math.log(0.08)))
     low = elbo(model, x, 64, t_end=t)
     exact = log_likelihood(model, x[:5], dequantise="normal", draws=16, t_end=t, rtol=1e-3, atol=1e-3)

@@ -9,8 +9,8 @@ import torch
 from oracles import PROCESSES, f64
 
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
 from undiffuse.likelihood import label_posterior
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
 
 MEANS, VARIANCES = f64([-0.6, 0.2], [0.4, 0.3], [0.2, -0.7]), f64(0.3, 0.5, 0.2)

@@ -10,9 +10,9 @@ import torch
 from oracles import PROCESSES, absolute_error, correlated_gaussian, random_mixture
 from torch import Tensor, nn
 
-from undiffuse.exact import Mixture
 from undiffuse.likelihood import log_likelihood
 from undiffuse.likelihood.coordinates import WhitenedCoordinates
+from undiffuse.mixture import Mixture
 from undiffuse.model import Denoiser
 from undiffuse.predictions import PREDICTIONS
 from undiffuse.processes import OU, VP

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from undiffuse.data.transforms import Levels
-from undiffuse.exact import Mixture
 from undiffuse.likelihood import log_likelihood
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
+from undiffuse.transforms.base import GreyLevels
 
 
 def _mass(law: Mixture, low: Tensor, high: Tensor, variance: float) -> Tensor:
@@ -27,7 +27,7 @@ def _mass(law: Mixture, low: Tensor, high: Tensor, variance: float) -> Tensor:
 def test_draws_of_dequantisation_approach_the_mass_of_a_level_from_below(kind: str) -> None:
     law, levels = Mixture([1, 2], [[-0.5], [0.4]], 0.1), torch.arange(5.0, dtype=torch.float64)[:, None]
     model = law.denoiser(VP())
-    model.transform = Levels(5)
+    model.transform = GreyLevels(5)
     sigma = 0.125 if kind == "normal" else 0.0
     z = model.transform.forward(levels)[:, 0]
     truth = _mass(law, z - 0.25, z + 0.25, sigma**2)

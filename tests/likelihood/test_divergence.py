@@ -9,9 +9,9 @@ import torch
 from oracles import absolute_error, random_mixture
 from scipy import stats
 
-from undiffuse.exact import Mixture
 from undiffuse.likelihood import log_likelihood
 from undiffuse.likelihood.divergence import lanczos
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
 
 PLANE = random_mixture(3, 2)

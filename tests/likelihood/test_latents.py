@@ -9,16 +9,16 @@ import torch
 from oracles import PROCESSES, f64, random_mixture
 from scipy import stats
 
-from undiffuse.data.transforms import Standardise
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
 from undiffuse.likelihood import decode, encode, interpolate
 from undiffuse.likelihood.coordinates import WhitenedCoordinates
 from undiffuse.likelihood.latents import slerp, whitened_from_code
+from undiffuse.mixture import Mixture
 from undiffuse.model import Denoiser
 from undiffuse.nets import build
 from undiffuse.processes import VP, RectifiedFlow
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
+from undiffuse.transforms.base import Standardise
 
 PLANE = random_mixture(3, 2)
 

@@ -12,9 +12,7 @@ from oracles import Opaque, absolute_error, f64, random_mixture
 from torch import Tensor
 
 from benchmarks.measure.laws import digits, modes
-from undiffuse.data.transforms import Standardise
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
 from undiffuse.inverse import observe
 from undiffuse.likelihood import (
     decode,
@@ -25,8 +23,10 @@ from undiffuse.likelihood import (
     log_likelihood,
     path_log_likelihood,
 )
+from undiffuse.mixture import Mixture
 from undiffuse.model import Model, ScoreModel, Wrapper
 from undiffuse.processes import VP
+from undiffuse.transforms.base import Standardise
 
 PLANE = random_mixture(3, 2)
 

@@ -8,7 +8,7 @@ import torch
 
 from undiffuse.nets import DiT, initialize
 from undiffuse.nets.dit import Block, places
-from undiffuse.noise import normal
+from undiffuse.random import normal
 
 
 def live(net: torch.nn.Module) -> torch.nn.Module:

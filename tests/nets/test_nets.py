@@ -11,7 +11,7 @@ from undiffuse import nets
 from undiffuse.errors import InputError
 from undiffuse.nets import MLP, UNet, build, initialize
 from undiffuse.nets.unet import fold
-from undiffuse.noise import normal
+from undiffuse.random import normal
 
 CASES = {
     "points": ("mlp", (2,), 0, {"width": 32, "depth": 2}),

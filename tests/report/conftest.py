@@ -14,7 +14,7 @@ from undiffuse import training
 from undiffuse.data import Dataset, open_data
 from undiffuse.experiment import Experiment
 from undiffuse.model import Model, Wrapper
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.sde import Time, as_time
 
 EVIL = "<script>alert(1)</script>"

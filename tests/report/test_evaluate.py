@@ -15,10 +15,9 @@ from undiffuse import metrics, training
 from undiffuse.data import Dataset, distance_to_curve
 from undiffuse.errors import InputError
 from undiffuse.report import evaluate
-from undiffuse.report.evaluate import measure
-from undiffuse.report.evidence import Evidence, gather
-from undiffuse.report.words import nouns, verdict
-from undiffuse.sampling import sample
+from undiffuse.report.evaluate import ReportData, gather, measure
+from undiffuse.report.wording import nouns, verdict
+from undiffuse.samplers.driver import sample
 
 
 def brute_nearest(x: Tensor, rows: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -28,11 +27,11 @@ def brute_nearest(x: Tensor, rows: Tensor) -> np.ndarray[tuple[int], np.dtype[np
 
 
 @pytest.fixture(scope="module")
-def seen(images: Tiny) -> Evidence:
+def seen(images: Tiny) -> ReportData:
     return gather(images.folder, 60, data=images.data)
 
 
-def test_image_numbers_equal_those_computed_by_hand(images: Tiny, seen: Evidence) -> None:
+def test_image_numbers_equal_those_computed_by_hand(images: Tiny, seen: ReportData) -> None:
     numbers = evaluate(images.folder, n=60, data=images.data)
     train, held = training.load_data(images.folder, images.data)
     assert held is not None and held.y is not None and train.y is not None and seen.labels is not None
@@ -52,7 +51,9 @@ def test_image_numbers_equal_those_computed_by_hand(images: Tiny, seen: Evidence
     assert sum(rate["n"] for rate in numbers["per_class"].values()) == 60
 
 
-def test_the_judge_and_the_neighbours_never_see_held_out_rows(seen: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_and_the_neighbours_never_see_held_out_rows(
+    seen: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert seen.held_out is not None
     known: list[Tensor] = []
     judge, nearest = metrics.classifier, metrics.nearest_distance
@@ -74,7 +75,7 @@ def test_labels_are_as_frequent_as_in_the_training_rows(images: Tiny) -> None:
     assert torch.equal(seen.labels.bincount(minlength=10), seen.train.y.bincount(minlength=10))
 
 
-def test_a_model_that_returns_its_training_images_is_named(images: Tiny, seen: Evidence) -> None:
+def test_a_model_that_returns_its_training_images_is_named(images: Tiny, seen: ReportData) -> None:
     copier = Copier(seen.model, seen.train.x)
     caught = gather(images.folder, 60, model=copier, data=images.data)
     numbers = measure(caught).numbers
@@ -82,7 +83,7 @@ def test_a_model_that_returns_its_training_images_is_named(images: Tiny, seen: E
     assert "the model copies" in verdict(numbers, seen.train).warning
 
 
-def test_a_single_planted_copy_is_found(seen: Evidence) -> None:
+def test_a_single_planted_copy_is_found(seen: ReportData) -> None:
     assert seen.held_out is not None
     honest = replace(seen, made=seen.held_out.x[:60].float())
     assert measure(honest).numbers["identical"] == 0 and verdict(measure(honest).numbers, seen.train).warning == ""
@@ -94,7 +95,7 @@ def test_a_single_planted_copy_is_found(seen: Evidence) -> None:
     assert "equal one of the training" in verdict(found.numbers, seen.train).warning
 
 
-def test_near_copies_are_found_by_their_distance(seen: Evidence) -> None:
+def test_near_copies_are_found_by_their_distance(seen: ReportData) -> None:
     """Training images with one grey level changed: none is identical, all are far too near."""
     made = seen.train.x[:60].float()
     made[:, 0, 4, 4] = torch.where(made[:, 0, 4, 4] > 8, made[:, 0, 4, 4] - 1, made[:, 0, 4, 4] + 1)

@@ -12,8 +12,8 @@ from report.conftest import EVIL, Tiny
 
 from undiffuse.errors import InputError
 from undiffuse.report import evaluate, write_report
-from undiffuse.report.words import short
-from undiffuse.training.lengths import sweep
+from undiffuse.report.wording import short
+from undiffuse.training.ema_sweep import compare_ema
 
 KINDS = ("images", "points", "table")
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
@@ -112,7 +112,7 @@ def test_the_same_run_gives_the_same_bytes(pages: dict[str, Path], table: Tiny, 
 
 
 def test_averages_of_the_weights_are_compared_as_the_sweep_compares_them(pages: dict[str, Path], images: Tiny) -> None:
-    running, *others = sweep(images.folder, data=images.data)
+    running, *others = compare_ema(images.folder, data=images.data)
     best = min(others, key=lambda row: row.held_out)
     assert best.length is not None
     assert (f"on 100 held-out rows: that of σ_rel {short(best.length)} has the least loss, {short(best.held_out)}, the "

@@ -10,11 +10,11 @@ import torch
 from oracles import f64
 from torch import Tensor
 
-from undiffuse.exact import Gaussian, Mixture
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Model, Wrapper
-from undiffuse.noise import Purpose, normal
 from undiffuse.processes import VP
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 from undiffuse.sde import Time
 
 SDE, T = VP(), 0.3

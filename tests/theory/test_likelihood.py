@@ -11,11 +11,11 @@ import torch
 from oracles import f64, random_mixture
 from torch import Tensor
 
-from undiffuse.exact import Gaussian
-from undiffuse.noise import Purpose, normal
+from undiffuse.mixture import Gaussian
 from undiffuse.ode import RK4, rk_step
 from undiffuse.processes import DDPM, VP, linear_betas
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 
 
 def divergence(model, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[no-untyped-def]

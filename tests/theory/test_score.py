@@ -11,11 +11,11 @@ from oracles import f64, random_mixture, ridge
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from undiffuse.exact import Mixture
 from undiffuse.loss import loss_floor
-from undiffuse.noise import Purpose, normal
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VE, VP, PowerVE, RectifiedFlow, SubVP
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 from undiffuse.sde import GaussianSDE
 
 SDE, T = VP(), 0.3

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 
 TINY = {"width": 8, "depth": 1, "condition": 4}
 

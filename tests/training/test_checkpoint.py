@@ -16,12 +16,11 @@ from torch import Tensor
 from training.small_runs import Crash, code_of, in_child
 
 from undiffuse.data.locks import locked
-from undiffuse.data.writers import sweep
+from undiffuse.data.writers import remove_stale_files
 from undiffuse.errors import InputError, MachineError
-from undiffuse.noise import normal
+from undiffuse.random import normal
 from undiffuse.training import checkpoint
-from undiffuse.training.checkpoint import load, newest, path_of, save, steps
-from undiffuse.training.files import read_json, write_json
+from undiffuse.training.checkpoint import load, newest, path_of, read_json, save, steps, write_json
 
 STATE = {"experiment": "e" * 64, "seconds": 1.5}
 
@@ -184,7 +183,7 @@ def test_a_crash_at_any_system_call_leaves_a_valid_checkpoint(tmp_path: Path) ->
             save(folder, step, tensors(step), STATE)
         pid = in_child(lambda last=last, folder=folder: (Crash(last).install(), save(folder, 3, tensors(3), STATE)))
         codes.add(code_of(pid))
-        sweep(folder)
+        remove_stale_files(folder)
         found = newest(folder, tensors(), pytest.fail)
         assert found is not None and found.step in (2, 3)
         assert torch.equal(found.tensors["a"], tensors(found.step)["a"])

@@ -12,15 +12,15 @@ from torch import Tensor
 from training.small_runs import experiment, final, points, same
 
 from undiffuse.data import Dataset, conditioned
-from undiffuse.data.conditions import split
 from undiffuse.errors import InputError
-from undiffuse.guide import classifier_free, scaled
+from undiffuse.guidance import classifier_free, with_guidance
 from undiffuse.inverse import observe
-from undiffuse.noise import Purpose, normal
-from undiffuse.sampling import sample
+from undiffuse.random import Purpose, normal
+from undiffuse.samplers.driver import sample
 from undiffuse.training import load, open_run, train
-from undiffuse.training.build import describe, initialized, rebuild
-from undiffuse.training.feed import Feed
+from undiffuse.training.batches import Feed
+from undiffuse.training.model_config import describe, initialized, rebuild
+from undiffuse.transforms.conditions import split
 
 
 def people(n: int = 50, classes: int = 0) -> Dataset:
@@ -94,11 +94,11 @@ def test_guidance_has_a_scale_for_each(run: Path) -> None:
     found = classifier_free(model, {"age": 2.0, "sex": 0.5}).denoise(x, 0.5, **cond)
     assert torch.allclose(found, free + 2 * (age - free) + 0.5 * (sex - free), atol=1e-6)
     assert torch.allclose(classifier_free(model, 3.0).denoise(x, 0.5, **cond), free + 3 * (both - free), atol=1e-6)
-    leaning = scaled(model, {"age": 2.0}, ["age", "sex"]).denoise(x, 0.5, **cond)
+    leaning = with_guidance(model, {"age": 2.0}, ["age", "sex"]).denoise(x, 0.5, **cond)
     assert torch.allclose(leaning, sex + 2 * (both - sex), atol=1e-6)
-    assert scaled(model, 1.0, []) is model
+    assert with_guidance(model, 1.0, []) is model
     with pytest.raises(InputError, match="expected a label or a condition"):
-        scaled(model, {"age": 2.0}, ["sex"])
+        with_guidance(model, {"age": 2.0}, ["sex"])
 
 
 def test_a_condition_called_y_is_not_the_y_of_an_observation(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_condition_called_y_is_not_the_y_of_an_observation(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("cond, words", [
-    ({"colour": 1}, "knows only label, age, place, sex, note"), ({"sex": "x"}, "expected one of f, m"),
+    ({"colour": 1}, "it has label, age, place, sex, note"), ({"sex": "x"}, "expected one of f, m"),
     ({"sex": torch.tensor([0, 5])}, "expected 0 to 1"), ({"age": [1.0, 2.0, 3.0]}, "one for each of 2"),
     ({"age": math.inf}, "finite"), ({"place": 1.0}, "expected 2 numbers"),
 ])

@@ -13,7 +13,7 @@ from training.small_runs import experiment, final, points
 from undiffuse.errors import InputError
 from undiffuse.training import load, open_run, train
 from undiffuse.training.ema import EXPONENTS, LENGTHS, combined, exponent, shares
-from undiffuse.training.lengths import sweep
+from undiffuse.training.ema_sweep import compare_ema
 
 
 def power_average(path: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -58,7 +58,7 @@ def test_a_run_is_sampled_with_the_average_that_was_chosen(tmp_path: Path) -> No
     data = points(80)
     train(experiment(held_out=20), tmp_path / "run", data=data, progress=False)
     run, running = open_run(tmp_path / "run"), load(tmp_path / "run")
-    rows = sweep(tmp_path / "run", (0.05, 0.1), data)
+    rows = compare_ema(tmp_path / "run", (0.05, 0.1), data)
     assert [row.length for row in rows] == [None, 0.05, 0.1]
     assert len({row.held_out for row in rows}) == 3
     run.choose(0.1)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from undiffuse.data import Dataset
-from undiffuse.exact import Gaussian
 from undiffuse.experiment import Experiment
-from undiffuse.loss import Levels, denoising_loss, loss_floor
+from undiffuse.loss import NoiseLevelDistribution, denoising_loss, loss_floor
+from undiffuse.mixture import Gaussian
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.training import train
 
 LAW = Gaussian(torch.tensor([0.0, 0.0]), torch.tensor([[1.0, 0.98], [0.98, 1.0]]))
@@ -26,7 +26,7 @@ def test_a_short_training_on_a_gaussian_law_reaches_the_analytic_minimum(tmp_pat
     model = train(e, tmp_path, progress=False, data=data)
     x0 = model.transform.forward(LAW.sample(N, seed=1).float())
     exact = law_in_model_units(model).denoiser(model.sde)
-    levels = Levels(e.levels, e.level_mean, e.level_std, model.sigma_data)
+    levels = NoiseLevelDistribution(e.levels, e.level_mean, e.level_std, model.sigma_data)
     t = levels.times(model.sde, 7, 0, 0, N, N)
     eps = normal(7, Purpose.NOISE, 0, 0, N, (2,))
     with torch.no_grad():

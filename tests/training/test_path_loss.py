@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from training.small_runs import experiment, measured, points
 
-from tests.training.small_runs import experiment, measured, points
 from undiffuse import training
 from undiffuse.data import Dataset
-from undiffuse.gaussian import Moments
 from undiffuse.model import Denoiser
+from undiffuse.moments import Moments
 from undiffuse.nets import build
-from undiffuse.noise import Purpose, normal
 from undiffuse.processes import EDM
-from undiffuse.training.feed import Feed
+from undiffuse.random import Purpose, normal
+from undiffuse.training.batches import Feed
 from undiffuse.training.loop import path_loss
 
 

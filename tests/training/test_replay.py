@@ -31,7 +31,7 @@ def digest(folder: Path, step: int) -> str:
     from safetensors.torch import load_file
 
     from undiffuse.training import load
-    from undiffuse.training.optim import trained
+    from undiffuse.training.optimizers import trained
 
     found = load_file(path_of(folder, step))
     names = trained(load(folder, "net").requires_grad_(True).net)

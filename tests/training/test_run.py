@@ -16,15 +16,16 @@ from rich.console import Console
 from training.small_runs import TINY, experiment, final, points
 
 from undiffuse import progress as progress_module
-from undiffuse.data import open_data, transforms
+from undiffuse.data import open_data
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.loss import denoising_loss
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.training import load, load_data, open_run, pick_device, train
-from undiffuse.training.build import deviation
 from undiffuse.training.checkpoint import path_of, steps
 from undiffuse.training.loop import MEASURED
+from undiffuse.training.model_config import deviation
+from undiffuse.transforms import base
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_a_model_needs_the_folder_of_its_run_only(tmp_path: Path, digits: Path) 
 def test_images_and_labels_come_back_through_the_stored_transform(digits: Path) -> None:
     model, whole = load(digits), open_data("digits")
     assert (model.shape, model.classes, model.block) == ((1, 8, 8), 10, 7)
-    assert model.transform == transforms.Levels(17)
+    assert model.transform == base.GreyLevels(17)
     config = open_run(digits).config
     assert config["data"]["levels"] == 17 and config["data"]["rows"] == 1697
     assert config["data"]["fingerprint"] == whole.fingerprint()
@@ -80,7 +81,7 @@ def test_sigma_data_is_the_deviation_of_the_training_rows(digits: Path) -> None:
     train_rows, _ = load_data(digits)
     z = load(digits).transform.forward(train_rows.x).double()
     assert load(digits).sigma_data == pytest.approx(float(z.std(correction=0)), rel=1e-12)
-    assert deviation(torch.full((5, 2), 3.0), transforms.Identity()) == 0
+    assert deviation(torch.full((5, 2), 3.0), base.Identity()) == 0
 
 
 def test_the_moments_stored_with_the_model_are_those_of_the_training_rows(digits: Path) -> None:
@@ -124,9 +125,9 @@ def test_the_metrics_are_what_they_say(digits: Path) -> None:
 def test_the_held_out_loss_is_that_of_the_average_on_the_rows_never_trained(digits: Path) -> None:
     model, (_, held) = load(digits), load_data(digits)
     entry = [entry for entry in open_run(digits).metrics() if "held_out" in entry][-1]
-    from undiffuse.loss import Levels
+    from undiffuse.loss import NoiseLevelDistribution
 
-    t = Levels("lognormal", -1.2, 1.2, model.sigma_data).times(model.sde, 0, 20, 0, 100, 100)
+    t = NoiseLevelDistribution("lognormal", -1.2, 1.2, model.sigma_data).times(model.sde, 0, 20, 0, 100, 100)
     eps = normal(0, Purpose.NOISE, 20, 0, 100, (1, 8, 8))
     losses = denoising_loss(model, model.transform.forward(held.x), t, eps, label=held.y)
     assert entry["held_out"] == pytest.approx(float(losses.mean()), rel=1e-5)

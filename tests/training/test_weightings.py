@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from training.small_runs import experiment, final, measured, points, same
 
-from tests.training.small_runs import experiment, final, measured, points, same
 from undiffuse import training
 
 ASKED = {"whitened": {"predict": "wiener", "weighting": "whitened"}, "learned": {"weighting": "learned"}}

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse.exact import Mixture
-from undiffuse.noise import normal
+from undiffuse.mixture import Mixture
 from undiffuse.processes import VP, RectifiedFlow
-from undiffuse.sampling import sample
+from undiffuse.random import normal
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.method import nodes_of
 from undiffuse.sde import GaussianSDE
-from undiffuse.steps.state import nodes_of
 from undiffuse.tuning.fit import fit, robust
-from undiffuse.tuning.nodes import FIRST, loss, refined, search, spaced, starts
+from undiffuse.tuning.grid_search import FIRST, joint_refinement, loss, refined, search, slopes, spaced, starts
 from undiffuse.tuning.reference import SEED, Meter, Reference
-from undiffuse.tuning.together import slopes, together
 
 LAW = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
 
@@ -130,7 +129,7 @@ def test_slopes_are_those_of_the_whole_solver() -> None:
 def test_coefficients_fitted_together_end_nearer_than_step_by_step() -> None:
     ref = reference(VP(), 16)
     alone = fit(ref, *next(iter(starts(ref, 6))))
-    *_, best = together(ref, alone, 3)
+    *_, best = joint_refinement(ref, alone, 3)
     assert best.nodes == alone.nodes and loss(best.error) < 0.85 * loss(alone.error)
 
 

@@ -14,13 +14,15 @@ def ema(run: Path, /, *, sweep: bool = False, keep: float | None = None) -> None
         keep: Keep the average of this relative length (σ_rel, such as 0.1); 0 goes back to the running one.
     """
     from undiffuse.errors import InputError
-    from undiffuse.training import lengths, open_run
+    from undiffuse.training import ema_sweep, open_run
 
     opened = open_run(run)
     if sweep and keep is not None:
         raise InputError("got both --sweep and --keep; use one of them")
     if sweep:
-        rows = lengths.sweep(run, seen=lambda row: print(f"{_name(row.length):16}{row.held_out:10.5f}", flush=True))
+        rows = ema_sweep.compare_ema(
+            run, seen=lambda row: print(f"{_name(row.length):16}{row.held_out:10.5f}", flush=True)
+        )
         keep = min(rows, key=lambda row: row.held_out).length or 0.0
     if keep is not None:
         opened.choose(keep or None)

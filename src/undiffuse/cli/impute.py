@@ -25,8 +25,8 @@ def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = Non
             (tends to the truth, slow), or another of `observe`.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from undiffuse import imputation
+    from undiffuse.pipelines import impute
 
     folder = out or table.with_name(f"{table.stem}-imputed")
-    for path in imputation.impute_file(run, table, folder, draws, seed, steps, interval, method, device):
+    for path in impute.impute_file(run, table, folder, draws, seed, steps, interval, method, device):
         print(path)

@@ -17,7 +17,7 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
             chapter).
         solutions: Run or check the chapter with its solutions filled in.
     """
-    from undiffuse.learn import chapters
+    from undiffuse.course import chapters
 
     if action == "list":
         return _list()
@@ -38,7 +38,7 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
 
 def _list() -> int:
     """The chapters, and how to begin."""
-    from undiffuse.learn import chapters
+    from undiffuse.course import chapters
 
     for key, file in chapters.chapters().items():
         print(f"{key}  {chapters.title(file.read_text('utf-8'))}")

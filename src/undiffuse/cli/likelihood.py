@@ -26,7 +26,7 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
         seed: The seed of everything random.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from undiffuse.report.scores import score
+    from undiffuse.pipelines.score import score
 
     print(score(run, data, out or run / "scores.csv", n=n, part=part, seed=seed, device=device, divergence=divergence,
                 probes=probes, rtol=tolerance, atol=tolerance, dequantise=dequantise, draws=draws))

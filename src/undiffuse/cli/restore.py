@@ -35,8 +35,8 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     import torch
 
     from undiffuse import training
-    from undiffuse.cli.select import cycled, labels_of
-    from undiffuse.report import restore as report
+    from undiffuse.cli.parsing import cycled, labels_of
+    from undiffuse.pipelines import restore as report
 
     about, model = training.open_run(run).config["data"], training.load(run, device=device)
     damaged = report.images(images, about["levels"])

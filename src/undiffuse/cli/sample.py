@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from undiffuse.cli.select import cycled, labels_of, scale_of, stretches, tell, told
+from undiffuse.cli.parsing import cycled, labels_of, parse_conditions, scale_of, stretches, tell
 
 
 def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
@@ -31,12 +31,12 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     """
     import torch
 
-    from undiffuse import data, guide, sampling, training
-    from undiffuse.training.draw import draw, frequent
-
+    from undiffuse import data, guidance, training
+    from undiffuse.pipelines.sample_to_file import draw, frequent
+    from undiffuse.samplers import driver
     opened, plain = training.open_run(run), training.load(run, device=device)
-    about, given = opened.config["data"], told(condition, [c.name for c in plain.conditions])
-    model = guide.scaled(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
+    about, given = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
+    model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
     asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     wanted = stretches(indices) if indices is not None else [(first_index, n)]
     marked = len(asked) > 0 or (not given and len(counts) > 0)
@@ -45,9 +45,9 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     def classes(first: int, count: int) -> Any:
         return torch.tensor(cycled(asked, first, count) if asked else frequent(counts, seed, first, count)).long()
 
-    def rows(first: int, count: int, progress: sampling.Progress) -> Any:
+    def rows(first: int, count: int, progress: driver.Progress) -> Any:
         cond = {"label": classes(first, count), **given} if marked else given
-        return sampling.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
+        return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
     done = draw(model, rows, wanted, file, lambda x: data.save_samples(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from undiffuse.cli.recipe import OptionalChanges, is_run, resolve
+from undiffuse.cli.options import OptionalChanges, is_run, resolve
 from undiffuse.experiment import Experiment
 
 
@@ -33,8 +33,8 @@ def _outcome(what: str, experiment: Experiment) -> list[str]:
     """How far a run came; nothing of what is none, or has not begun."""
     if not is_run(what):
         return []
-    from undiffuse.training.log import NAME, read_metrics
-    from undiffuse.training.patience import outcome
+    from undiffuse.training.early_stopping import stopping_summary
+    from undiffuse.training.metrics_log import NAME, read_metrics
 
     entries = read_metrics(Path(what) / NAME)
-    return [outcome(entries, experiment)] if entries else []
+    return [stopping_summary(entries, experiment)] if entries else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from undiffuse.cli.recipe import OptionalChanges, earlier, folder_for, resolve
+from undiffuse.cli.options import OptionalChanges, earlier, folder_for, resolve
 
 
 def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,

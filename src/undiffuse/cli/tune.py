@@ -25,8 +25,8 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     import sys
 
     from undiffuse import training, tuning
-    from undiffuse.cli.select import budgets_of, scales_of
-    from undiffuse.report.tuned import draw
+    from undiffuse.cli.parsing import budgets_of, scales_of
+    from undiffuse.report.plots import draw
 
     def say(line: str) -> None:
         if sys.stderr.isatty():
@@ -35,7 +35,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     scales, asked = scales_of(guidance_scale, per_class), budgets_of(evaluations)
     model = training.load(run, device=device)
     if per_class:
-        tuning.classes.check(model)
+        tuning.check_per_class(model)
     data = training.load_data(run)[0] if per_class else None
     fitting: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds, "say": say}
     tuned = tuning.tune_guided(model, scales, asked, **fitting) if scales else tuning.tune(model, asked, **fitting)

@@ -11,7 +11,7 @@ def verify(run: Path | None = None, /) -> int:
     Args:
         run: Folder of a run; the installation alone by default.
     """
-    from undiffuse.verify import verify
+    from undiffuse.pipelines.verify import verify
 
     results = verify(run)
     print(*(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}" for name, ok, detail in results), sep="\n")

@@ -1,10 +1,18 @@
-"""Arrays: .npy and .npz files, and NumPy arrays in memory, told apart by shape and type."""
+"""Arrays: .npy and .npz files, and NumPy arrays in memory, told apart by shape and type.
+
+IDX files, the format of MNIST and its relatives: a big-endian header and raw bytes, compressed or not.
+
+Header: two zero bytes, the type (8 = uint8), the number of axes, and the length of each axis as uint32.
+"""
 
 from __future__ import annotations
 
+import gzip
 import math
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,11 +21,12 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from undiffuse.data import build, conditions, stored, tables
+from undiffuse.data import lazy, tables, validation
 from undiffuse.data.checks import decoding, first_line, refuse_bomb
-from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError, did_you_mean, shown
+from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import as_tensor
+from undiffuse.transforms import conditions
 
 Array = NDArray[Any]
 
@@ -25,9 +34,9 @@ Array = NDArray[Any]
 def read_npy(path: Path, size: int | None = None) -> Dataset:
     """The Dataset in a .npy file."""
     with decoding(path, "an .npy array"):
-        if size is None and path.stat().st_size > stored.LARGE and (large := _on_disk(path)):
+        if size is None and path.stat().st_size > lazy.LARGE and (large := _on_disk(path)):
             return large
-        x = _read_array(lambda: path.open("rb"), path.stat().st_size, shown(path))
+        x = _read_array(lambda: path.open("rb"), path.stat().st_size, quote(path))
     return from_arrays(x, name=path.name, size=size)
 
 
@@ -42,14 +51,14 @@ def read_npz(path: Path, size: int | None = None, label: str | None = None, part
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         refuse_bomb(path, sum(info.file_size for info in members.values()))
         asked = dict(map(conditions.named, condition))
-        x_key, y_key = _keys([key for key in members if key not in asked], label, part, shown(path))
+        x_key, y_key = _keys([key for key in members if key not in asked], label, part, quote(path))
         if unknown := [key for key in asked if key not in members]:
-            raise InputError(f"{shown(path)} holds no {shown(unknown[0])}{did_you_mean(unknown[0], members)}")
+            raise InputError(f"{quote(path)} holds no {quote(unknown[0])}{did_you_mean(unknown[0], members)}")
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
         found = {key: _member(archive, members[key], path) for key in asked}
     data = from_arrays(x, y, name=path.name, size=size)
-    return conditions.with_conditions(data, [_condition(key, asked[key], v, len(data)) for key, v in found.items()])
+    return with_conditions(data, [_condition(key, asked[key], v, len(data)) for key, v in found.items()])
 
 
 def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str = "the array",
@@ -90,7 +99,7 @@ def _of_tensors(source: Any) -> bool:
 
 def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[conditions.Condition, torch.Tensor]:
     if len(values) != n or values.ndim > 2:
-        raise InputError(f"the condition {shown(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
+        raise InputError(f"the condition {quote(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
                          "for each sample")
     return conditions.read(name, kind, values.tolist() if values.dtype.kind == "U" else values)
 
@@ -103,9 +112,9 @@ def _on_disk(path: Path) -> Dataset | None:
         return None
     n, *row = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
     if row[0] in (1, 3):
-        x: stored.Lazy = stored.StoredArray(path, offset, row, torch.uint8, n)
+        x: lazy.Lazy = lazy.StoredArray(path, offset, row, torch.uint8, n)
     elif row[2] in (1, 3):
-        x = stored.ChannelsLast(path, offset, row, n)
+        x = lazy.ChannelsLast(path, offset, row, n)
     else:
         return None
     return Dataset(cast(Any, x), None, "image", path.name, levels=256, note=("the images are read as they are needed",))
@@ -124,7 +133,7 @@ def _rows(x: Array, marks: list[str] | None, name: str) -> Dataset:
     side = math.isqrt(values.shape[1])
     flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
     note = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
-    return build.rows(values, name=name, marks=marks, note=note)
+    return validation.make_table(values, name=name, marks=marks, note=note)
 
 
 def _images(x: Array, marks: list[str] | None, name: str, size: int | None) -> Dataset:
@@ -132,7 +141,7 @@ def _images(x: Array, marks: list[str] | None, name: str, size: int | None) -> D
         raise InputError(f"{name} has shape {x.shape}; expected at least 2 images of at least one pixel")
     pixels, levels, note = _pixels(x, name)
     tensor = torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, name)))
-    return build.images(tensor, name=name, levels=levels, marks=marks, size=size, note=note)
+    return validation.images(tensor, name=name, levels=levels, marks=marks, size=size, note=note)
 
 
 def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
@@ -149,7 +158,7 @@ def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
 
 
 def _from_floats(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
-    build.check_finite(np.asarray(x, np.float64), name)
+    validation.check_finite(np.asarray(x, np.float64), name)
     low, high = float(x.min()), float(x.max())
     if low < -1 or high > 1:
         advice = ("save them as uint8 or divide by 255" if low >= 0 and high <= 255 else
@@ -189,16 +198,16 @@ def _keys(found: list[str], label: str | None, part: str, name: str) -> tuple[st
     plain = part == "train"
     x = next((k for k in [*own_x, *["x", "arr_0", "images", "data"] * plain] if k in found), None)
     if x is None:
-        raise InputError(f"{name} holds {', '.join(map(shown, found[:8])) or 'nothing'}; expected the "
+        raise InputError(f"{name} holds {', '.join(map(quote, found[:8])) or 'nothing'}; expected the "
                          "samples under "
                          + ("'x', 'arr_0', 'images' or 'data'" if plain else "'x_test' or 'test_images'"))
     if label is not None and label not in found:
-        raise InputError(f"{name} holds no labels called {shown(label)}{did_you_mean(label, found)}")
+        raise InputError(f"{name} holds no labels called {quote(label)}{did_you_mean(label, found)}")
     return x, label or next((k for k in [*own_y, *["y", "labels"] * plain] if k in found), None)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
-    return _read_array(lambda: archive.open(info), info.file_size, f"{info.filename} in {shown(path)}")
+    return _read_array(lambda: archive.open(info), info.file_size, f"{info.filename} in {quote(path)}")
 
 
 def _read_array(opened: Callable[[], IO[bytes]], available: int, name: str) -> Array:
@@ -218,3 +227,105 @@ def _check_type(dtype: np.dtype[Any], name: str, labels: bool = False) -> None:
     if dtype.kind not in ("biufU" if labels else "biuf"):
         what = "Python objects, which are never loaded" if dtype.hasobject else f"values of type {dtype}"
         raise InputError(f"{name} holds {what}; expected numbers, so save it as float32 or uint8")
+
+
+_UINT8 = 8
+_PREFIX = {"train": ("train",), "test": ("t10k", "test")}
+_IMAGES_LABELS = (("images-idx3", "labels-idx1"), ("images.idx3", "labels.idx1"))
+
+
+def is_idx(path: Path) -> bool:
+    """True if the name or the first bytes say IDX."""
+    if "idx" in path.name.lower() or path.suffix.lower() == ".gz":
+        return True
+    with decoding(path, "a file"), path.open("rb") as file:
+        return file.read(3) == bytes([0, 0, _UINT8])
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The IDX image files of a folder, those of both parts."""
+    return sorted(p for p in folder.iterdir() if any(key in p.name for key, _ in _IMAGES_LABELS))
+
+
+def read_idx_folder(folder: Path, size: int | None = None, part: str = "train") -> Dataset:
+    """The Dataset of a folder with train-images-idx3-ubyte(.gz), t10k-images-..., and their labels."""
+    found = [p for p in images_in(folder) if any(prefix in p.name for prefix in _PREFIX[part])]
+    if len({p.name.removesuffix(".gz") for p in found}) != 1:
+        raise InputError(f"{quote(folder)} holds {len(found)} IDX image files of the {part} part; expected "
+                         "one, so give the path of the file")
+    return _read(found[0], folder.name, size)
+
+
+def read_idx(path: Path, size: int | None = None, part: str = "train") -> Dataset:
+    """The Dataset of one IDX file of images; part "test" asks for the t10k file beside a train file."""
+    if part == "test":
+        return _read(_test_file(path), path.parent.name, size)
+    return _read(path, path.name, size)
+
+
+def load_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of an IDX file of uint8, after its header was compared with the bytes there are."""
+    with decoding(path, "an IDX file"), _opened(path) as stream:
+        shape = _shape(stream, path)
+        needed = math.prod(shape)
+        refuse_bomb(path, needed)
+        data = stream.read(needed + 1)
+    if len(data) != needed:
+        held = f"{len(data):,}" if len(data) < needed else "more"
+        raise InputError(f"the header of {quote(path)} promises {needed:,} bytes, but there are {held}; "
+                         "the file is cut short or broken")
+    return np.frombuffer(bytearray(data), np.uint8).reshape(shape)
+
+
+def _read(path: Path, name: str, size: int | None) -> Dataset:
+    x = load_idx(path)
+    if x.ndim == 1:
+        raise InputError(f"{quote(path)} holds labels; give the file of the images, and they are found "
+                         "beside it")
+    beside = _labels_beside(path)
+    marks = None if beside is None else _labels(load_idx(beside), len(x), beside)
+    if x.ndim != 3:
+        return from_arrays(x, marks, name=name, size=size)
+    note = ["no labels were found beside the images"] if marks is None else []
+    return validation.images(torch.from_numpy(x)[:, None], name=name, marks=marks, size=size, note=note)
+
+
+def _labels(y: NDArray[np.uint8], n: int, path: Path) -> list[str]:
+    if y.shape != (n,):
+        raise InputError(f"{quote(path)} holds labels of shape {y.shape}; expected ({n},), one for each "
+                         "image")
+    return [str(mark) for mark in y.tolist()]
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.GzipFile(path, "rb") if packed else path.open("rb")
+
+
+def _shape(stream: BufferedIOBase, path: Path) -> tuple[int, ...]:
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or not 1 <= head[3] <= 4:
+        raise InputError(f"{quote(path)} is no IDX file: it begins with {head.hex(' ') or 'nothing'}; "
+                         "expected 00 00 08 and the number of axes, 1 to 4")
+    if head[2] != _UINT8:
+        raise InputError(f"{quote(path)} holds IDX values of type {head[2]}; expected type 8, unsigned bytes")
+    return struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
+
+
+def _labels_beside(path: Path) -> Path | None:
+    names = [path.name.replace(images, labels) for images, labels in _IMAGES_LABELS if images in path.name]
+    stems = [name.removesuffix(".gz") for name in names]
+    return _first_file([path.with_name(name) for stem in stems for name in (stem, stem + ".gz")])
+
+
+def _test_file(path: Path) -> Path:
+    names = [path.name.replace("train", prefix) for prefix in _PREFIX["test"] if "train" in path.name]
+    found = _first_file([path.with_name(name) for name in names])
+    if found is None and not any(prefix in path.name for prefix in _PREFIX["test"]):
+        raise InputError(f"{quote(path)} has no test images beside it; expected a t10k file of the same kind")
+    return found or path
+
+
+def _first_file(paths: list[Path]) -> Path | None:
+    return next((p for p in paths if p.is_file()), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from undiffuse.errors import InputError, UndiffuseError, shown
+from undiffuse.errors import InputError, UndiffuseError, quote
 
 _SMALL = 256 << 20
 _RATIO = 100
@@ -23,17 +23,17 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except (UndiffuseError, MemoryError):
         raise
     except FileNotFoundError:
-        raise InputError(f"there is no file {shown(path)}") from None
+        raise InputError(f"there is no file {quote(path)}") from None
     except Exception as error:
         reason = " ".join(ascii(str(error))[1:-1].split())[:160] or type(error).__name__
-        raise InputError(f"{shown(path)} cannot be read as {what} ({reason}); "
+        raise InputError(f"{quote(path)} cannot be read as {what} ({reason}); "
                          "check that the file is whole and of this type") from error
 
 
 def refuse_bomb(path: Path, unpacked: int) -> None:
     """Refuse a compressed file that says it unpacks to over 256 MiB and over a hundred times its own size."""
     if unpacked > max(_SMALL, _RATIO * path.stat().st_size):
-        raise InputError(f"{shown(path)} would unpack to {unpacked:,} bytes, more than {_RATIO} times its "
+        raise InputError(f"{quote(path)} would unpack to {unpacked:,} bytes, more than {_RATIO} times its "
                          "size; if this is meant, save it without compression")
 
 

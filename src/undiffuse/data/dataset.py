@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data.stored import Lazy
+from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, permutation
+from undiffuse.hashing import sha256_of
+from undiffuse.random import Purpose, permutation
+from undiffuse.transforms.base import GreyLevels, Standardise, Table, Transform
+from undiffuse.transforms.column_fitting import fit_column
+from undiffuse.transforms.conditions import Condition, read
 
-if TYPE_CHECKING:
-    from undiffuse.data.conditions import Condition
-
+_MANY = 1024  # columns of a table beyond which each is only standardised
 # Streams of Purpose.DATA: a split or a subset must not look at the words that made the samples.
 TOY_UNIFORM, TOY_NORMAL, SPLIT, SUBSET = range(4)
 
@@ -97,14 +100,13 @@ class Dataset:
         """
         names = (self.kind, self.levels, self.classes, self.columns, *([self.words] if self.words else []),
                  *self.conditions)
-        digest = hashlib.sha256(repr(names).encode())
+        parts: list[Any] = [repr(names)]
         for tensor in (self.x, self.y, self.given):
             if isinstance(tensor, Lazy):
-                digest.update(tensor.identity())
+                parts.append(tensor.identity())
             elif tensor is not None:
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+                parts += [f"{tensor.dtype}{tuple(tensor.shape)}", tensor.cpu().contiguous().numpy().data]
+        return sha256_of(*parts)
 
 
 def describe(data: Dataset) -> str:
@@ -119,3 +121,39 @@ def _things(data: Dataset) -> str:
         channels, height, width = data.shape
         return f"{'grey' if channels == 1 else 'colour'} images of {width}x{height}"
     return f"points in {data.shape[0]}-D" if data.kind == "points" else f"rows of {data.shape[0]} columns"
+
+
+def conditioned(data: Dataset, **values: Any) -> Dataset:
+    """The same samples with conditions: numbers (N,), vectors (N, D), or N texts, by name; see `conditions.read`.
+
+    Raises InputError for another number of values.
+    """
+    found = {name: read(name, None, v if isinstance(v, list) else np.asarray(v)) for name, v in values.items()}
+    for name, (_, rows) in found.items():
+        if len(rows) != len(data):
+            raise InputError(f"got {len(rows)} values of {name} for {len(data)} samples; expected one each")
+    return with_conditions(data, list(found.values()))
+
+
+def with_conditions(data: Dataset, found: Sequence[tuple[Condition, Tensor]]) -> Dataset:
+    """The same samples with more conditions and their raw numbers."""
+    if not found:
+        return data
+    given = torch.cat([rows for _, rows in found], 1)
+    return replace(data, conditions=tuple(c for c, _ in found), given=given, note=(
+        *data.note, f"conditions: {', '.join(f'{c.name} ({c.kind})' for c, _ in found)}"))
+
+
+def fit_transform(data: Dataset) -> Transform:
+    """The transform for a data set: images by their levels, points by one scale (so that their shape is kept),
+    tables column by column.
+    """
+    if data.kind == "image":
+        return GreyLevels(data.levels)
+    x = data.x.double()
+    if data.kind == "table":
+        words = [len(w) for w in data.words] or [0] * x.shape[1]
+        columns = zip(x.T.numpy(), words, strict=True)
+        return Table(tuple(fit_column(values, n, simple=x.shape[1] > _MANY) for values, n in columns))
+    scale = x.var(0, unbiased=False).mean().sqrt()
+    return Standardise(tuple(x.mean(0).tolist()), (float(scale),) * x.shape[1])

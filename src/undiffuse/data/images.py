@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data import build, stored
+from undiffuse.data import lazy, validation
 from undiffuse.data.checks import decoding
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError, shown
+from undiffuse.errors import InputError, quote
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,23 +35,23 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
     sizes, broken files, transparency, more than 8 bits per channel and CMYK.
     """
     files, note = _files(folder)
-    return gathered(Files(folder, files, size), folder.name, lambda: _labels(folder, files), note)
+    return gathered(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), note)
 
 
 def gathered(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
              note: Sequence[str] = ()) -> Dataset:
     """The Dataset of some pictures: decoded if they are less than 1 GiB, else when they are needed."""
-    if pictures.first.numel() * len(pictures) > stored.LARGE and len(pictures) > 1:
-        y, classes = (None, ()) if (marks := labels()) is None else build.encode(marks, name)
+    if pictures.first.numel() * len(pictures) > lazy.LARGE and len(pictures) > 1:
+        y, classes = (None, ()) if (marks := labels()) is None else validation.encode(marks, name)
         return Dataset(cast(Any, pictures), y, "image", name, classes, levels=256,
                        note=(*note, "the images are read as they are needed"))
     images, modes = zip(*(pictures.picture(number) for number in range(len(pictures))), strict=True)
     converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(pictures)} images)"
                  for mode, count in sorted(Counter(modes).items()) if _MODES[mode] != mode]
-    return build.images(torch.stack(images), name=name, marks=labels(), note=[*note, *converted])
+    return validation.images(torch.stack(images), name=name, marks=labels(), note=[*note, *converted])
 
 
-class Pictures(stored.Lazy):
+class Pictures(lazy.Lazy):
     """Encoded images, decoded when they are asked for; each must be like the `first` one."""
 
     def __init__(self, count: int, size: int | None) -> None:
@@ -105,21 +105,21 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
     path = name or Path(str(source))
     with decoding(path, "an image"), Image.open(source, formats=FORMATS) as image:
         if image.width * image.height > _MOST_PIXELS:
-            raise InputError(f"{shown(path)} has {image.width}x{image.height} pixels; expected at most "
+            raise InputError(f"{quote(path)} has {image.width}x{image.height} pixels; expected at most "
                              f"{_MOST_PIXELS:,} in all, so scale it down")
         pixels = np.array(ImageOps.exif_transpose(_plain(image, path)))
         mode = image.mode
     x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    return (x if size is None else build.resize(x[None], size)[0]).contiguous(), mode
+    return (x if size is None else validation.resize(x[None], size)[0]).contiguous(), mode
 
 
 def _plain(image: Image, path: Path) -> Image:
     """The image as 8-bit grey or RGB, if nothing is lost by that."""
     if image.mode not in _MODES:
-        raise InputError(f"{shown(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK); "
+        raise InputError(f"{quote(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK); "
                          "expected 8-bit grey or RGB, so convert it")
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-        raise InputError(f"{shown(path)} is transparent in places; expected grey or RGB, so put it on a "
+        raise InputError(f"{quote(path)} is transparent in places; expected grey or RGB, so put it on a "
                          "background")
     return image.convert(_MODES[image.mode])
 
@@ -129,7 +129,7 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
     files = sorted((p for p in seen if p.suffix.lower() in _SUFFIXES),
                    key=lambda p: p.relative_to(folder).parts)
     if not files:
-        raise InputError(f"{shown(folder)} holds no images; expected {', '.join(sorted(_SUFFIXES))} files, "
+        raise InputError(f"{quote(folder)} holds no images; expected {', '.join(sorted(_SUFFIXES))} files, "
                          "in sub-folders if they have labels")
     others = len(seen) - len(files)
     return files, [f"files that are not PNG, JPEG, WEBP or BMP were left out ({others})"] if others else []
@@ -139,22 +139,22 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
+def _folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
     parts = [file.relative_to(folder).parts for file in files]
     loose = [file for file, way in zip(files, parts, strict=True) if len(way) == 1]
     if loose and len(loose) < len(files):
-        raise InputError(f"{shown(folder)} holds images in sub-folders, which are labels, and outside such "
-                         f"as {shown(loose[0].name)}; expected one or the other")
+        raise InputError(f"{quote(folder)} holds images in sub-folders, which are labels, and outside such "
+                         f"as {quote(loose[0].name)}; expected one or the other")
     return None if loose else [way[0] for way in parts]
 
 
 def _check_alike(image: Tensor, path: Path, first: Tensor, first_path: Path) -> None:
     if image.shape[0] != first.shape[0]:
         colour = {1: "grey", 3: "RGB"}
-        raise InputError(f"{shown(path)} is {colour[image.shape[0]]} but {shown(first_path)} is "
+        raise InputError(f"{quote(path)} is {colour[image.shape[0]]} but {quote(first_path)} is "
                          f"{colour[first.shape[0]]}; expected one mode, so convert them all to one")
     if image.shape != first.shape:
-        raise InputError(f"{shown(path)} has {image.shape[2]}x{image.shape[1]} pixels but "
-                         f"{shown(first_path)} has "
+        raise InputError(f"{quote(path)} has {image.shape[2]}x{image.shape[1]} pixels but "
+                         f"{quote(first_path)} has "
                          f"{first.shape[2]}x{first.shape[1]}; expected one size, so give size= to resize "
                          "them")

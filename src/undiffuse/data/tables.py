@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.data import build, conditions
-from undiffuse.data.build import default_columns
+from undiffuse.data import validation
 from undiffuse.data.checks import decoding
-from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError, did_you_mean, shown
+from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.validation import default_columns
+from undiffuse.errors import InputError, did_you_mean, quote
+from undiffuse.transforms import conditions
+from undiffuse.transforms.conditions import by_number
 
 _LONGEST = 1 << 20
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
@@ -53,7 +55,7 @@ class Cells:
     def where(self, row: int, column: int) -> str:
         """A cell's place, for a sentence."""
         line = f" (line {self.lines[row]})" if self.separator else ""
-        return f"{shown(self.path)}, row {row + 1}{line}, column {shown(self.columns[column])}"
+        return f"{quote(self.path)}, row {row + 1}{line}, column {quote(self.columns[column])}"
 
 
 def read_table(path: Path, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
@@ -76,7 +78,7 @@ def from_cells(cells: Cells, name: str, label: str | None = None, condition: Seq
     texts = cells.texts([j for j in range(len(cells.columns)) if j == at or _wordy(cells, j)])
     given = [_condition(cells, j, *spec) for j, spec in asked.items()]
     if not plain:
-        raise InputError(f"all columns of {shown(cells.path)} are label or conditions; expected one that is learned")
+        raise InputError(f"all columns of {quote(cells.path)} are label or conditions; expected one that is learned")
     marks = None if at is None else [_mark(m, cells.where(i, at)) for i, m in enumerate(texts.pop(at))]
     texts = {j: text for j, text in texts.items() if j in plain}
     vocabulary = {j: _vocabulary(cells, j, text) for j, text in texts.items()}
@@ -84,7 +86,7 @@ def from_cells(cells: Cells, name: str, label: str | None = None, condition: Seq
         cells.values[:, j] = coded(text, vocabulary[j])
     for j in plain:
         _check_numbers(cells, j, j in texts)
-    return conditions.with_conditions(build.rows(
+    return with_conditions(validation.make_table(
         cells.values[:, plain], name=name, columns=[cells.columns[j] for j in plain], marks=marks,
         words=[vocabulary.get(j, ()) for j in plain], gaps=True, note=cells.note), given)
 
@@ -93,7 +95,7 @@ def frame_cells(frame: Any, name: str = "the table") -> Cells:
     """The cells of a DataFrame (of pandas, polars, ...), as those of a file are read; None, NaN and NA are missing."""
     columns = [str(column) for column in frame.columns]
     if twice := [c for c, times in Counter(columns).items() if times > 1]:
-        raise InputError(f"{name} has two columns called {shown(twice[0])}; expected different names, so rename one")
+        raise InputError(f"{name} has two columns called {quote(twice[0])}; expected different names, so rename one")
     texts = [[_cell_text(value) for value in frame[column].to_list()] for column in frame.columns]
     cells = Cells(Path(name), "", columns, True, [], np.empty(0), [{} for _ in columns],
                   lambda wanted: {j: texts[j] for j in wanted})
@@ -157,14 +159,14 @@ def check_finite(cells: Cells, j: int) -> None:
     if infinite.any():
         at = int(np.argmax(infinite))
         raise InputError(f"{cells.where(at, j)} holds a number that is not finite "
-                         f"({shown(cells.texts([j])[j][at])}); expected a finite number")
+                         f"({quote(cells.texts([j])[j][at])}); expected a finite number")
 
 
 def _take(cells: Cells, values: array[float], line: int, row: list[str]) -> None:
     """Adds a row."""
     i = len(cells.lines)
     if len(row) != len(cells.columns):
-        raise InputError(f"{shown(cells.path)}, row {i + 1} (line {line}) has {len(row)} cells; expected "
+        raise InputError(f"{quote(cells.path)}, row {i + 1} (line {line}) has {len(row)} cells; expected "
                          f"{len(cells.columns)} like the first line")
     cells.lines.append(line)
     try:
@@ -184,8 +186,8 @@ def _label_at(cells: Cells, label: str | None) -> int | None:
 
 def _column_at(cells: Cells, name: str) -> int:
     if name not in cells.columns or len(cells.columns) < 2:
-        raise InputError(f"{shown(cells.path)} has no column {shown(name)} beside columns of numbers; it has "
-                         f"{', '.join(map(shown, cells.columns[:8]))}{did_you_mean(name, cells.columns)}")
+        raise InputError(f"{quote(cells.path)} has no column {quote(name)} beside columns of numbers; it has "
+                         f"{', '.join(map(quote, cells.columns[:8]))}{did_you_mean(name, cells.columns)}")
     return cells.columns.index(name)
 
 
@@ -207,11 +209,11 @@ def _vocabulary(cells: Cells, j: int, text: Sequence[str]) -> tuple[str, ...]:
     """The different words of a column: numbers in order, then words in order."""
     filled = [cell for cell in text if not missing(cell)]
     if comma := next((c for c in filled if _DECIMAL_COMMA.fullmatch(c)), None):
-        raise InputError(f"column {shown(cells.columns[j])} of {shown(cells.path)} holds {shown(comma)}; expected "
+        raise InputError(f"column {quote(cells.columns[j])} of {quote(cells.path)} holds {quote(comma)}; expected "
                          "decimal points, so write 1.5 for 1,5")
-    words = sorted(set(filled), key=build.by_number)
+    words = sorted(set(filled), key=by_number)
     if len(words) > max(10, len(filled) // 2):
-        raise InputError(f"column {shown(cells.columns[j])} of {shown(cells.path)} holds {len(words)} different words "
+        raise InputError(f"column {quote(cells.columns[j])} of {quote(cells.path)} holds {len(words)} different words "
                          f"in {len(filled)} cells; expected words that occur again, so remove it")
     return tuple(words)
 
@@ -222,7 +224,7 @@ def _check_numbers(cells: Cells, j: int, words: bool) -> None:
     if cells.words[j] and not words:
         at, word = next(iter(cells.words[j].items()))
         column = cells.columns[j]
-        raise InputError(f"{cells.where(at, j)} holds {shown(word)}, which is not a number like most of the column; "
+        raise InputError(f"{cells.where(at, j)} holds {quote(word)}, which is not a number like most of the column; "
                          f"leave the cell empty if its value is missing, or give label={column!r} if the column holds "
                          "the classes")
 
@@ -232,8 +234,8 @@ def _parts(file: TextIO, path: Path) -> tuple[list[str] | None, list[str], str, 
     rows, separator = _rows(file, path)
     head = list(islice(rows, 2))
     if not head:
-        raise InputError(f"{shown(path)} is empty; expected one line for each row")
-    names, note = _header(head, shown(path))
+        raise InputError(f"{quote(path)} is empty; expected one line for each row")
+    names, note = _header(head, quote(path))
     return names, note, separator, chain(head[1:] if names else head, rows)
 
 
@@ -250,7 +252,7 @@ def _rows(file: TextIO, path: Path) -> tuple[Iterator[Row], str]:
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
     while line := file.readline(_LONGEST + 1):
         if len(line) > _LONGEST:
-            raise InputError(f"{shown(path)} has a line of over {_LONGEST:,} characters; expected one line "
+            raise InputError(f"{quote(path)} has a line of over {_LONGEST:,} characters; expected one line "
                              "for each row, so save wide data as .npy")
         yield line
 
@@ -262,8 +264,8 @@ def _header(head: Sequence[Row], name: str) -> tuple[list[str] | None, list[str]
     numbers = [cell for cell in first if _is_number(cell)]
     counted = len(first) > 2 and first == [str(j) for j in range(len(first))]
     if words and numbers:
-        raise InputError(f"the first line of {name} mixes numbers such as {shown(numbers[0])} with words "
-                         f"such as {shown(words[0])}; expected a header of names or a row of numbers")
+        raise InputError(f"the first line of {name} mixes numbers such as {quote(numbers[0])} with words "
+                         f"such as {quote(words[0])}; expected a header of names or a row of numbers")
     if counted:
         return first, ["the first line counts the columns and was read as a header"]
     return None if numbers else _names(first, name), []
@@ -273,7 +275,7 @@ def _names(header: list[str], name: str) -> list[str]:
     columns = [cell or default for cell, default in zip(header, default_columns(len(header)), strict=True)]
     twice = [c for c, times in Counter(columns).items() if times > 1]
     if twice:
-        raise InputError(f"{name} has two columns called {shown(twice[0])}; expected different names, so "
+        raise InputError(f"{name} has two columns called {quote(twice[0])}; expected different names, so "
                          "rename one")
     return columns
 

@@ -1,4 +1,7 @@
-"""Point sets in the plane, made from stateless noise: sample i is a function of (seed, i)."""
+"""Point sets in the plane, made from stateless noise: sample i is a function of (seed, i).
+
+The handwritten digits that come with scikit-learn: 1,797 real images of 8x8 in 17 grey levels.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.data import validation
 from undiffuse.data.dataset import TOY_NORMAL, TOY_UNIFORM, Dataset
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal, uniform
+from undiffuse.random import Purpose, normal, uniform
+
+
+def digits(size: int | None = None) -> Dataset:
+    """The whole set, classes "0" to "9".
+
+    Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI (its test part).
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.from_numpy(bunch.images.astype(np.uint8))[:, None]
+    return validation.images(x, name="digits", levels=17, marks=[str(y) for y in bunch.target.tolist()], size=size)
+
 
 HELD_OUT = 1 << 40  # held-out samples are those from this number on
 _MOST = 10_000_000

@@ -16,9 +16,9 @@ from numpy.lib import format as npy
 from torch import Tensor
 from torch.nn import functional
 
-from undiffuse.data.build import default_columns
-from undiffuse.data.stored import Lazy
-from undiffuse.errors import InputError, MachineError, shown
+from undiffuse.data.lazy import Lazy
+from undiffuse.data.validation import default_columns
+from undiffuse.errors import InputError, MachineError, quote
 
 _SUFFIXES = (".png", ".npy", ".csv")
 _MOST_PIXELS = 64 << 20
@@ -81,14 +81,14 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise MachineError(f"{shown(path)} cannot be written ({error.strerror or error}); nothing was left "
+        raise MachineError(f"{quote(path)} cannot be written ({error.strerror or error}); nothing was left "
                            "behind") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def sweep(folder: Path) -> None:
+def remove_stale_files(folder: Path) -> None:
     """Removes what writers that were killed left behind; call it only under the folder's lock."""
     for stale in folder.glob(".*.tmp"):
         stale.unlink(missing_ok=True)
@@ -97,9 +97,9 @@ def sweep(folder: Path) -> None:
 def check_place(path: Path) -> None:
     """InputError where no samples can be written: an unknown ending, a folder, or a folder that does not exist."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"got {shown(path)}; expected a name that ends in {', '.join(_SUFFIXES)}")
+        raise InputError(f"got {quote(path)}; expected a name that ends in {', '.join(_SUFFIXES)}")
     if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{shown(path)} cannot be written: it is a folder, or its folder does not exist")
+        raise InputError(f"{quote(path)} cannot be written: it is a folder, or its folder does not exist")
 
 
 def _check(path: Path, x: Tensor | Lazy, labels: Tensor | None) -> None:

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from undiffuse.data.digits import digits
-from undiffuse.data.toys import SPIRALS, toy
+from undiffuse.data.toys import SPIRALS, digits, toy
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
+from undiffuse.mixture import Mixture
 
 Array = NDArray[np.float64]
 _RIDGE = 0.01

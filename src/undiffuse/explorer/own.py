@@ -14,8 +14,8 @@ from torch import Tensor
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.model import Model
-from undiffuse.sampling import sample
-from undiffuse.steps import METHODS
+from undiffuse.samplers import METHODS
+from undiffuse.samplers.driver import sample
 
 MOST = {"n": 2000, "steps": 256, "seed": 2**32 - 1}
 _ROWS, _FRAMES, _LATTICE = 2000, 64, 24

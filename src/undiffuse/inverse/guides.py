@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse import missing
 from undiffuse.errors import InputError
 from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
 from undiffuse.model import Model, Wrapper
+from undiffuse.moments import regression_gain
 from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike
 
@@ -158,7 +158,7 @@ class MomentGuide(Wrapper):
             raise InputError("got no y or a model without moments; give y and a model of a table")
         residual_variance = moments.spectrum * variance / (alpha**2 * moments.spectrum + variance)
         patterns, index = torch.unique(y.isnan(), dim=0, return_inverse=True)
-        G = missing.gains((moments.basis * residual_variance) @ moments.basis.mT, patterns)[index]
+        G = regression_gain((moments.basis * residual_variance) @ moments.basis.mT, patterns)[index]
         residual = torch.where(y.isnan(), 0.0, y - D).double()
         return torch.where(y.isnan(), D + (G @ residual[..., None])[..., 0].to(D), y)
 

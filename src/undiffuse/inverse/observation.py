@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 from undiffuse.tensors import as_tensor
 
 Apply = Callable[[Tensor], Tensor]

@@ -17,7 +17,7 @@ from undiffuse.inverse.operators import as_operator
 from undiffuse.inverse.samplers import STEPS, Posterior
 from undiffuse.inverse.smc import MAX_DIM, twisted
 from undiffuse.model import Model
-from undiffuse.steps import Method
+from undiffuse.samplers import Method
 from undiffuse.tensors import as_tensor
 
 METHODS = (*SURROGATES, *STEPS, "twisted")

@@ -21,17 +21,16 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.grid import time_grid
 from undiffuse.inverse.guides import DENSE, DenoiserPosterior
 from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
 from undiffuse.model import Model, Wrapper
+from undiffuse.samplers.combinators import hold, repeat
+from undiffuse.samplers.covariance_matched import bridge, matched
+from undiffuse.samplers.exponential import first_order
+from undiffuse.samplers.grid import time_grid
+from undiffuse.samplers.method import Node, SamplerContext, State, Step, nodes_of
+from undiffuse.samplers.stochastic import multistep_sde
 from undiffuse.sde import Time, as_time
-from undiffuse.steps.combinators import hold, repeat
-from undiffuse.steps.matched import bridge, matched
-from undiffuse.steps.method import Plan
-from undiffuse.steps.start import first_order
-from undiffuse.steps.state import Node, State, Step, nodes_of
-from undiffuse.steps.stochastic import multistep_sde
 from undiffuse.tensors import ArrayLike
 
 _ITERATIONS = 20  # of conjugate gradients
@@ -83,7 +82,7 @@ def linearize(observation: Observation, state: State, x0: Tensor) -> LinearizedO
     return observation.linearize(x0, _residual_variance(state, noise_variance), state.model.cond.get("y"))
 
 
-def replacement(observation: Observation, plan: Plan, *, times: int = 1, eta: float = 1.0) -> Step:
+def replacement(observation: Observation, plan: SamplerContext, *, times: int = 1, eta: float = 1.0) -> Step:
     """x ← x + A⁺ (α y + σ A ε − A x) after every ancestral step, each repeated `times` times.
 
     Reference: Song et al. (2021), appendix I.2, arXiv:2011.13456; Lugmayr et al. (2022), arXiv:2201.09865.
@@ -101,7 +100,7 @@ def replacement(observation: Observation, plan: Plan, *, times: int = 1, eta: fl
     return repeat(step, times) if times > 1 else step
 
 
-def repaint(observation: Observation, plan: Plan, *, times: int = 10, eta: float = 1.0) -> Step:
+def repaint(observation: Observation, plan: SamplerContext, *, times: int = 10, eta: float = 1.0) -> Step:
     """Replacement with every step repeated `times` times.
 
     Reference: Lugmayr et al. (2022), "RePaint", section 4.2. arXiv:2201.09865
@@ -109,7 +108,7 @@ def repaint(observation: Observation, plan: Plan, *, times: int = 10, eta: float
     return replacement(observation, plan, times=times, eta=eta)
 
 
-def dps(observation: Observation, plan: Plan, *, zeta: float = 1.0) -> Step:
+def dps(observation: Observation, plan: SamplerContext, *, zeta: float = 1.0) -> Step:
     """z_s ← z_s − ζ ∇_z ‖y − A D‖ after an ancestral step, with the norm of each sample.
 
     The best ζ depends on the problem and on the number of steps.
@@ -129,7 +128,7 @@ def dps(observation: Observation, plan: Plan, *, zeta: float = 1.0) -> Step:
     return step
 
 
-def diffpir(observation: Observation, plan: Plan, *, strength: float = 7.0, zeta: float = 0.3) -> Step:
+def diffpir(observation: Observation, plan: SamplerContext, *, strength: float = 7.0, zeta: float = 0.3) -> Step:
     """x̂ = argmin ‖y − A x‖²/R + λ ‖x − D‖²/σ̂², then α_s x̂ + σ_s (√(1 − ζ) ε̂ + √ζ ξ); λ is `strength`.
 
     Reference: Zhu et al. (2023), algorithm 1. arXiv:2305.08995
@@ -146,7 +145,7 @@ def diffpir(observation: Observation, plan: Plan, *, strength: float = 7.0, zeta
     return step
 
 
-def daps(observation: Observation, plan: Plan, *, inner: int = 5) -> Step:
+def daps(observation: Observation, plan: SamplerContext, *, inner: int = 5) -> Step:
     """x̂_0 by `inner` ODE steps, a sample of N(x̂_0, r²) p(y | x_0) with r² = s² σ̂²/(s² + σ̂²), noised again.
 
     Reference: Zhang et al. (2024), algorithm 1. arXiv:2407.01521
@@ -162,7 +161,7 @@ def daps(observation: Observation, plan: Plan, *, inner: int = 5) -> Step:
     return step
 
 
-def gibbs(observation: Observation, plan: Plan, *, inner: int = 4, repeats: int = 4) -> Step:
+def gibbs(observation: Observation, plan: SamplerContext, *, inner: int = 4, repeats: int = 4) -> Step:
     """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z).
 
     Both are repeated `repeats` times at every node. At fixed σ̂ the samples converge to the distribution
@@ -221,7 +220,7 @@ def _normals_like(rows: Tensor, state: State, s: Node, stage: int) -> Tensor:
     return torch.cat(events, 1)[:, : rows.shape[1]]
 
 
-def _denoise_in_steps(plan: Plan, state: State, inner: int, step: Step, sweep: int = 0) -> Tensor:
+def _denoise_in_steps(plan: SamplerContext, state: State, inner: int, step: Step, sweep: int = 0) -> Tensor:
     """x_0 from a state: `inner` steps to the end of the grid, then D."""
     last, end = plan.nodes[-1], state
     if state.node.log_snr < last.log_snr:

@@ -25,9 +25,8 @@ from undiffuse.errors import InputError
 from undiffuse.inverse.guides import DenoiserPosterior
 from undiffuse.inverse.observation import LinearizedObservation, Observation
 from undiffuse.inverse.samplers import linearize, posterior_at
-from undiffuse.steps.matched import bridge
-from undiffuse.steps.method import Plan
-from undiffuse.steps.state import Counted, Node, State, Step
+from undiffuse.samplers.covariance_matched import bridge
+from undiffuse.samplers.method import CountingModel, Node, SamplerContext, State, Step
 
 _RESAMPLE, _INNER = 60, 64  # noise stages
 MAX_DIM = 256
@@ -69,8 +68,9 @@ class ParticleStats:
         return ParticleStats(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
-def twisted(observation: Observation, plan: Plan, *, particles: int = 256, group: int = 64, threshold: float = 0.5
-            ) -> Step:
+def twisted(
+    observation: Observation, plan: SamplerContext, *, particles: int = 256, group: int = 64, threshold: float = 0.5
+) -> Step:
     """A step of runs of `particles`, each of which gives `group` samples with consecutive indices.
 
     A run is resampled where its effective sample size is below `threshold` times its particles, and at the end.
@@ -113,7 +113,7 @@ def _expand_particles(state: State, per_sample: int) -> State:
             for k, v in state.model.cond.items()}
     x = state.x.repeat_interleave(per_sample, 0)
     x = x if state.memory is None else state.memory.x.reshape(x.shape).to(x)
-    return replace(state, x=x, model=Counted(state.model.model, cond))
+    return replace(state, x=x, model=CountingModel(state.model.model, cond))
 
 
 def _reweight(observation: Observation, state: State, particles: int) -> tuple[ParticleStats, Particles]:

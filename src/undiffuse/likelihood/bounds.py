@@ -31,18 +31,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from undiffuse.data.transforms import Levels
 from undiffuse.errors import InputError
-from undiffuse.exact import Mixture
-from undiffuse.grid import time_grid
 from undiffuse.likelihood.batching import map_packs, pack_size, select_conditions
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.dequantization import half_bin_width, log_mean_weight
+from undiffuse.mixture import Mixture
 from undiffuse.model import Model, ReverseModel
-from undiffuse.noise import Purpose, normal, uniform
-from undiffuse.sampling import conditions_of
+from undiffuse.random import Purpose, normal, uniform
+from undiffuse.samplers.driver import conditions_of
+from undiffuse.samplers.grid import time_grid
 from undiffuse.sde import as_time, bcast
 from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
+from undiffuse.transforms.base import GreyLevels
 
 _GROUPS = 8  # independent groups of samples, whose spread gives the standard error
 
@@ -102,7 +102,7 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
     denoiser, x = gaussian_model(model), as_tensor(x, "x")
     z = to_model_units(denoiser, x)
     cond = conditions_of(denoiser, cond, len(z), signature(elbo).parameters)
-    kind = ("levels" if isinstance(denoiser.transform, Levels) else "gaussian") if decoder == "auto" else decoder
+    kind = ("levels" if isinstance(denoiser.transform, GreyLevels) else "gaussian") if decoder == "auto" else decoder
     _check(kind, denoiser, samples, steps)
     coordinates = WhitenedCoordinates(denoiser, t_end)
     terms = _ElboTerms(coordinates, z, samples // _GROUPS, steps, grid, control, seed, first_index)
@@ -358,7 +358,7 @@ def _primitive(a: Tensor, s2: Tensor) -> Tensor:
 
 def _check(kind: str, model: Model, samples: int, steps: int | None) -> None:
     """Raise InputError for invalid arguments of `elbo`."""
-    if kind not in ("gaussian", "levels") or (kind == "levels" and not isinstance(model.transform, Levels)):
+    if kind not in ("gaussian", "levels") or (kind == "levels" and not isinstance(model.transform, GreyLevels)):
         raise InputError(f"got decoder={kind!r}; expected gaussian, or levels for a model of grey levels")
     if samples < _GROUPS or (steps is not None and steps < 1):
         raise InputError(f"got samples={samples}, steps={steps}; expected at least {_GROUPS} samples and 1 step")

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.gaussian import Moments
 from undiffuse.model import Model, ReverseModel
+from undiffuse.moments import Moments
 from undiffuse.sde import as_time, bcast
 
 _MAX_NOISE = 1000.0  # σ̂/sigma_data above which u no longer depends on the data (its law differs from N(0, I) by ~ 10⁻⁹)

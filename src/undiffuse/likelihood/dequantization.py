@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from undiffuse.data.transforms import Levels
 from undiffuse.errors import InputError
 from undiffuse.model import Model
-from undiffuse.noise import Purpose, uniform
+from undiffuse.random import Purpose, uniform
+from undiffuse.transforms.base import GreyLevels
 
 KINDS = ("none", "uniform", "normal")
 
@@ -35,7 +35,7 @@ class DequantizedSample(NamedTuple):
 
 def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
     """The kind for this model and data: "auto" is normal for grey levels and none for all other data."""
-    has_levels = isinstance(model.transform, Levels)
+    has_levels = isinstance(model.transform, GreyLevels)
     resolved = ("normal" if has_levels else "none") if kind == "auto" else kind
     if resolved not in KINDS:
         raise InputError(f"got dequantise={kind!r}; expected auto, {', '.join(KINDS)}")
@@ -49,7 +49,7 @@ def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
 
 def half_bin_width(model: Model) -> float:
     """Half of a level's width in model units."""
-    assert isinstance(model.transform, Levels)
+    assert isinstance(model.transform, GreyLevels)
     return 1 / (model.transform.levels - 1)
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from undiffuse.noise import Purpose, uniform
+from undiffuse.random import Purpose, uniform
 
 _CHUNK = 1 << 14  # numbers in the products that are computed at once: as many as stay in a cache
 _MIN_EIGENVALUE, _MAX_EIGENVALUE = 0.02, 1 - 1e-9  # a data variance below 2 % of σ̂₀² is not distinguishable from 0

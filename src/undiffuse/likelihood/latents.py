@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.grid import time_grid
 from undiffuse.likelihood.batching import map_packs, pack_size, select_conditions
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.density_ode import BatchedOde, flow_ode
 from undiffuse.model import ReverseModel
-from undiffuse.sampling import blocks, conditions_of
+from undiffuse.samplers.driver import blocks, conditions_of
+from undiffuse.samplers.exponential import ddim_update as ddim_update
+from undiffuse.samplers.grid import time_grid
+from undiffuse.samplers.method import Node, nodes_of
 from undiffuse.sde import as_time, bcast
-from undiffuse.steps.start import held as ddim_update
-from undiffuse.steps.state import Node, nodes_of
 from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _BLOCK = 256

@@ -16,7 +16,7 @@ from undiffuse.likelihood import dequantization
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.density_ode import TraceEstimator, solve_density_ode
 from undiffuse.model import ReverseModel
-from undiffuse.sampling import blocks, conditions_of
+from undiffuse.samplers.driver import blocks, conditions_of
 from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _EXACT_UP_TO = 64  # entries per event up to which divergence="auto" is exact

@@ -19,7 +19,7 @@ from undiffuse.nets.dit import DiT
 from undiffuse.nets.embeddings import Condition, Film, GaussianFourier, Sinusoidal, zero
 from undiffuse.nets.mlp import MLP
 from undiffuse.nets.unet import UNet
-from undiffuse.noise import Purpose, normal
+from undiffuse.random import Purpose, normal
 
 __all__ = ["MLP", "NETS", "Condition", "DiT", "Film", "GaussianFourier", "Sinusoidal", "UNet", "build", "initialize",
            "zero"]

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
-from undiffuse.nets.embeddings import Condition, Form, zero
-from undiffuse.nets.linear import Linear
+from undiffuse.nets.embeddings import Condition, Form, Linear, zero
 from undiffuse.nets.unet import fold
 
 _SLOWEST = 10_000.0  # length of the slowest wave of the positions over 2π, in patches

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from undiffuse.nets.embeddings import Condition, Film, Form, zero
-from undiffuse.nets.linear import Linear
+from undiffuse.nets.embeddings import Condition, Film, Form, Linear, zero
 
 
 class ResidualBlock(nn.Module):

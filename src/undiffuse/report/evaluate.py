@@ -2,13 +2,16 @@
 
 The classifier and the nearest neighbours know the training rows only; real data to compare with are the rows that were
 held out of the training. Without such rows, what needs them is None.
+
+What a report looks at: a run, its model and data, and one batch of samples that every number and figure shares.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,111 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from undiffuse import metrics
+from undiffuse import metrics, training
 from undiffuse.data import Dataset, distance_to_curve
 from undiffuse.data.toys import SPIRALS
+from undiffuse.errors import InputError
 from undiffuse.model import Model
-from undiffuse.report.evidence import STEPS, Evidence, gather
+from undiffuse.random import Purpose, permutation
+from undiffuse.samplers.driver import Samples, sample
+from undiffuse.training import Run
+from undiffuse.training.batches import completed
+
+STEPS = 20
+_MOST = 5000
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A run with its rows and the generated ones: `made` (n, *event) in data units, `labels` (n,) asked for, or None.
+
+    Images are rounded to their grey levels, as they are when they are saved.
+    """
+
+    run: Run
+    model: Model
+    train: Dataset
+    held_out: Dataset | None
+    made: Tensor
+    labels: Tensor | None
+    samples: Samples
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """points, table or image."""
+        return self.train.kind
+
+    @property
+    def real(self) -> Dataset:
+        """The real rows to compare with: held-out ones, or those of the training where none were held out."""
+        return self.train if self.held_out is None else self.held_out
+
+    @cached_property
+    def conditional(self) -> bool:
+        """Whether samples were asked for by class."""
+        return self.labels is not None
+
+    def condition(self, index: Tensor | slice = slice(None)) -> dict[str, Any]:
+        """The condition of some of the samples."""
+        return {} if self.labels is None else {"label": self.labels[index]}
+
+
+def gather(folder: Path, n: int | None = None, seed: int = 0, *, model: Model | None = None,
+           data: Dataset | None = None) -> ReportData:
+    """Loads a run and draws n samples of it, with the labels of random training rows where it knows classes.
+
+    n: by default as many as rows were held out, within what takes seconds. `model` and `data` take the place of what
+    the folder names. Empty cells of a table are filled with draws of the model's Gaussian part, so that rows can be
+    compared. Raises InputError for n < 2.
+    """
+    run = training.open_run(folder)
+    train, held = training.load_data(folder, data)
+    model = model or training.load(folder)
+    train, held = _whole(train, model), None if held is None else _whole(held, model)
+    count = n if n is not None else _count(train, held)
+    if count < 2:
+        raise InputError(f"got n={count}; expected at least 2 samples to compare")
+    labels = _labels(train, count, seed) if model.classes else None
+    cond: dict[str, Any] = {} if labels is None else {"label": labels}
+    drawn = sample(model, count, steps=STEPS, seed=seed, **cond)
+    return ReportData(run, model, train, held, _as_data(drawn.x, train), labels, drawn, seed)
+
+
+def _count(train: Dataset, held: Dataset | None) -> int:
+    """As many as held-out rows; for images up to 1,000, the fewer the larger they are."""
+    rows = len(train if held is None else held)
+    if train.kind != "image":
+        return min(max(rows, 2), _MOST)
+    return max(200, min(1000, 300_000 // math.prod(train.shape)))
+
+
+def _whole(data: Dataset, model: Model) -> Dataset:
+    """The data with their empty cells filled."""
+    gaps = data.x.isnan() if data.kind == "table" else torch.zeros(1)
+    if not gaps.any():
+        return data
+    filled = model.transform.inverse(completed(model.transform.forward(data.x), model))
+    return replace(data, x=torch.where(gaps, filled, data.x))
+
+
+def _labels(train: Dataset, n: int, seed: int) -> Tensor:
+    """The labels of n training rows in random order, so that classes are as frequent as they are in the data."""
+    assert train.y is not None  # a model that knows classes was trained with them
+    order = permutation(seed, Purpose.CONDITION, 0, len(train))
+    return train.y[order[torch.arange(n) % len(train)]]
+
+
+def _as_data(x: Tensor, train: Dataset) -> Tensor:
+    return x.round().clamp(0, train.levels - 1) if train.kind == "image" else x
+
 
 _JUDGED, _PAIRED = 2000, 1000  # rows for the classifier, and for distances between all pairs
 _RARE, _EQUAL = 0.01, 1e-6
 
 
 @dataclass(frozen=True)
-class Findings:
+class Metrics:
     """What was measured: `numbers` for JSON, and for the figures the labels that the classifier read, the distances
     to the nearest training row of generated and of held-out real rows, and the distances off the curve.
     """
@@ -57,7 +153,7 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
     return measure(gather(Path(run), n, seed, model=model, data=data)).numbers
 
 
-def measure(seen: Evidence) -> Findings:
+def measure(seen: ReportData) -> Metrics:
     """All measurements of what was gathered."""
     numbers: dict[str, Any] = {
         "kind": seen.kind, "data": seen.train.name, "n": len(seen.made), "seed": seen.seed,
@@ -66,7 +162,7 @@ def measure(seen: Evidence) -> Findings:
     }
     numbers |= _distance(seen)
     found = {"points": _points, "table": _table, "image": _image}[seen.kind](seen)
-    return Findings({**numbers, **found.numbers}, found.read, found.near_made, found.near_held, found.off_curve)
+    return Metrics({**numbers, **found.numbers}, found.read, found.near_made, found.near_held, found.off_curve)
 
 
 def classifier_of(train: Dataset) -> Callable[[Tensor], Tensor]:
@@ -75,7 +171,7 @@ def classifier_of(train: Dataset) -> Callable[[Tensor], Tensor]:
     return metrics.classifier(train.x, train.y)
 
 
-def _distance(seen: Evidence) -> dict[str, Any]:
+def _distance(seen: ReportData) -> dict[str, Any]:
     """Sliced W₂ to the held-out rows and its floor, between real rows in the same numbers."""
     if seen.held_out is None:
         return {"sliced_w2": None, "floor": None, "floor_spread": None, "ratio": None}
@@ -86,20 +182,20 @@ def _distance(seen: Evidence) -> dict[str, Any]:
             "ratio": value / floor.value if floor.value else None}
 
 
-def _points(seen: Evidence) -> Findings:
+def _points(seen: ReportData) -> Metrics:
     numbers: dict[str, Any] = {"mmd": None, "mmd_floor": None, "mmd_spread": None}
     if seen.held_out is not None:
         made, real = seen.made[:_PAIRED], seen.held_out.x[:_PAIRED]
         floor = metrics.noise_floor(metrics.mmd, seen.train.x[_spread(len(seen.train), len(made))], real)
         numbers = {"mmd": metrics.mmd(made, real), "mmd_floor": floor.value, "mmd_spread": floor.stderr}
     if seen.train.name not in SPIRALS:
-        return Findings({**numbers, "off_curve": None})
+        return Metrics({**numbers, "off_curve": None})
     off = distance_to_curve(seen.train.name, seen.made)
     real = distance_to_curve(seen.train.name, seen.real.x)
-    return Findings({**numbers, "off_curve": float(off.mean()), "off_curve_real": float(real.mean())}, off_curve=off)
+    return Metrics({**numbers, "off_curve": float(off.mean()), "off_curve_real": float(real.mean())}, off_curve=off)
 
 
-def _table(seen: Evidence) -> Findings:
+def _table(seen: ReportData) -> Metrics:
     """Kolmogorov-Smirnov distance of each column, and the nearest rows in standardised units."""
     held, made = seen.held_out, seen.made.numpy()
     numbers: dict[str, Any] = {}
@@ -111,7 +207,7 @@ def _table(seen: Evidence) -> Findings:
     return _nearest(seen, numbers)
 
 
-def _image(seen: Evidence) -> Findings:
+def _image(seen: ReportData) -> Metrics:
     if seen.labels is None or seen.train.y is None:
         return _nearest(seen, {})
     judge = classifier_of(seen.train)
@@ -123,7 +219,7 @@ def _image(seen: Evidence) -> Findings:
     return _nearest(seen, numbers, read)
 
 
-def _accuracy(seen: Evidence, judge: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def _accuracy(seen: ReportData, judge: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """How often the classifier is right on real images that it has not seen."""
     if seen.held_out is None or seen.held_out.y is None:
         return {"classifier_accuracy": None, "classifier_per_class": None}
@@ -134,23 +230,23 @@ def _accuracy(seen: Evidence, judge: Callable[[Tensor], Tensor]) -> dict[str, An
     return {"classifier_accuracy": right.value, "classifier_per_class": _per_class(seen, read, held.y)}
 
 
-def _nearest(seen: Evidence, numbers: dict[str, Any], read: Tensor | None = None) -> Findings:
+def _nearest(seen: ReportData, numbers: dict[str, Any], read: Tensor | None = None) -> Metrics:
     """How near generated and held-out real rows are to the training rows."""
     train, held = comparable(seen, seen.train.x), seen.held_out
     near = metrics.nearest_distance(comparable(seen, seen.made), train)
     numbers |= {"nearest_made": float(near.median()), "identical": int((near < _EQUAL).sum())}
     if held is None:
-        return Findings({**numbers, "nearest_held_out": None, "nearest_ratio": None, "copies": None}, read, near)
+        return Metrics({**numbers, "nearest_held_out": None, "nearest_ratio": None, "copies": None}, read, near)
     rows = held.x[_spread(len(held), len(seen.made))]
     real = metrics.nearest_distance(comparable(seen, rows), train)
     middle = float(real.median())
     numbers |= {"nearest_held_out": middle, "nearest_ratio": float(near.median()) / middle if middle else None,
                 "identical_held_out": int((real < _EQUAL).sum()),
                 "copies": float((near < torch.quantile(real, _RARE)).double().mean())}
-    return Findings(numbers, read, near, real)
+    return Metrics(numbers, read, near, real)
 
 
-def _per_class(seen: Evidence, read: Tensor, asked: Tensor) -> dict[str, dict[str, float]]:
+def _per_class(seen: ReportData, read: Tensor, asked: Tensor) -> dict[str, dict[str, float]]:
     """The share of each class that is read as asked, its 95 % interval (Wilson, 1927), and how many were asked for."""
     rates: dict[str, dict[str, float]] = {}
     for label, name in enumerate(seen.train.classes):
@@ -162,13 +258,13 @@ def _per_class(seen: Evidence, read: Tensor, asked: Tensor) -> dict[str, dict[st
     return rates
 
 
-def _confusion(seen: Evidence, read: Tensor, asked: Tensor) -> list[list[int]]:
+def _confusion(seen: ReportData, read: Tensor, asked: Tensor) -> list[list[int]]:
     """How many of each asked class (row) are read as each class (column)."""
     size = len(seen.train.classes)
     return torch.bincount(asked * size + read, minlength=size * size).reshape(size, size).tolist()
 
 
-def comparable(seen: Evidence, x: Tensor) -> Tensor:
+def comparable(seen: ReportData, x: Tensor) -> Tensor:
     """Rows in the unit in which they are compared.
 
     Points as they are; tables with every column at standard deviation 1; images so that a distance is the root mean

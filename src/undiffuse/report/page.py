@@ -14,13 +14,11 @@ from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.report import html
-from undiffuse.report.evaluate import Findings, measure
-from undiffuse.report.evidence import Evidence, gather
-from undiffuse.report.judgement import asked, learning, new
-from undiffuse.report.samples import side_by_side, way
-from undiffuse.report.words import duration, percent, short, spread, verdict
+from undiffuse.report.evaluate import Metrics, ReportData, gather, measure
+from undiffuse.report.sections import asked, learning, new, side_by_side, trajectory_section
+from undiffuse.report.wording import duration, percent, short, spread, verdict
 from undiffuse.training import open_run
-from undiffuse.training.patience import outcome
+from undiffuse.training.early_stopping import stopping_summary
 
 
 def write_report(run: Path | str, out: Path | None = None, *, n: int | None = None, seed: int = 0,
@@ -43,15 +41,23 @@ def write_report(run: Path | str, out: Path | None = None, *, n: int | None = No
     return path
 
 
-def page(seen: Evidence, found: Findings) -> str:
+def page(seen: ReportData, found: Metrics) -> str:
     """The whole page."""
     said = verdict(found.numbers, seen.train)
     name = seen.run.folder.resolve().name
     body = html.tag("header", html.words("p", f"{name} · {describe(seen.train)}", "over"), html.words("h1", said.title),
                     html.words("p", said.deck, "deck"),
                     html.words("p", said.warning, "deck warning") if said.warning else "", _numbers(found.numbers))
-    main = html.tag("main", side_by_side(seen, found), asked(seen, found), new(seen, found), way(seen), learning(seen),
-                    _repeat(seen), _everything(found.numbers))
+    main = html.tag(
+        "main",
+        side_by_side(seen, found),
+        asked(seen, found),
+        new(seen, found),
+        trajectory_section(seen),
+        learning(seen),
+        _repeat(seen),
+        _everything(found.numbers),
+    )
     made = seen.run.config.get("versions", {}).get("undiffuse", "")
     text = resources.files("undiffuse.report").joinpath("page.html").read_text("utf-8")
     style = resources.files("undiffuse.report").joinpath("page.css").read_text("utf-8")
@@ -87,7 +93,7 @@ def _numbers(n: dict[str, Any]) -> str:
     return html.tag("dl", *cards, class_="numbers")
 
 
-def _repeat(seen: Evidence) -> str:
+def _repeat(seen: ReportData) -> str:
     """The command that repeats the run, what it was, and what was done to the data."""
     folder = seen.run.folder
     command = shlex.join(["undiffuse", "train", str(folder / "experiment.json"), "--out", str(folder) + "-again"])
@@ -100,10 +106,10 @@ def _repeat(seen: Evidence) -> str:
         _folded("experiment.json", json.dumps(seen.run.experiment.to_dict(), indent=1)))
 
 
-def _outcome(seen: Evidence) -> dict[str, Any]:
+def _outcome(seen: ReportData) -> dict[str, Any]:
     """What is known of the run beyond its experiment."""
     seconds = [e["seconds"] for e in seen.run.metrics() if "seconds" in e]
-    return {"outcome": outcome(seen.run.metrics(), seen.run.experiment),
+    return {"outcome": stopping_summary(seen.run.metrics(), seen.run.experiment),
             "parameters": f"{sum(p.numel() for p in seen.model.parameters()):,}",
             "training rows": f"{len(seen.train):,}",
             **({"time of training": duration(seconds[-1])} if seconds else {}), **seen.run.config.get("versions", {})}

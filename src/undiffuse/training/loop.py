@@ -2,17 +2,22 @@
 
 State and randomness are apart: what changes is in `State`, what an update is made from is a function of its number.
 A run that was interrupted at any moment therefore ends with the same weights, bit for bit.
+
+Signals: the first one asks a training to save and stop, the second one stops it at once.
 """
 
 from __future__ import annotations
 
 import shlex
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,29 +26,64 @@ from undiffuse.data import Dataset, save_samples
 from undiffuse.data.locks import locked
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
-from undiffuse.loss import Levels
+from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.model import Denoiser
 from undiffuse.progress import Progress, say
-from undiffuse.sampling import sample
+from undiffuse.samplers.driver import sample
 from undiffuse.training import checkpoint
-from undiffuse.training.build import initialized, pick_device
-from undiffuse.training.faults import explain, losses, slope
-from undiffuse.training.feed import Feed
-from undiffuse.training.log import Log
-from undiffuse.training.optim import learning_rate
-from undiffuse.training.patience import best, outcome, over
-from undiffuse.training.run import Run, begin, divide, machine, plan, source
-from undiffuse.training.signals import Signals
-from undiffuse.training.speed import prepare
+from undiffuse.training.batches import Feed
+from undiffuse.training.diagnose import batch_gradient, batch_losses, explain
+from undiffuse.training.distributed import PEER_TIMEOUT, ProcessGroup, process_group
+from undiffuse.training.early_stopping import best_checkpoint, should_stop, stopping_summary
+from undiffuse.training.metrics_log import Log, tracked
+from undiffuse.training.model_config import initialized, pick_device
+from undiffuse.training.optimizers import learning_rate
+from undiffuse.training.precision import configure
+from undiffuse.training.run import Run, load_dataset, machine, open_or_create, resume, split_held_out
 from undiffuse.training.state import State
-from undiffuse.training.team import PEER_TIMEOUT, Team, gathered
-from undiffuse.training.track import tracked
 
-LOOKS = 32  # updates between looks at a GPU; a CPU is looked at after every update
+_ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Signals:
+    """While it is open, the first SIGINT, SIGTERM or SIGHUP only sets `number`; later ones act as they did before.
+
+    Signals that are ignored (as under nohup) stay ignored. Does nothing outside the main thread, where Python delivers
+    no signals.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in _ASK_TO_STOP:
+                self._watch(name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _watch(self, name: str) -> None:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
+CHECK_EVERY = 32  # updates between looks at a GPU; a CPU is looked at after every update
 ENTRIES = 500  # entries in metrics.jsonl
 MEASURED = 1024  # held-out rows that are measured
-FEW = 256  # held-out rows of which the path loss is measured
-BANDS = 8  # noise levels at which the held-out loss is reported
+PATH_LOSS_ROWS = 256  # held-out rows of which the path loss is measured
+LEVEL_BINS = 8  # noise levels at which the held-out loss is reported
 _ASKED = 256  # what no signal's number is: the caller asked to stop
 
 
@@ -64,17 +104,19 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
     """
     recipe = experiment if isinstance(experiment, Recipe) else Recipe(experiment, data=data)
     experiment = recipe.experiment
-    whole = recipe.data or source(experiment)
-    rows, held, numbers = divide(whole, experiment.held_out)
+    whole = recipe.data or load_dataset(experiment)
+    rows, held, numbers = split_held_out(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with gathered(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
+    with process_group(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
         team.share(lambda: _check(team, experiment, held))
-        run = Run(folder, experiment, team.share(lambda: plan(folder, recipe, whole, rows).config))
+        run = Run(folder, experiment, team.share(lambda: open_or_create(folder, recipe, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
         state = State(experiment, model)
-        choice = prepare(model, experiment, run.config.get("precision", "fp32"))
+        choice = configure(model, experiment, run.config.get("precision", "fp32"))
         feed = Feed(experiment, rows, model)
-        losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # what cannot run fails before anything is written
+        batch_losses(
+            feed, feed.at(0, torch.zeros(1, dtype=torch.int64))
+        )  # what cannot run fails before anything is written
         signals = opened.enter_context(Signals())
         seconds = _start(team, run, state, opened)
         log = _log(run, state.step, track, opened) if team.leads else None
@@ -87,13 +129,13 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
             training.go_back()
     if ending % _ASKED:
         if team.leads:
-            say(f"stopped by signal {ending} at step {state.step}; `{_again(run)}` continues")
+            say(f"stopped by signal {ending} at step {state.step}; `{_resume_command(run)}` continues")
         raise SystemExit(128 + ending)
     state.average.folder = folder
     return state.average
 
 
-def _check(team: Team, experiment: Experiment, held: Dataset | None) -> None:
+def _check(team: ProcessGroup, experiment: Experiment, held: Dataset | None) -> None:
     """InputError for what does not go together."""
     team.check(experiment.batch)
     if experiment.patience and held is None:
@@ -101,12 +143,12 @@ def _check(team: Team, experiment: Experiment, held: Dataset | None) -> None:
                          "0, or patience=0")
 
 
-def _start(team: Team, run: Run, state: State, opened: ExitStack) -> float:
+def _start(team: ProcessGroup, run: Run, state: State, opened: ExitStack) -> float:
     """Brings the states of all processes to where the run stands, under its lock; the seconds trained so far."""
     def first() -> list[float]:
         run.folder.mkdir(parents=True, exist_ok=True)
         opened.enter_context(locked(run.folder))
-        return [begin(run, state, machine(state, team.size)), state.step]
+        return [resume(run, state, machine(state, team.size)), state.step]
 
     seconds, step = team.share(first)
     team.spread(state.tensors().values())
@@ -131,7 +173,7 @@ def draw_preview(run: Run, model: Denoiser, step: int, n: int) -> None:
 class _Training:
     """One run in progress."""
 
-    def __init__(self, team: Team, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor,
+    def __init__(self, team: ProcessGroup, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor,
                  log: Log | None, bar: Progress, seconds: float, preview: int = 0) -> None:
         self.team, self.run, self.state, self.feed, self.log, self.bar, self.numbers = (
             team, run, state, feed, log, bar, numbers)
@@ -139,7 +181,7 @@ class _Training:
         self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
         self.held = Feed(run.experiment, held, state.model) if held is not None else None
         self.log_every = max(1, self.steps // ENTRIES)
-        self.look_every = 1 if state.model.device.type == "cpu" else LOOKS
+        self.look_every = 1 if state.model.device.type == "cpu" else CHECK_EVERY
         self.start = time.monotonic() - seconds
         self.logged = (state.step, time.monotonic())
         self.loss, self.rate = float("nan"), 0.0
@@ -165,7 +207,7 @@ class _Training:
 
     def _slope(self, first: int, end: int) -> Tensor:
         """What some slots of the batch add to the slope of its mean loss."""
-        return slope(self.state, self.feed, first, end)
+        return batch_gradient(self.state, self.feed, first, end)
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.steps
@@ -213,7 +255,7 @@ class _Training:
             return False
         if self.log is not None:
             entries = self.run.metrics()
-            found, done = best(entries), over(entries, patience)
+            found, done = best_checkpoint(entries), should_stop(entries, patience)
             if found is not None and found[0] == self.state.step:
                 self.run.keep(self.state)
         return bool(self.team.agree(int(done), self.state.model.device))
@@ -226,7 +268,7 @@ class _Training:
             found = self.run.checkpoint(state.model, best=True)
             if found is not None:
                 state.restore(found.step, found.tensors)
-            say(outcome(self.run.metrics(), self.run.experiment))
+            say(stopping_summary(self.run.metrics(), self.run.experiment))
             return state.step
 
         step = self.team.share(first)
@@ -235,8 +277,8 @@ class _Training:
 
     def _advice(self) -> str:
         last = max(checkpoint.steps(self.run.folder), default=0)
-        return (f"correct the data or start a new run with a lower lr; `{_again(self.run)}` would repeat it from the "
-                f"checkpoint of step {last}")
+        return ("correct the data or start a new run with a lower lr; "
+                f"`{_resume_command(self.run)}` would repeat it from the checkpoint of step {last}")
 
 
 @torch.no_grad()
@@ -247,10 +289,10 @@ def held_out_loss(feed: Feed, step: int, most: int = MEASURED) -> dict[str, Any]
     """
     rows = torch.arange(min(len(feed.x), most))
     whole = feed.at(step, rows)
-    values = torch.cat([losses(feed, block) for block in whole.blocks(feed.model.block)]).double().cpu()
+    values = torch.cat([batch_losses(feed, block) for block in whole.blocks(feed.model.block)]).double().cpu()
     log_sigma = -feed.model.sde.log_snr(whole.t)
     bands = [(float(a.mean()), float(b.mean())) for a, b in
-             zip(log_sigma.tensor_split(BANDS), values.tensor_split(BANDS), strict=True) if len(a)]
+             zip(log_sigma.tensor_split(LEVEL_BINS), values.tensor_split(LEVEL_BINS), strict=True) if len(a)]
     return {"held_out": float(values.mean()), "levels": bands}
 
 
@@ -263,10 +305,10 @@ def path_loss(feed: Feed, step: int) -> float:
     """
     path = copy(feed)
     path.experiment = feed.experiment.replace(weighting="likelihood")
-    path.levels = Levels("importance", sigma_data=feed.model.sigma_data)
-    return float(held_out_loss(path, step, FEW)["held_out"])
+    path.levels = NoiseLevelDistribution("importance", sigma_data=feed.model.sigma_data)
+    return float(held_out_loss(path, step, PATH_LOSS_ROWS)["held_out"])
 
 
-def _again(run: Run) -> str:
+def _resume_command(run: Run) -> str:
     """The command that continues a run."""
     return shlex.join(["undiffuse", "train", str(run.folder)])

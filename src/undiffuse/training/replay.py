@@ -6,7 +6,6 @@ the last checkpoint before it, or the first weights of all, and the updates in b
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ from torch import Tensor
 
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
+from undiffuse.hashing import sha256_of
 from undiffuse.progress import say
 from undiffuse.training import checkpoint
-from undiffuse.training.build import initialized, pick_device
-from undiffuse.training.faults import losses, slope
-from undiffuse.training.feed import Batch, Feed
+from undiffuse.training.batches import Batch, Feed
+from undiffuse.training.diagnose import batch_gradient, batch_losses
+from undiffuse.training.distributed import ProcessGroup
+from undiffuse.training.early_stopping import last_step
 from undiffuse.training.loop import ENTRIES
-from undiffuse.training.optim import learning_rate, parts
-from undiffuse.training.patience import last_step
-from undiffuse.training.run import divide, open_run, same_data, source
-from undiffuse.training.speed import prepare
+from undiffuse.training.model_config import initialized, pick_device
+from undiffuse.training.optimizers import learning_rate, parts
+from undiffuse.training.precision import configure
+from undiffuse.training.run import load_dataset, open_run, same_data, split_held_out
 from undiffuse.training.state import State, gradient_norm, schema
-from undiffuse.training.team import Team
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,18 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     last = last_step(opened.metrics(), e)
     if not 0 <= step < last:
         raise InputError(f"got step={step}; expected 0 to {last - 1}, which are the updates of this run")
-    whole = source(e) if data is None else data
+    whole = load_dataset(e) if data is None else data
     same_data(opened, whole)
-    rows, _, numbers = divide(whole, e.held_out)
+    rows, _, numbers = split_held_out(whole, e.held_out)
     model = initialized(opened.config, e.seed, rows)
     state = State(e, model.to(pick_device(device)))
-    prepare(model, e, opened.config.get("precision", "fp32"))
-    feed, team = Feed(e, rows, model), Team(exact=e.exact)
+    configure(model, e, opened.config.get("precision", "fp32"))
+    feed, team = Feed(e, rows, model), ProcessGroup(exact=e.exact)
     _restore(opened.folder, state, step)
     noted = {line["step"]: line for line in opened.metrics() if "loss" in line}
     met, same, every = 0, 0, max(1, e.steps // ENTRIES)
     while state.step < step:
-        state.update(team.total(lambda a, b: slope(state, feed, a, b), e.batch))
+        state.update(team.total(lambda a, b: batch_gradient(state, feed, a, b), e.batch))
         if state.step % every == 0 or state.step == 1:
             met, same = met + (state.step in noted), same + _agrees(noted.get(state.step), state.meter)
             state.meter.zero_()
@@ -98,11 +98,11 @@ def _agrees(line: dict[str, Any] | None, meter: Tensor) -> bool:
     return line is not None and (line["loss"], line["grad_norm"]) == (loss / count, norm / count)
 
 
-def _look(state: State, feed: Feed, numbers: Tensor, team: Team, agree: tuple[int, int]) -> Replay:
+def _look(state: State, feed: Feed, numbers: Tensor, team: ProcessGroup, agree: tuple[int, int]) -> Replay:
     step, batch = state.step, feed.batch(state.step)
     with torch.no_grad():
-        each = losses(feed, batch).cpu()
-    whole = team.total(lambda a, b: slope(state, feed, a, b), state.experiment.batch).clone()
+        each = batch_losses(feed, batch).cpu()
+    whole = team.total(lambda a, b: batch_gradient(state, feed, a, b), state.experiment.batch).clone()
     like = list(state.parameters.values())
     slopes = whole[: len(state.weights)]
     gradient = dict(zip(state.parameters, parts(slopes.clone(), like), strict=True))
@@ -113,4 +113,4 @@ def _look(state: State, feed: Feed, numbers: Tensor, team: Team, agree: tuple[in
 
 
 def _digest(state: State) -> str:
-    return hashlib.sha256(state.weights.detach().cpu().numpy().tobytes()).hexdigest()
+    return sha256_of(state.weights.detach().cpu().numpy().data)

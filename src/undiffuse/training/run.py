@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +17,22 @@ from torch import Tensor
 
 from undiffuse import tuning
 from undiffuse.data import Dataset, locks, open_data
-from undiffuse.data.writers import sweep
+from undiffuse.data.writers import remove_stale_files
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.experiment import read as read_experiment
-from undiffuse.gaussian import Moments
+from undiffuse.hashing import canonical, sha256_of
 from undiffuse.model import Denoiser
+from undiffuse.moments import Moments
 from undiffuse.progress import say
 from undiffuse.training import checkpoint
-from undiffuse.training.build import describe, pick_device, rebuild, versions
+from undiffuse.training.checkpoint import read_json, write_json
 from undiffuse.training.ema import combined, exponent
-from undiffuse.training.files import read_json, write_json
-from undiffuse.training.log import NAME as METRICS
-from undiffuse.training.log import read_metrics
-from undiffuse.training.optim import parts, trained
-from undiffuse.training.speed import is_compiled
+from undiffuse.training.metrics_log import NAME as METRICS
+from undiffuse.training.metrics_log import read_metrics
+from undiffuse.training.model_config import describe, pick_device, rebuild, versions
+from undiffuse.training.optimizers import parts, trained
+from undiffuse.training.precision import is_compiled
 from undiffuse.training.state import State, schema, traces
 
 FREE = ("save_every", "device", "compile")
@@ -134,7 +133,7 @@ class Run:
     def _identity(self) -> dict[str, str]:
         every = self.experiment.save_every if self.experiment.patience else 1
         return {"experiment": self.experiment.replace(save_every=every, device="cpu", compile="off").digest(),
-                "model": hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()}
+                "model": sha256_of(canonical(self.config))}
 
 
 def open_run(folder: Path | str) -> Run:
@@ -183,13 +182,13 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
     `data` are the data of a run that was trained on data in memory. Raises InputError if they are not those of the run.
     """
     opened = open_run(run)
-    whole = source(opened.experiment) if data is None else data
+    whole = load_dataset(opened.experiment) if data is None else data
     same_data(opened, whole)
-    train, held, _ = divide(whole, opened.experiment.held_out)
+    train, held, _ = split_held_out(whole, opened.experiment.held_out)
     return train, held
 
 
-def source(experiment: Experiment) -> Dataset:
+def load_dataset(experiment: Experiment) -> Dataset:
     """All the data that an experiment names; InputError where they were in memory."""
     if experiment.data.startswith(MEMORY):
         raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); give the data "
@@ -198,7 +197,7 @@ def source(experiment: Experiment) -> Dataset:
                      first=experiment.first)
 
 
-def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
+def split_held_out(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
     """The training rows, the held-out rows, and the numbers that the training rows have in the data.
 
     The same rows are held out whatever the seed of the training.
@@ -210,7 +209,7 @@ def divide(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tenso
     return train, held, numbers.x
 
 
-def plan(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:
+def open_or_create(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:
     """The run that continues what is in a folder, or a new one; nothing is written yet.
 
     Raises InputError, naming what differs, if the folder holds anything else.
@@ -227,13 +226,13 @@ def plan(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:
     return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.deviation))
 
 
-def begin(run: Run, state: State, on: Mapping[str, Any]) -> float:
+def resume(run: Run, state: State, on: Mapping[str, Any]) -> float:
     """Brings a state to the newest checkpoint, or writes a new run's first files; the seconds trained so far.
 
     `on` is what `machine` says. To be called under the lock. Raises InputError rather than start afresh where a
     checkpoint is missing.
     """
-    sweep(run.folder)
+    remove_stale_files(run.folder)
     if (run.folder / _EXPERIMENT).is_file():
         _same_experiment(run.folder, run.experiment)
     found = run.checkpoint(state.model)

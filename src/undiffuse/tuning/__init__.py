@@ -1,11 +1,8 @@
 """Tuned sampling: times and coefficients fitted to one model, in closed form, from a few dozen reference paths."""
 
-from undiffuse.tuning.classes import tune_classes
-from undiffuse.tuning.files import NAME, attach, load, save
-from undiffuse.tuning.guided import Family, tune_family, tune_guided
-from undiffuse.tuning.identity import digest
-from undiffuse.tuning.table import guided_lines, lines
-from undiffuse.tuning.tune import EVALUATIONS, tune
+from undiffuse.tuning.storage import NAME, attach, load, model_digest, save
+from undiffuse.tuning.summary import guided_lines, lines
+from undiffuse.tuning.tune import EVALUATIONS, Family, check_per_class, tune, tune_classes, tune_family, tune_guided
 
-__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "digest", "guided_lines", "lines", "load", "save", "tune",
-           "tune_classes", "tune_family", "tune_guided"]
+__all__ = ["EVALUATIONS", "NAME", "Family", "attach", "check_per_class", "guided_lines", "lines", "load",
+           "model_digest", "save", "tune", "tune_classes", "tune_family", "tune_guided"]

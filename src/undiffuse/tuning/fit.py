@@ -8,16 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from undiffuse.steps.calibrated import VALUES, Calibration, gain, plain_rows
-from undiffuse.steps.rows import Row
-from undiffuse.steps.state import Node
+from undiffuse.samplers.coefficients import StepCoefficients
+from undiffuse.samplers.method import Node
+from undiffuse.samplers.tuned import VALUES, TunedSampler, gain, plain_rows
 from undiffuse.tuning.reference import Reference
 
 RIDGE = 1e-5
 _ROUNDS = 3
 
 
-class Stop(NamedTuple):
+class FitState(NamedTuple):
     """Where a fit stands before a step: the coordinates, the latest remainders, the corrections so far."""
 
     y: Tensor
@@ -31,7 +31,7 @@ class Fit(NamedTuple):
 
     nodes: list[Node]
     leap: bool
-    stops: list[Stop]
+    stops: list[FitState]
     error: Tensor
     gated: bool = False
 
@@ -41,19 +41,19 @@ class Fit(NamedTuple):
         return len(self.stops) - 1
 
     @property
-    def calibration(self) -> Calibration:
+    def calibration(self) -> TunedSampler:
         """The sampler."""
-        return Calibration(torch.stack([node.t for node in self.nodes]), torch.stack(self.stops[-1].theta), self.leap)
+        return TunedSampler(torch.stack([node.t for node in self.nodes]), torch.stack(self.stops[-1].theta), self.leap)
 
 
-def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] | None = None, gated: bool = False,
+def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[FitState] | None = None, gated: bool = False,
         theta: Sequence[Tensor] | None = None) -> Fit:
     """The corrections on these nodes; `known` are stops of the same fit that need not be computed again.
 
     With the corrections `theta` nothing is fitted, and states may be M or M several times over."""
     y = reference.kernel.enter(reference.x, nodes[0])
     rows, held = plain_rows(reference.kernel, nodes[leap:], y)
-    stops = known or [Stop(_leapt(reference, nodes, y) if leap else y, (), ())]
+    stops = known or [FitState(_leapt(reference, nodes, y) if leap else y, (), ())]
     for i in range(len(stops) - 1, len(rows)):
         y, values, before = stops[-1]
         node, s = nodes[leap + i], nodes[leap + i + 1]
@@ -62,11 +62,11 @@ def fit(reference: Reference, nodes: list[Node], leap: bool, known: list[Stop] |
         guess = rows[i](y, values, None)
         found = robust(basis, reference.at(s) - guess) if theta is None else used(theta[i], len(values), gated)
         padded = torch.nn.functional.pad(found.reshape(1 + gated, -1), (0, VALUES - len(values))).flatten()
-        stops = [*stops, Stop(guess + torch.einsum("f,fmk->mk", found, basis), values, (*before, padded))]
+        stops = [*stops, FitState(guess + torch.einsum("f,fmk->mk", found, basis), values, (*before, padded))]
     return Fit(nodes, leap, stops, _error(reference, stops[-1].y, nodes[-1]), gated)
 
 
-def features(y: Tensor, values: Sequence[Tensor], held: Row, gains: Tensor | None) -> Tensor:
+def features(y: Tensor, values: Sequence[Tensor], held: StepCoefficients, gains: Tensor | None) -> Tensor:
     """What the corrections of a step multiply, (f, M, k): c y and I_0 R_j, and the same times the gains."""
     basis = torch.stack([y * held.carry, *(v * held.weights[0] for v in values)])
     return basis if gains is None else torch.cat([basis, basis * gains])

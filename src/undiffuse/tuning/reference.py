@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data.transforms import Identity
-from undiffuse.gaussian import Moments
 from undiffuse.model import Model
-from undiffuse.sampling import sample
-from undiffuse.steps.kernel import Data
-from undiffuse.steps.method import Method
-from undiffuse.steps.names import ALL, as_row
-from undiffuse.steps.state import Node, nodes_of
+from undiffuse.moments import Moments
+from undiffuse.samplers.coefficients import DataPrediction
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.method import Method, Node, nodes_of
+from undiffuse.samplers.registry import ALL, as_row
+from undiffuse.transforms.base import Identity
 
 LEVELS = 128
 SEED = (1 << 40) + 7
@@ -64,7 +63,7 @@ class Reference:
     """
 
     meter: Meter
-    kernel: Data
+    kernel: DataPrediction
     nodes: list[Node]
     x: Tensor
     u: Tensor
@@ -79,7 +78,7 @@ class Reference:
     @classmethod
     def framed(cls, meter: Meter, frame: Moments, known: list[tuple[Node, Tensor, Tensor]]) -> Reference:
         """The `paths` in the coordinates of a frame."""
-        kernel, nodes = Data(frame=frame), [node for node, _, _ in known]
+        kernel, nodes = DataPrediction(frame=frame), [node for node, _, _ in known]
         ys = [kernel.enter(x, node) for node, x, _ in known]
         R = torch.stack([kernel.value(y, D, node) for y, (node, _, D) in zip(ys, known, strict=True)])
         total = torch.stack([_total(kernel, node) for node in nodes])[:, None]
@@ -125,7 +124,7 @@ def paths(meter: Meter, n: int, first: int, t_end: float) -> list[tuple[Node, Te
 
 
 @dataclass
-class Ends:
+class PathEnds:
     """Where the paths of n other starts end, y (n, k) at the node `end`: what finished samplers are measured with."""
 
     meter: Meter
@@ -135,26 +134,26 @@ class Ends:
     y: Tensor
 
     @classmethod
-    def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> Ends:
+    def follow(cls, meter: Meter, frame: Moments, n: int, first: int, t_end: float) -> PathEnds:
         """Starts number `first` to `first + n − 1`, in 128 steps of a fourth-order method."""
         out = meter.run(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=LEVELS, t_end=t_end)
         end = nodes_of(meter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
-        return cls(meter, frame, first, end, Data(frame=frame).enter(out.x.double(), end))
+        return cls(meter, frame, first, end, DataPrediction(frame=frame).enter(out.x.double(), end))
 
-    def within(self, frame: Moments) -> Ends:
+    def within(self, frame: Moments) -> PathEnds:
         """The same ends in the coordinates of another frame."""
-        x = Data(frame=self.frame).leave(self.y, self.end)
-        return replace(self, frame=frame, y=Data(frame=frame).enter(x, self.end))
+        x = DataPrediction(frame=self.frame).leave(self.y, self.end)
+        return replace(self, frame=frame, y=DataPrediction(frame=frame).enter(x, self.end))
 
     def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
         """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""
         out = self.meter.run(len(self.y), self.first, method=as_row(method), grid=grid, steps=steps,
                              t_end=float(self.end.t))
-        y = Data(frame=self.frame).enter(out.x.double(), self.end)
+        y = DataPrediction(frame=self.frame).enter(out.x.double(), self.end)
         name = method if method in ALL else out.method
         return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), f"{name} on {grid}" if grid else out.method
 
 
-def _total(kernel: Data, node: Node) -> Tensor:
+def _total(kernel: DataPrediction, node: Node) -> Tensor:
     """α Ψ = √(α² s² + σ²), (k,)."""
     return torch.from_numpy(np.sqrt(kernel.s2 * node.alpha**2 + node.sigma**2))

@@ -194,7 +194,7 @@ export function seenPixels(seen) {
 const digitLaw = ({h}) =>
   h
     ? [
-        "from undiffuse.data.digits import digits",
+        "from undiffuse.data.toys import digits",
         "",
         "rows = digits()",
         `data = ud.Mixture([1.0] * len(rows.x), rows.x.double() / 8 - 1, ${num(h)} ** 2, labels=rows.y.tolist())`,
@@ -237,7 +237,7 @@ function latentLines(state) {
   const [a, b] = pointsOf(state, parseLaw(state.law));
   return [
     "import torch",
-    ...start(state, ["from undiffuse.grid import time_grid"]),
+    ...start(state, ["from undiffuse.samplers.grid import time_grid"]),
     "model = data.denoiser(sde)",
     `times = time_grid(sde, ${state.n}, "log_snr", t_end=model.t_end(), sigma_data=model.sigma_data).flip(0)`,
     `z = torch.tensor(${list([a, b])}, dtype=torch.float64)`,
@@ -258,7 +258,7 @@ function proofLines(state) {
     shape = `0, 0, ${state.p}, (1,), torch.float64`;
   return [
     "import torch",
-    ...start(state, ["from undiffuse.noise import Purpose, normal"]),
+    ...start(state, ["from undiffuse.random import Purpose, normal"]),
     `t, dt, n = torch.tensor(${num(s)}, dtype=torch.float64), ${num(length)}, ${state.p}`,
     `eps = normal(${state.seed}, Purpose.NOISE, ${shape})`,
     `dW = dt**0.5 * normal(${state.seed}, Purpose.STEP, ${shape})`,

@@ -1,0 +1,196 @@
+"""Combinators: functions that make a step out of steps.
+
+    chain(predict, correct, ...)   go to s with the first, then act at s with the others
+    repeat(step, k)                go to s k times, diffusing forwards again in between (resampling, "time travel")
+    churn(step, ...)               raise the noise a little before every step
+    restart(step, ...)             on the way down, go back up and down again k times
+    impute(step, known, mask)      hold the part that is known to its own diffusion
+
+`sample(model, method=Method(lambda plan: impute(repeat(step, 10), known, mask), order=1))` runs one. A step that is
+started from other nodes than the grid's (in churn and restart) has to depend on its two ends only: any `Singlestep`,
+any Runge-Kutta method, Euler-Maruyama, but no multistep method. Combinators of different names can be nested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.ode import HEUN
+from undiffuse.samplers.grid import time_grid
+from undiffuse.samplers.method import Node, SamplerContext, State, Step, nodes_of
+from undiffuse.samplers.runge_kutta import runge_kutta_sigma
+from undiffuse.sde import SDE, GaussianSDE, euler_maruyama
+
+_CHAIN, _REPEAT, _CHURN, _RESTART, _IMPUTE = 0, 128, 256, 384, 896
+_MOST_CHURN = math.sqrt(2) - 1
+
+
+def chain(first: Step, *others: Step) -> Step:
+    """The first step goes from t to s, every other one starts and ends at s, as a corrector does."""
+
+    def step(state: State, s: Node) -> State:
+        moved = first(state, s)
+        for k, act in enumerate(others):
+            moved = replace(moved, x=act(state.again(moved.x, s, _CHAIN + k), s).x)
+        return moved
+
+    return step
+
+
+def repeat(step: Step, times: int) -> Step:
+    """The step from t to s taken `times` times; before each further one x_s is diffused from s to t again.
+
+    Reference: Lugmayr et al. (2022), RePaint, section 4.2. arXiv:2201.09865
+    """
+    _count("times", times, 1)
+
+    def repeated(state: State, s: Node) -> State:
+        out = step(state, s)
+        for k in range(1, times):
+            again = state.again(out.x, state.node, _REPEAT + k)
+            back = diffuse(_process(state), out.x, s, state.node, again.normal(state.node, 8, s))
+            out = step(replace(again, x=back), s)
+        return replace(out, noise=state.noise)
+
+    return repeated
+
+
+def churn(step: Step, amount: float, low: float = 0.0, high: float = math.inf, swell: float = 1.0) -> Step:
+    """Raise σ̂ to (1 + γ) σ̂ by fresh noise of deviation swell √(σ̂'² − σ̂²), then take the step from there.
+
+    γ = min(amount, √2 − 1) where low ≤ σ̂ ≤ high, else 0; amount is S_churn/N and swell S_noise.
+
+    Reference: Karras et al. (2022), algorithm 2. arXiv:2206.00364
+    """
+
+    def churned(state: State, s: Node) -> State:
+        node, level = state.node, math.exp(-state.node.log_snr)
+        if amount <= 0 or not low <= level <= high or math.isinf(level):
+            return step(state, s)
+        up = _node(state, (1 + min(amount, _MOST_CHURN)) * level)
+        again = state.again(state.x, up, _CHURN)
+        more = math.sqrt(max(0.0, (up.sigma / up.alpha) ** 2 - level**2))
+        x = up.alpha * (state.x / node.alpha + swell * more * again.normal(up, 8, node))
+        return replace(step(replace(again, x=x), s), noise=state.noise)
+
+    return churned
+
+
+def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> Step:
+    """Once σ̂ has come down to `low`: `times` times add noise up to σ̂ = high and take `steps` steps down again.
+
+    The added noise forgets part of the errors made so far; the steps between are deterministic ones, usually.
+
+    Reference: Xu et al. (2023), "Restart sampling", algorithm 1. arXiv:2306.14878
+    """
+    _count("times", times, 0)
+    _count("steps", steps, 1)
+    if times * steps > _IMPUTE - _RESTART:
+        raise InputError(f"got times={times} of steps={steps}; expected at most {_IMPUTE - _RESTART} steps in all")
+
+    def restarted(state: State, s: Node) -> State:
+        out = step(state, s)
+        if state.node.log_snr >= -math.log(low) or s.log_snr < -math.log(low):
+            return out
+        ladder, index = _ladder(state, high, s, steps), _RESTART
+        for _ in range(times if len(ladder) > 1 else 0):
+            up = state.again(out.x, s, index)
+            here = replace(up, x=diffuse(_process(state), out.x, s, ladder[0], up.normal(ladder[0], 8)))
+            for node, lower in pairwise(ladder):
+                here, index = step(state.again(here.x, node, index), lower), index + 1
+            out = replace(out, x=here.x)
+        return out
+
+    return restarted
+
+
+def edm_churn(plan: SamplerContext, *, churn_total: float = 40.0, low: float = 0.1, high: float = 100.0,
+              swell: float = 1.0) -> Step:
+    """EDM's stochastic sampler: Heun in σ̂ with churn S_churn/N; S_min and S_max in units of the data's deviation.
+
+    swell is S_noise, which the authors set to 1.003 to 1.007 to make up for what networks lose.
+
+    Reference: Karras et al. (2022), algorithm 2 and table 5. arXiv:2206.00364
+    """
+    scale, steps = plan.deviation, len(plan.nodes) - 1
+    return churn(runge_kutta_sigma(HEUN)(plan), churn_total / steps, low * scale, high * scale, swell)
+
+
+def edm_restart(plan: SamplerContext, *, low: float = 0.12, high: float = 0.6, times: int = 2, steps: int = 3) -> Step:
+    """Heun in σ̂ with restarts from `low` to `high`, σ̂ in units of the data's deviation.
+
+    Reference: Xu et al. (2023), table 3 (0.06 to 0.30 at deviation 0.5). arXiv:2306.14878
+    """
+    scale = plan.deviation
+    return restart(runge_kutta_sigma(HEUN)(plan), low * scale, high * scale, times, steps)
+
+
+def impute(step: Step, known: Tensor, mask: Tensor) -> Step:
+    """After every step the entries in `mask` are replaced by a draw of the diffusion of `known`, α_s known + σ_s ε.
+
+    known, mask: of the shape of one sample, in model units, the mask True where the value is known.
+
+    Reference: Lugmayr et al. (2022), algorithm 1. arXiv:2201.09865. Song et al. (2021), appendix I.2.
+    """
+
+    def put(state: State, eps: Tensor) -> Tensor:
+        given = state.node.alpha * known.to(eps) + state.node.sigma * eps
+        return torch.where(mask.to(eps.device), given, state.x)
+
+    return hold(step, put)
+
+
+def hold(step: Step, put: Callable[[State, Tensor], Tensor]) -> Step:
+    """After every step x becomes put(state, ε), with standard normals ε of its own."""
+
+    def held(state: State, s: Node) -> State:
+        out = step(state, s)
+        if math.isnan(s.alpha):
+            raise InputError("got a process without a closed-form kernel; impute needs a Gaussian one")
+        return replace(out, x=put(out, state.again(out.x, s, _IMPUTE).normal(s, 8, s)))
+
+    return held
+
+
+def diffuse(sde: SDE, x: Tensor, s: Node, t: Node, eps: Tensor) -> Tensor:
+    """A draw of x_t given x_s for s ≤ t; by one step of Euler and Maruyama where the process is not Gaussian."""
+    if isinstance(sde, GaussianSDE):
+        return sde.renoise(x, s.t, t.t, eps)
+    return euler_maruyama(sde, x, s.t, t.t, eps)
+
+
+def _process(state: State) -> SDE:
+    return state.model.model.process()
+
+
+def _gaussian(state: State) -> GaussianSDE:
+    sde = _process(state)
+    if not isinstance(sde, GaussianSDE):
+        raise InputError(f"got a {type(sde).__name__}; noise levels σ/α need a Gaussian process")
+    return sde
+
+
+def _node(state: State, sigma_hat: float) -> Node:
+    """The node of a noise level, T where it is above all."""
+    sde = _gaussian(state)
+    return nodes_of(sde, sde.time_of(torch.tensor([-math.log(sigma_hat)], dtype=torch.float64)))[0]
+
+
+def _ladder(state: State, high: float, s: Node, steps: int) -> list[Node]:
+    """The nodes from σ̂ = high down to s, on Karras' grid; only s where `high` is not above it."""
+    top, sde = _node(state, high), _gaussian(state)
+    if top.log_snr >= s.log_snr:
+        return [s]
+    return [*nodes_of(sde, time_grid(sde, steps, "karras", float(top.t), float(s.t)))[:-1], s]
+
+
+def _count(name: str, value: int, least: int) -> None:
+    if not least <= value < 128:
+        raise InputError(f"got {name}={value}; expected a number from {least} to 127")

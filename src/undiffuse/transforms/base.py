@@ -1,0 +1,239 @@
+"""Invertible transforms between data units and model units, with their log-determinants.
+
+A model learns z = forward(x); a density of z becomes one of x by log p(x) = log p(z) + log |dz/dx|.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from undiffuse.errors import InputError
+from undiffuse.transforms.columns import Column, column
+
+
+class Transform(ABC):
+    """An invertible map of single samples; frozen, and its own configuration."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Model units from data units (B, *event): float64 stays float64, all other types become float32."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """Data units from model units, of the type of z and not rounded."""
+
+    @abstractmethod
+    def log_det(self, x: Tensor) -> Tensor:
+        """log |d forward/dx| (B,) at x in data units; float64 where the device has it."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What `from_config` needs, in JSON types."""
+
+
+@dataclass(frozen=True)
+class Identity(Transform):
+    """z = x."""
+
+    name = "identity"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """z = x."""
+        return _real(x)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """x = z."""
+        return z
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """0."""
+        return _constant(x, 0.0)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "identity"}."""
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class GreyLevels(Transform):
+    """z = 2x/(levels−1) − 1: the grey levels 0 ... levels−1 of images onto [−1, 1]."""
+
+    levels: int
+    name = "levels"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """z = 2x/(levels−1) − 1."""
+        return _real(x) * (2 / (self.levels - 1)) - 1
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """x = (z+1)(levels−1)/2; rounded, it is the level that forward was given."""
+        return (z + 1) * ((self.levels - 1) / 2)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """D log(2/(levels−1)) with D the number of values of one image."""
+        return _constant(x, x[0].numel() * math.log(2 / (self.levels - 1)) if len(x) else 0.0)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "levels", "levels": ...}."""
+        return {"name": self.name, "levels": self.levels}
+
+
+@dataclass(frozen=True)
+class Standardise(Transform):
+    """z = (x − mean)/std for each column; a column of std 0 is constant, left out of z and restored."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name = "standardise"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, number of columns that vary)."""
+        wide = _wide(_of_width(x, len(self.mean)))
+        return ((wide - self._mean.to(wide)) / self._scale.to(wide))[:, self._varies].to(_real(x[:0]).dtype)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, number of columns that vary) to (B, D)."""
+        wide = _wide(z)
+        full = wide.new_zeros(len(z), len(self.mean)).index_copy(1, self._varies.to(z.device), wide)
+        return (full * self._scale.to(wide) + self._mean.to(wide)).to(z.dtype)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """−Σ log std over the columns that vary; −∞ for a row that differs from a constant column."""
+        whole = -math.fsum(math.log(s) for s in self.std if s > 0)
+        fixed = torch.tensor([s == 0 for s in self.std])
+        same = x[:, fixed].float() == self._mean[fixed].float().to(x.device)
+        return _constant(x, whole).masked_fill(~same.all(1), -math.inf)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "standardise", "mean": [...], "std": [...]}."""
+        return {"name": self.name, "mean": list(self.mean), "std": list(self.std)}
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        return torch.tensor(self.mean, dtype=torch.float64)
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        std = torch.tensor(self.std, dtype=torch.float64)
+        return torch.where(std > 0, std, 1.0)
+
+    @cached_property
+    def _varies(self) -> Tensor:
+        return torch.tensor(self.std, dtype=torch.float64).nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class Table(Transform):
+    """Every column by a map of its own (`transforms.columns`); a word becomes several numbers, a constant none.
+
+    Cells that are missing are NaN and stay NaN.
+    """
+
+    columns: tuple[Column, ...]
+    name = "table"
+
+    def __post_init__(self) -> None:
+        if sum(self.widths) == 0:
+            raise InputError(f"got {len(self.columns)} columns that are all constant; expected one that varies")
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers each column becomes."""
+        return [c.width for c in self.columns]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, sum of the widths)."""
+        wide = _wide(_of_width(x, len(self.columns)))
+        return torch.cat([c.forward(wide[:, j]) for j, c in enumerate(self.columns)], 1).to(_real(x[:0]).dtype)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, sum of the widths) to (B, D): whole numbers are whole, words are numbers of words."""
+        parts = torch.split(_wide(z), self.widths, 1)
+        return torch.stack([c.inverse(p) for c, p in zip(self.columns, parts, strict=True)], 1).to(z.dtype)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """Σ log dz/dx; InputError if a column holds words or few different numbers, which have no density."""
+        wide = _wide(x)
+        return torch.stack([c.log_slope(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "table", "columns": [...]}."""
+        return {"name": self.name, "columns": [c.config() for c in self.columns]}
+
+
+def from_config(config: Mapping[str, Any]) -> Transform:
+    """The transform that `config()` described. Raises InputError for anything but such a description."""
+    entry = dict(config)
+    name = entry.pop("name", None)
+    if not isinstance(name, str) or name not in _READERS:
+        raise InputError(f"got transform {name!r}; expected one of {', '.join(_READERS)}")
+    keys, read = _READERS[name]
+    if set(entry) != set(keys):
+        raise InputError(f"got transform {name!r} with {sorted(map(str, entry))}; expected exactly "
+                         f"{sorted(keys)}")
+    return read(*(entry[key] for key in keys))
+
+
+def _levels(levels: Any) -> Transform:
+    if type(levels) is not int or not 2 <= levels <= 256:
+        raise InputError(f"got levels {levels!r}; expected a whole number from 2 to 256")
+    return GreyLevels(levels)
+
+
+def _standardise(mean: Any, std: Any) -> Transform:
+    mean, std = _floats(mean, "mean"), _floats(std, "std")
+    if len(mean) != len(std) or min(std, default=0.0) < 0 or not any(std):
+        raise InputError(f"got {len(mean)} means and {len(std)} standard deviations; expected as many of "
+                         "both, none negative and not all zero")
+    return Standardise(mean, std)
+
+
+def _table(columns: Any) -> Transform:
+    if not isinstance(columns, list | tuple) or not columns:
+        raise InputError("got a table without columns; expected a list of them")
+    return Table(tuple(column(entry) for entry in columns))
+
+
+def _floats(values: Any, what: str) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple) or not all(map(_is_finite, values)):
+        raise InputError(f"got a {what} that is no list of finite numbers")
+    return tuple(map(float, values))
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e38
+
+
+def _of_width(x: Tensor, columns: int) -> Tensor:
+    """x, if it has so many columns."""
+    if x.ndim != 2 or x.shape[1] != columns:
+        raise InputError(f"got x of shape {tuple(x.shape)}; expected (B, {columns}), one row per sample (a single "
+                         "point is x[None])")
+    return x
+
+
+def _real(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def _constant(x: Tensor, value: float) -> Tensor:
+    return _wide(x.new_zeros(len(x))) + value
+
+
+_READERS: dict[str, tuple[tuple[str, ...], Callable[..., Transform]]] = {
+    "identity": ((), Identity), "levels": (("levels",), _levels),
+    "standardise": (("mean", "std"), _standardise), "table": (("columns",), _table)}

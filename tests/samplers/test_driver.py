@@ -1,0 +1,228 @@
+"""The driver: a sample is the same bytes however it is asked for, every call is counted, nonsense gets a sentence."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from oracles import correlated_gaussian, f64, random_mixture
+
+from undiffuse.errors import InputError
+from undiffuse.mixture import Gaussian
+from undiffuse.model import Denoiser, FixedConditions, Model, ScoreModel
+from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
+from undiffuse.random import normal
+from undiffuse.samplers import ALL, default_sampler
+from undiffuse.samplers.default import IMAGES, PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.registry import as_row
+from undiffuse.sde import NonlinearSDE, Time, as_time
+
+METHODS_SEEN = ("auto", "deis_3", "dpmpp_2m_sde", "heun", "seeds_2", "wiener_2m")
+
+
+def small(labels: bool = False) -> Model:
+    """An exact model in small blocks."""
+    model = random_mixture(4, 2, labels=labels).denoiser(VP())
+    model.block = 5
+    return model
+
+
+@settings(max_examples=25)
+@given(method=st.sampled_from(METHODS_SEEN), n=st.integers(1, 13), first=st.integers(0, 20), seed=st.integers(0, 3))
+@example(method="dpmpp_2m_sde", n=11, first=4, seed=0)
+def test_sample_i_is_the_same_bytes_in_every_request(method: str, n: int, first: int, seed: int) -> None:
+    whole = sample(small(), 33, as_row(method), 3, seed=seed).x
+    assert torch.equal(sample(small(), n, as_row(method), 3, seed=seed, first_index=first).x, whole[first:first + n])
+
+
+def test_seeds_indices_and_methods_give_different_samples() -> None:
+    a, b, c = (sample(small(), 4, "ancestral", 4, seed=s, first_index=i).x for s, i in ((0, 0), (1, 0), (0, 4)))
+    assert not torch.isclose(a, b).any() and not torch.isclose(a, c).any()
+
+
+@pytest.mark.parametrize("method", ["deis_3", "dpmpp_2m_sde"])
+def test_labels_go_with_their_samples(method: str) -> None:
+    labels = torch.arange(11) % 3
+    whole = sample(small(True), 11, as_row(method), 4, label=labels).x
+    assert torch.equal(sample(small(True), 4, as_row(method), 4, label=labels[7:], first_index=7).x, whole[7:])
+    assert torch.equal(sample(small(True), 2, as_row(method), 4, label=1, first_index=1).x[:1], whole[1:2])
+    unconditional = sample(small(True), 3, as_row(method), 4, label=2, first_index=2).x[:1]
+    assert torch.equal(unconditional, whole[2:3])
+    assert torch.equal(sample(small(True).given(label=0), 1, as_row(method), 4).x, whole[:1])
+    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.tolist()).x, whole)
+    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.to(torch.uint8)).x, whole)
+
+
+class Counting(Model):
+    """An exact model that counts."""
+
+    dtype = torch.float64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = small(), 0
+        self.sde, self.shape, self.block = self.inner.sde, (2,), 4
+        self.sigma_data, self.moments = self.inner.sigma_data, self.inner.moments
+
+    def denoise(self, x: torch.Tensor, t: Time, **cond: object) -> torch.Tensor:
+        """E[x_0 | x_t]."""
+        self.calls += 1
+        return self.inner.denoise(x, t)
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("method", ["auto", *(name for name, m in ALL.items() if not m.adaptive)])
+def test_every_model_call_is_counted(method: str, last: bool) -> None:
+    model = Counting()
+    assert sample(model, 4, as_row(method), 6, denoise_last=last).nfe == model.calls
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 20, 35, 50, 100])
+def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(steps: int) -> None:
+    for model, kind in product((small(), FixedConditions(small(), {})), ("auto", "sde")):
+        out = sample(model, 2, kind, steps, denoise_last=False)
+        assert out.nfe == steps
+        assert ALL[out.method.split(" on ")[0]].stochastic == (kind == "sde")
+
+
+@pytest.mark.parametrize(("label", "said"), [("cat", "got label=cat"), (["cat"], "the number of a class"),
+                                             (torch.tensor([0.0, 1.7, 2.0]), "the number of a class"),
+                                             ([0, 1], "got 2 values of label for 3 samples")])
+def test_labels_that_are_no_numbers_or_too_few_are_a_sentence(label: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        sample(small(True), 3, "ddim", 4, label=label)
+
+
+def test_the_default_starts_from_moments_only_where_they_are_the_models_own() -> None:
+    law, model = random_mixture(3, 2, labels=True), random_mixture(3, 2, labels=True).denoiser(VP())
+    jumps, plain = str(WITH_MOMENTS[10]), str(PLAIN[10])
+    none = (None, None)
+    assert default_sampler(model, 10, none, False)[0] == jumps
+    assert default_sampler(model, 10, none, True)[0] == plain  # a condition
+    assert default_sampler(model.given(label=1), 10, none, False)[0] == plain
+    low = float(model.sde.time_of(f64(0.0)))
+    assert default_sampler(model, 10, (low, None), False)[0] == plain  # the start is not far above the data
+    assert default_sampler(model, 10, (None, 0.9), False)[0] == plain
+    assert default_sampler(model, 10, none, False, "sde")[0] == str(SDE_WITH_MOMENTS[1])
+    model.moments = None
+    assert default_sampler(model, 10, none, False)[0] == plain
+    assert default_sampler(model, 10, none, False, "sde")[0] == str(SDE_PLAIN[1])
+    assert law.classes == 2
+
+
+def test_networks_for_images_have_defaults_of_their_own_and_keep_them_when_wrapped() -> None:
+    model = Denoiser(torch.nn.Identity(), VP(), shape=(1, 4, 4))
+    for used in (model, model.given(label=1)):
+        for kind, table in IMAGES.items():
+            named = [default_sampler(used, steps, (None, None), False, kind)[0] for steps in (3, 10, 20)]
+            rows = [max(n for n in table if n <= steps) for steps in (3, 10, 20)]
+            assert named == [str(table[n]) for n in rows] and len(set(named)) == len(table)
+    exact = random_mixture(3, 2).denoiser(VP())
+    assert default_sampler(exact, 10, (None, None), False)[0] == str(WITH_MOMENTS[10])
+
+
+def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() -> None:
+    """At 10 evaluations on N(μ, C): the whole flow in closed form, against ours."""
+    law = correlated_gaussian()
+    model = law.denoiser(EDM())
+    x = 80 * normal(0, 0, 0, 0, 16, (3,), torch.float64)
+    spectrum, basis = torch.linalg.eigh(law.covariance)
+    gain = ((spectrum + 1e-4) / (spectrum + 80**2)).sqrt()
+    truth = law.mean + (x - law.mean) @ basis * gain @ basis.T
+    out = sample(model, method="auto", steps=10, x_T=x, t_end=0.01, denoise_last=False)
+    assert float((out.x - truth).abs().max()) < 0.02
+
+
+def test_a_trajectory_goes_from_the_start_to_the_sample() -> None:
+    x_T = normal(0, 0, 0, 0, 7, (2,), torch.float64)
+    seen: list[tuple[int, float]] = []
+    told: list[tuple[int, int]] = []
+    out = sample(small(), method="ddim", steps=6, x_T=x_T, trajectory=True,
+                 callback=lambda i, t, x: seen.append((i, t)), progress=lambda *done: told.append(done))
+    assert torch.equal(out.trajectory[0][1], x_T) and torch.equal(out.trajectory[-1][1], out.x)
+    assert [t for t, _ in out.trajectory] == [*out.t.tolist(), 0.0]
+    assert seen == [(i, float(out.t[i])) for _ in range(2) for i in range(1, 7)]  # two blocks
+    assert told == [(i, 12) for i in range(1, 13)]
+    short = sample(small(), method="ddim", steps=6, x_T=x_T, trajectory=True, denoise_last=False)
+    assert len(short.trajectory) == 7 and torch.equal(short.trajectory[6][1], out.trajectory[6][1])
+    assert torch.equal(small().denoise(short.x[:5], short.t[-1]), out.x[:5])
+
+
+def test_a_run_in_two_halves_is_the_run() -> None:
+    """A first-order method has no memory: from T to t, then from t on."""
+    whole = sample(small(), 5, "ddim", grid=f64(1.0, 0.7, 0.4, 0.1), trajectory=True)
+    again = sample(small(), method="ddim", x_T=whole.trajectory[2][1], grid=f64(0.4, 0.1))
+    assert torch.equal(again.x, whole.x)
+
+
+def test_t_start_and_t_end_are_the_ends_of_the_grid() -> None:
+    x = normal(0, 0, 0, 0, 3, (2,), torch.float64)
+    out = sample(small(), method="dpmpp_2m", steps=5, x_T=x, t_start=0.6, t_end=0.05)
+    assert (float(out.t[0]), float(out.t[-1]), len(out.t)) == (0.6, 0.05, 6)
+    grid = f64(0.8, 0.3, 0.2)
+    assert torch.equal(sample(small(), method="dpmpp_2m", x_T=x, grid=grid).t, grid)
+
+
+def test_more_steps_come_closer_to_the_law() -> None:
+    """The covariance of 4,000 samples, within five standard errors."""
+    law = Gaussian([1.0, -2.0], [[1.0, 0.6], [0.6, 0.5]])
+    x = sample(law.denoiser(Cosine()), 4000, "dpmpp_2m", 40).x
+    assert torch.allclose(x.mean(0), law.mean, atol=5 / 4000**0.5)
+    assert torch.allclose(x.T.cov(), law.covariance, atol=5 * (2 / 4000) ** 0.5)
+
+
+def test_where_alpha_is_zero_at_the_start() -> None:
+    """Rectified flow starts at α = 0; after one first-order step every sampler follows the same flow."""
+    law = random_mixture(3, 2)
+    x = normal(0, 0, 0, 0, 6, (2,), torch.float64)
+    truth = sample(law.denoiser(RectifiedFlow()), method="rk4_log_snr", steps=300, x_T=x, t_end=0.01).x
+    for name in ("deis_3", "dpmpp_3m", "unipc_3", "dpm_solver_3s", "wiener_3m"):
+        found = sample(law.denoiser(RectifiedFlow()), method=as_row(name), steps=300, x_T=x, t_end=0.01).x
+        assert float((found - truth).abs().max()) < 2e-3, name
+
+
+def test_no_samples_are_no_samples() -> None:
+    assert sample(small(), 0).x.shape == (0, 2)
+
+
+def test_a_process_that_is_not_gaussian_can_be_sampled_with_what_needs_only_a_drift() -> None:
+    sde = NonlinearSDE(lambda x, t: -x, lambda x, t: math.sqrt(2.0), T=2.0)
+    model = ScoreModel(lambda x, t: -x, sde, shape=(2,))
+    assert sample(model, 3, steps=5).method == "heun"
+    assert bool(sample(model, 3, "euler_maruyama", 5).x.isfinite().all())
+    with pytest.raises(InputError, match="expected one of euler"):
+        sample(model, 3, "ddim", 5)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"n": -1}, "number of samples"), ({"method": "nope"}, "expected auto, sde, tuned or a name"),
+    ({"steps": 0}, "at least 1 step"), ({"t_start": 2.0}, "t_start"),
+    ({"t_end": 0.0, "method": "dpmpp_2m", "grid": "time"}, "t_end"),
+    ({"x_T": torch.zeros(3, 5)}, "x_T of shape"), ({"label": 1}, "without classes"),
+    ({"label": torch.zeros(7).long(), "n": 3}, "one each"), ({"noise": "white"}, "step or path"),
+    ({"grid": f64(0.1, 0.2)}, "strictly decreasing"), ({"t_start": 0.1, "t_end": 0.5}, "t_end < t_start"),
+])
+def test_a_request_without_sense_gets_a_sentence(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        sample(small(), **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_gives_nan_is_named() -> None:
+    model = Counting()
+    model.denoise = lambda x, t, **cond: x / 0 if float(as_time(t)) < 0.5 else x  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="non-finite"):
+        sample(model, 3, "ddim", 5)
+
+
+@pytest.mark.parametrize("method", ["ancestral", "seeds_2", "edm_churn", "predictor_corrector"])
+def test_noise_drawn_for_many_steps_at_once_is_the_noise_of_every_step(method: str, monkeypatch: pytest.MonkeyPatch
+                                                                      ) -> None:
+    together = sample(small(), 5, as_row(method), 9, seed=4).x
+    monkeypatch.setattr("undiffuse.samplers.driver.AHEAD", 1)
+    assert torch.equal(together, sample(small(), 5, as_row(method), 9, seed=4).x)

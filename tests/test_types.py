@@ -17,7 +17,7 @@ HEAD = """import numpy as np
 import torch
 import undiffuse as ud
 law = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
-model = law.denoiser(ud.VP())
+model: ud.Model = law.denoiser(ud.VP())
 """
 MISTAKES = """ud.sampel(model, 5)
 ud.sample(model, "five")
@@ -43,18 +43,19 @@ reveal_type(ud.open_data(torch.zeros(3, 2)))
 reveal_type(ud.train(np.zeros((8, 2)), steps=3))
 reveal_type(ud.recipes.for_data("digits").experiment)
 """
-REVEALED = ("sampling.Samples", "Tensor", "Tensor", "Tensor", "exact.Mixture", "model.Model",
-            "guides.Guided | undiffuse.inverse.methods.Posterior", "dataset.Dataset", "model.Denoiser",
+REVEALED = ("driver.Samples", "Tensor", "Tensor", "Tensor", "mixture.Mixture", "model.Model",
+            "guides.Guided | undiffuse.inverse.samplers.Posterior", "dataset.Dataset", "model.Denoiser",
             "experiment.Experiment")
 
 
-def check(code: str, folder: Path) -> list[str]:
-    """What `mypy --strict` says of a script, without the file's name."""
-    script = folder / "script.py"
+def check(code: str, folder: Path, name: str = "script.py") -> list[str]:
+    """The lines that `mypy --strict` prints for a script, without the name of the file."""
+    script = folder / name
     script.write_text(code)
-    said, _, _ = mypy.run(["--strict", "--config-file=", f"--cache-dir={folder / 'cache'}", "--no-error-summary",
-                           "--ignore-missing-imports", "--follow-imports=silent", str(script)])
-    return [line.partition(f"{script.name}:")[2] for line in said.splitlines()]
+    printed, _, _ = mypy.run(["--strict", "--config-file=", f"--cache-dir={folder / 'cache'}", "--no-error-summary",
+                              "--ignore-missing-imports", "--follow-imports=silent", "--allow-redefinition-new",
+                              "--local-partial-types", str(script)])
+    return [line.partition(f"{script.name}:")[2] for line in printed.splitlines()]
 
 
 @pytest.mark.slow
@@ -67,6 +68,19 @@ def test_mypy_sees_the_mistakes_of_a_user_and_none_in_a_right_script(tmp_path: P
     assert [line for line in said if "error:" in line] == []
     kinds = [re.findall(r'"([^"]*)"', line)[0] for line in said if "Revealed" in line]
     assert len(kinds) == 10 and all(kind.endswith(end) for kind, end in zip(kinds, REVEALED, strict=True)), kinds
+
+
+@pytest.mark.slow
+def test_mypy_finds_nothing_in_the_code_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every page as one script, and a page with a planted mistake, which it has to find."""
+    monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
+    pages = {page.stem: HEAD + "x = law.sample(6)\n" + "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+             for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+             if "```python" in (text := page.read_text("utf-8"))}
+    assert len(pages) >= 8
+    found = {name: check(code, tmp_path, f"page_{k}.py") for k, (name, code) in enumerate(pages.items())}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert check(pages["README"] + "ud.sample(exact, 5).y\n", tmp_path)
 
 
 def test_the_names_that_mypy_sees_are_those_that_there_are_at_run_time() -> None:

@@ -26,8 +26,6 @@
 # | C9 | pictures, conditions, guidance |
 # | C10 | inverse problems: asking questions |
 # | C11 | latents, text to image, and whom it affects |
-#
-# <!-- seeds: S0.6-8 S0.45 S1.1-4 S2.3 S3.34 S4.2-4 S4.14 -->
 
 # %%
 import torch

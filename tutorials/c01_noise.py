@@ -5,8 +5,6 @@
 #
 # Theory: [P12](../docs/theory/reversal.md) (the integral form), [P16](../docs/theory/reversal.md) (orders).
 #
-# <!-- seeds: S0.1 S0.9-15 S2.1-2 S2.5 S2.31-33 S2.36 S3.2 S3.5 -->
-#
 # Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is independent
 # of what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet
 # nowhere have a slope. Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at

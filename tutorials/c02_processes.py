@@ -6,8 +6,6 @@
 #
 # Theory: [P5](../docs/theory/score.md) (kernels), [P15](../docs/theory/score.md) (one path, many clocks).
 #
-# <!-- seeds: S0.2 S0.5 S0.16-27 S1.5-11 S1.29 S2.4 S2.6-7 S3.6-7 S3.11-19 S4.2 -->
-#
 # All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one go; nobody has to simulate a
 # path to train a model. Before you run the cell: which of the three pictures will end at the same width whatever the
 # data?

@@ -7,8 +7,6 @@
 # Theory: [P1](../docs/theory/score.md) (posterior mean), [P6](../docs/theory/reversal.md) (Fokker-Planck),
 # [P17](../docs/theory/score.md) (mixtures).
 #
-# <!-- seeds: S0.28 S1.12-15 S2.22 S2.25 S4.11 -->
-#
 # Each component pulls a point towards its centre with $\Sigma_k^{-1}(\mu_k-x)$, and is listened to in proportion to its
 # *responsibility*, the probability that the point is its own. As noise is added, the components widen, the
 # responsibilities blur, and the field becomes one pull to the centre. Predict: at which of the three times have the

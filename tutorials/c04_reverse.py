@@ -6,8 +6,6 @@
 #
 # Theory: [P7](../docs/theory/reversal.md) (time reversal, parts A to D), [P4](../docs/theory/score.md) (Tweedie).
 #
-# <!-- seeds: S0.4 S0.36-39 S1.16-18 S2.8-11 S2.34 S3.8-10 S4.8-10 S4.12-13 -->
-#
 # Take one tiny forward step from $p_{t-\Delta}$ and keep the noise $\Delta w$ that was used. Forward in time the noise
 # knows nothing of the state that it hits. But look at it from the other side: *given where the step ended*, is the
 # noise still centred at 0?

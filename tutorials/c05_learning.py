@@ -6,8 +6,6 @@
 #
 # Theory: [P1 to P3](../docs/theory/score.md) (the equivalence), [P14](../docs/theory/score.md) (weights).
 #
-# <!-- seeds: S0.3 S0.29-31 S0.33-35 S0.38 S1.19-25 S2.12-24 S2.26-29 S3.33 S4.2 -->
-#
 # One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A
 # regression does not mind: its best answer is the mean, and the mean of the proposals *is* the score.
 

@@ -6,8 +6,6 @@
 # Theory: [P16](../docs/theory/reversal.md) (orders), [P15](../docs/theory/score.md) (DDIM). How-to:
 # [choosing a sampler](../docs/choosing_a_sampler.md).
 #
-# <!-- seeds: S0.41-42 S0.44 S1.30 S1.40 S2.35 S2.37-38 S3.4 S3.28-32 -->
-#
 # The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its
 # steps. All errors below are the solver's own, because the score is exact. The dashed line is the distance between two
 # sets of real draws: below it nothing can be seen. Euler and Heun take even steps in $t$ here, the others their

@@ -7,8 +7,6 @@
 # Theory: [P8](../docs/theory/reversal.md) (flow), [P9](../docs/theory/likelihood.md) (likelihood),
 # [P10](../docs/theory/likelihood.md) (KL bound).
 #
-# <!-- seeds: S0.40-43 S2.30 S2.39-41 S3.20-27 -->
-#
 # Three dynamics share one family of densities. Predict what differs between the pictures before you run the cell: which
 # of the paths may cross each other?
 

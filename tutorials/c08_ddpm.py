@@ -6,8 +6,6 @@
 #
 # Theory: [P11](../docs/theory/likelihood.md) (chain, bound, limit), [P15](../docs/theory/score.md) (conversions).
 #
-# <!-- seeds: S0.6 S0.43 S2.1 S2.18 S2.47 S3.1-3 S3.35 S4.1 S4.5-7 S4.15-17 S4.19-20 -->
-#
 # A denoising diffusion probabilistic model has a forward Markov chain $x_i=\sqrt{1-\beta_i}\,x_{i-1}+\sqrt{\beta_i}\,z$
 # that nobody has to learn, a network that guesses the noise, and a sampler that walks the chain back. Everything in it
 # is a discretisation of what you know. `ud.DDPM(betas)` is the chain seen as a process.

@@ -6,8 +6,6 @@
 #
 # Theory: [P18](../docs/theory/conditioning.md) (what guidance samples).
 #
-# <!-- seeds: S0.32 S0.46-47 S1.26-29 S1.31-35 S2.16 S4.18 -->
-#
 # The images are the 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn. First a model without
 # training: one Gaussian per class, whose score, classifier and likelihood are exact. Predict what a guidance scale of 4
 # does to the variety.

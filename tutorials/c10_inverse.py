@@ -6,8 +6,6 @@
 #
 # Theory: [P13](../docs/theory/conditioning.md) (observations).
 #
-# <!-- seeds: S0.46 S2.42-46 -->
-#
 # You have a model of $p(x)$ and see $y=Ax+n$. Nothing has to be trained again:
 # $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the second term is new. For a mixture it is known
 # exactly, so approximations can be measured. Predict: four modes, the first coordinate is seen to be near 0.15. Which

@@ -4,8 +4,6 @@
 # *30 minutes.* **Goal.** See that a text-to-image system is an autoencoder, a text encoder and this course; and measure
 # what it copies.
 #
-# <!-- seeds: S0.46 S0.48 S1.36-38 -->
-#
 # A picture is compressed to a latent, a diffusion model learns latents given a prompt, a decoder makes pixels. Here is
 # the whole diagram in one screen. The autoencoder is a principal component analysis to 16 numbers. A prompt is three
 # words, "thick slanted seven"; its captions were measured from the pixels. Each word is a row of a table, and the

@@ -14,9 +14,11 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
+LINES = 22_000
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -287,6 +290,34 @@ def test_the_rule_catches_a_wrong_file(rule: Callable[[Module], list[str]], name
 @pytest.mark.parametrize("rule, name, text", RIGHT)
 def test_the_rule_lets_a_right_file_pass(rule: Callable[[Module], list[str]], name: str, text: str) -> None:
     assert rule(Module(name, text)) == []
+
+
+def graph(files: list[Module]) -> dict[str, set[str]]:
+    """The modules that each module imports, wherever the statement stands, also for type checkers only."""
+    names = {module.name for module in files}
+    edges: dict[str, set[str]] = {module.name: set() for module in files}
+    for module in files:
+        for name, _ in imports(module):
+            target = name.removeprefix("undiffuse.") if name.startswith("undiffuse.") else ""
+            while target and target not in names:
+                target = target.rpartition(".")[0]
+            edges[module.name] |= {target} - {"", module.name}
+    return edges
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    TopologicalSorter(graph(modules())).prepare()
+    circle = [Module("a", "def f():\n    from undiffuse.b import g"), Module("b", "from undiffuse import a")]
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph(circle)).prepare()
+
+
+def test_the_house_stays_small() -> None:
+    """Files, files of a folder, and lines without the answers of the course's exercises."""
+    files = modules()
+    folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
+    lines = sum(module.text.count("\n") for module in files if not module.name.startswith("course.exercises_"))
+    assert len(files) <= 150 and max(folders.values()) <= 18 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.training import load as load
     from undiffuse.tuning import tune as tune
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "errors": ("InputError", "MachineError", "UndiffuseError"),

@@ -24,7 +24,7 @@ from torch import Tensor
 from undiffuse.data import from_datasets, lazy, open_data, save_samples
 from undiffuse.experiment import Experiment
 from undiffuse.pipelines.sample_to_file import draw
-from undiffuse.random import Purpose, words
+from undiffuse.random import Purpose, raw_words
 from undiffuse.samplers import driver
 from undiffuse.training import load, train
 
@@ -87,7 +87,7 @@ def _streaming(n: int) -> list[float]:
 
     def images() -> Iterator[dict[str, object]]:
         for i in range(2 * n):
-            noise = words(0, Purpose.DATA, 0, i * 1536, 1536).view(np.uint8).reshape(64, 64, 3)
+            noise = raw_words(0, Purpose.DATA, 0, i * 1536, 1536).view(np.uint8).reshape(64, 64, 3)
             yield {"image": {"bytes": _png(noise), "path": None}}
 
     lazy.LARGE = 1 << 20

@@ -17,7 +17,7 @@ import torch
 
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
-from undiffuse.random import Purpose, words
+from undiffuse.random import Purpose, raw_words
 from undiffuse.training.batches import Feed
 from undiffuse.training.diagnose import batch_gradient
 from undiffuse.training.model_config import describe, pick_device, rebuild
@@ -46,7 +46,7 @@ def table(bandwidth: str = "10", latency: str = "20", batch: str = "4096", devic
 def measured(name: str) -> tuple[float, float, int]:
     """Seconds an update, seconds a row, and the number of parameters: a line through two sizes of the batch."""
     device, sizes, seconds = pick_device(name), (2, 32), []
-    pixels = torch.from_numpy(words(0, Purpose.DATA, 5, 0, 64 * 98).view("uint8")).reshape(64, 1, 28, 28)
+    pixels = torch.from_numpy(raw_words(0, Purpose.DATA, 5, 0, 64 * 98).view("uint8")).reshape(64, 1, 28, 28)
     data = Dataset(pixels, None, "image", "noise", levels=256)
     for size in sizes:
         e = Experiment(data="memory", net="unet", net_args=NET, batch=size, device=name)

@@ -91,7 +91,7 @@ def order(errors: list[float]) -> float:
 def class_posterior(law: Mixture, sde: GaussianSDE, x: Tensor, t: Time) -> Tensor:
     """p(class | x_t = x) of a mixture with labels, (B, C); t is () or (B,)."""
     members = torch.nn.functional.one_hot(law.labels, law.classes).double()
-    return law._view(x, sde, t).log_joint.softmax(1) @ members
+    return law._components(x, sde, t).log_joint.softmax(1) @ members
 class Opaque(Wrapper):
     """A model whose divergence has to be computed by differentiation."""
 

@@ -42,7 +42,7 @@ def test_principal_directions_give_the_whole_covariance(shape: tuple[int, ...]) 
 def test_coordinates_lead_back(make: object) -> None:
     x = correlated(60, 2, 4, 6)
     frame = make(x)  # type: ignore[operator]
-    torch.testing.assert_close(frame.back(frame.rotate(x)), x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(frame.unrotate(frame.rotate(x)), x, rtol=0, atol=1e-12)
 
 
 def test_cosines_are_orthonormal_and_their_variances_those_of_the_data() -> None:
@@ -59,7 +59,7 @@ def test_a_low_rank_keeps_the_leading_directions_and_the_total_variance() -> Non
     full, low = Moments.measure(x), Moments.measure(x, rank=3)
     torch.testing.assert_close(low.variances, full.variances[:3], rtol=1e-10, atol=0)
     assert low.total_std == pytest.approx(full.total_std, rel=1e-12)
-    assert low.rest == pytest.approx(float(full.variances[3:].mean()), rel=1e-10)
+    assert low.residual_variance == pytest.approx(float(full.variances[3:].mean()), rel=1e-10)
 
 
 @pytest.mark.parametrize("level", [0.01, 0.7, 30.0])
@@ -101,9 +101,9 @@ def test_a_row_is_turned_to_the_same_bytes_wherever_it_stands(rank: int | None, 
         frame = Moments.measure(correlated(60, d), "pca", rank)
         rows = correlated(1, d).to(dtype).expand(256, d).contiguous()
         y = frame.rotate(rows)
-        for turned in (y, frame.back(y)):
+        for turned in (y, frame.unrotate(y)):
             assert torch.equal(turned, turned[:1].expand_as(turned)), d
-        assert torch.allclose(frame.back(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
+        assert torch.allclose(frame.unrotate(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -112,9 +112,9 @@ def test_an_image_is_turned_to_the_same_bytes_wherever_it_stands(dtype: torch.dt
         frame = Moments.measure(correlated(4, math.prod(shape)).reshape(4, *shape), "dct")
         rows = correlated(1, math.prod(shape)).reshape(1, *shape).to(dtype).expand(256, *shape).contiguous()
         y = frame.rotate(rows)
-        for turned in (y, frame.back(y)):
+        for turned in (y, frame.unrotate(y)):
             assert torch.equal(turned, turned[:1].expand_as(turned)), shape
-        assert torch.allclose(frame.back(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
+        assert torch.allclose(frame.unrotate(y), rows, atol=1e-4 if dtype == torch.float32 else 1e-11)
 
 
 def test_one_row_has_no_covariance_and_long_rows_no_full_one() -> None:

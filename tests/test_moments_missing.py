@@ -82,7 +82,7 @@ def test_draws_have_the_conditional_law(gaps: list[int]) -> None:
     row = torch.tensor([2.0, -1.0, 0.0], dtype=torch.float64)
     z = row.repeat(20_000, 1)
     z[:, gaps] = math.nan
-    filled = moments.fill(z, law, 0, 0)
+    filled = moments.fill_missing(z, law, 0, 0)
     o = [j for j in range(3) if j not in gaps]
     assert torch.equal(filled[:, o], z[:, o])
     gain = COV[gaps][:, o] @ torch.linalg.inv(COV[o][:, o])

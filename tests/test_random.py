@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from undiffuse.errors import InputError
-from undiffuse.random import Purpose, brownian, normal, normals, permutation, uniform, words
+from undiffuse.random import Purpose, brownian, normal, normals, permutation, raw_words, uniform
 
 MASK = (1 << 64) - 1
 
@@ -44,7 +44,7 @@ def test_the_oracle_gives_the_known_answers(counter: list[int], key: list[int], 
 
 
 def test_the_stream_of_address_zero_starts_with_the_known_answer() -> None:
-    assert [f"{w:016x}" for w in words(0, 0, 0, 0, 4)] == KNOWN[0][2].split()
+    assert [f"{w:016x}" for w in raw_words(0, 0, 0, 0, 4)] == KNOWN[0][2].split()
 
 
 @given(seed=st.integers(0, MASK), step=st.integers(0, (1 << 56) - 1), purpose=st.sampled_from(Purpose),
@@ -53,7 +53,7 @@ def test_any_stretch_of_the_stream_is_philox(seed: int, step: int, purpose: Purp
     expected = []
     for i in range(first, first + count):
         expected.append(philox([i // 4, 0, 0, 0], [seed, step * 256 + purpose])[i % 4])
-    assert words(seed, purpose, step, first, count).tolist() == expected
+    assert raw_words(seed, purpose, step, first, count).tolist() == expected
 
 
 def test_the_purposes_are_part_of_the_file_format() -> None:
@@ -120,7 +120,7 @@ def test_a_permutation_is_one_and_every_order_is_as_likely() -> None:
 
 @pytest.mark.parametrize("bad", [
     lambda: normal(-1, 0, 0, 0, 1), lambda: normal(1 << 64, 0, 0, 0, 1), lambda: normal(0, 0, 1 << 56, 0, 1),
-    lambda: normal(0, 0, 0, -1, 1), lambda: words(0, 0, 0, MASK + 1, 1),
+    lambda: normal(0, 0, 0, -1, 1), lambda: raw_words(0, 0, 0, MASK + 1, 1),
     lambda: normal(0, 0, 0, 0, -1), lambda: normal(0, 0, 0, 0, 1, (), torch.float16),
     lambda: brownian(steps=0), lambda: brownian(T=0.0), lambda: brownian(refine=-1), lambda: brownian(-1),
 ])
@@ -183,8 +183,8 @@ def test_a_path_is_the_same_in_every_batch() -> None:
 def test_threads_do_not_disturb_each_other() -> None:
     addresses = [(seed, first) for seed in range(4) for first in range(100)]
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(lambda a: words(a[0], 0, 0, a[1], 50).tolist(), addresses))
-    assert drawn == [words(seed, 0, 0, first, 50).tolist() for seed, first in addresses]
+        drawn = list(pool.map(lambda a: raw_words(a[0], 0, 0, a[1], 50).tolist(), addresses))
+    assert drawn == [raw_words(seed, 0, 0, first, 50).tolist() for seed, first in addresses]
 
 
 def test_many_steps_in_one_call_are_the_same_bytes() -> None:

@@ -18,15 +18,16 @@ FIRST = (  # a command, and what its output or the file that it names has to hol
     (["learn"], "C11"),
     (["learn", "open", "c00", "--out", "mine"], "undiffuse learn check"),
     (["explore", "--out", "page.html"], "page.html"),
-    (["train", "swiss_roll", "--out", "run", "--steps", "3", "--batch", "16", "--device", "cpu"], "undiffuse sample run"),
+    (["train", "swiss_roll", "--out", "run", "--steps", "3", "--batch", "16", "--device", "cpu"],
+     "undiffuse sample run"),
     (["sample", "run", "--n", "4", "--out", "x.csv"], "x.csv"),
     (["report", "run"], "report.html"),
 )
 
 
 def run(words: list[str], folder: Path, **env: str) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run([sys.executable, *words], cwd=folder, env={**os.environ, **env}, capture_output=True,
+                          text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -35,7 +36,8 @@ def run(words: list[str], folder: Path, **env: str) -> str:
 def test_the_wheel_works_without_the_repository(tmp_path: Path) -> None:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
-    run(["-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], tmp_path)  # the wheel is made of the sdist
+    # build makes the sdist and, from it, the wheel
+    run(["-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], tmp_path)
     (wheel,) = tmp_path.glob(f"undiffuse-{ud.__version__}-py3-none-any.whl")
     assert len(list(tmp_path.glob(f"undiffuse-{ud.__version__}.tar.gz"))) == 1
     home, site = tmp_path / "elsewhere", tmp_path / "site"

@@ -74,7 +74,8 @@ def test_mypy_sees_the_mistakes_of_a_user_and_none_in_a_right_script(tmp_path: P
 def test_mypy_finds_nothing_in_the_code_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every page as one script, and a page with a planted mistake, which it has to find."""
     monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
-    pages = {page.stem: HEAD + "x = law.sample(6)\n" + "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+    block = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+    pages = {page.stem: HEAD + "x = law.sample(6)\n" + "\n".join(block.findall(text))
              for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
              if "```python" in (text := page.read_text("utf-8"))}
     assert len(pages) >= 8

@@ -1,12 +1,11 @@
-"""Guidance: denoisers that lean towards a condition. Every one works with every sampler, the ODE and the likelihood.
+"""Guidance: wrappers that move a denoiser towards a condition; they work with every sampler and the likelihood.
 
     D_w = D_0 + w (D_1 − D_0)
 
-is the form of almost all: w = 1 is D_1, w = 0 is D_0, w > 1 goes past D_1. None of them for w > 1 is the denoiser of a
-law p(x) p(c | x)^w, although it is the score of one at every single time: the laws of different times do not belong to
-one diffusion.
+is the common form: w = 1 is D_1, w = 0 is D_0, w > 1 extrapolates. For w > 1 it is not the denoiser of p(x) p(c | x)^w:
+it is the score of such a density at each single time, but the densities of different times do not form one diffusion.
 
-Reference: Ho and Salimans (2022), arXiv:2207.12598; Bradley and Nakkiran (2024), arXiv:2408.09000 for what it samples.
+Reference: Ho and Salimans (2022), arXiv:2207.12598; Bradley and Nakkiran (2024), arXiv:2408.09000.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike
 
 Interval = tuple[float, float] | None
-"""The noise levels σ̂ = σ/α, low < σ̂ ≤ high, at which guidance acts; None: all."""
+"""Noise levels low < σ̂ = σ/α ≤ high at which guidance is active; None: all."""
 Combine = Callable[[Tensor, Tensor, float], Tensor]
-"""The guided D from (D_1, D_1 − D_0, w)."""
+"""Function (D_1, D_1 − D_0, w) -> guided D."""
 
 
 class ExtrapolationGuidance(Wrapper):
-    """D_1 + (w − 1)(D_1 − D_0) inside the interval, D_1 outside of it; `combine` may take the place of the sum."""
+    """D_1 + (w − 1)(D_1 − D_0) inside the interval and D_1 outside; `combine` replaces the sum."""
 
     def __init__(self, towards: Model, away: Model, scale: float, interval: Interval = None,
                  combine: Combine | None = None) -> None:
@@ -43,27 +42,28 @@ class ExtrapolationGuidance(Wrapper):
         """The guided D."""
         x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
-        acts = _is_active(self, x, t)
-        if self.scale == 1 or not bool(acts.any()):
+        active = _is_active(self, x, t)
+        if self.scale == 1 or not bool(active.any()):
             return D
         guided = self.combine(D, D - self.away.denoise(x, t, **cond), self.scale)
-        return guided if bool(acts.all()) else torch.where(bcast(acts.to(x), x) > 0, guided, D)
+        return guided if bool(active.all()) else torch.where(bcast(active.to(x), x) > 0, guided, D)
 
 
 class OverrideConditions(Wrapper):
-    """A model that is told other conditions than those of the call: `said` in their place, or nothing at all."""
+    """Replaces conditions of the call by `replacements`, or drops all of them (None)."""
 
-    def __init__(self, inner: Model, said: Mapping[str, Any] | None) -> None:
+    def __init__(self, inner: Model, replacements: Mapping[str, Any] | None) -> None:
         super().__init__(inner)
-        self.said = said
+        self.replacements = replacements
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
-        """D(x, t | what it is told)."""
-        return self.inner.denoise(self.states(x), t, **({} if self.said is None else {**cond, **self.said}))
+        """D(x, t | the replaced conditions)."""
+        cond = {} if self.replacements is None else {**cond, **self.replacements}
+        return self.inner.denoise(self.states(x), t, **cond)
 
 
 class ClassifierGuidance(Wrapper):
-    """D + w (σ²/α) ∇_x log p(c | x_t) of a classifier that knows the noise level."""
+    """D + w (σ²/α) ∇_x log p(c | x_t) with a noise-conditional classifier."""
 
     def __init__(self, inner: Model, log_prob: Callable[..., Tensor], scale: float, interval: Interval = None) -> None:
         super().__init__(inner)
@@ -71,22 +71,22 @@ class ClassifierGuidance(Wrapper):
         self.log_prob, self.scale, self.interval = log_prob, scale, _check_interval(interval)
 
     def denoise(self, x: ArrayLike, t: Time, *, label: Any = None, **cond: Any) -> Tensor:
-        """The guided D; without a label the model's own."""
+        """The guided D; the unguided one without a label."""
         x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:
             return D
         with torch.enable_grad():
-            at = x.detach().requires_grad_(True)
-            chosen = self.log_prob(at, t).gather(1, torch.as_tensor(label, device=x.device).expand(len(x))[:, None])
-            (slope,) = torch.autograd.grad(chosen.sum(), at)
+            leaf = x.detach().requires_grad_(True)
+            log_prob = self.log_prob(leaf, t).gather(1, torch.as_tensor(label, device=x.device).expand(len(x))[:, None])
+            (gradient,) = torch.autograd.grad(log_prob.sum(), leaf)
         t = as_time(t)
         weight = self.scale * _is_active(self, x, t) * self.sde.variance(t) / self.sde.alpha(t)
-        return D + bcast(weight.to(x), x) * slope.to(x)
+        return D + bcast(weight.to(x), x) * gradient.to(x)
 
 
 class CompositionalGuidance(Wrapper):
-    """D_0 + Σ_k w_k (D(c_k) − D_0): several conditions, each with a scale of its own."""
+    """D_0 + Σ_k w_k (D(c_k) − D_0): several conditions with separate scales."""
 
     def __init__(self, inner: Model, scales: Mapping[str, float], interval: Interval = None) -> None:
         super().__init__(inner)
@@ -95,27 +95,38 @@ class CompositionalGuidance(Wrapper):
         self.scales, self.interval = dict(scales), _check_interval(interval)
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
-        """The guided D; conditions without a scale are given to every term."""
+        """The guided D; conditions without a scale enter every term."""
         x = self.states(x)
         fixed = {k: v for k, v in cond.items() if k not in self.scales}
-        acts = _is_active(self, x, t).to(x)
-        D = free = self.inner.denoise(x, t, **fixed)
+        active = _is_active(self, x, t).to(x)
+        D = unconditional = self.inner.denoise(x, t, **fixed)
         for name in (name for name in self.scales if cond.get(name) is not None):
-            weight = bcast(1 + (self.scales[name] - 1) * acts, x)
-            D = D + weight * (self.inner.denoise(x, t, **fixed, **{name: cond[name]}) - free)
+            weight = bcast(1 + (self.scales[name] - 1) * active, x)
+            D = D + weight * (self.inner.denoise(x, t, **fixed, **{name: cond[name]}) - unconditional)
         return D
 
 
 def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 2.0, *, interval: Interval = None,
                     negative: Mapping[str, Any] | None = None, rescale: float = 0.0,
                     projected: bool = False) -> Model:
-    """D_∅ + w (D_c − D_∅), c the conditions of the call: w = 1 conditional, w = 0 unconditional, w > 1 past it.
+    """Classifier-free guidance D_∅ + w (D_c − D_∅), c the conditions of the call.
 
-    model: trained with conditions that were hidden now and then. guidance_scale: w, or one for each condition by name,
-    D_∅ + Σ w_k (D_{c_k} − D_∅). interval: (low, high), the noise levels σ̂ = σ/α at which it acts; conditional
-    elsewhere. negative: conditions to go away from, in place of none: {"label": 3}. rescale: how much (0 to 1) of the
-    guided D's deviation is set back to that of D_c. projected: leave out what is parallel to D_c (APG).
-    A model whose guidance was tuned (`tuning.tune_guided`) is then sampled as fitted, if w is all that is given.
+    A model whose guidance was tuned (`tuning.tune_guided`) keeps its tuned sampler if only w is given.
+
+    Args:
+        model: Model trained with conditions that were dropped at random.
+        guidance_scale: w (1: conditional, 0: unconditional, above 1: stronger), or one w_k per condition by name,
+            D_∅ + Σ_k w_k (D_{c_k} − D_∅).
+        interval: (low, high), noise levels σ̂ = σ/α at which guidance is active; conditional elsewhere.
+        negative: Conditions in place of ∅, such as {"label": 3}.
+        rescale: Fraction, 0 to 1, by which the standard deviation of the guided D is reset to that of D_c.
+        projected: Whether to drop the part of the difference parallel to D_c (APG).
+
+    Returns:
+        The guided model.
+
+    Raises:
+        InputError: For scales that are not finite, and for several scales with negative, rescale or projected.
 
     Reference: Ho and Salimans (2022), eq. 6, arXiv:2207.12598; Kynkäänniemi et al. (2024), arXiv:2404.07724; Lin et al.
     (2024), section 3.4, arXiv:2305.08891; Sadat et al. (2025), arXiv:2410.02416; Liu et al. (2022), arXiv:2206.01714.
@@ -138,36 +149,45 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     return guided
 
 
-def with_guidance(model: Model, guidance_scale: float | Mapping[str, float], told: Sequence[str]) -> Model:
-    """The model under classifier-free guidance, or as it is at scale 1; told: the conditions that it is told.
+def with_guidance(model: Model, guidance_scale: float | Mapping[str, float], names: Sequence[str]) -> Model:
+    """Classifier-free guidance, or the model itself at scale 1.
 
-    Raises InputError for a scale of what it is not told.
+    Raises InputError for a scale of a condition that is not in `names`, the conditions of the call.
     """
     if guidance_scale == 1:
         return model
-    unknown = [name for name in guidance_scale if name not in told] if isinstance(guidance_scale, Mapping) else []
-    if unknown or not told:
-        of = f"of {unknown[0]} without {unknown[0]}" if unknown else "alone"
-        raise InputError(f"got guidance_scale {of}; expected a label or a condition to lean towards")
+    unknown = [name for name in guidance_scale if name not in names] if isinstance(guidance_scale, Mapping) else []
+    if unknown or not names:
+        which = f"of {unknown[0]} without {unknown[0]}" if unknown else "without a condition"
+        raise InputError(f"got guidance_scale {which}; add a label or a condition")
     return classifier_free(model, guidance_scale)
 
 
 def autoguidance(model: Model, weaker: Model, guidance_scale: float = 2.0, *, interval: Interval = None) -> Model:
-    """D_bad + w (D_good − D_bad): away from what a smaller model, or an earlier state of this one, gets wrong.
+    """Autoguidance D_weak + w (D − D_weak): away from the errors of a weaker model, with equal conditions.
 
-    Both see the same conditions. Reference: Karras et al. (2024), eq. 3. arXiv:2406.02507
+    Args:
+        model: The model D.
+        weaker: A smaller model, or an earlier checkpoint, of the same process and shape.
+        guidance_scale: w.
+        interval: (low, high), noise levels at which guidance is active.
+
+    Reference: Karras et al. (2024), eq. 3. arXiv:2406.02507
     """
     if weaker.sde != model.sde or weaker.shape != model.shape:
-        raise InputError("got a weaker model of another process or shape; expected the same ones")
+        raise InputError("got a weaker model of another process or shape; expected equal ones")
     return ExtrapolationGuidance(model, weaker, guidance_scale, interval)
 
 
 def classifier_guidance(model: Model, log_prob: Callable[..., Tensor], guidance_scale: float = 1.0, *,
                         interval: Interval = None) -> Model:
-    """D + w (σ²/α) ∇_x log p(c | x_t): w = 1 is exact, if the classifier is.
+    """Classifier guidance D + w (σ²/α) ∇_x log p(c | x_t), exact at w = 1 for an exact classifier.
 
-    model: one without conditions. log_prob(x, t): log-probabilities (B, classes) at noise level t, differentiable in x,
-    such as a network trained on noised data. `label=` is then a condition.
+    Args:
+        model: Unconditional model; `label=` becomes a condition.
+        log_prob: Function (x, t) -> log-probabilities (B, classes) at noise level t, differentiable in x.
+        guidance_scale: w.
+        interval: (low, high), noise levels at which guidance is active.
 
     Reference: Dhariwal and Nichol (2021), algorithm 1. arXiv:2105.05233
     """
@@ -175,7 +195,7 @@ def classifier_guidance(model: Model, log_prob: Callable[..., Tensor], guidance_
 
 
 def _combined(rescale: float, projected: bool) -> Combine:
-    """How D_c and D_c − D_∅ become the guided D."""
+    """The function that combines D_c and D_c − D_∅."""
 
     def combine(D: Tensor, difference: Tensor, w: float) -> Tensor:
         step = difference
@@ -183,21 +203,21 @@ def _combined(rescale: float, projected: bool) -> Combine:
             step = difference - _projection_coefficient(difference, D) * D
         guided = D + (w - 1) * step
         if rescale:
-            spread = _std(D) / _std(guided).clamp_min(1e-12)
-            guided = guided * bcast(1 + rescale * (spread - 1), D)
+            ratio = _std(D) / _std(guided).clamp_min(1e-12)
+            guided = guided * bcast(1 + rescale * (ratio - 1), D)
         return guided
 
     return combine
 
 
 def _projection_coefficient(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩/⟨b, b⟩ of every sample, ready to multiply b."""
-    rows, onto = a.flatten(1), b.flatten(1)
-    return bcast((rows * onto).sum(1) / onto.square().sum(1).clamp_min(1e-12), b)
+    """⟨a, b⟩/⟨b, b⟩ per sample, reshaped to multiply b."""
+    rows, direction = a.flatten(1), b.flatten(1)
+    return bcast((rows * direction).sum(1) / direction.square().sum(1).clamp_min(1e-12), b)
 
 
 def _std(x: Tensor) -> Tensor:
-    """The standard deviation over the entries of every sample, (B,)."""
+    """The standard deviation over the entries of each sample, (B,)."""
     return x.flatten(1).std(1, unbiased=False)
 
 

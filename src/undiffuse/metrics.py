@@ -1,7 +1,7 @@
-"""Distances between two sets of samples, and the floor below which a distance says nothing.
+"""Distances between two sets of samples, their noise floors and standard errors.
 
-Every distance takes x (n, *event) and y (m, *event) in the same units and returns a number. `noise_floor` gives what it
-returns for two sets of real data, `with_error` its standard error.
+Each distance takes x (n, *event) and y (m, *event) in equal units and returns a number. `noise_floor` gives its
+value for two sets of real data, `with_error` its standard error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ class Estimate(NamedTuple):
 
 
 def sliced_w2(x: Tensor, y: Tensor, projections: int = 128, seed: int = 0) -> float:
-    """The root mean square, over random directions, of the W₂ distance between the projections; n and m may differ.
+    """Sliced Wasserstein distance: the root mean square over random directions of W₂ between the projections.
+
+    Args:
+        x: Samples (n, *event).
+        y: Samples (m, *event).
+        projections: Number of directions.
+        seed: Seed of the directions.
 
     Reference: Bonneel et al. (2015), "Sliced and Radon Wasserstein barycenters of measures".
     """
@@ -40,7 +46,7 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int = 128, seed: int = 0) -> fl
 
 
 def w1_1d(x: Tensor, y: Tensor) -> float:
-    """The W₁ distance ∫ |F_x − F_y| of scalar samples, exact for any n and m."""
+    """The W₁ distance ∫ |F_x − F_y| of scalar samples (n, 1) and (m, 1), exact."""
     x, y = _pair(x, y)
     if x.shape[1] != 1:
         raise InputError(f"got samples of {x.shape[1]} numbers; expected one number each, or use sliced_w2")
@@ -50,7 +56,7 @@ def w1_1d(x: Tensor, y: Tensor) -> float:
 def frechet(x: Tensor, y: Tensor) -> float:
     """The Fréchet distance ‖μ_x − μ_y‖² + tr(C_x + C_y − 2 (C_x C_y)^{½}) of two sets of features (n, d) and (m, d).
 
-    Its value for two samples of one law falls like d²/n; compare it with its floor.
+    Its value for two samples of one distribution decreases like d²/n; compare it with `noise_floor`.
 
     Reference: Dowson and Landau (1982); Heusel et al. (2017), arXiv:1706.08500, for features of a network.
     """
@@ -67,8 +73,12 @@ def frechet(x: Tensor, y: Tensor) -> float:
 def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
     """The squared maximum mean discrepancy E k(x,x') + E k(y,y') − 2 E k(x,y), k = exp(−‖x − y‖²/2b²).
 
-    Unbiased, so that it is around 0, of either sign, for two samples of one law. The bandwidth b is the median distance
-    between x's and y's by default.
+    Unbiased: about 0, of either sign, for two samples of one distribution.
+
+    Args:
+        x: Samples (n, *event).
+        y: Samples (m, *event).
+        bandwidth: b; default the median distance between x and y.
 
     Reference: Gretton et al. (2012), "A kernel two-sample test", eq. 3.
     """
@@ -78,7 +88,7 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
 
 
 def energy(x: Tensor, y: Tensor) -> float:
-    """The energy distance 2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖, unbiased; it has no parameter.
+    """The energy distance 2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖, unbiased, without a parameter.
 
     Reference: Székely and Rizzo (2013), "Energy statistics", section 2.
     """
@@ -87,26 +97,28 @@ def energy(x: Tensor, y: Tensor) -> float:
 
 
 def nearest_distance(x: Tensor, train: Tensor) -> Tensor:
-    """The Euclidean distance from each x to its nearest training sample, (n,): small where a model has memorised.
+    """The Euclidean distance from each x to its nearest training sample, (n,): small if a model has memorised.
 
-    Compare its median with that of real data that were held out.
+    Compare its median with that of held-out real data.
     """
     x, train = _pair(x, train)
     return torch.cat([torch.cdist(rows, train).amin(1) for rows in torch.split(x, 256)])
 
 
 def ks_radius(radii: Tensor, dim: int) -> float:
-    """The Kolmogorov-Smirnov distance of within-mode radii to a Gaussian's, √χ²_d: is the inside of a mode right?
+    """The Kolmogorov-Smirnov distance of within-mode radii to those of a Gaussian, √χ²_d; 0 to 1, noise about 0.87/√n.
 
-    `radii` are Mahalanobis distances to the mode's centre, such as `Mixture.radii(x)`; 0 to 1, noise about 0.87/√n.
+    Args:
+        radii: Mahalanobis distances to the centre of the mode, such as `Mixture.radii(x)`, (n,).
+        dim: Number of coordinates d.
     """
     return float(stats.kstest(radii.double().square().numpy(), stats.chi2(dim).cdf).statistic)
 
 
 def classifier(x: Tensor, y: Tensor, *, limit: int = 10_000) -> Callable[[Tensor], Tensor]:
-    """A classifier trained on real data, as a function from x (n, *event) to labels (n,).
+    """A classifier trained on real data: a function from x (n, *event) to labels (n,).
 
-    A support vector machine with a Gaussian kernel, on the first 64 principal components, of at most `limit` rows.
+    A support vector machine with a Gaussian kernel on the first 64 principal components of at most `limit` rows.
     """
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
@@ -119,18 +131,19 @@ def classifier(x: Tensor, y: Tensor, *, limit: int = 10_000) -> Callable[[Tensor
     return lambda new: torch.from_numpy(machine.predict(_rows(new).numpy()))
 
 
-def agreement(predicted: Tensor, asked: Tensor) -> Estimate:
-    """The fraction of samples whose predicted label is the one asked for, with its binomial standard error."""
-    if predicted.shape != asked.shape or len(asked) == 0:
-        raise InputError(f"got {tuple(predicted.shape)} predictions for {tuple(asked.shape)} labels; expected as many")
-    p = float((predicted == asked).double().mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / len(asked)))
+def agreement(predicted: Tensor, labels: Tensor) -> Estimate:
+    """The fraction of samples whose predicted label equals the requested one, with its binomial standard error."""
+    if predicted.shape != labels.shape or len(labels) == 0:
+        raise InputError(f"got {tuple(predicted.shape)} predictions for {tuple(labels.shape)} labels; expected equal "
+                         "shapes")
+    p = float((predicted == labels).double().mean())
+    return Estimate(p, math.sqrt(p * (1 - p) / len(labels)))
 
 
 def c2st(x: Tensor, y: Tensor, folds: int = 5) -> float:
-    """The accuracy, on rows it has not seen, of a classifier that tells x from y: 0.5 if they are of one law.
+    """Classifier two-sample test: held-out accuracy of a classifier of x against y, 0.5 for equal distributions.
 
-    A network with two hidden layers on standardised numbers, cross-validated; its own error is about 0.5/√(n + m).
+    A network with two hidden layers on standardised values, cross-validated; standard error about 0.5/√(n + m).
 
     Reference: Lopez-Paz and Oquab (2017), "Revisiting classifier two-sample tests". arXiv:1610.06545
     """
@@ -147,7 +160,7 @@ def c2st(x: Tensor, y: Tensor, folds: int = 5) -> float:
 
 
 def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 16, seed: int = 0) -> Estimate:
-    """What a metric gives for two sets of real data of these sizes: mean and spread over random re-divisions."""
+    """The value of a metric for two sets of real data: mean and standard deviation over random re-divisions."""
     pool, n = torch.cat([real_a, real_b]), len(real_a)
     orders = [permutation(seed, Purpose.ORDER, i, len(pool)) for i in range(repeats)]
     values = np.array([metric(pool[order[:n]], pool[order[n:]]) for order in orders])
@@ -155,13 +168,13 @@ def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 1
 
 
 def with_error(metric: Metric, x: Tensor, y: Tensor, parts: int = 8) -> Estimate:
-    """A metric on all of x and y, with a standard error from its spread over `parts` disjoint parts of both."""
+    """A metric of x and y with a standard error from its values on `parts` disjoint parts of both."""
     values = [metric(x[i::parts], y[i::parts]) for i in range(parts)]
     return Estimate(metric(x, y), float(np.std(values, ddof=1)) / math.sqrt(parts))
 
 
 def _transport(x: Tensor, y: Tensor, p: int) -> Tensor:
-    """∫₀¹ |F_x⁻¹ − F_y⁻¹|ᵖ for each column of x (n, c) and y (m, c): the quantile functions are steps."""
+    """∫₀¹ |F_x⁻¹ − F_y⁻¹|ᵖ for each column of x (n, c) and y (m, c): the quantile functions are step functions."""
     n, m = len(x), len(y)
     levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values
     width = torch.diff(levels, prepend=torch.zeros(1, dtype=levels.dtype)).double() / (n * m)
@@ -170,7 +183,7 @@ def _transport(x: Tensor, y: Tensor, p: int) -> Tensor:
 
 
 def _discrepancy(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:
-    """E k(x,x') + E k(y,y') − 2 E k(x,y) for a kernel of the distance, without the pairs of a sample with itself."""
+    """E k(x,x') + E k(y,y') − 2 E k(x,y) for a kernel of the distance, without pairs of a sample with itself."""
     if min(len(x), len(y)) < 2:
         raise InputError(f"got {len(x)} and {len(y)} samples; expected at least two of each")
 

@@ -1,7 +1,7 @@
-"""Laws whose every diffused density, score and denoiser are known in closed form: Gaussians and Gaussian mixtures.
+"""Gaussians and Gaussian mixtures: the diffused density, score and denoiser are known in closed form at every t.
 
-Each covariance is diagonalised once, Σ_k = Q_k diag(ℓ_k) Q_kᵀ. The law of x_t has components N(α μ_k, α² Σ_k + σ² I)
-with the same Q_k, so at any t all that remains is two matrix products and arithmetic on the spectra.
+Each covariance is diagonalised once, Σ_k = Q_k diag(ℓ_k) Q_kᵀ. x_t has components N(α μ_k, α² Σ_k + σ² I) with the same
+Q_k, so each evaluation is two matrix products and arithmetic on the spectra.
 
 Reference: Efron (2011), Tweedie's formula. Bishop (2006), "Pattern recognition and machine learning", 2.3 and 9.2.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from undiffuse.errors import InputError, unknown_condition
 from undiffuse.model import Model
 from undiffuse.moments import Moments
-from undiffuse.random import Purpose, normal, uniform, words
+from undiffuse.random import Purpose, normal, raw_words, uniform
 from undiffuse.sde import GaussianSDE, Time, as_time
 from undiffuse.tensors import ArrayLike, as_rows, as_tensor
 
@@ -29,8 +29,8 @@ class Estimate(NamedTuple):
     stderr: Tensor
 
 
-class _View(NamedTuple):
-    """States x_t seen in the eigenbases: log w_k N_k(x) (B, K), coordinates y/s and variances s (B or 1, K, d)."""
+class _Components(NamedTuple):
+    """States x_t in the eigenbases: log w_k N_k(x) (B, K), coordinates y/s and variances s (B or 1, K, d)."""
 
     log_joint: Tensor
     scaled: Tensor
@@ -38,13 +38,17 @@ class _View(NamedTuple):
 
 
 class Mixture:
-    """The law Σ_k w_k N(μ_k, Σ_k) of x_0, in float64.
+    """The Gaussian mixture p(x_0) = Σ_k w_k N(μ_k, Σ_k), in float64.
 
-    `weights` (K,) are normalised; `means` (K, *shape), or (K,) for a law of one number, whose shape is (1,);
-    `covariances` (K, d, d) over the flattened event, or (K,) or () for isotropic variances. `labels` (K,), the class
-    0 ... C−1 of each component, makes `label=` a condition of the denoiser. Variances may be 0 (point masses) wherever
-    x_t with σ > 0 is asked about. Raises InputError for weights that are negative and for covariances that are not
-    symmetric and positive semi-definite.
+    Args:
+        weights: w_k ≥ 0 (K,); normalised here.
+        means: μ_k (K, *shape), or (K,) for scalars, which have shape (1,).
+        covariances: Σ_k (K, d, d) over the flattened event, or isotropic variances (K,) or (); 0 (point masses) is
+            valid wherever only x_t with σ > 0 is evaluated.
+        labels: Class 0 ... C−1 of each component (K,); makes `label=` a condition of the denoiser.
+
+    Raises:
+        InputError: For negative weights, and covariances that are not symmetric and positive semi-definite.
     """
 
     def __init__(self, weights: Any, means: Any, covariances: Any, *, labels: Any = None) -> None:
@@ -92,64 +96,70 @@ class Mixture:
 
     @overload
     def sample(self, n: int, seed: int = 0, first_index: int = 0, labels: Literal[False] = False) -> Tensor:
-        """Draws (n, *shape)."""
+        """Samples (n, *shape)."""
 
     @overload
     def sample(self, n: int, seed: int = 0, first_index: int = 0, *,
                labels: Literal[True]) -> tuple[Tensor, Tensor]:
-        """Draws (n, *shape) and their classes (n,)."""
+        """Samples (n, *shape) and their classes (n,)."""
 
     def sample(self, n: int, seed: int = 0, first_index: int = 0,
                labels: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Draws (n, *shape), float64; draw i is the same in every batch.
+        """Samples (n, *shape), float64; sample i is the same in every batch.
 
-        With `labels=True` also the class (n,) of each, or its component where the law has no classes.
+        With `labels=True` also the classes (n,), or the components of a mixture without classes.
         """
         x, k = self._draw(n, seed, first_index)
         return (x, k if self.labels is None else self.labels[k]) if labels else x
 
     def log_prob(self, x: ArrayLike) -> Tensor:
         """log p(x), (B,)."""
-        return self._view(x).log_joint.logsumexp(1)
+        return self._components(x).log_joint.logsumexp(1)
 
     def responsibilities(self, x: ArrayLike) -> Tensor:
         """r_k = w_k N_k(x)/p(x), (B, K), as the softmax of log w_k N_k."""
-        return self._view(x).log_joint.softmax(1)
+        return self._components(x).log_joint.softmax(1)
 
     def score(self, x: ArrayLike) -> Tensor:
         """∇log p(x) = Σ_k r_k Σ_k⁻¹(μ_k − x)."""
-        view = self._view(x)
-        return -self._rotate(view.log_joint.softmax(1)[..., None] * view.scaled).reshape(-1, *self.shape)
+        parts = self._components(x)
+        return -self._rotate(parts.log_joint.softmax(1)[..., None] * parts.scaled).reshape(-1, *self.shape)
 
     def radii(self, x: ArrayLike) -> Tensor:
         """The Mahalanobis distance of each x to its most probable component, (B,); its square is near χ²_d."""
-        view = self._view(x)
-        square = (view.scaled**2 * view.spread).sum(-1)
-        return square.gather(1, view.log_joint.argmax(1, keepdim=True))[:, 0].sqrt()
+        parts = self._components(x)
+        square = (parts.scaled**2 * parts.spread).sum(-1)
+        return square.gather(1, parts.log_joint.argmax(1, keepdim=True))[:, 0].sqrt()
 
     def diffused(self, sde: GaussianSDE, t: Time) -> Mixture:
-        """The law of x_t at one t: components N(α μ_k, α² Σ_k + σ² I)."""
+        """The distribution of x_t at one t: components N(α μ_k, α² Σ_k + σ² I)."""
         alpha, variance = sde.alpha(as_time(t)).double(), sde.variance(as_time(t)).double()
         if alpha.ndim:
             raise InputError(f"got {alpha.numel()} times; expected one (the denoiser takes a time per sample)")
-        return _built(self.weights, alpha * self.means, self._basis, alpha**2 * self._spectrum + variance, self.labels)
+        spectrum = alpha**2 * self._spectrum + variance
+        return _from_eigenbasis(self.weights, alpha * self.means, self._basis, spectrum, self.labels)
 
     def given(self, label: int) -> Mixture:
-        """The law of one class."""
+        """The distribution of one class."""
         if self.labels is None or not 0 <= label < self.classes:
-            raise InputError(f"got label {label}; expected a class of this law, of which it has {self.classes}")
+            raise InputError(f"got label {label}; expected a class; this distribution has {self.classes}")
         k = self.labels == label
-        return _built(self.weights[k], self.means[k], self._basis[k], self._spectrum[k], None)
+        return _from_eigenbasis(self.weights[k], self.means[k], self._basis[k], self._spectrum[k], None)
 
     def denoiser(self, sde: GaussianSDE) -> ExactDenoiser:
-        """The exact model E[x_0 | x_t] of this law under a process; `label=` is a condition where classes are given."""
+        """The exact model E[x_0 | x_t] under a process; `label=` is a condition if the mixture has labels."""
         return ExactDenoiser(self, sde)
 
     def posterior(self, A: Any, y: Any, noise_std: Any) -> Mixture:
-        """The law of x_0 given y = A x_0 + n, n ~ N(0, noise_std² I): a mixture again.
+        """The distribution of x_0 given y = A x_0 + n, n ~ N(0, noise_std² I), which is a mixture too.
 
         w_k' ∝ w_k N(y; A μ_k, S_k), μ_k' = μ_k + G_k (y − A μ_k), Σ_k' = (I − G_k A) Σ_k (I − G_k A)ᵀ + G_k R G_kᵀ with
-        S_k = A Σ_k Aᵀ + R and Kalman's gain G_k = Σ_k Aᵀ S_k⁻¹. A is (m, d), y (m,), noise_std () or (m,).
+        S_k = A Σ_k Aᵀ + R and the Kalman gain G_k = Σ_k Aᵀ S_k⁻¹.
+
+        Args:
+            A: Matrix (m, d), or (d,) for one observation.
+            y: Observations (m,).
+            noise_std: Standard deviation of the noise, () or (m,).
         """
         A, y, std = _real(A, "A"), _real(y, "y").reshape(-1), _real(noise_std, "noise_std")
         A = A.reshape(1, -1) if A.ndim < 2 else A.flatten(1)
@@ -157,30 +167,35 @@ class Mixture:
             raise InputError(f"got {len(y)} observations, a matrix A of shape {tuple(A.shape)} and noise_std of shape "
                              f"{tuple(std.shape)}; expected A of shape ({len(y)}, {self.dim}), one std or one each")
         R, cov = torch.diag(std.expand(len(y)) ** 2), self.covariances
-        seen = torch.distributions.MultivariateNormal(self._flat @ A.mT, A @ cov @ A.mT + R)
-        gain = torch.cholesky_solve(A @ cov, seen.scale_tril).mT
-        kept = torch.eye(self.dim, dtype=torch.float64) - gain @ A
-        means = self._flat + (gain @ (y - seen.mean)[..., None])[..., 0]
-        weights = (self.weights.log() + seen.log_prob(y)).softmax(0)
-        cov = kept @ cov @ kept.mT + gain @ R @ gain.mT
+        observed = torch.distributions.MultivariateNormal(self._flat @ A.mT, A @ cov @ A.mT + R)
+        gain = torch.cholesky_solve(A @ cov, observed.scale_tril).mT
+        reduction = torch.eye(self.dim, dtype=torch.float64) - gain @ A
+        means = self._flat + (gain @ (y - observed.mean)[..., None])[..., 0]
+        weights = (self.weights.log() + observed.log_prob(y)).softmax(0)
+        cov = reduction @ cov @ reduction.mT + gain @ R @ gain.mT
         return Mixture(weights, means.reshape(self.means.shape), (cov + cov.mT) / 2, labels=self.labels)
 
     def mmse(self, sde: GaussianSDE, t: Time, n: int = 4096, seed: int = 0) -> Estimate:
-        """The least squared error E‖x_0 − E[x_0|x_t]‖² = E tr Cov(x_0|x_t) at t () or (M,), summed over coordinates.
+        """The minimum mean squared error E‖x_0 − E[x_0|x_t]‖² = E tr Cov(x_0|x_t) at t () or (M,).
 
-        Averaged over n draws of x_t; exact (its standard error is 0) for a Gaussian.
+        Summed over coordinates and averaged over n samples of x_t; exact (standard error 0) for a Gaussian.
         """
         x0, eps = self.sample(n, seed), normal(seed, Purpose.NOISE, 0, 0, n, self.shape, torch.float64)
         model, times = self.denoiser(sde), as_time(t)
-        draws = torch.stack([model.error(sde.perturb(x0, s, eps), s) for s in times.reshape(-1)])
-        return Estimate(draws.mean(1).reshape(times.shape), (draws.std(1) / math.sqrt(n)).reshape(times.shape))
+        errors = torch.stack([model.error(sde.perturb(x0, s, eps), s) for s in times.reshape(-1)])
+        return Estimate(errors.mean(1).reshape(times.shape), (errors.std(1) / math.sqrt(n)).reshape(times.shape))
 
     @classmethod
     def fit(cls, x: ArrayLike, components: int = 1, labels: ArrayLike | None = None, seed: int = 0,
             reg: float = 0.01) -> Mixture:
-        """The mixture with `components` per class of greatest likelihood for the rows of x (EM, full covariances).
+        """The maximum-likelihood mixture of the rows of x, by expectation maximisation with full covariances.
 
-        `reg` times the mean variance of x is added to every covariance, so that constant pixels do no harm.
+        Args:
+            x: Rows (N, *event).
+            components: Number of components per class.
+            labels: Class of each row (N,), if any.
+            seed: Seed of the initialisation.
+            reg: This fraction of the mean variance of x is added to every variance, so that constant pixels are valid.
         """
         x = _real(x, "x")
         labels = None if labels is None else _real(labels, "labels").long()
@@ -195,7 +210,7 @@ class Mixture:
         return cls(weights, means.reshape(-1, *x.shape[1:]), covs, labels=owners)
 
     def _draw(self, n: int, seed: int, first_index: int) -> tuple[Tensor, Tensor]:
-        """Draws and their components. Only elementwise arithmetic, so that the bits do not depend on the batch."""
+        """Samples and their components, by elementwise arithmetic only, so that the bits do not depend on the batch."""
         u = uniform(seed, Purpose.DATA, 0, first_index, n)
         k = torch.searchsorted(self.weights.cumsum(0), u, right=True).clamp_max(len(self.weights) - 1)
         z = normal(seed, Purpose.DATA, 1, first_index, n, (self.dim,), torch.float64)
@@ -204,8 +219,8 @@ class Mixture:
             x = x + self._basis[k, :, j] * z[:, j : j + 1]
         return x.reshape(n, *self.shape), k
 
-    def _view(self, x: ArrayLike, sde: GaussianSDE | None = None, t: Time = 0.0) -> _View:
-        """The components of the law of x_t (of x_0 without a process) seen from x."""
+    def _components(self, x: ArrayLike, sde: GaussianSDE | None = None, t: Time = 0.0) -> _Components:
+        """The components of the distribution of x_t (of x_0 without a process) at x."""
         x = as_rows(x, "x", self.shape).cpu().double().reshape(-1, self.dim)
         alpha, variance = (1.0, 0.0) if sde is None else _coefficients(sde, t, len(x))
         spread = alpha**2 * self._spectrum + variance
@@ -213,7 +228,7 @@ class Mixture:
         spread = spread.reshape(-1, *self._spectrum.shape)
         scaled = y / spread
         log_norm = self.weights.log() - 0.5 * (2 * math.pi * spread).log().sum(-1)
-        return _View(log_norm - 0.5 * (y * scaled).sum(-1), scaled, spread)
+        return _Components(log_norm - 0.5 * (y * scaled).sum(-1), scaled, spread)
 
     def _rotate(self, c: Tensor) -> Tensor:
         """Σ_k Q_k c_k for coordinates c (B, K, d) in the eigenbases."""
@@ -225,9 +240,11 @@ class Mixture:
 
 
 class Gaussian(Mixture):
-    """The law N(mean, covariance): a mixture of one component.
+    """The distribution N(mean, covariance), a mixture of one component.
 
-    `mean` has the shape of an event; `covariance` is (d, d) over the flattened event, or a number.
+    Args:
+        mean: Mean, of the shape of an event.
+        covariance: Matrix (d, d) over the flattened event, or an isotropic variance.
     """
 
     def __init__(self, mean: Any, covariance: Any) -> None:
@@ -240,12 +257,12 @@ class Gaussian(Mixture):
 class ExactDenoiser(Model):
     """E[x_0 | x_t] of a mixture: Σ_k r_k [μ_k + α Σ_k (α² Σ_k + σ² I)⁻¹ (x_t − α μ_k)], computed in float64 on the CPU.
 
-    `label` (B,) or a number conditions on the class; the label `classes` (and None) is no condition.
+    label: (B,) or a number conditions on the class; None or `classes` means unconditional.
     """
 
     @property
     def dtype(self) -> torch.dtype:
-        """float64, that of the law."""
+        """float64."""
         return torch.float64
 
     def __init__(self, law: Mixture, sde: GaussianSDE) -> None:
@@ -265,8 +282,8 @@ class ExactDenoiser(Model):
         if cond:
             raise unknown_condition(next(iter(cond)), self.condition_names)
         x = self.states(x)
-        r, view = self._posterior(x, t, label)
-        D = r @ self.law._flat + self.law._rotate(r[..., None] * self._gain(t, len(r)) * view.scaled)
+        r, parts = self._posterior(x, t, label)
+        D = r @ self.law._flat + self.law._rotate(r[..., None] * self._gain(t, len(r)) * parts.scaled)
         return D.reshape(x.shape).to(x.device, x.dtype)
 
     def covariance(self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:
@@ -290,28 +307,28 @@ class ExactDenoiser(Model):
 
     def _parts(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, Tensor, Tensor]:
         """r_k, the spectra of C_k = Cov(x_0 | x_t, k), and m_k − D with m_k = E[x_0 | x_t, k]."""
-        r, view = self._posterior(x, t, label)
+        r, parts = self._posterior(x, t, label)
         law, variance = self.law, _coefficients(self.sde, t, len(r))[1]
-        within = variance * law._spectrum / view.spread
-        m = law._flat + torch.einsum("kij,bkj->bki", law._basis, self._gain(t, len(r)) * view.scaled)
+        within = variance * law._spectrum / parts.spread
+        m = law._flat + torch.einsum("kij,bkj->bki", law._basis, self._gain(t, len(r)) * parts.scaled)
         return r, within, m - torch.einsum("bk,bki->bi", r, m)[:, None]
 
-    def _posterior(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, _View]:
-        """The responsibilities, restricted to the class asked for, and the view they come from."""
-        view = self.law._view(x.cpu(), self.sde, t)
-        return (view.log_joint + self._mask(label)).softmax(1), view
+    def _posterior(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, _Components]:
+        """The responsibilities, restricted to the class `label`, and the components."""
+        parts = self.law._components(x.cpu(), self.sde, t)
+        return (parts.log_joint + self._mask(label)).softmax(1), parts
 
     def _gain(self, t: Time, n: int) -> Tensor:
         return _coefficients(self.sde, t, n)[0] * self.law._spectrum
 
     def _mask(self, label: Tensor | int | None) -> Tensor:
-        """0 for the components of the class, −∞ for the others."""
+        """0 for the components of the class `label`, −∞ for the others."""
         if label is None:
             return torch.zeros((), dtype=torch.float64)
-        asked = torch.as_tensor(label).cpu().reshape(-1, 1)
-        if self.law.labels is None or not ((asked >= 0) & (asked <= self.classes)).all():
-            raise InputError(f"got label {label}; expected None or a class of this law, of which it has {self.classes}")
-        other = (self.law.labels != asked) & (asked != self.classes)
+        labels = torch.as_tensor(label).cpu().reshape(-1, 1)
+        if self.law.labels is None or not ((labels >= 0) & (labels <= self.classes)).all():
+            raise InputError(f"got label {label}; expected None or a class; this distribution has {self.classes}")
+        other = (self.law.labels != labels) & (labels != self.classes)
         return torch.zeros(other.shape, dtype=torch.float64).masked_fill(other, -torch.inf)
 
 
@@ -323,8 +340,8 @@ def _coefficients(sde: GaussianSDE, t: Time, n: int) -> tuple[Tensor, Tensor]:
     return sde.alpha(t).reshape(-1, 1, 1), sde.variance(t).reshape(-1, 1, 1)
 
 
-def _built(weights: Tensor, means: Tensor, basis: Tensor, spectrum: Tensor, labels: Tensor | None) -> Mixture:
-    """A mixture from eigenbases that are known already."""
+def _from_eigenbasis(weights: Tensor, means: Tensor, basis: Tensor, spectrum: Tensor, labels: Tensor | None) -> Mixture:
+    """A mixture from the eigenbases of its covariances."""
     law = Mixture.__new__(Mixture)
     law._fill(weights, means, basis, spectrum, labels)
     return law
@@ -336,7 +353,7 @@ def _eigen(cov: Tensor, k: int, d: int) -> tuple[Tensor, Tensor]:
         basis, spectrum = torch.eye(d, dtype=torch.float64).expand(k, d, d), cov.expand(k)[:, None].expand(k, d)
     elif cov.shape == (k, d, d) and torch.allclose(cov, cov.mT, rtol=1e-8, atol=1e-12 * float(cov.abs().max())):
         spectrum, basis = torch.linalg.eigh(cov)
-        basis = _upright(basis)
+        basis = _fix_signs(basis)
     else:
         raise InputError(f"got covariances {tuple(cov.shape)}; expected ({k}, {d}, {d}), symmetric, ({k},) or ()")
     if (spectrum < -1e-10 * spectrum.abs().max()).any():
@@ -344,11 +361,11 @@ def _eigen(cov: Tensor, k: int, d: int) -> tuple[Tensor, Tensor]:
     return basis, spectrum.clamp_min(0)
 
 
-def _upright(basis: Tensor) -> Tensor:
-    """The eigenvectors (K, d, d), turned so that their products with (1, ½, ⅓, ...) are positive: draws of a law then
-    depend on its covariances only, and not on the signs that a linear algebra library happens to choose."""
-    lean = (basis / torch.arange(1, basis.shape[-1] + 1, dtype=basis.dtype)[:, None]).sum(1, keepdim=True)
-    return torch.where(lean < 0, -basis, basis)
+def _fix_signs(basis: Tensor) -> Tensor:
+    """Eigenvectors (K, d, d) with signs such that their products with (1, ½, ⅓, ...) are positive: samples then depend
+    on the covariances only, not on the signs that a linear algebra library chooses."""
+    products = (basis / torch.arange(1, basis.shape[-1] + 1, dtype=basis.dtype)[:, None]).sum(1, keepdim=True)
+    return torch.where(products < 0, -basis, basis)
 
 
 def _em(rows: Tensor, components: int, ridge: float, seed: int, label: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -356,8 +373,8 @@ def _em(rows: Tensor, components: int, ridge: float, seed: int, label: int) -> t
     from sklearn.mixture import GaussianMixture
 
     if len(rows) < 2 * components:
-        raise InputError(f"got {len(rows)} rows of class {label} for {components} components; expected 2 a component")
-    state = int(words(seed, Purpose.DATA, 2, label, 1)[0] >> 32)
+        raise InputError(f"got {len(rows)} rows of class {label} for {components} components; expected 2 per component")
+    state = int(raw_words(seed, Purpose.DATA, 2, label, 1)[0] >> 32)
     try:
         fitted = GaussianMixture(components, reg_covar=ridge, random_state=state, max_iter=300).fit(rows.numpy())
     except ValueError:

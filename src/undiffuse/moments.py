@@ -1,19 +1,16 @@
-"""The linear part: mean and covariance of the data, and the best linear denoiser that they give at every noise level.
+"""The linear part: mean and covariance of the data, and the best linear denoiser at every noise level.
 
 In a basis U that diagonalises the covariance, C = U diag(s²) Uᵀ, the Wiener filter is
-D(z) = μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ) for z = x/α, and p_t ≈ N(α μ, α² C + σ² I). It is exact on Gaussian data
-and the best linear guess on any; samplers integrate it exactly, training and likelihood subtract it.
+D(z) = μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ) for z = x/α, and p_t ≈ N(α μ, α² C + σ² I). It is exact for Gaussian
+data; samplers integrate it exactly, training and likelihood subtract it.
 
-Reference: Wiener (1949); Wang and Vastola (2024), arXiv:2412.09726.
+For rows with missing values, the maximum-likelihood mean and covariance, and samples of the missing values: with
+x_o the observed values and M the corresponding rows of the identity,
 
-Rows with cells that are missing: the mean and covariance that all that is there makes most likely, and draws of the
-rest from the conditional Gaussian.
+    E[x | x_o] = μ + G (x − μ),   Cov[x | x_o] = C − G C,   G = C Mᵀ (M C Mᵀ)⁻¹ M.
 
-With x_o the cells that are there and C the covariance, E[x | x_o] = μ + G (x − μ) and Cov[x | x_o] = C − G C with
-
-    G = C Mᵀ (M C Mᵀ)⁻¹ M,   M the rows of the identity that are there.
-
-Reference: Dempster, Laird and Rubin (1977), section 4.1.3; Little and Rubin (2019), section 11.2.
+Reference: Wiener (1949); Wang and Vastola (2024), arXiv:2412.09726; Dempster, Laird and Rubin (1977), section 4.1.3;
+Little and Rubin (2019), section 11.2.
 """
 
 from __future__ import annotations
@@ -33,18 +30,18 @@ from undiffuse.random import Purpose, normal
 from undiffuse.transforms.base import Transform
 
 _FULL = 1024
-_NARROW = 0.01  # of the data's deviation
-_EVEN = 8  # at odd sizes a matrix product may round a row by where it stands among the others
-_TINY = 1e-20  # a variance that counts as none
+_NARROW = 0.01  # of the data's standard deviation
+_EVEN = 8  # at odd sizes the rounding of a row of a matrix product may depend on its position
+_TINY = 1e-20  # smallest variance
 
 
 @dataclass(frozen=True)
 class Moments:
     """Mean (d,), variances (k,) in an orthonormal basis, and that basis, of data with events of `shape` (d entries).
 
-    kind "pca": `basis` (d, k) holds principal directions; if k < d, what is left has variance `rest` in every
-    direction. kind "dct": the directions are the cosines of the type-II transform over the last two axes, channel by
-    channel, and there is no basis to store.
+    kind "pca": `basis` (d, k) holds principal directions; if k < d, all other directions have variance
+    `residual_variance`. kind "dct": the directions are the cosines of the type-II transform over the last two axes, per
+    channel; no basis is stored.
     """
 
     shape: tuple[int, ...]
@@ -52,13 +49,16 @@ class Moments:
     variances: Tensor
     kind: str = "pca"
     basis: Tensor | None = None
-    rest: float = 0.0
+    residual_variance: float = 0.0
 
     @classmethod
     def measure(cls, x: Tensor, kind: str = "auto", rank: int | None = None) -> Moments:
-        """The moments of data x (n, *event): the full covariance up to 1,024 entries an event, else DCT or rank `rank`.
+        """The moments of data x (n, *event).
 
-        "auto" takes the cosines for images too large for a full covariance and 256 principal directions otherwise.
+        Args:
+            x: Data.
+            kind: "pca", "dct", or "auto": cosines for images of more than 1,024 entries, else principal directions.
+            rank: Number of principal directions; default all up to 1,024 entries, else 256.
         """
         if len(x) < 2:
             raise InputError(f"got {len(x)} rows; expected at least 2 to measure a covariance")
@@ -66,13 +66,13 @@ class Moments:
         kind = _kind(shape) if kind == "auto" else kind
         mean = flat.mean(0)
         if kind == "dct":
-            here = cls(shape, mean, torch.zeros(flat.shape[1], dtype=torch.float64), kind)
-            return cls(shape, mean, here.rotate(flat - mean).square().mean(0), kind)
+            cosines = cls(shape, mean, torch.zeros(flat.shape[1], dtype=torch.float64), kind)
+            return cls(shape, mean, cosines.rotate(flat - mean).square().mean(0), kind)
         return _principal(shape, mean, flat - mean, rank)
 
     @classmethod
     def blank(cls, shape: tuple[int, ...]) -> Moments:
-        """The moments that `measure` would give for events of this shape, all zero: a form for a checkpoint to fill."""
+        """Moments of zeros with the form that `measure` gives for this shape, to be filled from a checkpoint."""
         d, kind = math.prod(shape), _kind(shape)
         zero = torch.zeros(d, dtype=torch.float64)
         return cls(shape, zero, zero.clone(), kind, zero.new_zeros(d, d) if kind == "pca" else None)
@@ -88,17 +88,18 @@ class Moments:
         if self.complete:
             return self.variances
         assert self.basis is not None
-        return torch.cat([self.variances, torch.full((self.basis.shape[0],), self.rest, dtype=torch.float64)])
+        remainder = torch.full((self.basis.shape[0],), self.residual_variance, dtype=torch.float64)
+        return torch.cat([self.variances, remainder])
 
     @property
     def total_std(self) -> float:
-        """The root mean variance of an entry, σ_data."""
+        """The root mean variance per entry, σ_data."""
         d = math.prod(self.shape)
-        left = 0.0 if self.complete else self.rest * (d - len(self.variances))
-        return math.sqrt((float(self.variances.sum()) + left) / d)
+        residual = 0.0 if self.complete else self.residual_variance * (d - len(self.variances))
+        return math.sqrt((float(self.variances.sum()) + residual) / d)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """The coordinates (B, k) of x (B, *event or d), without centring; a low-rank basis adds the remainder (d)."""
+        """The coordinates (B, k) of x (B, *event or d), not centred; a low-rank basis adds the remainder (d)."""
         flat = x.flatten(1)
         if self.kind == "dct":
             return _separable(flat, self.shape, inverse=False)
@@ -106,8 +107,8 @@ class Moments:
         y = _times(flat, basis, k)
         return y if self.complete else torch.cat([y, flat - _times(y, basis.T, d)], 1)
 
-    def back(self, y: Tensor) -> Tensor:
-        """The x (B, *event) with those coordinates."""
+    def unrotate(self, y: Tensor) -> Tensor:
+        """The inverse of `rotate`: x (B, *event)."""
         if self.kind == "dct":
             return _separable(y, self.shape, inverse=True).reshape(-1, *self.shape)
         basis, k = self._basis_like(y), len(self.variances)
@@ -126,16 +127,20 @@ class Moments:
         """The best linear denoiser of z = x_0 + σ̂ ε: μ + U diag(s²/(s² + σ̂²)) Uᵀ (z − μ)."""
         gain = (self.spectrum / (self.spectrum + sigma_hat**2)).to(z.device, z.dtype)
         centre = self.rotated_mean(z)
-        return self.back(centre + gain * (self.rotate(z) - centre))
+        return self.unrotate(centre + gain * (self.rotate(z) - centre))
 
     def precondition(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """What a network sees of x (B, *event), and the function that makes a denoiser of its output F.
+        """The input of a network for x (B, *event), and the function from its output F to the denoiser D.
 
-        D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F with S = α² C + σ² I: the Wiener filter and a correction, whose
-        target has unit variance in every direction. The network sees S^{−¼} (x − α μ)/√(tr S^{½}/d), of unit variance
-        on the whole, half-way between one scale for all directions and one for each: whitened, the many directions
-        that say little would be as loud as the few that say much. For C = σ_d² I and μ = 0 all are EDM's numbers.
-        alpha, sigma: () or (B,).
+        D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F with S = α² C + σ² I: the Wiener filter plus a correction
+        whose target has unit variance in every direction. The input is S^{−¼} (x − α μ)/√(tr S^{½}/d), of mean variance
+        1, half-way between one scale for all directions and whitening, which would amplify the many directions of
+        small variance. For C = σ_d² I and μ = 0 these are the coefficients of EDM.
+
+        Args:
+            x: Noisy states.
+            alpha: Mean coefficient, () or (B,).
+            sigma: Noise standard deviation, () or (B,).
 
         Reference: Karras et al. (2022), eqs. 114-144, with matrices for numbers. arXiv:2206.00364
         """
@@ -143,16 +148,17 @@ class Moments:
         s2, centre = _to_device(self.spectrum, x), self.rotated_mean(x)
         total2 = (alpha**2 * s2 + sigma**2).clamp_min(_TINY)
         y = self.rotate(x) - alpha.to(x) * centre
-        gain, reach = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
+        gain, correction_scale = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
         root = total2.sqrt()
-        loudness = (root * self._mean(root)).rsqrt().to(x)
-        return self.back(loudness * y), lambda F: self.back(centre + gain * y + reach * self.rotate(F))
+        input_scale = (root * self._mean(root)).rsqrt().to(x)
+        linear = centre + gain * y
+        return self.unrotate(input_scale * y), lambda F: self.unrotate(linear + correction_scale * self.rotate(F))
 
     def whitened(self, error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What an error of the denoiser (B, *event) is in the network's output: σ⁻¹ S^{½} C^{−½} (D − x_0), (B, k).
+        """The error of a denoiser (B, *event) in units of the network's output: σ⁻¹ S^{½} C^{−½} (D − x_0), (B, k).
 
-        The inverse of the last factor of `precondition`; in the basis of `rotate`. Directions of less than 1 % of the
-        data's deviation count as if they had that much. alpha, sigma: () or (B,).
+        The inverse of the last factor of `precondition`, in the basis of `rotate`. Standard deviations below 1 % of the
+        data's are replaced by 1 %.
         """
         alpha, sigma = (_to_device(c.double().reshape(-1, 1), error) for c in (alpha, sigma))
         s2 = _to_device(self.spectrum.clamp_min((_NARROW * self.total_std) ** 2), error)
@@ -161,27 +167,28 @@ class Moments:
     def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
         """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event)."""
         spread = (alpha**2 * self.spectrum + sigma**2).sqrt().to(eps.device, eps.dtype)
-        return self.back(alpha * self.rotated_mean(eps) + spread * self.rotate(eps))
+        return self.unrotate(alpha * self.rotated_mean(eps) + spread * self.rotate(eps))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint stores beside `config()`."""
+        """The tensors that a checkpoint stores in addition to `config()`."""
         named = {"mean": self.mean, "variances": self.variances}
         return named if self.basis is None else {**named, "basis": self.basis}
 
     def config(self) -> dict[str, Any]:
-        """The rest, as JSON."""
-        return {"shape": list(self.shape), "kind": self.kind, "rest": self.rest}
+        """Everything but the tensors, as JSON."""
+        return {"shape": list(self.shape), "kind": self.kind, "residual_variance": self.residual_variance}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Moments:
         """The inverse of `config()` and `tensors()`."""
-        return cls(tuple(config["shape"]), kind=config["kind"], rest=config["rest"], **tensors)
+        return cls(tuple(config["shape"]), kind=config["kind"], residual_variance=config["residual_variance"],
+                   **tensors)
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over the d directions, (B, 1), of values for the coordinates that `rotate` returns, (B, k)."""
         k, d = len(self.variances), math.prod(self.shape)
-        left = (d - k) * values[:, k:].mean(1, keepdim=True) if values.shape[1] > k else 0.0
-        return (values[:, :k].sum(1, keepdim=True) + left) / d
+        residual = (d - k) * values[:, k:].mean(1, keepdim=True) if values.shape[1] > k else 0.0
+        return (values[:, :k].sum(1, keepdim=True) + residual) / d
 
     @cached_property
     def _casts(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
@@ -197,13 +204,13 @@ class Moments:
 
 
 def _times(rows: Tensor, matrix: Tensor, width: int) -> Tensor:
-    """The first columns of rows (B, d) times a matrix that goes on with zeros."""
+    """The first `width` columns of rows (B, d) times a zero-padded matrix."""
     short = matrix.shape[0] - rows.shape[1]
     return ((torch.nn.functional.pad(rows, (0, short)) if short else rows) @ matrix)[:, :width]
 
 
 def measurable(shape: tuple[int, ...]) -> bool:
-    """Whether all directions of events of this shape can be measured and stored."""
+    """Whether the full spectrum can be measured and stored for events of this shape."""
     return _kind(shape) == "dct" or math.prod(shape) <= _FULL
 
 
@@ -221,12 +228,12 @@ def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int 
     k = min(rank or 256, n - 1, d)
     _, singular, vt = np.linalg.svd(centred.numpy(), full_matrices=False)
     variances = torch.from_numpy(singular[:k] ** 2 / n)
-    left = max(0.0, float(centred.square().sum() / n - variances.sum())) / max(1, d - k)
-    return Moments(shape, mean, variances, "pca", torch.from_numpy(vt[:k].T.copy()), left)
+    residual = max(0.0, float(centred.square().sum() / n - variances.sum())) / max(1, d - k)
+    return Moments(shape, mean, variances, "pca", torch.from_numpy(vt[:k].T.copy()), residual)
 
 
 def _to_device(c: Tensor, x: Tensor) -> Tensor:
-    """The numbers c, of the CPU or already there, on the device of x, which is not waited for."""
+    """c on the device of x; copies from the CPU are asynchronous."""
     return c.to(x.device, non_blocking=c.device.type == "cpu")
 
 
@@ -252,11 +259,11 @@ def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
 
 
 MEASURED = 10_000
-"""How many rows moments are measured on."""
+"""Largest number of rows on which moments are measured."""
 _ROUNDS, _CLOSE = 60, 1e-4
-_PRIOR = 3.0  # rows of independent columns that the covariance is shrunk by: few rows cannot tell how sure they make us
-_LARGE = 128  # numbers a row beyond which the covariance is that of pairs
-_ROWS = 2000  # rows that are looked at
+_PRIOR = 3.0  # pseudo-rows of independent columns by which the covariance is shrunk
+_LARGE = 128  # columns above which the covariance is pairwise
+_ROWS = 2000  # rows used, and rows per batch
 _JITTER = 1e-9
 
 
@@ -267,87 +274,84 @@ class GaussianParams(NamedTuple):
     cov: Tensor
 
 
-def moments(z: Tensor) -> Moments:
-    """The most likely moments of rows z (n, d), NaN where missing, shrunk by three rows of independent columns.
-
-    By the EM algorithm; rows of more than 128 numbers by the pairs that are there.
-    """
+def moments_with_missing(z: Tensor) -> Moments:
+    """Moments of rows z (n, d) with NaN for missing values, by EM with shrinkage; pairwise above 128 columns."""
     flat = z.flatten(1).double()
     rows = flat[torch.linspace(0, len(flat) - 1, min(len(flat), _ROWS)).round().long()]
-    law = pairwise_covariance(rows) if rows.shape[1] > _LARGE else fit_em(rows)
-    variances, basis = torch.linalg.eigh(law.cov)
-    return Moments(tuple(z.shape[1:]), law.mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+    params = pairwise_covariance(rows) if rows.shape[1] > _LARGE else fit_em(rows)
+    variances, basis = torch.linalg.eigh(params.cov)
+    return Moments(tuple(z.shape[1:]), params.mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
 
 
-def measured(x: Tensor, index: Tensor, transform: Transform, table: bool) -> Moments:
-    """The mean and covariance in model units of the rows x[index] in data units, on at most 10,000 of them.
+def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool) -> Moments:
+    """The moments in model units of at most 10,000 of the rows x[index], given in data units.
 
-    Rows that are not finite are left out, but for the missing cells of tables.
+    Rows that are not finite are ignored, except for missing values of tables.
     """
     z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MEASURED)).round().long()]])
     if table and bool(z.isnan().any()):
-        return moments(z)
+        return moments_with_missing(z)
     return Moments.measure(z[z.flatten(1).isfinite().all(1)])
 
 
 def pairwise_covariance(z: Tensor) -> GaussianParams:
-    """Mean and covariance of rows z (n, d), every entry from the rows that have both columns."""
-    seen = (~z.isnan()).double()
-    mean = z.nan_to_num(0.0).sum(0) / seen.sum(0).clamp_min(1)
-    centred = torch.where(seen > 0, z - mean, 0.0)
-    return GaussianParams(mean, centred.mT @ centred / (seen.mT @ seen).clamp_min(1))
+    """Mean and covariance of rows z (n, d), each entry from the rows in which both columns are observed."""
+    observed = (~z.isnan()).double()
+    mean = z.nan_to_num(0.0).sum(0) / observed.sum(0).clamp_min(1)
+    centred = torch.where(observed > 0, z - mean, 0.0)
+    return GaussianParams(mean, centred.mT @ centred / (observed.mT @ observed).clamp_min(1))
 
 
 def fit_em(z: Tensor, prior: float = _PRIOR) -> GaussianParams:
-    """The mean and covariance of greatest likelihood, `prior` rows of independent columns added to the covariance."""
+    """The maximum-likelihood mean and covariance by EM, with `prior` pseudo-rows of independent columns."""
     start = pairwise_covariance(z)
-    alone = torch.diag(start.cov.diagonal())
-    law = GaussianParams(start.mean, alone)
+    diagonal = torch.diag(start.cov.diagonal())
+    params = GaussianParams(start.mean, diagonal)
     patterns, of = torch.unique(z.isnan(), dim=0, return_inverse=True)
     for _ in range(_ROUNDS):
-        G = regression_gain(law.cov, patterns)
-        full = _expected(z, law, G[of])
+        G = regression_gain(params.cov, patterns)
+        full = _expected(z, params, G[of])
         mean = full.mean(0)
-        unsure = torch.bincount(of).double() @ (law.cov - G @ law.cov).flatten(1)
-        scatter = (full - mean).mT @ (full - mean) + unsure.reshape(law.cov.shape) + prior * alone
-        before, law = law, GaussianParams(mean, (scatter + scatter.mT) / (2 * (len(z) + prior)))
-        if (law.cov - before.cov).abs().max() < _CLOSE * law.cov.diagonal().max():
+        conditional = torch.bincount(of).double() @ (params.cov - G @ params.cov).flatten(1)
+        scatter = (full - mean).mT @ (full - mean) + conditional.reshape(params.cov.shape) + prior * diagonal
+        before, params = params, GaussianParams(mean, (scatter + scatter.mT) / (2 * (len(z) + prior)))
+        if (params.cov - before.cov).abs().max() < _CLOSE * params.cov.diagonal().max():
             break
-    return law
+    return params
 
 
 def regression_gain(cov: Tensor, missing: Tensor) -> Tensor:
-    """G (n, d, d) for rows whose cells `missing` (n, d) are not there."""
-    seen = (~missing).to(cov)
-    both = seen[:, :, None] * seen[:, None, :] * cov + torch.diag_embed(1 - seen + _JITTER)
-    solved: Tensor = torch.linalg.solve(both, (cov * seen[:, :, None]))
-    return (solved * seen[:, :, None]).mT
+    """The regression gain G (n, d, d) of rows with missing values where `missing` (n, d) is True."""
+    observed = (~missing).to(cov)
+    both = observed[:, :, None] * observed[:, None, :] * cov + torch.diag_embed(1 - observed + _JITTER)
+    solved: Tensor = torch.linalg.solve(both, (cov * observed[:, :, None]))
+    return (solved * observed[:, :, None]).mT
 
 
-def fill(z: Tensor, law: Moments, seed: int, draw: int) -> Tensor:
-    """z (n, d) with NaN replaced by a draw of what is missing given what is there; the rest is as it was.
+def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
+    """z (n, d) with each NaN replaced by a sample given the observed values of its row.
 
-    x + G (z − x) for x ~ N(μ, C) has that law, row by row. Rows of more than 128 numbers get draws of each column.
+    x + G (z − x) with x ~ N(μ, C) has that distribution. Above 128 columns the samples are unconditional.
 
     Reference: Hoffman and Ribak (1991), eq. 3.
     """
     missing = z.isnan()
     eps = normal(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z), tuple(z.shape[1:]), torch.float64)
-    x = law.prior_sample(eps, 1.0, 0.0)
+    x = moments.prior_sample(eps, 1.0, 0.0)
     if z.shape[1] <= _LARGE:
-        cov = covariance(law)
+        cov = covariance(moments)
         parts = zip(x.split(_ROWS), z.split(_ROWS), missing.split(_ROWS), strict=True)
         x = torch.cat([_expected(b, GaussianParams(a, cov), regression_gain(cov, m)) for a, b, m in parts])
     return torch.where(missing, x.to(z), z)
 
 
-def covariance(law: Moments) -> Tensor:
-    """C of moments in full, (d, d)."""
-    assert law.basis is not None
-    return (law.basis * law.variances) @ law.basis.mT
+def covariance(moments: Moments) -> Tensor:
+    """The covariance matrix C (d, d)."""
+    assert moments.basis is not None
+    return (moments.basis * moments.variances) @ moments.basis.mT
 
 
-def _expected(z: Tensor, law: GaussianParams, gain: Tensor) -> Tensor:
-    """m + G (z − m) with m the mean, or one a row."""
-    away = torch.where(z.isnan(), 0.0, z.double() - law.mean)
-    return law.mean + (gain @ away[..., None])[..., 0]
+def _expected(z: Tensor, params: GaussianParams, gain: Tensor) -> Tensor:
+    """m + G (z − m) with m the mean, () or one per row."""
+    residual = torch.where(z.isnan(), 0.0, z.double() - params.mean)
+    return params.mean + (gain @ residual[..., None])[..., 0]

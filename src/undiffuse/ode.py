@@ -1,4 +1,4 @@
-"""Runge-Kutta methods: their tableaux, one step of any explicit one, and a solution with a step size for each sample.
+"""Runge-Kutta methods: tableaux, a step of any explicit method, and a solver with a separate step size per sample.
 
 Reference: Hairer, Nørsett and Wanner (1993), "Solving ordinary differential equations I", chapter II.
 """
@@ -19,11 +19,10 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge-Kutta method: nodes c, rows a of the stages, weights b, order of convergence.
+    """An explicit Runge-Kutta method: nodes c, stage rows a, weights b, order of convergence.
 
-    `error` are the weights of the estimated error, b less those of an embedded method; a method that has one evaluates
-    its last stage at the end of the step, where the next one begins. `dense` are those of the quartic term of its
-    interpolant: see `Step.at`.
+    error: weights of the error estimate, b minus those of the embedded method, whose last stage is the first of
+    the next step. dense: weights of the quartic term of the interpolant, see `Step.at`.
     """
 
     c: tuple[float, ...]
@@ -56,62 +55,63 @@ DORMAND_PRINCE = Tableau(
 
 def rk_step(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """x(s) from x(t) for x' = field(x, t): x + h Σ b_i k_i with k_i = field(x + h Σ_j a_ij k_j, t + c_i h)."""
-    return _combine(x, s - t, tableau.b, _slopes(tableau, field, x, t, s, []))
+    return _combine(x, s - t, tableau.b, _stages(tableau, field, x, t, s, []))
 
 
-def _slopes(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, known: list[Tensor]) -> list[Tensor]:
-    """The k_i, the first of which may be known."""
-    h, slopes = s - t, list(known)
-    for c, row in list(zip(tableau.c, tableau.a, strict=True))[len(known):]:
-        slopes.append(field(_combine(x, h, row, slopes), s if c == 1 else t + c * h))
-    return slopes
+def _stages(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, first_stages: list[Tensor]
+            ) -> list[Tensor]:
+    """The stages k_i, continuing from those in first_stages."""
+    h, stages = s - t, list(first_stages)
+    for c, row in list(zip(tableau.c, tableau.a, strict=True))[len(first_stages):]:
+        stages.append(field(_combine(x, h, row, stages), s if c == 1 else t + c * h))
+    return stages
 
 
-def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
     """x + h Σ w_i k_i, skipping zeros; h is () or (B,)."""
-    used = [(weight, slope) for weight, slope in zip(weights, slopes, strict=True) if weight]
+    terms = [(weight, k) for weight, k in zip(weights, stages, strict=True) if weight]
     if h.ndim:
         size = _rows(h, x)
-        return sum(((size * weight) * slope for weight, slope in used), x)
+        return sum(((size * weight) * k for weight, k in terms), x)
     out, step = x, float(h)
-    for weight, slope in used:
-        out = torch.add(out, slope, alpha=step * weight, out=None if out is x else out)
+    for weight, k in terms:
+        out = torch.add(out, k, alpha=step * weight, out=None if out is x else out)
     return out
 
 
 def _rows(c: Tensor, x: Tensor) -> Tensor:
-    """A number per sample (B,) made to multiply x (B, *event)."""
+    """A number per sample (B,) reshaped to multiply x (B, *event)."""
     return c.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class Step(NamedTuple):
-    """A step from x at t (B,) to `new` at s (B,), its slopes and the error that the embedded method sees in `new`."""
+    """A step from x at t (B,) to `new` at s (B,), with its stages and the error estimate of `new`."""
 
     tableau: Tableau
     t: Tensor
     s: Tensor
     x: Tensor
     new: Tensor
-    slopes: list[Tensor]
+    stages: list[Tensor]
     error: Tensor
 
     def at(self, c: float) -> Tensor:
-        """x at t + c (s − t) to the fourth order, by both ends, their slopes and one more term.
+        """x at t + c (s − t) to fourth order, from both endpoints, their derivatives and one more term.
 
         Reference: Hairer, Nørsett and Wanner (1993), section II.6, eq. 6.13 and the code DOPRI5.
         """
-        h, whole = _rows(self.s - self.t, self.x), self.new - self.x
-        enter, leave = h * self.slopes[0] - whole, whole - h * self.slopes[-1]
-        bend = _combine(torch.zeros_like(self.x), self.s - self.t, self.tableau.dense, self.slopes)
-        return self.x + c * (whole + (1 - c) * (enter + c * (leave - enter + (1 - c) * bend)))
+        h, change = _rows(self.s - self.t, self.x), self.new - self.x
+        first, last = h * self.stages[0] - change, change - h * self.stages[-1]
+        quartic = _combine(torch.zeros_like(self.x), self.s - self.t, self.tableau.dense, self.stages)
+        return self.x + c * (change + (1 - c) * (first + c * (last - first + (1 - c) * quartic)))
 
 
 OnStep = Callable[[Step, Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """x (B, *event) at the end, the evaluations of the field per sample (B,), and the sum over its accepted steps of
-    what `on_step` returned (B,)."""
+    """x (B, *event) at the end, the evaluations of the field per sample (B,), and the sum of `on_step` over the
+    accepted steps (B,)."""
 
     x: Tensor
     evaluations: Tensor
@@ -121,49 +121,59 @@ class Solution(NamedTuple):
 def solve(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor, rtol: float = 1e-5, atol: float = 1e-5, *,
           first: float = 0.1, on_step: OnStep | None = None, set_active: Callable[[Tensor], None] | None = None
           ) -> Solution:
-    """x(s) from x(t) for x' = field(x, t), with steps of its own for every sample.
+    """Solve x' = field(x, t) from t to s with an adaptive step size per sample.
 
-    The step of a sample is kept where the root mean square of error/(atol + rtol |x|) over its coordinates is at most
-    1, and the next one is 0.8 (that number)^{−1/order} times as long, at most twice, and not longer after a refusal. No
-    sample sees another one's error. `first` is the first step as a part of s − t. A sample that cannot reach s is NaN.
-    `on_step(step, accepted)` returns a number per sample, (B,), which is summed over the steps that a sample accepts.
-    `set_active(active)` is called before every step with the samples that take it, (B,); the field may return anything
-    for the others.
+    The step of a sample is accepted if r, the root mean square of error/(atol + rtol |x|) over its coordinates, is at
+    most 1; the next step is 0.8 r^{−1/order} times as long, at most 2 times, and not longer after a rejection. Samples
+    do not influence each other. A sample that cannot reach s is NaN.
+
+    Args:
+        tableau: Method with an error estimate.
+        field: Function (x, t) -> dx/dt.
+        x: Initial states (B, *event).
+        t: Initial time, () or (B,).
+        s: Final time.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        first: First step as a fraction of s − t.
+        on_step: Function (step, accepted) -> a number per sample (B,), summed over the accepted steps.
+        set_active: Called before each step with the samples that take it (B,); other samples are ignored.
 
     Reference: Hairer, Nørsett and Wanner (1993), section II.4.
     """
     if not (tableau.error and rtol >= 0 and atol > 0):
         raise InputError(f"got rtol={rtol}, atol={atol}; expected rtol ≥ 0, atol > 0 and a method with an error")
-    at, h = x.new_zeros(len(x), dtype=torch.float64), x.new_full((len(x),), first, dtype=torch.float64)
-    k, spent, refused = field(x, t.expand(len(x))), torch.ones_like(at), at > 0
-    total = torch.zeros_like(at)
-    while bool((going := at < 1).any()):
+    done, h = x.new_zeros(len(x), dtype=torch.float64), x.new_full((len(x),), first, dtype=torch.float64)
+    k, nfe, rejected = field(x, t.expand(len(x))), torch.ones_like(done), done > 0
+    total = torch.zeros_like(done)
+    while bool((active := done < 1).any()):
         if set_active is not None:
-            set_active(going)
-        left, grow = 1 - at, torch.where(refused, 1.0, 2.0)
-        h = _fit(h, left)
-        here, there = t + (s - t) * at, t + (s - t) * (at + h)
-        slopes = _slopes(tableau, field, x, here, there, [k])
-        new = _combine(x, there - here, tableau.b, slopes)
-        error = _combine(torch.zeros_like(x), there - here, tableau.error, slopes)
+            set_active(active)
+        remaining, max_factor = 1 - done, torch.where(rejected, 1.0, 2.0)
+        h = _fit(h, remaining)
+        start, stop = t + (s - t) * done, t + (s - t) * (done + h)
+        stages = _stages(tableau, field, x, start, stop, [k])
+        new = _combine(x, stop - start, tableau.b, stages)
+        error = _combine(torch.zeros_like(x), stop - start, tableau.error, stages)
         ratio = _size(error / (atol + rtol * torch.maximum(x.abs(), new.abs())))
-        kept = going & (ratio <= 1)
+        accepted = active & (ratio <= 1)
         if on_step is not None:
-            step = Step(tableau, here, there, x, new, slopes, error)
-            total = torch.where(kept, total + on_step(step, kept), total)
-        x, k = torch.where(_rows(kept, x) > 0, new, x), torch.where(_rows(kept, x) > 0, slopes[-1], k)
-        at, spent = torch.where(kept, torch.where(h < left, at + h, 1.0), at), spent + going * (len(slopes) - 1)
-        h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(grow)
-        refused, lost = going & ~kept, going & ~kept & (h < 1e-12)
-        x, at = torch.where(_rows(lost, x) > 0, torch.nan, x), torch.where(lost, 1, at)
-    return Solution(x, spent, total)
+            step = Step(tableau, start, stop, x, new, stages, error)
+            total = torch.where(accepted, total + on_step(step, accepted), total)
+        x, k = torch.where(_rows(accepted, x) > 0, new, x), torch.where(_rows(accepted, x) > 0, stages[-1], k)
+        nfe = nfe + active * (len(stages) - 1)
+        done = torch.where(accepted, torch.where(h < remaining, done + h, 1.0), done)
+        h = h * (0.8 * ratio.clamp_min(1e-10) ** (-1 / tableau.order)).clamp_min(0.2).minimum(max_factor)
+        rejected, failed = active & ~accepted, active & ~accepted & (h < 1e-12)
+        x, done = torch.where(_rows(failed, x) > 0, torch.nan, x), torch.where(failed, 1, done)
+    return Solution(x, nfe, total)
 
 
-def _fit(h: Tensor, left: Tensor) -> Tensor:
-    """The next step: all that is left if it nearly reaches, half of it if it reaches more than halfway."""
-    return torch.where(h > 0.99 * left, left, torch.minimum(h, left / 2))
+def _fit(h: Tensor, remaining: Tensor) -> Tensor:
+    """The next step: the rest of the interval if h is at least 99 % of it, at most half of it otherwise."""
+    return torch.where(h > 0.99 * remaining, remaining, torch.minimum(h, remaining / 2))
 
 
 def _size(e: Tensor) -> Tensor:
-    """The root mean square of every sample, ∞ where it is not a number, float64."""
+    """The root mean square per sample, float64; ∞ for NaN."""
     return e.double().flatten(1).square().mean(1).sqrt().nan_to_num(nan=torch.inf)

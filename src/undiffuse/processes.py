@@ -1,4 +1,4 @@
-"""The families of Gaussian processes, each written as α(t) and σ²(t), with the closed form of t(λ) where there is one.
+"""Gaussian processes, each defined by α(t) and σ²(t), with the closed form of t(λ) where one exists.
 
 Reference: Song et al. (2021), appendix B and C. arXiv:2011.13456. Karras et al. (2022), table 1. arXiv:2206.00364
 """
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.quadrature import Integral
 from undiffuse.sde import GaussianSDE, Time, as_time
 
 
 class _Exploding(GaussianSDE):
-    """A process without drift."""
+    """A process without drift: α = 1."""
 
     def alpha(self, t: Time) -> Tensor:
         """1."""
@@ -49,15 +50,20 @@ class _LinearBeta(GaussianSDE):
         return torch.exp(-0.5 * self.integral(as_time(t)))
 
     def _time_of_integral(self, B: Tensor) -> Tensor:
-        """The root of B(t) = B, in the form without cancellation."""
-        slope = (self.beta_max - self.beta_min) / self.T
+        """The root t of B(t) = B, in the form without cancellation."""
+        growth = (self.beta_max - self.beta_min) / self.T
         B = B.clamp_max((self.beta_min + self.beta_max) / 2 * self.T)
-        return (2 * B / (self.beta_min + (self.beta_min**2 + 2 * slope * B).sqrt())).clamp(0, self.T)
+        return (2 * B / (self.beta_min + (self.beta_min**2 + 2 * growth * B).sqrt())).clamp(0, self.T)
 
 
 @dataclass(frozen=True)
 class VP(_LinearBeta):
     """Variance preserving: α = e^{−B/2}, σ² = 1 − e^{−B}, so that f = −β/2 and g² = β.
+
+    Args:
+        beta_min: β(0).
+        beta_max: β(T).
+        T: End time.
 
     Reference: Song et al. (2021), eqs. 11, 29 and 33. arXiv:2011.13456
     """
@@ -75,7 +81,7 @@ class VP(_LinearBeta):
 
 @dataclass(frozen=True)
 class SubVP(_LinearBeta):
-    """Sub-variance preserving: α = e^{−B/2}, σ = 1 − e^{−B}, so that g² = β (1 − e^{−2B}).
+    """Sub-variance preserving: α = e^{−B/2}, σ = 1 − e^{−B}, so that g² = β (1 − e^{−2B}). Arguments as for `VP`.
 
     Reference: Song et al. (2021), eqs. 12 and 29. arXiv:2011.13456
     """
@@ -95,8 +101,11 @@ class SubVP(_LinearBeta):
 class VE(_Exploding):
     """Variance exploding, geometric: σ(t) = σ_min (σ_max/σ_min)^{t/T}, α = 1.
 
-    As in Song et al. σ(t) is the kernel's deviation from data that have been blurred by N(0, σ_min²), so σ(0) = σ_min;
-    `from_data=True` counts it from the data themselves: √(σ(t)² − σ_min²).
+    Args:
+        sigma_min: σ(0), since Song et al. start from data blurred by N(0, σ_min²).
+        sigma_max: σ(T).
+        from_data: Whether to start from the data themselves, with standard deviation √(σ(t)² − σ_min²).
+        T: End time.
 
     Reference: Song et al. (2021), eqs. 9 and 30. arXiv:2011.13456
     """
@@ -130,7 +139,11 @@ class VE(_Exploding):
 class PowerVE(_Exploding):
     """Variance exploding with g = rateᵗ: σ² = (rate^{2t} − 1)/(2 log rate), which is t at rate = 1; α = 1.
 
-    The prior's deviation is σ(T), not 1.
+    The standard deviation of the prior is σ(T), not 1.
+
+    Args:
+        rate: Base of the diffusion coefficient; 1 is Brownian motion.
+        T: End time.
     """
 
     name = "power_ve"
@@ -154,7 +167,7 @@ class PowerVE(_Exploding):
 
 @dataclass(frozen=True)
 class EDM(_Exploding):
-    """The noise level as the clock: α = 1, σ = t, T = sigma_max.
+    """Time equal to the noise level: α = 1, σ = t, T = sigma_max.
 
     Reference: Karras et al. (2022), table 1. arXiv:2206.00364
     """
@@ -199,7 +212,7 @@ class Cosine(GaussianSDE):
         return math.pi / 2 * self.offset / (1 + self.offset)
 
     def alpha(self, t: Time) -> Tensor:
-        """The cosine, written as the sine of the complementary angle so that α(1) = 0."""
+        """The cosine as the sine of the complementary angle, so that α(1) = 0 exactly."""
         return torch.sin(math.pi / 2 * (1 - as_time(t)) / (1 + self.offset)) / math.cos(self._start)
 
     def variance(self, t: Time) -> Tensor:
@@ -216,7 +229,7 @@ class Cosine(GaussianSDE):
 
 @dataclass(frozen=True)
 class RectifiedFlow(GaussianSDE):
-    """The straight path: α = 1 − t, σ = t.
+    """Straight interpolation between data and noise: α = 1 − t, σ = t.
 
     Reference: Liu et al. (2022), arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747
     """
@@ -238,7 +251,13 @@ class RectifiedFlow(GaussianSDE):
 
 @dataclass(frozen=True)
 class OU(GaussianSDE):
-    """The Ornstein-Uhlenbeck process dx = −θ x dt + s dw: α = e^{−θt}, σ² = s² (1 − e^{−2θt})/(2θ)."""
+    """The Ornstein-Uhlenbeck process dx = −θ x dt + s dw: α = e^{−θt}, σ² = s² (1 − e^{−2θt})/(2θ).
+
+    Args:
+        theta: Rate θ of the drift.
+        scale: Diffusion coefficient s.
+        T: End time.
+    """
 
     name = "ou"
     theta: float = 1.0
@@ -261,10 +280,12 @@ class OU(GaussianSDE):
 
 @dataclass(frozen=True)
 class DDPM(GaussianSDE):
-    """A chain of N steps β_1 ... β_N seen as a variance-preserving process with t_k = k/N.
+    """A chain of N steps β_1 ... β_N as a variance-preserving process with t_k = k/N, ᾱ_k = Π(1 − β_i) exact.
 
-    log-SNR is interpolated linearly between the chain's levels; below t = 1/N σ̂² is proportional to t. The chain's own
-    ᾱ_k = Π(1 − β_i) are met exactly.
+    The log-SNR is linear between the levels of the chain; σ̂² is proportional to t below t = 1/N.
+
+    Args:
+        betas: The N steps β_k, each in (0, 1).
 
     Reference: Ho et al. (2020), eq. 4. arXiv:2006.11239
     """
@@ -284,7 +305,7 @@ class DDPM(GaussianSDE):
         return 0.5 * (log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar)))
 
     def _clock(self, t: Tensor) -> Tensor:
-        """σ̂²(t) = e^{−2λ}, which has a derivative at 0 too."""
+        """σ̂²(t) = e^{−2λ}, differentiable at 0."""
         levels, k = self._levels.to(t), t * len(self.betas)
         below = k.detach().floor().clamp(1, max(1, len(levels) - 1)).long()
         low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
@@ -301,7 +322,7 @@ class DDPM(GaussianSDE):
 
 
 def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple[float, ...]:
-    """The chain of n steps with β_k/n rising linearly: 1e−4 ... 0.02 at n = 1000, scaled so that every n ends in noise.
+    """A chain of n linearly increasing steps: 1e−4 ... 0.02 at n = 1000, scaled so that every n ends in noise.
 
     Reference: Ho et al. (2020), section 4. arXiv:2006.11239
     """
@@ -311,9 +332,9 @@ def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple
 
 
 def chain_of(sde: GaussianSDE, n: int) -> tuple[float, ...]:
-    """The n steps β_k = 1 − ᾱ(t_k)/ᾱ(t_{k−1}) whose chain has the process's log-SNR at t_k = kT/n.
+    """The chain β_k = 1 − ᾱ(t_k)/ᾱ(t_{k−1}) with the log-SNR of a process at t_k = kT/n; the inverse of `DDPM`.
 
-    ᾱ = sigmoid(2λ), so any Gaussian process gives a chain; the inverse of `DDPM`.
+    ᾱ = sigmoid(2λ), so every Gaussian process has a chain.
     """
     t = torch.linspace(0, sde.T, n + 1, dtype=torch.float64)[1:]
     log_alpha_bar = torch.nn.functional.logsigmoid(2 * sde.log_snr(t))
@@ -323,10 +344,15 @@ def chain_of(sde: GaussianSDE, n: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Linear(GaussianSDE):
-    """A process dx = f(t) x dt + g(t) dw from its two functions of time, by quadrature.
+    """A process dx = f(t) x dt + g(t) dw given by f and g², by quadrature: log α = ∫₀ᵗ f, σ² = α² ∫₀ᵗ g²/α².
 
-    log α = ∫₀ᵗ f and σ² = α² ∫₀ᵗ g²/α², both as piecewise polynomials (Gauss-Legendre nodes in `panels` intervals),
-    accurate to about 1e−13 where f and g² are smooth.
+    Accurate to about 1e−13 where f and g² are smooth.
+
+    Args:
+        f_fn: Function t -> f(t).
+        g2_fn: Function t -> g²(t).
+        T: End time.
+        panels: Number of intervals, each with 12 Gauss-Legendre nodes.
     """
 
     name = "linear"
@@ -336,12 +362,12 @@ class Linear(GaussianSDE):
     panels: int = 64
 
     @cached_property
-    def _log_alpha(self) -> _Integral:
-        return _Integral(self.f_fn, self.T, self.panels)
+    def _log_alpha(self) -> Integral:
+        return Integral(self.f_fn, self.T, self.panels)
 
     @cached_property
-    def _clock(self) -> _Integral:
-        return _Integral(lambda t: self.g2_fn(t) * torch.exp(-2 * self._log_alpha(t)), self.T, self.panels)
+    def _clock(self) -> Integral:
+        return Integral(lambda t: self.g2_fn(t) * torch.exp(-2 * self._log_alpha(t)), self.T, self.panels)
 
     def alpha(self, t: Time) -> Tensor:
         """exp ∫₀ᵗ f."""
@@ -352,46 +378,13 @@ class Linear(GaussianSDE):
         return torch.exp(2 * self._log_alpha(t := as_time(t))) * self._clock(t)
 
 
-class _Integral:
-    """F(t) = ∫₀ᵗ fn, as one polynomial a panel: the integral of the Legendre interpolant at Gauss nodes."""
-
-    order = 12
-
-    def __init__(self, fn: Callable[[Tensor], Tensor], T: float, panels: int) -> None:
-        nodes, weights = np.polynomial.legendre.leggauss(self.order)
-        self.width, self.panels = T / panels, panels
-        t = self.width * (torch.arange(panels, dtype=torch.float64)[:, None] + torch.from_numpy((nodes + 1) / 2))
-        values = (torch.as_tensor(fn(t), dtype=torch.float64) + 0 * t).numpy()
-        vander = np.polynomial.legendre.legvander(nodes, self.order - 1)
-        projection = vander * weights[:, None] * (np.arange(self.order) + 0.5)
-        pieces = np.polynomial.legendre.legint(projection.T @ values.T, lbnd=-1)
-        self.pieces = torch.from_numpy(pieces * self.width / 2)
-        self.starts = torch.cat([torch.zeros(1, dtype=torch.float64), self.pieces.sum(0).cumsum(0)])
-
-    def __call__(self, t: Tensor) -> Tensor:
-        """F(t) for any shape of t, in the dtype of t; differentiable."""
-        u = t.double() / self.width
-        panel = u.detach().floor().clamp(0, self.panels - 1).long()
-        value = self.starts[panel] + _legendre(self.pieces[:, panel], 2 * (u - panel) - 1)
-        return value.to(t.dtype)
-
-
-def _legendre(c: Tensor, x: Tensor) -> Tensor:
-    """Σ c_k P_k(x) by the three-term recurrence."""
-    below, here, total = torch.ones_like(x), x, c[0] + c[1] * x
-    for k in range(1, len(c) - 1):
-        below, here = here, ((2 * k + 1) * x * here - k * below) / (k + 1)
-        total = total + c[k + 1] * here
-    return total
-
-
 PROCESSES: dict[str, type[GaussianSDE]] = {
     cls.name: cls for cls in (VP, SubVP, VE, PowerVE, EDM, Cosine, RectifiedFlow, OU, DDPM)
 }
 
 
 def make_sde(name: str, **args: Any) -> GaussianSDE:
-    """The process of that name with those parameters, the inverse of `config()`."""
+    """The process with a name of `PROCESSES` and its parameters; the inverse of `config()`."""
     if name not in PROCESSES:
         raise InputError(f"got process {name!r}; expected one of {', '.join(PROCESSES)}")
     try:

@@ -3,11 +3,11 @@
 An address is (seed, purpose, step, sample index). The integers come from the counter-based generator Philox4x64-10
 (key = (seed, step·256 + purpose), counter = position in the stream), so sample i of a seed is the same alone, in any
 batch, in any order and on any number of processes, and nothing has to be saved to resume a run. Normals are made from
-the integers by Box and Muller's transform here, because NumPy promises stability for the integers only.
+the integers by the Box-Muller transform here, because NumPy guarantees stability for the integers only.
+
+`BrownianPath` evaluates a Brownian motion at any time, so that finer steps refine the same path.
 
 Reference: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3". Box and Muller (1958).
-
-Brownian motion that can be asked for any time: noise keyed by time, so that finer steps refine the same path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DTYPES: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32,
 
 
 class Purpose(IntEnum):
-    """What a random number is for; the numbers are part of the file format and never change."""
+    """The use of a random number. The values are part of the addresses and never change."""
 
     INIT = 0
     STEP = 1
@@ -49,14 +49,14 @@ class Purpose(IntEnum):
 
 
 class _Cipher(threading.local):
-    """One generator a thread, whose key and counter are set before every use (seven times cheaper than a new one)."""
+    """One generator per thread; its key and counter are set before each use, 7 times cheaper than a new one."""
 
     def __init__(self) -> None:
         self.generator = np.random.Philox(key=0)
         self.state: Any = self.generator.state
 
     def seek(self, key: tuple[int, int], block: int) -> np.random.Philox:
-        """The generator about to give that block; NumPy advances the counter before it enciphers, hence − 1."""
+        """The generator positioned before a block; NumPy increments the counter before encryption, hence − 1."""
         inner = self.state["state"]
         inner["key"][:] = key
         inner["counter"][:] = (block - 1, 0, 0, 0) if block else (_LAST64,) * 4
@@ -67,10 +67,10 @@ class _Cipher(threading.local):
 _cipher = _Cipher()
 
 
-def words(seed: int, purpose: int, step: int, first: int, count: int) -> NDArray[np.uint64]:
-    """The 64-bit integers number `first` to `first + count - 1` of the stream (seed, purpose, step).
+def raw_words(seed: int, purpose: int, step: int, first: int, count: int) -> NDArray[np.uint64]:
+    """The 64-bit integers `first` ... `first + count − 1` of the stream (seed, purpose, step).
 
-    Reference: Salmon et al. (2011), Philox4x64-10; one block of the cipher gives four words.
+    Reference: Salmon et al. (2011), Philox4x64-10; one block gives four integers.
     """
     if not (0 <= seed <= _LAST64 and 0 <= step < 1 << 56 and 0 <= first <= _LAST64 and count >= 0):
         raise InputError(f"got seed {seed}, step {step}, first {first}, count {count}; expected non-negative "
@@ -82,9 +82,9 @@ def words(seed: int, purpose: int, step: int, first: int, count: int) -> NDArray
 
 def normal(seed: int, purpose: int, step: int, first_index: int, n: int, shape: tuple[int, ...] = (),
            dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normals of the samples `first_index` to `first_index + n - 1`, a tensor (n, *shape) on the CPU.
+    """Standard normals of the samples `first_index` ... `first_index + n − 1`, (n, *shape) on the CPU.
 
-    z₁ + i z₂ = √(−2 log u) e^{2πiv} with u, v the two 32-bit halves of one word. float32 and float64 are the same
+    z₁ + i z₂ = √(−2 log u) e^{2πiv}, with u and v the two 32-bit halves of one integer. float32 and float64 give equal
     numbers up to rounding; |z| ≤ 6.67.
     """
     return normals(seed, purpose, [step], first_index, n, shape, dtype)[0]
@@ -92,36 +92,36 @@ def normal(seed: int, purpose: int, step: int, first_index: int, n: int, shape: 
 
 def normals(seed: int, purpose: int, steps: Sequence[int], first_index: int, n: int, shape: tuple[int, ...] = (),
             dtype: torch.dtype = torch.float32) -> Tensor:
-    """The `normal` of every one of some steps, in one call: a tensor (len(steps), n, *shape)."""
+    """`normal` for several steps in one call, (len(steps), n, *shape)."""
     size = math.prod(shape)
     pairs = (size + 1) // 2
-    raw = [words(seed, purpose, step, first_index * pairs, n * pairs) for step in steps]
+    raw = [raw_words(seed, purpose, step, first_index * pairs, n * pairs) for step in steps]
     halves = np.stack(raw).view(np.uint32).reshape(len(raw) * n, pairs, 2)
     return torch.from_numpy(_box_muller(halves, _real(dtype))[:, :size].reshape(len(raw), n, *shape))
 
 
 def uniform(seed: int, purpose: int, step: int, first_index: int, n: int, shape: tuple[int, ...] = (),
             dtype: torch.dtype = torch.float64) -> Tensor:
-    """Uniform numbers in [0, 1) of the samples `first_index` ..., a tensor (n, *shape): the upper 24 or 53 bits."""
+    """Uniform numbers in [0, 1) of the samples `first_index` ..., (n, *shape), from the upper 24 or 53 bits."""
     size, bits = math.prod(shape), 53 if dtype == torch.float64 else 24
-    raw = words(seed, purpose, step, first_index * size, n * size) >> np.uint64(64 - bits)
+    raw = raw_words(seed, purpose, step, first_index * size, n * size) >> np.uint64(64 - bits)
     return torch.from_numpy((raw * 2.0**-bits).astype(_real(dtype)).reshape(n, *shape))
 
 
-def classes(seed: int, first_index: int, shares: Tensor) -> Tensor:
-    """A class for every sample `first_index` ..., (n,) int64, in proportion to its row of shares (n, K) of any sum."""
-    upto = shares.double().cumsum(1)
-    u = uniform(seed, Purpose.CONDITION, 1 << 33, first_index, len(shares))
-    return torch.searchsorted(upto / upto[:, -1:], u[:, None], right=True)[:, 0]
+def classes(seed: int, first_index: int, weights: Tensor) -> Tensor:
+    """One random class per sample `first_index` ..., (n,) int64, with probabilities proportional to weights (n, K)."""
+    cumulative = weights.double().cumsum(1)
+    u = uniform(seed, Purpose.CONDITION, 1 << 33, first_index, len(weights))
+    return torch.searchsorted(cumulative / cumulative[:, -1:], u[:, None], right=True)[:, 0]
 
 
 def permutation(seed: int, purpose: int, step: int, n: int) -> Tensor:
-    """A random order of 0 ... n−1 (int64): the stable argsort of n words of the stream."""
-    return torch.from_numpy(np.argsort(words(seed, purpose, step, 0, n), kind="stable"))
+    """A random permutation of 0 ... n−1 (int64): the stable argsort of n integers of the stream."""
+    return torch.from_numpy(np.argsort(raw_words(seed, purpose, step, 0, n), kind="stable"))
 
 
 class BrownianMotion(NamedTuple):
-    """Brownian motion on a grid: `t` (N+1,) from 0 to T and `w` (n, N+1, *shape) with w(0) = 0."""
+    """Brownian motion on a grid: times `t` (N+1,) from 0 to T and values `w` (n, N+1, *shape), w(0) = 0."""
 
     t: Tensor
     w: Tensor
@@ -129,10 +129,18 @@ class BrownianMotion(NamedTuple):
 
 def brownian(n: int = 1, steps: int = 64, T: float = 1.0, *, shape: tuple[int, ...] = (), seed: int = 0,
              first_index: int = 0, refine: int = 0, dtype: torch.dtype = torch.float64) -> BrownianMotion:
-    """Brownian motion: w(0) = 0, independent increments, w(t) − w(s) ~ N(0, (t−s) I), continuous.
+    """Sample Brownian motion: w(0) = 0, independent increments w(t) − w(s) ~ N(0, (t−s) I), continuous paths.
 
-    `refine=k` returns the *same* paths at steps·2ᵏ intervals: each level halves every interval by the Brownian
-    bridge w((a+b)/2) | w(a), w(b) ~ N((w(a)+w(b))/2, (b−a)/4 I), and its points stay bit for bit at later levels.
+    Args:
+        n: Number of paths.
+        steps: Number of equal intervals on [0, T].
+        T: End time.
+        shape: Shape of one value.
+        seed: Seed of the paths.
+        first_index: Index of the first path; path i is the same in every batch.
+        refine: k returns the same paths on steps·2ᵏ intervals; each level inserts midpoints by the Brownian bridge
+            w((a+b)/2) | w(a), w(b) ~ N((w(a)+w(b))/2, (b−a)/4 I), and keeps earlier points bit for bit.
+        dtype: torch.float32 or torch.float64.
 
     Reference: Lévy's construction; Mörters and Peres (2010), section 1.1.
     """
@@ -148,12 +156,12 @@ def brownian(n: int = 1, steps: int = 64, T: float = 1.0, *, shape: tuple[int, .
 
 
 def _halve(w: Tensor, dt: float, seed: int, level: int, first_index: int) -> Tensor:
-    """The path with a bridge point in the middle of every interval of length dt."""
+    """The path with a Brownian-bridge point in the middle of every interval of length dt."""
     n, nodes, *shape = w.shape
     z = normal(seed, Purpose.PATH, level, first_index, n, (nodes - 1, *shape), w.dtype)
-    middle = (w[:, :-1] + w[:, 1:]) / 2 + math.sqrt(dt / 4) * z
-    woven = torch.stack([w[:, :-1], middle], 2).flatten(1, 2)
-    return torch.cat([woven, w[:, -1:]], 1)
+    midpoints = (w[:, :-1] + w[:, 1:]) / 2 + math.sqrt(dt / 4) * z
+    interleaved = torch.stack([w[:, :-1], midpoints], 2).flatten(1, 2)
+    return torch.cat([interleaved, w[:, -1:]], 1)
 
 
 def _box_muller(halves: NDArray[np.uint32], real: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -177,10 +185,10 @@ _FIRST = 1 << 40
 
 @dataclass
 class BrownianPath:
-    """Brownian motions w (n, *shape) on [start, end] of the samples first ... first + n − 1.
+    """Brownian motions w (n, *shape) on [start, end] of the samples first ... first + n − 1, at any time.
 
-    w(start) = 0, w(end) ~ N(0, (end − start) I), and every halving of an interval draws the bridge's midpoint at its
-    own address. Times are rounded to 2⁻³² of the interval.
+    w(start) = 0, w(end) ~ N(0, (end − start) I); each halving of an interval has its bridge midpoint at a fixed
+    address. Times are rounded to 2⁻³² of the interval.
 
     Reference: Lévy's construction; Li et al. (2020), "virtual Brownian tree", arXiv:2001.01328.
     """
@@ -192,10 +200,10 @@ class BrownianPath:
     dtype: torch.dtype
     start: float
     end: float
-    _draw: Any = field(init=False)
+    _cached_normals: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self._draw = lru_cache(64 * _LEVELS)(self._normals)
+        self._cached_normals = lru_cache(64 * _LEVELS)(self._normals)
 
     def increment(self, t: Tensor, s: Tensor) -> Tensor:
         """(w(t) − w(s))/√(t − s) for times () or (n,), standard normal; 0 where s = t."""
@@ -208,10 +216,10 @@ class BrownianPath:
         return (place * _CELLS).round().long().clamp(0, _CELLS).expand(self.n)
 
     def _at(self, cell: Tensor) -> Tensor:
-        """w at these cells (n,), by descent from the whole interval."""
+        """w at grid cells (n,), by bisection from the whole interval."""
         size, width = _CELLS, self.end - self.start
         left, low = torch.zeros(self.n, dtype=torch.int64), torch.zeros(self.n, *self.shape, dtype=self.dtype)
-        high = math.sqrt(width) * self._draw(0, 0, 0, self.n)
+        high = math.sqrt(width) * self._cached_normals(0, 0, 0, self.n)
         for level in range(1, _LEVELS + 1):
             if bool(((cell == left) | (cell == left + size)).all()):
                 break
@@ -223,11 +231,11 @@ class BrownianPath:
         return torch.where(self._column(cell > left) > 0, high, low)
 
     def _bridge(self, level: int, place: Tensor) -> Tensor:
-        """The normals of these intervals (n,) of a level."""
+        """The normals of the intervals `place` (n,) of one level."""
         values, runs = torch.unique_consecutive(place, return_counts=True)
         pieces, row = [], 0
         for number, rows in zip(values.tolist(), runs.tolist(), strict=True):
-            pieces.append(self._draw(level, number, row, rows))
+            pieces.append(self._cached_normals(level, number, row, rows))
             row += rows
         return torch.cat(pieces)
 

@@ -1,7 +1,7 @@
 """Processes: dx = drift(x, t) dt + diffusion(x, t) dw on [0, T], with t = 0 the data and t = T the noise.
 
-A Gaussian process is written with two formulas, the mean coefficient α(t) and the variance σ²(t) of its kernel
-p(x_t | x_0) = N(α x_0, σ² I). All else is derived from them, so that it cannot drift apart:
+A Gaussian process is defined by two formulas, the mean coefficient α(t) and the variance σ²(t) of its kernel
+p(x_t | x_0) = N(α x_0, σ² I). Everything else is derived from them, so that it stays consistent:
 f = α'/α, g² = (σ²)' − 2 f σ², λ = log(α/σ), and the inverse t(λ).
 
 Reference: Song et al. (2021), "Score-based generative modeling through SDEs", section 3 and appendix B.
@@ -26,14 +26,14 @@ Time = Tensor | float
 
 
 def as_time(t: Time) -> Tensor:
-    """The time as a tensor, float64 unless it already is one; InputError for what is no number."""
+    """A time as a tensor: tensors as they are, numbers as float64; InputError for anything else."""
     if isinstance(t, Tensor):
         return t
     return torch.tensor(t, dtype=torch.float64) if isinstance(t, float | int) else as_tensor(t, "a time", torch.float64)
 
 
 def bcast(c: Tensor, x: Tensor) -> Tensor:
-    """A coefficient of shape () or (B,) made to multiply x (B, *event), in the dtype and on the device of x."""
+    """A coefficient () or (B,) reshaped to multiply x (B, *event), with the dtype and device of x."""
     if c.ndim == 0:
         return c
     if c.shape != x.shape[:1]:
@@ -43,7 +43,7 @@ def bcast(c: Tensor, x: Tensor) -> Tensor:
 
 
 def cast_like(c: Tensor, x: Tensor) -> Tensor:
-    """The numbers c in the dtype and on the device of x; a GPU that they are sent to is not waited for."""
+    """c with the dtype and on the device of x; copies to a GPU are asynchronous."""
     return c.to(x.device, x.dtype, non_blocking=c.device.type == "cpu")
 
 
@@ -54,8 +54,8 @@ def derivative(fn: Callable[[Tensor], Tensor], t: Time) -> Tensor:
         value = fn(s)
         if not value.requires_grad:
             return torch.zeros_like(value)
-        (slope,) = torch.autograd.grad(value.sum(), s)
-    return slope
+        (gradient,) = torch.autograd.grad(value.sum(), s)
+    return gradient
 
 
 class SDE(ABC):
@@ -74,9 +74,12 @@ class SDE(ABC):
 
 @dataclass(frozen=True)
 class NonlinearSDE(SDE):
-    """A process given by its drift and diffusion only: functions (x, t) -> tensor.
+    """A process without a closed-form kernel, given by its drift and diffusion.
 
-    `diffusion` may depend on t, or on x coordinate by coordinate.
+    Args:
+        drift_fn: Function (x, t) -> drift, shaped like x.
+        diffusion_fn: Function (x, t) -> diffusion; depends on t, or on x coordinate by coordinate.
+        T: End time.
     """
 
     drift_fn: Callable[[Tensor, Time], Tensor]
@@ -84,11 +87,11 @@ class NonlinearSDE(SDE):
     T: float = 1.0
 
     def drift(self, x: Tensor, t: Time) -> Tensor:
-        """The user's drift."""
+        """drift_fn(x, t)."""
         return self.drift_fn(x, t)
 
     def diffusion(self, x: Tensor, t: Time) -> Tensor:
-        """The user's diffusion, as a tensor."""
+        """diffusion_fn(x, t) as a tensor."""
         return torch.as_tensor(self.diffusion_fn(x, t), dtype=x.dtype, device=x.device)
 
 
@@ -135,7 +138,7 @@ class GaussianSDE(SDE):
         return bcast(self.g2(t).sqrt(), x)
 
     def time_of(self, log_snr: Time) -> Tensor:
-        """The time at which log(α/σ) has the given value, by bisection to the last bit, clipped to [0, T]."""
+        """The time t with log(α/σ) = log_snr, by bisection to the last bit, clipped to [0, T]."""
         target = as_time(log_snr).double()
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(100):
@@ -145,12 +148,12 @@ class GaussianSDE(SDE):
         return high
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
-        """A draw of the kernel, x_t = α x_0 + σ ε."""
+        """A sample of the kernel, x_t = α x_0 + σ ε."""
         t = as_time(t)
         return bcast(self.alpha(t), x0) * x0 + bcast(self.sigma(t), x0) * eps
 
     def renoise(self, x: Tensor, s: Time, t: Time, eps: Tensor) -> Tensor:
-        """A draw of x_t given x_s for s < t: N((α_t/α_s) x_s, σ_t² − (α_t/α_s)² σ_s²)."""
+        """A sample of x_t given x_s for s < t: N((α_t/α_s) x_s, σ_t² − (α_t/α_s)² σ_s²)."""
         s, t = as_time(s), as_time(t)
         ratio = self.alpha(t) / self.alpha(s)
         spread = (self.variance(t) - ratio**2 * self.variance(s)).clamp_min(0).sqrt()
@@ -176,9 +179,19 @@ def euler_maruyama(sde: SDE, x: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
 
 def simulate(sde: SDE, x0: ArrayLike, steps: int = 1000, *, t_end: float | None = None, seed: int = 0,
              first_index: int = 0, trajectory: bool = False) -> Tensor:
-    """The process run forward from x0 (n, *event) by Euler-Maruyama to t_end (default T).
+    """Simulate a process forward in time by Euler-Maruyama.
 
-    Returns x at t_end, or with `trajectory=True` the states at all steps + 1 times, (steps + 1, n, *event).
+    Args:
+        sde: The process.
+        x0: Initial states (n, *event).
+        steps: Number of equal steps.
+        t_end: Final time; default T.
+        seed: Seed of the noise.
+        first_index: Index of the first sample; sample i has the same noise in every batch.
+        trajectory: Whether to return all states.
+
+    Returns:
+        The states at t_end (n, *event), or with `trajectory` those at all times (steps + 1, n, *event).
     """
     x0 = as_tensor(x0, "x0")
     if x0.ndim == 0 or steps < 1:

@@ -1,4 +1,4 @@
-"""Numbers as users have them (arrays, lists, DataFrames, tensors of any type) as tensors; all else is an InputError."""
+"""Conversion of arrays, lists, DataFrames and tensors of any type to tensors; anything else is an InputError."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from undiffuse.errors import InputError
 
 REAL = (torch.float32, torch.float64)
-"""The types that states are computed in."""
+"""The dtypes of states."""
 
 
 class SupportsArray(Protocol):
-    """What NumPy can read: arrays, DataFrames, columns, `Samples`."""
+    """Objects that NumPy converts: arrays, DataFrames, Series, `Samples`."""
 
     def __array__(self) -> NDArray[Any]:
         """The numbers."""
@@ -25,23 +25,23 @@ class SupportsArray(Protocol):
 
 ArrayLike = (Tensor | SupportsArray | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
              | Sequence[Tensor] | Sequence[NDArray[Any]])
-"""Rows of numbers as a user may have them."""
+"""Anything that `as_tensor` accepts."""
 ConditionValue = (int | float | str | Tensor | SupportsArray | Sequence[int | float | str | None]
                   | Sequence[Sequence[float]] | None)
-"""A condition of `sample`: a value for all samples, or one for each; None is not known."""
+"""A condition of `sample`: one value for all samples, or one per sample; None means unknown."""
 
 
 def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
-    """A value as a tensor of numbers, float32 or float64.
+    """Convert a value to a float32 or float64 tensor.
 
     Args:
         value: A tensor, array, list or DataFrame of numbers.
-        name: What the caller calls it, for the sentence of an error.
-        dtype: That of all but tensors of float32 and float64, which stay as they are; None: that in which they are
-            exact, float32 for whole numbers and fractions of at most 16 bits.
+        name: Name of the argument, for error messages.
+        dtype: Result dtype, except that float32 and float64 tensors stay unchanged. None: the dtype in which the
+            values are exact, float32 for integers and floats of at most 16 bits.
 
     Raises:
-        InputError: For words, objects, complex numbers and rows of different lengths.
+        InputError: For text, objects, complex numbers and rows of different lengths.
     """
     if isinstance(value, Tensor) and value.dtype in REAL and value.layout == torch.strided:
         return value
@@ -59,7 +59,7 @@ def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor
 
 
 def as_rows(value: Any, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-    """A value as a tensor (B, *shape), see `as_tensor`; InputError for another shape."""
+    """`as_tensor` with the shape (B, *shape) enforced; InputError for another shape."""
     rows = as_tensor(value, name, dtype)
     if rows.ndim == 0 or tuple(rows.shape[1:]) != tuple(shape):
         wanted = ", ".join(("B", *map(str, shape)))
@@ -74,7 +74,7 @@ def _from_array(value: Any, name: str, dtype: torch.dtype | None) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise _refusal(name, f"{type(value).__name__} ({' '.join(str(error).split())[:100]})") from None
     if array.dtype.kind not in "biuf":
-        raise _refusal(name, f"{type(value).__name__} of {'words' if array.dtype.kind in 'US' else array.dtype}")
+        raise _refusal(name, f"{type(value).__name__} of {'text' if array.dtype.kind in 'US' else array.dtype}")
     exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
     tensor = torch.from_numpy(np.require(array, exact, ["C", "W"]))
     return tensor if dtype is None else tensor.to(dtype)

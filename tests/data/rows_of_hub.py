@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from undiffuse.random import Purpose, words
+from undiffuse.random import Purpose, raw_words
 
 hf = pytest.importorskip("datasets", reason="the extra undiffuse[data] is not installed")
 N = 24
 
 
 def pixels() -> np.ndarray[Any, Any]:
-    return (words(1, Purpose.DATA, 9, 0, N * 20) >> np.uint64(56)).astype(np.uint8).reshape(N, 4, 5)
+    return (raw_words(1, Purpose.DATA, 9, 0, N * 20) >> np.uint64(56)).astype(np.uint8).reshape(N, 4, 5)
 
 
 def png(image: np.ndarray[Any, Any]) -> bytes:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from undiffuse.data import lazy, open_data, save_samples
 from undiffuse.data.lazy import StoredArray
-from undiffuse.random import Purpose, normal, words
+from undiffuse.random import Purpose, normal, raw_words
 
 
 @pytest.mark.parametrize("shape", [(20, 3, 4, 5), (20, 4, 5, 3), (20, 4, 5), (20, 1, 4, 5)])
 def test_a_large_npy_of_images_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                   shape: tuple[int, ...]) -> None:
-    pixels = (words(1, Purpose.DATA, 9, 0, int(np.prod(shape))) >> np.uint64(56)).astype(np.uint8).reshape(shape)
+    pixels = (raw_words(1, Purpose.DATA, 9, 0, int(np.prod(shape))) >> np.uint64(56)).astype(np.uint8).reshape(shape)
     np.save(tmp_path / "x.npy", pixels)
     whole = open_data(tmp_path / "x.npy")
     monkeypatch.setattr(lazy, "LARGE", 100)

@@ -54,7 +54,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "random numbers": (verify, "words", lambda seed, purpose, step, first, count: random.words(1, 0, 0, first, count)),
+    "random numbers": (verify, "raw_words", lambda seed, purpose, step, first, count: random.raw_words(
+        1, 0, 0, first, count)),
     "schedules": (VP, "time_of", lambda self, lam: SubVP().time_of(lam)),
     "kernels": (GaussianSDE, "g2", lambda self, t: derivative(self.variance, t)),  # without −2 f σ²
     "score": (Mixture, "score", lambda self, x: -x),

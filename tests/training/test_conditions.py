@@ -97,7 +97,7 @@ def test_guidance_has_a_scale_for_each(run: Path) -> None:
     leaning = with_guidance(model, {"age": 2.0}, ["age", "sex"]).denoise(x, 0.5, **cond)
     assert torch.allclose(leaning, sex + 2 * (both - sex), atol=1e-6)
     assert with_guidance(model, 1.0, []) is model
-    with pytest.raises(InputError, match="expected a label or a condition"):
+    with pytest.raises(InputError, match="add a label or a condition"):
         with_guidance(model, {"age": 2.0}, ["sex"])
 
 

@@ -198,7 +198,7 @@ def wiener(posterior: DenoiserPosterior) -> Tensor | Apply:
     residual_variance = (spectrum * noise_variance / (spectrum + noise_variance)).to(x)
 
     def apply(u: Tensor) -> Tensor:
-        return moments.back(residual_variance * moments.rotate(u.reshape(-1, *moments.shape))).flatten(1)
+        return moments.unrotate(residual_variance * moments.rotate(u.reshape(-1, *moments.shape))).flatten(1)
 
     return apply if not posterior.dense else _matrix_of(apply, x)
 

@@ -47,7 +47,7 @@ class WhitenedCoordinates:
         """The model's moments, or sigma_data² in every direction."""
         zeros = torch.zeros(self.dim, dtype=torch.float64)
         return self.model.moments or Moments(self.model.shape, zeros, zeros[:0], basis=zeros[:, None][:, :0],
-                                             rest=self.model.sigma_data**2)
+                                             residual_variance=self.model.sigma_data**2)
 
     @property
     def dim(self) -> int:
@@ -107,7 +107,7 @@ class WhitenedCoordinates:
 
     def unwhiten(self, u: Tensor, lam: Tensor) -> Tensor:
         """z of u."""
-        return self.moments.back(self.moments.rotated_mean(u) + self.psi(lam) * u)
+        return self.moments.unrotate(self.moments.rotated_mean(u) + self.psi(lam) * u)
 
     def denoise(self, z: Tensor, lam: Tensor, cond: dict[str, Any]) -> Tensor:
         """D at z = x/α and λ (B,), computed in the dtype of the model."""

@@ -200,7 +200,7 @@ class JointTraceOde:
 
     def on_step(self, step: Step, accepted: Tensor) -> Tensor:
         """The change of log p by the step's errors of b and of u, (B,)."""
-        (u, _), (dudlam, _), (u_error, b_error) = map(self._split, (step.new, step.slopes[-1], step.error))
+        (u, _), (dudlam, _), (u_error, b_error) = map(self._split, (step.new, step.stages[-1], step.error))
         return (b_error.mean(1) + log_prob_error(self.coordinates, u, dudlam, step.s, u_error)).abs()
 
     def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,7 +230,7 @@ class QuadratureTrace:
     def on_step(self, step: Step, accepted: Tensor) -> Tensor:
         """Add the step's part of b; the change of log p by its errors of b and of u, (B,)."""
         rows = (accepted.cpu() & self.estimator.valid).nonzero()[:, 0].to(accepted.device)
-        error = log_prob_error(self.coordinates, step.new, step.slopes[-1], step.s, step.error).abs()
+        error = log_prob_error(self.coordinates, step.new, step.stages[-1], step.s, step.error).abs()
         if not len(rows):
             return error
         h, count = (step.s - step.t)[rows].to(self.b)[:, None], len(accepted)
@@ -239,7 +239,7 @@ class QuadratureTrace:
         new = self._rates(torch.cat([rows + i * count for i in range(3)]), u, lam)
         rates = (self.dbdlam[rows], *new.split(len(rows)))
         self.b[rows] += h * _weighted(_WEIGHTS, rates)
-        self.dbdlam[rows], self.dudlam[rows] = rates[-1], step.slopes[-1][rows]
+        self.dbdlam[rows], self.dudlam[rows] = rates[-1], step.stages[-1][rows]
         self.nfe[rows] += 3
         rule_error = _quadrature_error(tuple(rate.mean(1) for rate in rates))
         return error.index_add(0, rows, (h[:, 0] * rule_error).abs().to(error))

@@ -151,7 +151,7 @@ def slerp(u: Tensor, v: Tensor, w: Tensor) -> Tensor:
 def code_from_whitened(coordinates: WhitenedCoordinates, u: Tensor) -> Tensor:
     """x_T = α μ + U √(α² s² + σ²) u."""
     alpha, std = _prior_scale(coordinates)
-    return coordinates.moments.back(alpha * coordinates.moments.rotated_mean(u) + std * u)
+    return coordinates.moments.unrotate(alpha * coordinates.moments.rotated_mean(u) + std * u)
 
 
 def whitened_from_code(coordinates: WhitenedCoordinates, x: Tensor) -> Tensor:

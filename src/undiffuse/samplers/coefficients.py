@@ -115,7 +115,7 @@ class DataPrediction(Kernel):
 
     def leave(self, y: Tensor, node: Node) -> Tensor:
         """α μ + U y."""
-        return y if self.frame is None else self.frame.back(y + node.alpha * self.frame.rotated_mean(y))
+        return y if self.frame is None else self.frame.unrotate(y + node.alpha * self.frame.rotated_mean(y))
 
     def enter_noise(self, xi: Tensor) -> Tensor:
         """Uᵀ ξ."""

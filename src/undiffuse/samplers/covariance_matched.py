@@ -158,7 +158,7 @@ def _in_frame(frame: Moments | None, spread: Tensor) -> Root:
     """Normals with these deviations along the directions of a frame, or along all."""
     if frame is None:
         return lambda xi: float(spread) * xi
-    return lambda xi: frame.back(spread.to(xi) * frame.rotate(xi))
+    return lambda xi: frame.unrotate(spread.to(xi) * frame.rotate(xi))
 
 
 def _table(plan: SamplerContext) -> Posterior | None:

@@ -25,7 +25,7 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.model import Denoiser, Model
-from undiffuse.moments import fill
+from undiffuse.moments import fill_missing
 from undiffuse.random import Purpose, normal, permutation, uniform
 
 
@@ -157,7 +157,7 @@ class Feed:
 def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:
     """Rows in model units with missing cells drawn from the model's Gaussian part, or 0 if it has none."""
     moments = model.moments
-    return z.nan_to_num(0.0) if moments is None else fill(z, moments, 0, draw)
+    return z.nan_to_num(0.0) if moments is None else fill_missing(z, moments, 0, draw)
 
 
 def _shares(z: Tensor) -> Tensor:

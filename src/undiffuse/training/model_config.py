@@ -111,7 +111,7 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
     """The mean and covariance of the data in model units (`missing.measured`); None if the model has none."""
     if model.moments is None:
         return None
-    return moments.measured(data.x, torch.arange(len(data)), model.transform, data.kind == "table")
+    return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind == "table")
 
 
 def deviation(x: Tensor, transform: Transform) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.guidance import classifier_free
 from undiffuse.model import Model, ReverseModel
-from undiffuse.moments import Moments, measured
+from undiffuse.moments import Moments, measure_moments
 from undiffuse.samplers.tuned import ClassCoefficients, TunedSampler, Tuning
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.grid_search import gated, joint_refinement, loss, refit, search
@@ -237,7 +237,7 @@ def _moments(model: Model, meter: Meter, c: int, data: Tensor | None, labels: Te
     """The moments of the rows of a class in model units, or of samples where there are none."""
     if data is None or labels is None or int((labels == c).sum()) < 2:
         return own_moments(model, meter)
-    return measured(data, (labels == c).nonzero()[:, 0], model.transform, table=len(model.shape) == 1)
+    return measure_moments(data, (labels == c).nonzero()[:, 0], model.transform, table=len(model.shape) == 1)
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ def _as_written(app, what, name, obj, options, lines):  # type: ignore[no-untype
 
 
 def _generate(app):  # type: ignore[no-untyped-def]
-    """The pages that are made from others: chapters with their outputs, and the index from papers to code."""
+    """The generated pages: chapters with their outputs, the index from papers to code, and the Python interface."""
+    import api_pages
     import course
     import papers
 
     course.write(Path(app.srcdir) / "course")
     papers.write(Path(app.srcdir) / "papers.md")
+    api_pages.write(Path(app.srcdir) / "api")
 
 
 def _explorer(app):  # type: ignore[no-untyped-def]

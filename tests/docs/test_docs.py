@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```(python|sh|bash)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 SLOW = ("quickstart.md", "README.md")
 TOOLS = {"undiffuse", "pip", "python", "python3", "git", "cd", "torchrun", "accelerate", "srun", "export"}
-MADE = {"papers.md", "explorer.html"}  # when the pages are built
+MADE = {"papers.md", "explorer.html", "api/index.md"}  # when the pages are built
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +137,16 @@ def test_the_index_of_papers_names_code_that_exists() -> None:
     coverage = importlib.import_module("seed_coverage")
     names = {place.split("`")[1] for places in index.values() for place in places}
     assert [name for name in names if coverage.complaint(name)] == []
+
+
+def test_every_module_of_the_interface_has_a_page(tmp_path: Path) -> None:
+    pages = importlib.import_module("api_pages")
+    pages.write(tmp_path)
+    names = [name for group in pages.GROUPS.values() for name in group]
+    assert {page.stem for page in tmp_path.glob("*.md")} == {*names, "index"}
+    for name in names:
+        assert importlib.import_module(f"undiffuse.{name}").__doc__ and f"[`undiffuse.{name}`]" in (
+            tmp_path / "index.md").read_text("utf-8")
 
 
 def test_formulas_become_mathml() -> None:

@@ -374,7 +374,7 @@ def _em(rows: Tensor, components: int, ridge: float, seed: int, label: int) -> t
 
     if len(rows) < 2 * components:
         raise InputError(f"got {len(rows)} rows of class {label} for {components} components; expected 2 per component")
-    state = int(raw_words(seed, Purpose.DATA, 2, label, 1)[0] >> 32)
+    state = int(raw_words(seed, Purpose.DATA, 2, label, 1)[0]) >> 32
     try:
         fitted = GaussianMixture(components, reg_covar=ridge, random_state=state, max_iter=300).fit(rows.numpy())
     except ValueError:

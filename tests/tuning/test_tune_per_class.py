@@ -16,7 +16,7 @@ from undiffuse.cli import main
 from undiffuse.errors import InputError
 from undiffuse.mixture import Mixture
 from undiffuse.model import Model
-from undiffuse.moments import moments as likely
+from undiffuse.moments import moments_with_missing as likely
 from undiffuse.processes import VP
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.registry import as_row

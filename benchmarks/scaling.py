@@ -49,7 +49,7 @@ def measured(name: str) -> tuple[float, float, int]:
     pixels = torch.from_numpy(words(0, Purpose.DATA, 5, 0, 64 * 98).view("uint8")).reshape(64, 1, 28, 28)
     data = Dataset(pixels, None, "image", "noise", levels=256)
     for size in sizes:
-        e = Experiment(data="memory", net="unet", net_args=NET, batch=size, device=name)
+        e = Experiment(data="memory", net="unet", net_args=NET, batch_size=size, device=name)
         model = rebuild(describe(e, data, "")).to(device)
         state, feed = State(e, model), Feed(e, data, model)
         times = [_update(state, feed, size) for _ in range(6)][1:]

@@ -28,8 +28,8 @@ WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp3
 
 def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str]:
     """ways: of fp32, bf16, "fp32 compiled" and "bf16 compiled"; by default all of them."""
-    e = for_data("digits", size=28, steps=int(updates), device=device).experiment
-    rows, held, _ = split_held_out(open_data(e.data, size=e.size), e.held_out)
+    e = for_data("digits", image_size=28, steps=int(updates), device=device).experiment
+    rows, held, _ = split_held_out(open_data(e.data, size=e.image_size), e.held_out)
     assert held is not None
     runs = {way: _Run(e.replace(precision=WAYS[way][0], compile=WAYS[way][1]), rows) for way in ways or WAYS}
     for _ in range(e.steps):
@@ -55,7 +55,7 @@ class _Run:
     def update(self) -> None:
         """One, timed."""
         start, e = self._clock(), self.state.experiment
-        self.state.update(batch_gradient(self.state, self.feed, 0, e.batch))
+        self.state.update(batch_gradient(self.state, self.feed, 0, e.batch_size))
         int(self.state.made)  # waits for the device
         self.times.append(self._clock() - start)
 

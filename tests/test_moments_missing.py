@@ -97,7 +97,8 @@ def test_the_loss_counts_what_is_there_and_every_column_alike() -> None:
     and the squares of others drop out: where D = 0 the loss is w(t) times the mean of share · x_0²."""
     z = rows(40)
     data = Dataset(z.float(), None, "table", "t", columns=("a", "b", "c"))
-    experiment = Experiment(data="t", batch=40, net_args={"width": 8, "depth": 1, "condition": 8}, predict="data")
+    experiment = Experiment(data="t", batch_size=40, net_args={"width": 8, "depth": 1, "condition": 8},
+                            prediction_type="data")
     model = initialized(describe(experiment, data, ""), 0, data)
     feed = Feed(experiment, data, model)
     batch, seen = feed.batch(0), ~data.x.isnan()

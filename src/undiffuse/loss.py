@@ -52,7 +52,8 @@ class NoiseLevelDistribution:
 
     def __post_init__(self) -> None:
         if self.distribution not in ("lognormal", "log_uniform", "importance", "time"):
-            raise InputError(f"got levels={self.distribution!r}; expected lognormal, log_uniform, importance or time")
+            raise InputError(f"got noise_distribution={self.distribution!r}; expected lognormal, log_uniform, "
+                             "importance or time")
         if not (self.std > 0 and self.sigma_data > 0 and 0 < self.low < self.high):
             raise InputError(f"got std={self.std}, sigma_data={self.sigma_data}, low={self.low}, high={self.high}; "
                              "expected positive numbers and low < high")

@@ -56,7 +56,7 @@ class _Case:
     deviation: float
     reach: float
     net: str
-    predict: str = WIENER
+    prediction_type: str = WIENER
 
     @property
     def table(self) -> bool:
@@ -70,7 +70,7 @@ class _Case:
     def corrects(self) -> bool:
         """Whether the network corrects the best linear denoiser: an MLP; a U-Net's samples are no better for it."""
         suits = self.net == "mlp" and self.train.kind != "points" and measurable(self.train.shape)
-        return suits and self.predict == WIENER
+        return suits and self.prediction_type == WIENER
 
 
 def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
@@ -87,15 +87,15 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     """
     _check_time(minutes, overrides)
     asked = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
-    data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition,
-                     first=asked.first)
+    data = open_data(source, size=asked.image_size, label=asked.label, condition=asked.condition,
+                     first=asked.max_rows)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
-                    overrides.get("predict", WIENER))
+                    overrides.get("prediction_type", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
              _updates(case, overrides)]
     last = _conditions(case)
     so_far = asked.replace(**{**_fields(parts + last), **overrides})
-    parts += [_duration(case, so_far.batch) if minutes is None else
+    parts += [_duration(case, so_far.batch_size) if minutes is None else
               _within(case, so_far, data, minutes, overrides.get("save_every")), *last]
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
@@ -155,10 +155,10 @@ def swiss_roll(**overrides: Any) -> Experiment:
 
 def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     """The IDX files of MNIST or Fashion-MNIST at `path`, by class: under ten minutes on two cores."""
-    return for_data(path, **{"size": 28, **overrides}).experiment
+    return for_data(path, **{"image_size": 28, **overrides}).experiment
 
 
-def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Case:
+def _examine(data: Dataset, held_out: int, net: str | None, prediction_type: str) -> _Case:
     if net in _BATCH and data.kind != "image":
         raise InputError(f"got net={net} for {data.kind}, and it needs images; use mlp")
     train = data.split(held_out)[0] if held_out else data
@@ -168,7 +168,7 @@ def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Ca
     if reach == 0:
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} rows that are all equal; hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    return _Case(train, held_out, transform, deviation(train.x, transform), reach, net or default, predict)
+    return _Case(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type)
 
 
 def _largest_distance(z: Tensor) -> float:
@@ -207,19 +207,19 @@ def _network(case: _Case) -> _Part:
         args = _unet_args(case)
         why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
                "pixels as one: the quickest learner for images of this size.")
-        return _Part({"net": "unet", "net_args": args, "block": 64}, why)
+        return _Part({"net": "unet", "net_args": args, "eval_batch_size": 64}, why)
     if case.net == "dit" and case.image:
         args = {"patch": max(2, -(-max(case.train.shape[-2:]) // 8)), "width": 96, "depth": 4, "heads": 4}
         why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']}x{args['patch']} "
                "pixels; within minutes on a CPU a U-Net or, for small images, an MLP learns more.")
-        return _Part({"net_args": args, "net": "dit", "block": 64}, why)
+        return _Part({"net_args": args, "net": "dit", "eval_batch_size": 64}, why)
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
-    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}
+    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "eval_batch_size": 256}
     why = (f"A residual MLP of {args['depth']} x {args['width']}: the quickest learner for "
            f"{case.train.x[0].numel()} values a row; one thread serves it best.")
     if case.corrects:
-        fields["predict"] = WIENER
+        fields["prediction_type"] = WIENER
         why += " It corrects the best linear denoiser, and so learns in half of the time."
     return _Part(fields, why)
 
@@ -230,8 +230,8 @@ def _correction(case: _Case) -> _Part:
     args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
            "covariance are measured; one thread serves it best.")
-    fields = {"net": "mlp", "net_args": args, "block": 256}
-    return _Part({**fields, "predict": WIENER} if case.corrects else fields, why)
+    fields = {"net": "mlp", "net_args": args, "eval_batch_size": 256}
+    return _Part({**fields, "prediction_type": WIENER} if case.corrects else fields, why)
 
 
 def _unet_args(case: _Case) -> dict[str, Any]:
@@ -256,12 +256,13 @@ def _updates(case: _Case, overrides: dict[str, Any]) -> _Part:
     """The optimiser; its sentence says what is asked for."""
     batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
-    fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
-              "ema": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
+    fields = {"lr": lr, "schedule": schedule, "batch_size": batch, "warmup": 50, "optimizer": "adamw",
+              "betas": (0.9, 0.99),
+              "ema_decay": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
     told = {**fields, **overrides}
     name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[told["optimizer"]]
     falls = "stays" if told["schedule"] == "constant" else f"falls to 0 ({told['schedule']})"
-    return _Part(fields, f"{name} on {told['batch']} rows at a time, with a rate of {told['lr']:g} that {falls}.")
+    return _Part(fields, f"{name} on {told['batch_size']} rows at a time, with a rate of {told['lr']:g} that {falls}.")
 
 
 def _duration(case: _Case, batch: int) -> _Part:
@@ -275,14 +276,14 @@ def _duration(case: _Case, batch: int) -> _Part:
 
 def _within(case: _Case, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Part:
     """The number of updates that fit into a time, but no more than the data can stand."""
-    most = _most(case, experiment.batch)
+    most = _most(case, experiment.batch_size)
     pace = measure(Recipe(experiment, (), data, case.transform, case.deviation))
     room = pace.most(60 * minutes, lambda n: save_every or _save_every(n))
     if room == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {pace.update:.3g} s here and a "
                          f"save {pace.save:.3g} s; give more, or a smaller batch")
     steps = min(room, most)
-    seen = experiment.batch * steps / len(case.train)
+    seen = experiment.batch_size * steps / len(case.train)
     why = (f"as many as fit into {minutes:g} minutes: one takes {pace.update:.3g} s on this machine, a save with its "
            f"measurement {pace.save:.2g} s" if room <= most else
            f"in which every row is seen {seen:.0f} times, although {room:,} would fit into {minutes:g} minutes: more "

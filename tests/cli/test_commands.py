@@ -20,7 +20,7 @@ from undiffuse.pipelines.sample_to_file import frequent
 from undiffuse.samplers.driver import sample
 from undiffuse.training import load, load_data
 
-EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
+EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch_size=32, eval_batch_size=16,
                         net_args={"width": 16, "depth": 1})
 
 

@@ -75,7 +75,7 @@ def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None
     (["train", "digits", "--stepz", "3"], "--stepz. Did you mean --steps?"),
     (["train", "digits", "--steps", "many"], "--steps: got many, expected a whole number"),
     (["show", "digits", "--steps", "10.7"], "--steps: got 10.7, expected a whole number"),
-    (["show", "digits", "--batch=2.5"], "--batch: got 2.5, expected a whole number"),
+    (["show", "digits", "--batch-size=2.5"], "--batch-size: got 2.5, expected a whole number"),
     (["show", "digits", "--seed", "1e99"], "--seed: got 1e99, expected a whole number"),
     (["train", "digits", "--lr", "much"], '--lr: unable to convert "much" into float'),
     (["sample", "run", "--n", "3.5"], "--n: got 3.5, expected a whole number"),

@@ -38,7 +38,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_each_is_hidden_as_often_as_asked_and_independent_of_the_others() -> None:
-    e, data = experiment(batch=6000, label_dropout=0.3), people(6000)
+    e, data = experiment(batch_size=6000, label_dropout=0.3), people(6000)
     batch = Feed(e, data, rebuild(describe(e, data, ""))).batch(0)
     parts = split(data.conditions, batch.given)
     hidden = torch.stack([piece.isnan().all(1) for piece in parts.values()], 1)
@@ -132,8 +132,9 @@ def test_a_trained_model_has_the_conditional_laws_of_a_gaussian(tmp_path: Path) 
     x, u, B, S = joint(8192)
     data = conditioned(Dataset(x.float(), None, "points", "joint", (), ("a", "b")), age=(3 + 2 * u[:, 0]).numpy(),
                        dose=u[:, 1].numpy())
-    e = experiment(net_args={"width": 64, "depth": 2, "condition": 32}, steps=1000, batch=256, lr=3e-3, ema=0.99,
-                   optimizer="adamw", betas=(0.9, 0.99), save_every=1000, label_dropout=0.3, predict="wiener",
+    e = experiment(net_args={"width": 64, "depth": 2, "condition": 32}, steps=1000, batch_size=256, lr=3e-3,
+                   ema_decay=0.99,
+                   optimizer="adamw", betas=(0.9, 0.99), save_every=1000, label_dropout=0.3, prediction_type="wiener",
                    sde="edm", sde_args={"sigma_max": 20.0})
     model = train(e, tmp_path / "run", progress=False, data=data)
     for cond in ({}, {"age": 0.0}, {"age": 6.0}, {"dose": 1.0}, {"age": 0.0, "dose": 1.0}, {"age": 6.0, "dose": -1.0}):

@@ -132,7 +132,7 @@ def test_a_poisoned_weight_or_gradient_is_named_and_never_saved(tmp_path: Path, 
 
 
 def test_a_rate_that_explodes_is_stopped_too(tmp_path: Path) -> None:
-    e = experiment(lr=1e30, clip=None, warmup=0, steps=200, schedule="constant")
+    e = experiment(lr=1e30, max_grad_norm=None, warmup=0, steps=200, schedule="constant")
     with pytest.raises(InputError, match=r"not finite.*lower lr"):
         train(e, tmp_path, progress=False, data=DATA)
     assert all(bool(torch.isfinite(t).all()) for t in final(tmp_path).values())

@@ -20,7 +20,7 @@ from undiffuse.training.early_stopping import best_checkpoint, model_step, shoul
 from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
 
-E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, exact=True)
+E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, deterministic_reduction=True)
 
 
 def saves(*losses: float) -> list[dict[str, Any]]:

@@ -253,8 +253,9 @@ def test_a_started_run_is_not_started_afresh(tmp_path: Path) -> None:
         run(experiment(), tmp_path)
 
 
-CHANGES = {"steps": 13, "batch": 17, "lr": 0.02, "seed": 3, "sde": "edm", "net_args": {"width": 9}, "ema": 0.99,
-           "held_out": 1, "betas": (0.9, 0.99), "dtype": "float64", "block": 3, "predict": "v"}
+CHANGES = {"steps": 13, "batch_size": 17, "lr": 0.02, "seed": 3, "sde": "edm", "net_args": {"width": 9},
+           "ema_decay": 0.99,
+           "held_out": 1, "betas": (0.9, 0.99), "dtype": "float64", "eval_batch_size": 3, "prediction_type": "v"}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -282,7 +283,8 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
 
 
 def test_nothing_is_written_for_an_experiment_that_cannot_run(tmp_path: Path) -> None:
-    for wrong in ({"net": "none"}, {"sde": "none"}, {"net_args": {"with": 3}}, {"held_out": 50}, {"levels": "none"},
+    for wrong in ({"net": "none"}, {"sde": "none"}, {"net_args": {"with": 3}}, {"held_out": 50},
+                  {"noise_distribution": "none"},
                   {"weighting": "none"}):
         with pytest.raises(InputError):
             run(experiment(**wrong), tmp_path / "run")

@@ -123,7 +123,7 @@ def loss_of(s: State, factor: float = 1.0) -> Tensor:
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_an_update_that_is_not_finite_changes_no_bit_nor_does_any_later_one(bad, clip, optimizer) -> None:
-    s = state(clip=clip, optimizer=optimizer, weight_decay=0.1)
+    s = state(max_grad_norm=clip, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
         s.update(s.slope(loss_of(s)))
     before = {name: t.clone() for name, t in s.tensors().items() if name != "meter"}
@@ -134,7 +134,7 @@ def test_an_update_that_is_not_finite_changes_no_bit_nor_does_any_later_one(bad,
 
 
 def test_the_gradient_is_clipped_to_the_norm_and_its_direction_kept() -> None:
-    free, clipped = state(clip=None, betas=(0.0, 0.0)), state(clip=0.5, betas=(0.0, 0.0))
+    free, clipped = state(max_grad_norm=None, betas=(0.0, 0.0)), state(max_grad_norm=0.5, betas=(0.0, 0.0))
     gradient = free.slope(loss_of(free))[:-1]
     norm = torch.linalg.vector_norm(gradient)
     expected = gradient * 0.5 / norm
@@ -175,9 +175,8 @@ def test_a_description_that_is_none_is_refused() -> None:
             rebuild(wrong)
 
 
-def test_a_wiener_model_of_the_time_when_its_input_was_whitened_is_refused_and_no_other() -> None:
-    old = describe(experiment(), points(), "")
-    assert old["format"] == 1
-    with pytest.raises(InputError, match=r"predict='wiener' its format is 1, .* train it again"):
-        rebuild({**old, "predict": "wiener"})
-    assert rebuild(describe(experiment(predict="wiener"), points(), "")).predict == "wiener"
+def test_a_model_of_another_format_is_refused_and_no_other() -> None:
+    config = describe(experiment(), points(), "")
+    with pytest.raises(InputError, match=r"its format is 1, .* train it again"):
+        rebuild({**config, "format": 1})
+    assert rebuild(describe(experiment(prediction_type="wiener"), points(), "")).prediction_type == "wiener"

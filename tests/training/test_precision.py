@@ -28,7 +28,7 @@ from undiffuse.training.state import State
 
 PIXELS = torch.arange(40 * 64).reshape(40, 1, 8, 8).mul(37).remainder(256).to(torch.uint8)
 IMAGES = Dataset(PIXELS, torch.arange(40) % 2, "image", "noise", ("a", "b"), levels=256)
-UNET = {"net": "unet", "net_args": {"widths": [8, 16], "attention": [1]}, "batch": 8}
+UNET = {"net": "unet", "net_args": {"widths": [8, 16], "attention": [1]}, "batch_size": 8}
 LOW = {"steps": 8, "save_every": 4, "held_out": 10, "precision": "bf16"}
 
 
@@ -46,11 +46,11 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("changes", [
-    {**UNET, "flip": True, "shift": 1}, {"predict": "wiener"}, {"weighting": "whitened"},
-    {"levels": "importance", "weighting": "likelihood"}, {"sde": "cosine", "weighting": "min_snr"}])
+    {**UNET, "flip": True, "shift": 1}, {"prediction_type": "wiener"}, {"weighting": "whitened"},
+    {"noise_distribution": "importance", "weighting": "likelihood"}, {"sde": "cosine", "weighting": "min_snr"}])
 def test_no_update_waits_for_the_device(changes: dict[str, Any]) -> None:
     """Of the device "meta", which has no numbers, nothing can be read; the first update fills what is kept there."""
-    e = experiment(**{"batch": 8, **changes})
+    e = experiment(**{"batch_size": 8, **changes})
     model = initialized(describe(e, IMAGES, ""), 0, IMAGES).to("meta")
     state, feed = State(e, model), Feed(e, IMAGES, model)
     state.update(batch_gradient(state, feed, 0, 8))

@@ -31,7 +31,8 @@ from undiffuse.transforms import base
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "run"
-    train(Experiment(data="digits", net="mlp", net_args=TINY, steps=20, batch=32, held_out=100, save_every=10, block=7,
+    train(Experiment(data="digits", net="mlp", net_args=TINY, steps=20, batch_size=32, held_out=100, save_every=10,
+                     eval_batch_size=7,
                      device="cpu", sde="edm"), folder, progress=False)
     return folder
 
@@ -41,7 +42,7 @@ def test_a_loaded_model_is_the_one_that_train_returned(tmp_path: Path) -> None:
     found = load(tmp_path, device="cpu")
     x, t = normal(0, 0, 0, 0, 9, (2,)), torch.full((9,), 0.3)
     assert torch.equal(found(x, t, label=2), model(x, t, label=2))
-    assert (found.shape, found.classes, found.block, found.predict) == ((2,), 3, 64, "edm")
+    assert (found.shape, found.classes, found.block, found.prediction_type) == ((2,), 3, 64, "edm")
     assert found.transform == model.transform and found.sde == model.sde and found.sigma_data == model.sigma_data
     assert not found.training and not any(p.requires_grad for p in found.parameters())
 
@@ -216,7 +217,7 @@ def test_the_clock(seconds: float, text: str) -> None:
 @pytest.mark.slow
 def test_python_m_undiffuse_continues_a_run_by_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    e = Experiment(data="moons", net_args=TINY, steps=8, batch=8, save_every=4, device="cpu")
+    e = Experiment(data="moons", net_args=TINY, steps=8, batch_size=8, save_every=4, device="cpu")
     train(e, folder, progress=False, stop=lambda step: step == 4)
     done = subprocess.run([sys.executable, "-m", "undiffuse", "train", str(folder)], capture_output=True, text=True,
                           check=False)

@@ -31,7 +31,7 @@ def setting(steps: int) -> tuple[Denoiser, Feed]:
         parameter.data.zero_()
     model = Denoiser(net, EDM(), "edm", shape=(D,))
     rows = Dataset(S * normal(4, Purpose.DATA, 0, 0, 4000, (D,)), None, "points", "a Gaussian")
-    return model, Feed(experiment(weighting="learned", steps=steps, batch=256), rows, model)
+    return model, Feed(experiment(weighting="learned", steps=steps, batch_size=256), rows, model)
 
 
 def test_it_learns_the_mean_weighted_error_of_every_level() -> None:
@@ -85,7 +85,7 @@ def test_the_first_update_is_that_of_edm() -> None:
     """u = 0 at first, so that the loss and the slope of the network are edm's."""
     found = []
     for weighting in ("edm", "learned"):
-        e = experiment(weighting=weighting, batch=16)
+        e = experiment(weighting=weighting, batch_size=16)
         model = training.model_config.initialized(training.model_config.describe(e, points(), ""), 0, points())
         state = training.state.State(e, model)
         found.append(training.diagnose.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())

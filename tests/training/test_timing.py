@@ -77,7 +77,7 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
                              ) -> None:
     """The number is stored; the same words go on with the run, whatever the machine's pace is then."""
     run = str(tmp_path / "run")
-    words = ["train", "swiss_roll", "--minutes", "0.1", "--out", run, "--batch", "8", "--device", "cpu"]
+    words = ["train", "swiss_roll", "--minutes", "0.1", "--out", run, "--batch-size", "8", "--device", "cpu"]
     monkeypatch.setattr(recipes, "measure", lambda *args: StepTiming(0.5, 1.0))
     assert main(words) == 0
     assert read(run).steps == 10 and "10 updates, as many as fit into 0.1 minutes" in capsys.readouterr().out

@@ -26,7 +26,7 @@ def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative=
     if as_json:
         print(json.dumps(fields, indent=2))
     else:
-        print(*(f"{name:<14}{value}" for name, value in fields.items()), *reasons, sep="\n")
+        print(*(f"{name:<25}{value}" for name, value in fields.items()), *reasons, sep="\n")
 
 
 def _outcome(what: str, experiment: Experiment) -> list[str]:

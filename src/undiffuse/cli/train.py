@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from undiffuse.cli.options import OptionalChanges, earlier, folder_for, resolve
+from undiffuse.cli.options import OptionalChanges, fix_steps, folder_for, resolve
 
 
 def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,
@@ -24,7 +24,7 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
             are tried first. The number is stored with the run; a run that goes on keeps its own.
         peer_timeout: Of several processes (torchrun): seconds after which one that is stuck is given up.
     """
-    changes, minutes, known = earlier(data, out, changes, minutes)
+    changes, minutes, known = fix_steps(data, out, changes, minutes)
     recipe = resolve(data, changes, minutes)
     folder = out or folder_for(data, recipe.experiment)
     speaks = os.environ.get("RANK", "0") == "0"

@@ -111,12 +111,12 @@ class Feed:
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
         self.given = None if data.given is None else data.given.to(model.device)
         self.levels = NoiseLevelDistribution(
-            experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data
+            experiment.noise_distribution, experiment.level_mean, experiment.level_std, model.sigma_data
         )
 
     def batch(self, step: int, first: int = 0, end: int | None = None) -> Batch:
         """The batch of an update, or its slots from `first` to before `end`."""
-        size, end = self.experiment.batch, self.experiment.batch if end is None else end
+        size, end = self.experiment.batch_size, self.experiment.batch_size if end is None else end
         rows = order(self.experiment.seed, len(self.x), step * size + first, end - first)
         plain = self.at(step, rows, self.experiment.label_dropout, first, size)
         if isinstance(self.x, Lazy):

@@ -26,7 +26,7 @@ def batch_losses(feed: Feed, batch: Batch) -> Tensor:
 def batch_gradient(state: State, feed: Feed, first: int, end: int) -> Tensor:
     """What the slots `first` ... `end` − 1 of the next batch add to the slope of its mean loss."""
     batch = feed.batch(state.step, first, end)
-    return _slope(state, batch_losses(feed, batch), batch, feed.experiment.batch)
+    return _slope(state, batch_losses(feed, batch), batch, feed.experiment.batch_size)
 
 
 def _slope(state: State, values: Tensor, batch: Batch, size: int) -> Tensor:

@@ -53,9 +53,10 @@ class ProcessGroup:
     def check(self, batch: int) -> None:
         """InputError where a batch cannot be divided among the processes."""
         if self.exact and (self.size > PIECES or PIECES % self.size):
-            raise InputError(f"got {self.size} processes for exact sums; expected 1, 2, 4 or 8, or leave --exact out")
+            raise InputError(f"got {self.size} processes with deterministic_reduction; expected 1, 2, 4 or "
+                             "8; change their number or leave --deterministic-reduction out")
         if batch < self._pieces():
-            raise InputError(f"got batch={batch} for {self._pieces()} pieces; expected a row or more for each")
+            raise InputError(f"got batch_size={batch} for {self._pieces()} pieces; expected a row or more for each")
 
     def total(self, part: Part, batch: int) -> Tensor:
         """The sum of part(first slot, end slot) over the whole batch, on every process the same bits."""

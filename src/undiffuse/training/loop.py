@@ -107,7 +107,7 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
     whole = recipe.data or load_dataset(experiment)
     rows, held, numbers = split_held_out(whole, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with process_group(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
+    with process_group(device, experiment.deterministic_reduction, peer_timeout) as team, ExitStack() as opened:
         team.share(lambda: _check(team, experiment, held))
         run = Run(folder, experiment, team.share(lambda: open_or_create(folder, recipe, whole, rows).config))
         model = initialized(run.config, experiment.seed, rows).to(device)
@@ -137,7 +137,7 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
 
 def _check(team: ProcessGroup, experiment: Experiment, held: Dataset | None) -> None:
     """InputError for what does not go together."""
-    team.check(experiment.batch)
+    team.check(experiment.batch_size)
     if experiment.patience and held is None:
         raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
                          "0, or patience=0")
@@ -190,7 +190,7 @@ class _Training:
         """All the updates that are left, unless a process is told to stop: by what number, or 0."""
         state, wanted, ending, done = self.state, 0, 0, self.settle()
         while state.step < self.steps and not ending and not done:
-            state.update(self.team.total(self._slope, self.run.experiment.batch))
+            state.update(self.team.total(self._slope, self.run.experiment.batch_size))
             wanted = wanted or stop(state.step)
             if self.team.size == 1 or self._due(self.look_every):
                 ending = self.team.agree(wanted, state.model.device)
@@ -224,7 +224,7 @@ class _Training:
         step = self.state.step
         updates, loss, norm = self.state.meter.tolist()
         self.loss, norm = loss / updates, norm / updates
-        self.rate = (step - before) * self.run.experiment.batch / max(now - then, 1e-9)
+        self.rate = (step - before) * self.run.experiment.batch_size / max(now - then, 1e-9)
         if self.log is not None:
             self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run.experiment, step - 1), grad_norm=norm,
                            rate=round(self.rate, 1), seconds=round(now - self.start, 3))

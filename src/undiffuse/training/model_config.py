@@ -18,15 +18,13 @@ from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments, measurable
-from undiffuse.predictions import WIENER
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
 from undiffuse.transforms import base
 from undiffuse.transforms.conditions import from_config, split
 
-FORMAT = 1
-_HALFWAY = 2  # of models with predict="wiener", since their networks see what `Moments.precondition` shows them now
+FORMAT = 3
 _CHUNK = 4096
 
 
@@ -60,15 +58,15 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
     given = {"given": [list(c.form) for c in known]} if known else {}
     return {
-        "format": _format(experiment.predict),
+        "format": FORMAT,
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes, **given},
         **({"conditions": [c.config() for c in known]} if known else {}),
         "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
-        "predict": experiment.predict,
+        "prediction_type": experiment.prediction_type,
         "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
         "transform": transform.config(),
-        "block": experiment.block,
+        "block": experiment.eval_batch_size,
         "dtype": experiment.dtype,
         **({"precision": chosen} if chosen != "fp32" else {}),
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
@@ -83,11 +81,10 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
 def rebuild(config: Mapping[str, Any]) -> Denoiser:
     """The denoiser that `describe` described, its weights not yet set; InputError for anything else."""
     try:
-        if config["format"] != _format(config["predict"]):
-            raise ValueError(f"with predict={config['predict']!r} its format is {config['format']}, and this version "
-                             f"reads {_format(config['predict'])}; train it again")
+        if config["format"] != FORMAT:
+            raise ValueError(f"its format is {config['format']}, and this version reads {FORMAT}; train it again")
         net = nets.build(**config["net"]).to(_dtype(config["dtype"]))
-        model = Denoiser(net, make_sde(**config["sde"]), config["predict"], shape=tuple(config["net"]["shape"]),
+        model = Denoiser(net, make_sde(**config["sde"]), config["prediction_type"], shape=tuple(config["net"]["shape"]),
                          sigma_data=config["sigma_data"], transform=base.from_config(config["transform"]),
                          classes=config["net"]["classes"], block=config["block"],
                          conditions=[from_config(c) for c in config.get("conditions", ())])
@@ -138,10 +135,6 @@ def versions() -> dict[str, str]:
     """The versions that decide the last bits of a result."""
     return {"undiffuse": __version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine()}
-
-
-def _format(predict: str) -> int:
-    return _HALFWAY if predict == WIENER else FORMAT
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -68,12 +68,12 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     model = initialized(opened.config, e.seed, rows)
     state = State(e, model.to(pick_device(device)))
     configure(model, e, opened.config.get("precision", "fp32"))
-    feed, team = Feed(e, rows, model), ProcessGroup(exact=e.exact)
+    feed, team = Feed(e, rows, model), ProcessGroup(exact=e.deterministic_reduction)
     _restore(opened.folder, state, step)
     noted = {line["step"]: line for line in opened.metrics() if "loss" in line}
     met, same, every = 0, 0, max(1, e.steps // ENTRIES)
     while state.step < step:
-        state.update(team.total(lambda a, b: batch_gradient(state, feed, a, b), e.batch))
+        state.update(team.total(lambda a, b: batch_gradient(state, feed, a, b), e.batch_size))
         if state.step % every == 0 or state.step == 1:
             met, same = met + (state.step in noted), same + _agrees(noted.get(state.step), state.meter)
             state.meter.zero_()
@@ -102,7 +102,7 @@ def _look(state: State, feed: Feed, numbers: Tensor, team: ProcessGroup, agree: 
     step, batch = state.step, feed.batch(state.step)
     with torch.no_grad():
         each = batch_losses(feed, batch).cpu()
-    whole = team.total(lambda a, b: batch_gradient(state, feed, a, b), state.experiment.batch).clone()
+    whole = team.total(lambda a, b: batch_gradient(state, feed, a, b), state.experiment.batch_size).clone()
     like = list(state.parameters.values())
     slopes = whole[: len(state.weights)]
     gradient = dict(zip(state.parameters, parts(slopes.clone(), like), strict=True))

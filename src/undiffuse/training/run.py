@@ -74,7 +74,7 @@ class Run:
 
     def save(self, state: State, seconds: float, on: Mapping[str, Any]) -> None:
         """Writes a checkpoint of a state after so many seconds of training, on what `machine` says."""
-        about: dict[str, Any] = {"seconds": seconds, "block": self.experiment.block,
+        about: dict[str, Any] = {"seconds": seconds, "block": self.experiment.eval_batch_size,
                                  "data": self.config["data"]["fingerprint"]}
         if state.step:
             self.averages.mkdir(exist_ok=True)
@@ -193,8 +193,9 @@ def load_dataset(experiment: Experiment) -> Dataset:
     if experiment.data.startswith(MEMORY):
         raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); give the data "
                          "too, or save them to a file and train on that")
-    return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition,
-                     first=experiment.first)
+    return open_data(experiment.data, size=experiment.image_size, label=experiment.label,
+                     condition=experiment.condition,
+                     first=experiment.max_rows)
 
 
 def split_held_out(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
@@ -252,7 +253,8 @@ def resume(run: Run, state: State, on: Mapping[str, Any]) -> float:
 def machine(state: State, processes: int = 1) -> dict[str, Any]:
     """What decides the last bits of a result, besides the run itself."""
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
-            "processes": 1 if state.experiment.exact else processes, "compiled": is_compiled(state.model)}
+            "processes": 1 if state.experiment.deterministic_reduction else processes,
+            "compiled": is_compiled(state.model)}
 
 
 def _foreign(folder: Path) -> bool:

@@ -95,13 +95,13 @@ class State:
         gradient, beside, loss = slope[:count], slope[count:-1], slope[-1].clone()
         norm = gradient_norm(gradient)
         self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
-        limit = torch.inf if self.experiment.clip is None else self.experiment.clip
+        limit = torch.inf if self.experiment.max_grad_norm is None else self.experiment.max_grad_norm
         gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
         rate = learning_rate(self.experiment, self.step)
         self.optimizer.update(gradient, rate, self.step, self.live)
         if self.uncertainty:
             self.uncertainty.optimizer.update(beside.mul_(self.live).nan_to_num_(0.0), rate, self.step, self.live)
-        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema, self.step)) * self.live)
+        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema_decay, self.step)) * self.live)
         average_(self.traces, self.weights, shares(self.step, self.weights) * self.live)
         self.meter += torch.stack([self.live, loss, norm])
         self.made += self.live.long()

@@ -49,12 +49,13 @@ def measure(recipe: Recipe, clock: Callable[[], float] = time.perf_counter) -> S
     rows, held, _ = split_held_out(recipe.data or load_dataset(experiment), experiment.held_out)
     config = describe(experiment, rows, "", recipe.transform, recipe.deviation)
     model = initialized(config, experiment.seed, rows).to(pick_device(experiment.device))
-    state, feed, team = State(experiment, model), Feed(experiment, rows, model), ProcessGroup(exact=experiment.exact)
+    state, feed = State(experiment, model), Feed(experiment, rows, model)
+    team = ProcessGroup(exact=experiment.deterministic_reduction)
     configure(model, experiment, config.get("precision", "fp32"))
     kept = Feed(experiment, held, state.average) if held is not None else None
 
     def update() -> None:
-        state.update(team.total(lambda first, end: batch_gradient(state, feed, first, end), experiment.batch))
+        state.update(team.total(lambda first, end: batch_gradient(state, feed, first, end), experiment.batch_size))
         int(state.made)  # waits for the device
 
     def save() -> None:

@@ -119,7 +119,7 @@ def test_few_rows_are_not_learned_by_heart(tmp_path: Path) -> None:
     Without the linear denoiser to start from they are twice as many.
     """
     few, more = (for_data(images(tmp_path, n, 8, 8)).experiment for n in (400, 800))
-    assert few.steps * few.batch <= 100 * 320 and more.steps * more.batch <= 100 * 640
+    assert few.steps * few.batch_size <= 100 * 320 and more.steps * more.batch_size <= 100 * 640
     assert few.steps < more.steps < recipes.digits().steps
     assert for_data(images(tmp_path, 20, 8, 8)).experiment.steps == 250
     plain, full = for_data("digits", prediction_type="edm").experiment, recipes.digits()

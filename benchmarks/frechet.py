@@ -21,8 +21,7 @@ from undiffuse.data import Dataset
 from undiffuse.nets import initialize
 from undiffuse.recipes import for_data
 from undiffuse.samplers.driver import sample
-from undiffuse.training.batches import Feed, order
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient, order
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
@@ -46,7 +45,7 @@ def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> It
         while state.step < e.steps:
             state.update(batch_gradient(state, feed, 0, e.batch_size))
         asked = torch.arange(MADE) % model.classes
-        made = sample(state.average.eval(), MADE, steps=STEPS, label=asked).x
+        made = sample(state.ema_model.eval(), MADE, steps=STEPS, label=asked).x
         read = _logits(judge, made).argmax(1) == asked
         yield f"{name:18}FD {frechet(seen(judge, made), real):6.1f}, {float(read.float().mean()):.1%} read as asked"
 

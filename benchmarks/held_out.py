@@ -23,8 +23,7 @@ from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
 from undiffuse.random import Purpose, normal
 from undiffuse.recipes import for_data
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.loop import path_loss
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
@@ -59,7 +58,7 @@ def loss_after(e: Experiment, rows: Dataset, held: Dataset) -> float:
     state, feed = State(e, model), Feed(e, rows, model)
     while state.step < e.steps:
         state.update(batch_gradient(state, feed, 0, e.batch_size))
-    kept = Feed(replace(e, seed=0), held, state.average)
+    kept = Feed(replace(e, seed=0), held, state.ema_model)
     draws = [path_loss(kept, 10**6 + k) for k in range(DRAWS)]
     return sum(draws) / DRAWS * math.prod(model.shape)
 

@@ -25,8 +25,7 @@ from undiffuse.model import Denoiser
 from undiffuse.moments import Moments
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.state import State
 
 VARIANTS = {"EDM": ("edm", "edm"), "Wiener, EDM loss": ("wiener", "edm"), "Wiener, whitened": ("wiener", "whitened")}
@@ -67,7 +66,7 @@ def learned(rows: Tensor, e: Experiment) -> Denoiser:
     state, feed = State(e, model), Feed(e, Dataset(rows.float(), None, "points", "a mixture"), model)
     while state.step < e.steps:
         state.update(batch_gradient(state, feed, 0, e.batch_size))
-    return state.average
+    return state.ema_model
 
 
 @torch.no_grad()

@@ -18,8 +18,7 @@ import torch
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
 from undiffuse.random import Purpose, words
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.model_config import describe, pick_device, rebuild
 from undiffuse.training.state import State
 
@@ -62,5 +61,5 @@ def _update(state: State, feed: Feed, size: int) -> float:
     clock = time.process_time if state.model.device.type == "cpu" else time.perf_counter
     start = clock()
     state.update(batch_gradient(state, feed, 0, size))
-    int(state.made)  # waits for the device
+    int(state.steps_applied)  # waits for the device
     return clock() - start

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from undiffuse.data import Dataset, open_data
 from undiffuse.experiment import Experiment
 from undiffuse.recipes import for_data
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.loop import path_loss
 from undiffuse.training.model_config import describe, initialized, pick_device
 from undiffuse.training.precision import configure
@@ -38,7 +37,7 @@ def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str
     unit = "CPU s" if device == "cpu" else "s"
     for way, run in runs.items():
         later = sorted(run.times[1:])
-        loss = path_loss(Feed(e, held, run.state.average), e.steps)
+        loss = path_loss(Feed(e, held, run.state.ema_model), e.steps)
         yield (f"{way:15} first update {run.times[0]:7.2f} {unit}, then {later[len(later) // 2] * 1e3:7.1f} ms each "
                f"(median), path loss after {updates} {loss:.4f} nats an entry")
 
@@ -56,7 +55,7 @@ class _Run:
         """One, timed."""
         start, e = self._clock(), self.state.experiment
         self.state.update(batch_gradient(self.state, self.feed, 0, e.batch_size))
-        int(self.state.made)  # waits for the device
+        int(self.state.steps_applied)  # waits for the device
         self.times.append(self._clock() - start)
 
     def _clock(self) -> float:

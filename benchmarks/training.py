@@ -29,8 +29,7 @@ from undiffuse import recipes
 from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.experiment import Experiment
 from undiffuse.samplers.driver import sample
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.distributed import ProcessGroup
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.state import State
@@ -70,12 +69,12 @@ class Ours:
         if share and self.state.step % 20 == 0:
             steps = round(self.state.step / share) + 1
             self.state.experiment = self.experiment.replace(steps=max(steps, self.experiment.warmup + 1))
-        self.state.update(self.team.total(lambda first, end: batch_gradient(self.state, self.feed, first, end),
+        self.state.update(self.team.batch_sum(lambda first, end: batch_gradient(self.state, self.feed, first, end),
                                           self.experiment.batch_size))
 
     def draw(self, n: int, sampler: str, evaluations: int) -> Tensor:
         """n samples of the averaged model between -1 and 1."""
-        return sample(self.state.average, n, sampler, evaluations, denoise_last=False).x.float() / 127.5 - 1
+        return sample(self.state.ema_model, n, sampler, evaluations, denoise_last=False).x.float() / 127.5 - 1
 
 
 def table(what: str, mnist: str, *words: str) -> Iterator[str]:

@@ -14,8 +14,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.loss import weight
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal, uniform
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_losses
+from undiffuse.training.batches import Feed, batch_losses
 from undiffuse.training.model_config import describe, initialized
 
 COV = torch.tensor([[2.0, 1.2, -0.4], [1.2, 1.5, 0.3], [-0.4, 0.3, 1.0]], dtype=torch.float64)

@@ -278,7 +278,7 @@ def _within(case: _Case, experiment: Experiment, data: Dataset, minutes: float, 
     """The number of updates that fit into a time, but no more than the data can stand."""
     most = _most(case, experiment.batch_size)
     pace = measure(Recipe(experiment, (), data, case.transform, case.deviation))
-    room = pace.most(60 * minutes, lambda n: save_every or _save_every(n))
+    room = pace.max_steps(60 * minutes, lambda n: save_every or _save_every(n))
     if room == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {pace.update:.3g} s here and a "
                          f"save {pace.save:.3g} s; give more, or a smaller batch")

@@ -1,7 +1,7 @@
 """Named tensors and JSON values in one safetensors file whose every byte is under a SHA-256.
 
-The metadata hold `sha256`, the SHA-256 of the whole file with the 64 digits of that entry written as zeros, and `state`,
-the JSON values. The digest is checked before anything else is parsed. Any safetensors reader opens the file.
+The metadata hold `sha256`, the SHA-256 of the whole file with the 64 digits of that entry written as zeros, and
+`state`, the JSON values. The digest is checked before anything else is parsed. Any safetensors reader opens the file.
 """
 
 from __future__ import annotations

@@ -16,11 +16,10 @@ from training.small_runs import experiment, final, measured, points, same
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
-from undiffuse.nets import Condition
+from undiffuse.nets import ConditionEmbedding
 from undiffuse.random import Purpose, normal
 from undiffuse.training import load, loop, precision, replay, train
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient, batch_losses
+from undiffuse.training.batches import Feed, batch_gradient, batch_losses
 from undiffuse.training.loop import held_out_loss
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import open_or_create, split_held_out
@@ -72,13 +71,13 @@ def test_bf16_is_near_float32_and_everything_that_is_kept_stays_float32(changes:
     plain, gradient = batch_losses(feed, feed.batch(0)), batch_gradient(state, feed, 0, 8).clone()
     precision.configure(model, e, "bf16")
     low, rough = batch_losses(feed, feed.batch(0)), batch_gradient(state, feed, 0, 8)
-    assert low.dtype == rough.dtype == state.weights.dtype == torch.float32 and not state.average.bf16
+    assert low.dtype == rough.dtype == state.weights.dtype == torch.float32 and not state.ema_model.bf16
     assert 0 < float(((low - plain).abs().max() / plain.abs().max()).detach()) < 0.05
     assert 0 < float((rough - gradient).norm() / gradient.norm()) < 0.05
 
 
 def test_the_embedding_of_a_noise_level_is_never_lowered() -> None:
-    net, c = Condition(16), torch.linspace(-2.5, 2.5, 9)
+    net, c = ConditionEmbedding(16), torch.linspace(-2.5, 2.5, 9)
     with torch.autocast("cpu", torch.bfloat16):
         low = net(c, None)
     assert torch.equal(low, net(c, None))

@@ -16,8 +16,7 @@ from undiffuse.model import Denoiser
 from undiffuse.nets import build
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_losses
+from undiffuse.training.batches import Feed, batch_losses
 from undiffuse.training.run import load
 from undiffuse.training.state import Uncertainty
 
@@ -88,7 +87,7 @@ def test_the_first_update_is_that_of_edm() -> None:
         e = experiment(weighting=weighting, batch_size=16)
         model = training.model_config.initialized(training.model_config.describe(e, points(), ""), 0, points())
         state = training.state.State(e, model)
-        found.append(training.diagnose.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())
+        found.append(training.batches.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())
     edm, learned = found
     assert len(learned) == len(edm) + 17
     torch.testing.assert_close(learned[: len(edm) - 1], edm[:-1], rtol=0, atol=0)

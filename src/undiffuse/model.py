@@ -257,11 +257,9 @@ class Denoiser(Model):
                  block: int = 256, conditions: Sequence[Condition] = ()) -> None:
         super().__init__()
         if prediction_type not in (*PREDICTIONS, WIENER):
-            raise InputError(f"got prediction_type={prediction_type!r}; expected one of "
-                             f"{', '.join((*PREDICTIONS, WIENER))}")
+            raise InputError(f"got prediction_type={prediction_type!r}; expected {', '.join((*PREDICTIONS, WIENER))}")
         if prediction_type in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
-            raise InputError(f"got prediction_type={prediction_type!r} with a process whose alpha(T) is 0; use v, "
-                             "velocity or edm")
+            raise InputError(f"got prediction_type={prediction_type!r} where alpha(T) is 0; use v, velocity or edm")
         self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, prediction_type, sigma_data
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
@@ -303,14 +301,12 @@ class Denoiser(Model):
         return F.to(x.dtype)
 
     def _about(self) -> list[str]:
-        size = sum(p.numel() for p in self.parameters())
-        return [f"prediction_type={self.prediction_type!r}", *super()._about(), type(self.net).__name__,
-                f"{size:,} parameters"]
+        net = [type(self.net).__name__, f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        return [f"prediction_type={self.prediction_type!r}", *super()._about(), *net]
 
     def _frame(self) -> Moments:
         if self.moments is None:
-            raise InputError("got prediction_type='wiener' for a model without the data's moments; set `moments`, "
-                             "or use edm")
+            raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
         return self.moments
 
     def _given(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:

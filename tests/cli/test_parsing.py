@@ -45,7 +45,7 @@ def test_labels_are_the_names_of_classes(text: str, classes: tuple[str, ...], nu
 
 
 @pytest.mark.parametrize("text, classes, words", [
-    ("10", DIGITS, '"10", expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean 'dog'?"),
+    ("10", DIGITS, '"10"; expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean 'dog'?"),
     ("0-999999999999999999", DIGITS, '"10"'), ("5-4", DIGITS, "ranges"), ("", DIGITS, '""'), ("0,,1", DIGITS, '""'),
 ])
 def test_labels_that_do_not_exist_are_refused(text: str, classes: tuple[str, ...], words: str) -> None:

@@ -46,7 +46,7 @@ def test_without_positions_patches_may_change_places() -> None:
     x, c = normal(3, 0, 0, 0, 2, (1, 4, 6), torch.float64), torch.tensor([-0.5, 0.5], dtype=torch.float64)
     turned = torch.cat([x[..., 2:, :], x[..., :2, :]], -2)
     with_them = net(x, c), net(turned, c)
-    net.places.zero_()
+    net.positions.zero_()
     without = net(x, c), net(turned, c)
     torch.testing.assert_close(without[1][..., [2, 3, 0, 1], :], without[0], rtol=1e-10, atol=1e-10)
     assert not torch.allclose(with_them[1][..., [2, 3, 0, 1], :], with_them[0], atol=1e-3)

@@ -49,7 +49,7 @@ def test_a_run_is_sound(run: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         verify.verify(tmp_path)
 
 

@@ -44,9 +44,9 @@ def measured_without(monkeypatch: pytest.MonkeyPatch) -> None:
 def first_step_with(row: int) -> tuple[int, int]:
     """The first update that uses a row of the data, and the slot of the row in it; (-1, 0) if none does."""
     _, _, numbers = split_held_out(DATA, E.held_out)
-    reading = numbers[order(E.seed, len(numbers), 0, E.steps * E.batch)]
+    reading = numbers[order(E.seed, len(numbers), 0, E.steps * E.batch_size)]
     places = (reading == row).nonzero()[:, 0]
-    return divmod(int(places[0]), E.batch) if len(places) else (-1, 0)
+    return divmod(int(places[0]), E.batch_size) if len(places) else (-1, 0)
 
 
 @pytest.mark.parametrize("placement", range(12))

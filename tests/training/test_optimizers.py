@@ -14,7 +14,7 @@ from undiffuse.nets import initialize
 from undiffuse.random import normal
 from undiffuse.training.ema import average_, decay
 from undiffuse.training.model_config import describe, rebuild
-from undiffuse.training.optimizers import EPS, Adam, flatten, learning_rate, parts, trained
+from undiffuse.training.optimizers import EPS, Adam, flatten, learning_rate, trainable, unflatten
 from undiffuse.training.state import State, schema
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -98,11 +98,11 @@ def test_flattened_parameters_are_views_and_the_network_is_the_same() -> None:
     net[2].bias.requires_grad_(False)
     x = normal(0, 0, 0, 0, 6, (3,))
     before = net(x)
-    names = trained(net)
+    names = trainable(net)
     vector = flatten(names.values())
     assert torch.equal(net(x), before) and list(names) == ["0.weight", "0.bias", "2.weight"]
     vector.mul_(2)
-    views = parts(vector, list(names.values()))
+    views = unflatten(vector, list(names.values()))
     assert all(torch.equal(view, p) for view, p in zip(views, names.values(), strict=True))
     net[0].weight.data.zero_()
     assert float(vector[:12].abs().sum()) == 0
@@ -126,7 +126,7 @@ def test_an_update_that_is_not_finite_changes_no_bit_nor_does_any_later_one(bad,
     s = state(max_grad_norm=clip, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
         s.update(s.gradient(loss_of(s)))
-    before = {name: t.clone() for name, t in s.tensors().items() if name != "meter"}
+    before = {name: t.clone() for name, t in s.tensors().items() if name != "sums"}
     for factor in (bad, 1.0, 1.0):
         s.update(s.gradient(loss_of(s, factor)))
     assert s.step == 6 and int(s.steps_applied) == 3 and s.is_finite()

@@ -148,7 +148,7 @@ def test_at_most_1024_held_out_rows_are_measured_and_few_ones_work(tmp_path: Pat
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for use in (load, load_data, open_run):
-        with pytest.raises(InputError, match="holds no run"):
+        with pytest.raises(InputError, match="is not the folder of a run"):
             use(tmp_path / "nowhere")
 
 
@@ -166,7 +166,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     shutil.copy(path_of(tmp_path / "b", 12), path_of(tmp_path / "a", 16).with_name("checkpoint-12.safetensors"))
     assert torch.equal(load(tmp_path / "a").net.last.weight, final_of(tmp_path / "a", 8, "ema.last.weight"))
     shutil.copy(path_of(tmp_path / "c", 12), path_of(tmp_path / "a", 12))
-    with pytest.raises(InputError, match="does not belong to its run, for another experiment"):
+    with pytest.raises(InputError, match="is of another experiment than its run"):
         load(tmp_path / "a")
 
 
@@ -181,7 +181,7 @@ def test_devices_are_found_or_refused() -> None:
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     for name in ("cuda:99", "mps"):
         if not (name == "mps" and torch.backends.mps.is_available()):
-            with pytest.raises(MachineError, match=f"got device {name}"):
+            with pytest.raises(MachineError, match=f"got device={name}"):
                 pick_device(name)
 
 
@@ -221,6 +221,6 @@ def test_python_m_undiffuse_continues_a_run_by_its_folder(tmp_path: Path) -> Non
     train(e, folder, progress=False, stop=lambda step: step == 4)
     done = subprocess.run([sys.executable, "-m", "undiffuse", "train", str(folder)], capture_output=True, text=True,
                           check=False)
-    assert done.returncode == 0 and "continuing from step 4" in done.stderr
+    assert done.returncode == 0 and "resuming from step 4" in done.stderr
     assert steps(folder) == [4, 8]
     assert json.loads((folder / "experiment.json").read_text()) == e.to_dict()

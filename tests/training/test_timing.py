@@ -21,13 +21,13 @@ def test_the_number_fits_and_the_next_one_does_not(pace: StepTiming, seconds: fl
     def cost(n: int) -> float:
         return n * pace.update + -(-n // recipes._save_every(n)) * pace.save
 
-    n = pace.most(seconds, recipes._save_every)
+    n = pace.max_steps(seconds, recipes._save_every)
     assert cost(n) <= seconds < cost(n + 1)
 
 
 def test_without_saves_it_is_time_over_pace() -> None:
-    assert StepTiming(0.25, 0.0).most(60, lambda n: 7) == 240
-    assert StepTiming(0.25, 1.0).most(60, lambda n: 4) == 120  # a save every 4 updates: 2 s for 4
+    assert StepTiming(0.25, 0.0).max_steps(60, lambda n: 7) == 240
+    assert StepTiming(0.25, 1.0).max_steps(60, lambda n: 4) == 120  # a save every 4 updates: 2 s for 4
 
 
 def test_the_pace_is_what_the_clock_says() -> None:
@@ -54,7 +54,7 @@ def test_minutes_become_updates_of_the_experiment(monkeypatch: pytest.MonkeyPatc
     assert (every.steps, every.save_every) == (84, 10)  # 42 s of updates and 9 saves
     recipe = recipes.for_data("digits", minutes=600)
     most, why = recipe.experiment, recipe.reasons
-    assert most.steps == 100 * (1797 - most.held_out) // most.batch and "learn the rows by heart" in " ".join(why)
+    assert most.steps == 100 * (1797 - most.held_out) // most.batch_size and "learn the rows by heart" in " ".join(why)
 
 
 @pytest.mark.parametrize("asked, words", [

@@ -34,17 +34,17 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     from undiffuse import data, guidance, training
     from undiffuse.pipelines.sample_to_file import draw, frequent
     from undiffuse.samplers import driver
+
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
     model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])
-    classes_of, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
-    ranges = index_ranges(indices) if indices is not None else [(first_index, n)]
-    labelled = len(classes_of) > 0 or (not conditions and len(counts) > 0)
+    chosen, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
+    ranges = index_ranges(indices) if indices else [(first_index, n)]
+    labelled = len(chosen) > 0 or (not conditions and len(counts) > 0)
     report_sampler(model, method, steps, [*["label"] * labelled, *conditions])
 
-    def classes(first: int, count: int) -> Any:
-        return torch.tensor(cycle_labels(classes_of, first, count) if classes_of else frequent(counts, seed, first,
-                                                                                               count)).long()
+    def classes(first: int, n: int) -> Any:
+        return torch.tensor(cycle_labels(chosen, first, n) if chosen else frequent(counts, seed, first, n)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
         cond = {"label": classes(first, count), **conditions} if labelled else conditions

@@ -34,7 +34,6 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     from undiffuse import data, guidance, training
     from undiffuse.pipelines.sample_to_file import draw, frequent
     from undiffuse.samplers import driver
-
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
     model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])

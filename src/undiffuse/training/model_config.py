@@ -63,7 +63,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
     return {
         "format": FORMAT,
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes,
-                "conditions": [list(c.form) for c in conditions]},
+                **({"conditions": [list(c.form) for c in conditions]} if conditions else {})},
         "conditions": [c.config() for c in conditions],
         "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),

@@ -101,11 +101,11 @@ def test_the_loss_counts_what_is_there_and_every_column_alike() -> None:
     model = initialized(describe(experiment, data, ""), 0, data)
     feed = Feed(experiment, data, model)
     batch, seen = feed.batch(0), ~data.x.isnan()
-    assert batch.share is not None and torch.allclose(batch.share.sum(0), torch.full((3,), 40.0))
+    assert batch.entry_weights is not None and torch.allclose(batch.entry_weights.sum(0), torch.full((3,), 40.0))
     known = seen[batch.rows]
-    assert torch.equal(batch.share > 0, known)
+    assert torch.equal(batch.entry_weights > 0, known)
     assert torch.equal(batch.x0[known], model.transform.forward(data.x)[batch.rows][known])
     assert not torch.equal(batch.x0, feed.at(1, batch.rows).x0) and torch.equal(feed.at(1, batch.rows).x0[known],
                                                                                  batch.x0[known])
-    expected = weight("edm", model.sde, batch.t, feed.levels) * (batch.share * batch.x0**2).mean(1)
+    expected = weight("edm", model.sde, batch.t, feed.levels) * (batch.entry_weights * batch.x0**2).mean(1)
     assert torch.allclose(batch_losses(feed, batch), expected.float(), rtol=1e-5)  # an untrained output is 0

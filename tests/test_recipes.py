@@ -49,7 +49,7 @@ def trainable(source: str, **overrides: object) -> None:
     x = model.transform.forward(train.x[:3]).to(model.dtype)
     assert model(x, torch.tensor(1.0), label=0 if model.classes else None).shape == x.shape
     assert experiment.batch_size <= len(train)
-    assert all(reason[0].isupper() or reason[0].isdigit() or "as asked" in reason for reason in reasons)
+    assert all(reason[0].isupper() or reason[0].isdigit() or "as set" in reason for reason in reasons)
     assert all(reason.endswith(".") for reason in reasons)
 
 
@@ -71,7 +71,7 @@ def test_a_transformer_is_told_to_be_slower() -> None:
     recipe = for_data("digits", net="dit")
     experiment, reasons = recipe.experiment, recipe.reasons
     assert experiment.net_args["patch"] == 2 and experiment.prediction_type == "edm"
-    assert any("within minutes on a CPU a U-Net" in reason for reason in reasons)
+    assert any("in minutes on a CPU a U-Net" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("columns", [5, 20])
@@ -131,7 +131,7 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     recipe = for_data("digits", steps=7, held_out=100, lr=1e-4)
     experiment, reasons = recipe.experiment, recipe.reasons
     assert (experiment.steps, experiment.held_out, experiment.lr) == (7, 100, 1e-4)
-    assert sum("steps = 7, as asked" in reason for reason in reasons) == 1
+    assert sum("steps = 7, as set" in reason for reason in reasons) == 1
     assert not any("updates" in reason or "AdamW" in reason or "held out to" in reason for reason in reasons)
     half, full = for_data("digits", batch_size=64).experiment, for_data("digits").experiment
     assert half.steps == 2 * full.steps
@@ -139,7 +139,7 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
 
 def test_the_sentence_of_the_optimiser_says_what_is_asked_for() -> None:
     reasons = for_data("moons", optimizer="muon", batch_size=32, schedule="constant").reasons
-    assert "Muon on 32 rows at a time, with a rate of 0.005 that stays." in reasons
+    assert "Muon on 32 rows per update, with a learning rate of 0.005 that is constant." in reasons
 
 
 def test_named_recipes_are_those_of_their_data() -> None:

@@ -144,7 +144,7 @@ def test_a_look_now_and_then_finds_the_same_step(tmp_path: Path, monkeypatch: py
 
     row = next(r for r in range(200) if first_step_with(r)[0] == 4)
     measured_without(monkeypatch)
-    monkeypatch.setattr(loop._Training, "_is_due", lambda self, every: self.state.step == self.steps)
+    monkeypatch.setattr(loop._Training, "_is_due", lambda self, every: self.state.step == self.experiment.steps)
     with pytest.raises(InputError, match=rf"before the update of step 4: .* row {row} "):
         train(E, tmp_path, progress=False, data=poisoned(row, math.nan))
     assert steps(tmp_path) == [0]

@@ -190,7 +190,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(tmp_path: Pa
     train(experiment(), tmp_path / "a", data=points())
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("undiffuse: step 12 of 12, loss ") and lines[0].endswith("0:00 left")
-    monkeypatch.setattr(progress_module, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.0)
     train(experiment(), tmp_path / "b", data=points())
     assert len(capfd.readouterr().err.splitlines()) == 12
     train(experiment(), tmp_path / "c", data=points(), progress=False)
@@ -202,7 +202,7 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(progress_module, "Console", lambda stderr: console)
     monkeypatch.setattr(progress_module, "on_terminal", lambda: True)
-    with progress_module.Progress(10, 100, shown=True) as bar:
+    with progress_module.Progress(10, 100, visible=True) as bar:
         bar.update(11, float("nan"), 0.0)
         bar.update(60, 0.4321, 5678.0)
     assert "no loss yet" in screen.getvalue() and "nan" not in screen.getvalue()

@@ -90,8 +90,8 @@ def numbers(steps: str = "1500") -> Iterator[str]:
     x, u = z[:, :2] @ B.mT + z[:, 2:] @ half.mT, z[:, :2]
     data = conditioned(Dataset(x.float(), None, "points", "joint"), age=(3 + 2 * u[:, 0]).numpy(), dose=u[:, 1].numpy())
     asked = Experiment("memory", net_args={"width": 64, "depth": 2, "condition": 32}, steps=int(steps), lr=3e-3,
-                       ema=0.99, optimizer="adamw", betas=(0.9, 0.99), save_every=int(steps), label_dropout=0.3,
-                       predict="wiener", sde="edm", sde_args={"sigma_max": 20.0}, device="cpu")
+                       ema_decay=0.99, optimizer="adamw", betas=(0.9, 0.99), save_every=int(steps), label_dropout=0.3,
+                       prediction_type="wiener", sde="edm", sde_args={"sigma_max": 20.0}, device="cpu")
     with TemporaryDirectory() as folder:
         model = train(asked, Path(folder) / "run", progress=False, data=data)
     for at in ((None, None), (-1.5, None), (1.5, None), (None, 1.0), (-1.5, 1.0), (0.0, -1.0), (1.5, -1.0), (1.5, 1.0)):

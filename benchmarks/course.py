@@ -68,7 +68,7 @@ def floor() -> Iterator[str]:
 def embeddings() -> Iterator[str]:
     """C5, D5: the excess of the loss over its floor with features of t ∈ [0, 1], of 1000 t, and of log σ̂."""
     law = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05])
-    levels = ud.loss.Levels("time", sigma_data=1.0, low=0.02)
+    levels = ud.loss.NoiseLevelDistribution("time", sigma_data=1.0, low=0.02)
     q = levels.quantile(VP, (torch.arange(200) + 0.5) / 200)
     least = float(ud.loss.loss_floor(law, VP, q, "simple").value.mean())
     scales: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -92,7 +92,8 @@ class _Heard(torch.nn.Module):
         return out
 
 
-def _trained(law: ud.Mixture, levels: ud.loss.Levels, scale: Callable[[Tensor], Tensor] | None, seed: int) -> float:
+def _trained(law: ud.Mixture, levels: ud.loss.NoiseLevelDistribution, scale: Callable[[Tensor], Tensor] | None,
+             seed: int) -> float:
     """The mean loss on fresh draws after 500 updates."""
     net = ud.nets.build("mlp", (2,), width=48, depth=2)
     net = ud.nets.initialize(net if scale is None else _Heard(net, scale), seed)

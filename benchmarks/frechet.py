@@ -21,8 +21,7 @@ from undiffuse.data import Dataset
 from undiffuse.nets import initialize
 from undiffuse.recipes import for_data
 from undiffuse.samplers.driver import sample
-from undiffuse.training.batches import Feed, order
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient, order
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
@@ -32,7 +31,7 @@ SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
 
 def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> Iterator[str]:
     """data: a folder of MNIST's files. updates: of each network. net: unet, mlp or dit. names: rows; all by default."""
-    recipe = replace(for_data(data, size=SIDE, net=net).experiment, steps=int(updates), ema=0.99)
+    recipe = replace(for_data(data, image_size=SIDE, net=net).experiment, steps=int(updates), ema_decay=0.99)
     rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
     judge = taught(rows)
     real = seen(judge, rows.x[:REAL])
@@ -40,13 +39,13 @@ def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> It
     yield f"held-out real images: FD {frechet(seen(judge, held.x[:MADE]), real):.1f}"
     for name in names or VARIANTS:
         predict, weighting = VARIANTS[name]
-        e = replace(recipe, predict=predict, weighting=weighting)
+        e = replace(recipe, prediction_type=predict, weighting=weighting)
         model = initialized(describe(e, rows, ""), e.seed, rows)
         state, feed = State(e, model), Feed(e, rows, model)
         while state.step < e.steps:
-            state.update(batch_gradient(state, feed, 0, e.batch))
+            state.update(batch_gradient(state, feed, 0, e.batch_size))
         asked = torch.arange(MADE) % model.classes
-        made = sample(state.average.eval(), MADE, steps=STEPS, label=asked).x
+        made = sample(state.ema_model.eval(), MADE, steps=STEPS, label=asked).x
         read = _logits(judge, made).argmax(1) == asked
         yield f"{name:18}FD {frechet(seen(judge, made), real):6.1f}, {float(read.float().mean()):.1%} read as asked"
 

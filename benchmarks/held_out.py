@@ -23,30 +23,29 @@ from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
 from undiffuse.random import Purpose, normal
 from undiffuse.recipes import for_data
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.loop import path_loss
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
 
 DRAWS = 4  # of levels and noise for the rows that are measured
-FIELDS = {"size": int, "net": str, "lr": float}
+FIELDS = {"image_size": int, "net": str, "lr": float}
 
 
 def table(data: str = "digits", seeds: str = "2", *words: str) -> Iterator[str]:
-    """data: a name, a path, or genes. seeds: runs of each kind. words: numbers of updates, and fields as size=16."""
+    """data: a name, a path, or genes. seeds: runs of each kind. words: numbers of updates, and fields (net=mlp)."""
     asked = dict(word.split("=", 1) for word in words if "=" in word)
     fields = {name: FIELDS[name](value) for name, value in asked.items()}
     with TemporaryDirectory() as folder:
         at = _genes(Path(folder)) if data == "genes" else data
-        recipe = replace(for_data(at, **fields).experiment, ema=0.99)
+        recipe = replace(for_data(at, **fields).experiment, ema_decay=0.99)
         rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
         if held is None:
             raise ValueError(f"{data} has too few rows to hold some out")
         for steps in [int(word) for word in words if "=" not in word] or [150, 300, 600]:
             for name, (predict, weighting) in VARIANTS.items():
-                runs = [replace(recipe, predict=predict, weighting=weighting, steps=steps, seed=seed)
+                runs = [replace(recipe, prediction_type=predict, weighting=weighting, steps=steps, seed=seed)
                         for seed in range(int(seeds))]
                 found = torch.tensor([loss_after(e, rows, held) for e in runs])
                 spread = float(found.std()) / math.sqrt(len(found)) if len(found) > 1 else math.nan
@@ -58,8 +57,8 @@ def loss_after(e: Experiment, rows: Dataset, held: Dataset) -> float:
     model = initialized(describe(e, rows, ""), e.seed, rows)
     state, feed = State(e, model), Feed(e, rows, model)
     while state.step < e.steps:
-        state.update(batch_gradient(state, feed, 0, e.batch))
-    kept = Feed(replace(e, seed=0), held, state.average)
+        state.update(batch_gradient(state, feed, 0, e.batch_size))
+    kept = Feed(replace(e, seed=0), held, state.ema_model)
     draws = [path_loss(kept, 10**6 + k) for k in range(DRAWS)]
     return sum(draws) / DRAWS * math.prod(model.shape)
 

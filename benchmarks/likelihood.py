@@ -106,8 +106,8 @@ def _line(law: str, method: str, truth: Tensor, log_prob: Tensor, nfe: Tensor, s
             f"{seconds:7.2f}")
 
 
-WEIGHTINGS = {"simple loss, times even in t": {"weighting": "simple", "levels": "time"},
-              "likelihood, importance-sampled": {"weighting": "likelihood", "levels": "importance"}}
+WEIGHTINGS = {"simple loss, times even in t": {"weighting": "simple", "noise_distribution": "time"},
+              "likelihood, importance-sampled": {"weighting": "likelihood", "noise_distribution": "importance"}}
 
 
 def weightings(seeds: str = "3", steps: str = "2000") -> Iterator[str]:
@@ -127,7 +127,7 @@ def weightings(seeds: str = "3", steps: str = "2000") -> Iterator[str]:
 
 def _held_out_bits(fields: dict[str, str], seed: int, steps: int) -> Tensor:
     """Bits/dim of the held-out rows, the same for every loss and seed, after one training."""
-    experiment = digits_recipe(sde="vp", predict="edm", steps=steps, label_dropout=1.0, seed=seed, **fields)
+    experiment = digits_recipe(sde="vp", prediction_type="edm", steps=steps, label_dropout=1.0, seed=seed, **fields)
     with tempfile.TemporaryDirectory() as folder:
         model = train(experiment, Path(folder) / "run", progress=False)
         held = load_data(Path(folder) / "run")[1]

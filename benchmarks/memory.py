@@ -40,7 +40,7 @@ def table(steps: str = "2000", n: str = "100000") -> Iterator[str]:
         folder, e = Path(name), POINTS.replace(steps=int(steps))
         yield _line("training on points in memory", f"update {EARLY}", f"update {steps}", *_in_child(
             lambda: _training(e, folder / "points")))
-        images = e.replace(data=str(_images(folder)), net="mlp", batch=64, held_out=100)
+        images = e.replace(data=str(_images(folder)), net="mlp", batch_size=64, held_out=100)
         yield _line("training on images on the disk", f"update {EARLY}", f"update {steps}", *_in_child(
             lambda: _training(images, folder / "images")))
         if find_spec("datasets"):

@@ -25,13 +25,12 @@ from undiffuse.model import Denoiser
 from undiffuse.moments import Moments
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.state import State
 
 VARIANTS = {"EDM": ("edm", "edm"), "Wiener, EDM loss": ("wiener", "edm"), "Wiener, whitened": ("wiener", "whitened")}
 RECIPE = Experiment(data="memory", net_args={"width": 96, "depth": 3, "condition": 64}, level_mean=-1.6, level_std=1.6,
-                    optimizer="adamw", betas=(0.9, 0.99), warmup=50, ema=0.99)
+                    optimizer="adamw", betas=(0.9, 0.99), warmup=50, ema_decay=0.99)
 ROWS, LEVELS, DRAWS = 200_000, 48, 256
 SDE = EDM()
 
@@ -50,7 +49,7 @@ def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *words: str) -
         found = {name: [] for name, _ in variants}
         for seed in range(int(seeds)):
             for name, (predict, weighting) in variants:
-                e = replace(RECIPE, predict=predict, steps=int(steps), lr=float(lr), seed=seed,
+                e = replace(RECIPE, prediction_type=predict, steps=int(steps), lr=float(lr), seed=seed,
                             **{"weighting": weighting, **fields})
                 found[name].append(path_kl(law, learned(rows, e)))
         for name, values in found.items():
@@ -62,12 +61,12 @@ def learned(rows: Tensor, e: Experiment) -> Denoiser:
     """The denoiser with averaged weights after the updates of an experiment on rows of a law."""
     shape, moments = tuple(rows.shape[1:]), Moments.measure(rows)
     net = nets.initialize(nets.build(e.net, shape, **e.net_args), e.seed)
-    model = Denoiser(net, SDE, e.predict, shape=shape, sigma_data=moments.total_std)
+    model = Denoiser(net, SDE, e.prediction_type, shape=shape, sigma_data=moments.total_std)
     model.moments = moments
     state, feed = State(e, model), Feed(e, Dataset(rows.float(), None, "points", "a mixture"), model)
     while state.step < e.steps:
-        state.update(batch_gradient(state, feed, 0, e.batch))
-    return state.average
+        state.update(batch_gradient(state, feed, 0, e.batch_size))
+    return state.ema_model
 
 
 @torch.no_grad()

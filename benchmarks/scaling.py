@@ -18,8 +18,7 @@ import torch
 from undiffuse.data import Dataset
 from undiffuse.experiment import Experiment
 from undiffuse.random import Purpose, raw_words
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.model_config import describe, pick_device, rebuild
 from undiffuse.training.state import State
 
@@ -49,7 +48,7 @@ def measured(name: str) -> tuple[float, float, int]:
     pixels = torch.from_numpy(raw_words(0, Purpose.DATA, 5, 0, 64 * 98).view("uint8")).reshape(64, 1, 28, 28)
     data = Dataset(pixels, None, "image", "noise", levels=256)
     for size in sizes:
-        e = Experiment(data="memory", net="unet", net_args=NET, batch=size, device=name)
+        e = Experiment(data="memory", net="unet", net_args=NET, batch_size=size, device=name)
         model = rebuild(describe(e, data, "")).to(device)
         state, feed = State(e, model), Feed(e, data, model)
         times = [_update(state, feed, size) for _ in range(6)][1:]
@@ -62,5 +61,5 @@ def _update(state: State, feed: Feed, size: int) -> float:
     clock = time.process_time if state.model.device.type == "cpu" else time.perf_counter
     start = clock()
     state.update(batch_gradient(state, feed, 0, size))
-    int(state.made)  # waits for the device
+    int(state.steps_applied)  # waits for the device
     return clock() - start

@@ -29,8 +29,7 @@ from undiffuse import recipes
 from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.experiment import Experiment
 from undiffuse.samplers.driver import sample
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.distributed import ProcessGroup
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.state import State
@@ -70,12 +69,12 @@ class Ours:
         if share and self.state.step % 20 == 0:
             steps = round(self.state.step / share) + 1
             self.state.experiment = self.experiment.replace(steps=max(steps, self.experiment.warmup + 1))
-        self.state.update(self.team.total(lambda first, end: batch_gradient(self.state, self.feed, first, end),
-                                          self.experiment.batch))
+        self.state.update(self.team.batch_sum(lambda first, end: batch_gradient(self.state, self.feed, first, end),
+                                          self.experiment.batch_size))
 
     def draw(self, n: int, sampler: str, evaluations: int) -> Tensor:
         """n samples of the averaged model between -1 and 1."""
-        return sample(self.state.average, n, sampler, evaluations, denoise_last=False).x.float() / 127.5 - 1
+        return sample(self.state.ema_model, n, sampler, evaluations, denoise_last=False).x.float() / 127.5 - 1
 
 
 def table(what: str, mnist: str, *words: str) -> Iterator[str]:
@@ -99,7 +98,7 @@ def speed(mnist: str, rounds: str = "7", sizes: str = "small,medium,folded") -> 
 def _trainer(name: str, data: Dataset, args: Any, folded: bool) -> Ours | Rival:
     if name.startswith("ours"):
         return Ours(data, recipes.for_data("digits", net="unet", held_out=0).experiment.replace(
-            net_args={**args, "blocks": 1}, batch=BATCH, steps=10_000))
+            net_args={**args, "blocks": 1}, batch_size=BATCH, steps=10_000))
     rows = _unit(data.x)
     return rival(name, nn.functional.pixel_unshuffle(rows, 2) if folded else rows, args, BATCH, RATE)
 
@@ -152,7 +151,7 @@ def quality(mnist: str, names: str = "ours,diffusers,lucidrains,azula", seconds:
     yield judge.line("test images", test.x[: int(n)])
     for word in names.split(","):
         name, seed = word.partition(":")[0], int(word.partition(":")[2] or 0)
-        trainer = (Ours(_bare(data), recipes.for_data(mnist, size=16, seed=seed, **OURS[name]).experiment)
+        trainer = (Ours(_bare(data), recipes.for_data(mnist, image_size=16, seed=seed, **OURS[name]).experiment)
                    if name in OURS else
                    rival(name, _unit(data.x), SIZES["small"][name], BATCH, RATE, seed))
         updates = train(trainer, float(seconds))

@@ -27,7 +27,7 @@ EXACT = ("unipc_4_noise", 100, "log_snr")
 def table(updates: str = "4000", evaluations: str = "3,5,8", seed: str = "200") -> Iterator[str]:
     """The floor, the model at 100 evaluations; tuned and all untuned ones at every budget."""
     law, budgets = clusters(int(seed)), tuple(map(int, evaluations.split(",")))
-    model = learned(law.sample(ROWS, 1), replace(RECIPE, predict="wiener", steps=int(updates), lr=5e-3))
+    model = learned(law.sample(ROWS, 1), replace(RECIPE, prediction_type="wiener", steps=int(updates), lr=5e-3))
     trial = Trial(model, DRAWS, model.t_end(), (law.sample(DRAWS, 2), law.sample(DRAWS, 3)))
     real, other = trial.real
     tuned = tune(model, budgets, t_end=trial.t_end)

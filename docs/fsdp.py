@@ -29,7 +29,7 @@ for block in reversed([block for blocks in lists for block in blocks]):  # inner
         fully_shard(block)  # gathered when it is used, and let go
 fully_shard(net)
 optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
-levels = ud.loss.Levels(sigma_data=model.sigma_data)
+levels = ud.loss.NoiseLevelDistribution(sigma_data=model.sigma_data)
 
 first, n = rank * BATCH // size, BATCH // size
 for step in range(STEPS):

@@ -174,7 +174,7 @@ def test_reprs_say_in_one_line_what_things_are() -> None:
     assert all("\n" not in line and len(line) < 120 for line in shown)
     assert {"Samples(x=(5, 2), nfe=5, method='ddim')", "ExactDenoiser(VP, shape=(2,), classes=2)",
             "FixedConditions(ExactDenoiser(VP, shape=(2,), classes=2))", "Mixture(2 components, shape=(2,), classes=2)",
-            "Denoiser(VP, shape=(2,), predict='edm', Small, 8 parameters)", "Gaussian(shape=(2,))",
+            "Denoiser(VP, shape=(2,), prediction_type='edm', Small, 8 parameters)", "Gaussian(shape=(2,))",
             "Dataset(3 points in 2-D (the array))"} <= shown
     assert len(out) == 5 and np.array_equal(np.asarray(out), out.x.numpy())
 
@@ -201,7 +201,7 @@ def test_a_frame_is_read_as_the_file_of_it(tmp_path: Path) -> None:
 def test_train_takes_anything_and_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     x = LAW.sample(64).float()
-    small = {"steps": 3, "batch": 8, "device": "cpu", "progress": False, "held_out": 8}
+    small = {"steps": 3, "batch_size": 8, "device": "cpu", "progress": False, "held_out": 8}
     models = [ud.train(v, **small) for v in (x, x.numpy(), x.tolist(), from_arrays(x.numpy()))]
     folders = {model.folder for model in models}
     assert len(folders) == 4 and all(folder is not None and folder.parent == tmp_path for folder in folders)
@@ -214,7 +214,7 @@ def test_train_takes_anything_and_needs_no_folder(tmp_path: Path, monkeypatch: p
         ud.train(x + 1, tmp_path / "run", **small)
     with pytest.raises(InputError, match="in memory"):
         training.load_data(tmp_path / "run")
-    recipe = ud.recipes.for_data(frame(), label="class", steps=3, batch=8, device="cpu")
+    recipe = ud.recipes.for_data(frame(), label="class", steps=3, batch_size=8, device="cpu")
     model = ud.train(recipe, progress=False)
     assert model.classes == 2 and ud.sample(model, 2, label=1, steps=3).x.shape == (2, 3)
     with pytest.raises(InputError, match="beside a Recipe"):
@@ -237,6 +237,6 @@ def test_a_command_opens_and_measures_its_data_once(tmp_path: Path, monkeypatch:
     for user in (ud.recipes, training.model_config):
         monkeypatch.setattr(user, "fit_transform", counted("fit", fit_transform))
     monkeypatch.setattr(ud.recipes, "measure", lambda recipe: training.timing.StepTiming(20.0, 1.0))
-    words = ["train", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--batch", "8", "--device", "cpu"]
+    words = ["train", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--batch-size", "8", "--device", "cpu"]
     assert main([*words, *(more or ["--steps", "2"])]) == 0
     assert sorted(calls) == ["fit", "read"]

@@ -30,7 +30,7 @@ SRC = ROOT / "src" / "undiffuse"
 FLOORS = (
     "errors",
     "random progress tensors hashing",
-    "ode nets transforms quadrature",
+    "ode nets transforms quadrature storage",
     "data sde",
     "processes moments predictions experiment",
     "model",

@@ -14,8 +14,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.loss import weight
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal, uniform
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_losses
+from undiffuse.training.batches import Feed, batch_losses
 from undiffuse.training.model_config import describe, initialized
 
 COV = torch.tensor([[2.0, 1.2, -0.4], [1.2, 1.5, 0.3], [-0.4, 0.3, 1.0]], dtype=torch.float64)
@@ -97,15 +96,16 @@ def test_the_loss_counts_what_is_there_and_every_column_alike() -> None:
     and the squares of others drop out: where D = 0 the loss is w(t) times the mean of share · x_0²."""
     z = rows(40)
     data = Dataset(z.float(), None, "table", "t", columns=("a", "b", "c"))
-    experiment = Experiment(data="t", batch=40, net_args={"width": 8, "depth": 1, "condition": 8}, predict="data")
+    experiment = Experiment(data="t", batch_size=40, net_args={"width": 8, "depth": 1, "condition": 8},
+                            prediction_type="data")
     model = initialized(describe(experiment, data, ""), 0, data)
     feed = Feed(experiment, data, model)
     batch, seen = feed.batch(0), ~data.x.isnan()
-    assert batch.share is not None and torch.allclose(batch.share.sum(0), torch.full((3,), 40.0))
+    assert batch.entry_weights is not None and torch.allclose(batch.entry_weights.sum(0), torch.full((3,), 40.0))
     known = seen[batch.rows]
-    assert torch.equal(batch.share > 0, known)
+    assert torch.equal(batch.entry_weights > 0, known)
     assert torch.equal(batch.x0[known], model.transform.forward(data.x)[batch.rows][known])
     assert not torch.equal(batch.x0, feed.at(1, batch.rows).x0) and torch.equal(feed.at(1, batch.rows).x0[known],
                                                                                  batch.x0[known])
-    expected = weight("edm", model.sde, batch.t, feed.levels) * (batch.share * batch.x0**2).mean(1)
+    expected = weight("edm", model.sde, batch.t, feed.levels) * (batch.entry_weights * batch.x0**2).mean(1)
     assert torch.allclose(batch_losses(feed, batch), expected.float(), rtol=1e-5)  # an untrained output is 0

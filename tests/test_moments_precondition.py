@@ -30,8 +30,9 @@ class Told(torch.nn.Module):
         return torch.zeros_like(x) if self.F is None else self.F
 
 
-def denoiser(net: Told, sde: VP, moments: Moments | None, sigma_data: float = 0.5, predict: str = "wiener") -> Denoiser:
-    model = Denoiser(net, sde, predict, shape=(3,), sigma_data=sigma_data)
+def denoiser(net: Told, sde: VP, moments: Moments | None, sigma_data: float = 0.5,
+             prediction_type: str = "wiener") -> Denoiser:
+    model = Denoiser(net, sde, prediction_type, shape=(3,), sigma_data=sigma_data)
     model.moments = moments
     return model
 
@@ -157,7 +158,7 @@ def test_directions_that_the_data_hardly_have_count_like_those_of_a_hundredth() 
 
 
 def test_a_whitened_loss_without_moments_is_refused() -> None:
-    x, model = torch.zeros(1, 3), denoiser(Told(), VP(), None, predict="edm")
+    x, model = torch.zeros(1, 3), denoiser(Told(), VP(), None, prediction_type="edm")
     with pytest.raises(InputError, match="whitened"):
         denoising_loss(model, x, 0.5, x, "whitened")
     with pytest.raises(InputError, match="whitened"):

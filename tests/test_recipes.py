@@ -42,14 +42,14 @@ def trainable(source: str, **overrides: object) -> None:
     """The experiment builds a model that takes its data, and every choice has its sentence."""
     recipe = for_data(source, **overrides)
     experiment, reasons = recipe.experiment, recipe.reasons
-    data = open_data(source, size=experiment.size, label=experiment.label)
+    data = open_data(source, size=experiment.image_size, label=experiment.label)
     assert 0 <= experiment.held_out < len(data)
     train = data.split(experiment.held_out)[0] if experiment.held_out else data
     model = rebuild(describe(experiment, train, ""))
     x = model.transform.forward(train.x[:3]).to(model.dtype)
     assert model(x, torch.tensor(1.0), label=0 if model.classes else None).shape == x.shape
-    assert experiment.batch <= len(train)
-    assert all(reason[0].isupper() or reason[0].isdigit() or "as asked" in reason for reason in reasons)
+    assert experiment.batch_size <= len(train)
+    assert all(reason[0].isupper() or reason[0].isdigit() or "as set" in reason for reason in reasons)
     assert all(reason.endswith(".") for reason in reasons)
 
 
@@ -70,8 +70,8 @@ def test_a_transformer_is_told_to_be_slower() -> None:
     """--net dit has patches that leave at most 8 x 8, and the sentence stays although the network was asked for."""
     recipe = for_data("digits", net="dit")
     experiment, reasons = recipe.experiment, recipe.reasons
-    assert experiment.net_args["patch"] == 2 and experiment.predict == "edm"
-    assert any("within minutes on a CPU a U-Net" in reason for reason in reasons)
+    assert experiment.net_args["patch"] == 2 and experiment.prediction_type == "edm"
+    assert any("in minutes on a CPU a U-Net" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("columns", [5, 20])
@@ -81,7 +81,7 @@ def test_tables(tmp_path: Path, columns: int) -> None:
     trainable(source)
     trainable(source, label="kind")
     experiment = for_data(source, label="kind").experiment
-    assert experiment.predict == "wiener" and experiment.net_args["width"] == 64
+    assert experiment.prediction_type == "wiener" and experiment.net_args["width"] == 64
 
 
 @pytest.mark.parametrize("shape", [(20, 16), (17, 33), (16, 16), (32, 32, 3), (9, 9)])
@@ -92,7 +92,7 @@ def test_images_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
     experiment = for_data(source).experiment
     args = experiment.net_args
     assert experiment.net == ("unet" if math.prod(shape) > 200 else "mlp")
-    assert experiment.predict == ("edm" if experiment.net == "unet" else "wiener")
+    assert experiment.prediction_type == ("edm" if experiment.net == "unet" else "wiener")
     if experiment.net == "unet":
         assert max(shape[:2]) / args["stem"] / 2 ** (len(args["widths"]) - 1) <= 9
         assert args["attention"] == [len(args["widths"]) - 1]
@@ -119,11 +119,11 @@ def test_few_rows_are_not_learned_by_heart(tmp_path: Path) -> None:
     Without the linear denoiser to start from they are twice as many.
     """
     few, more = (for_data(images(tmp_path, n, 8, 8)).experiment for n in (400, 800))
-    assert few.steps * few.batch <= 100 * 320 and more.steps * more.batch <= 100 * 640
+    assert few.steps * few.batch_size <= 100 * 320 and more.steps * more.batch_size <= 100 * 640
     assert few.steps < more.steps < recipes.digits().steps
     assert for_data(images(tmp_path, 20, 8, 8)).experiment.steps == 250
-    plain, full = for_data("digits", predict="edm").experiment, recipes.digits()
-    assert (plain.predict, full.predict) == ("edm", "wiener") and plain.steps > 1.7 * full.steps
+    plain, full = for_data("digits", prediction_type="edm").experiment, recipes.digits()
+    assert (plain.prediction_type, full.prediction_type) == ("edm", "wiener") and plain.steps > 1.7 * full.steps
 
 
 def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
@@ -131,15 +131,15 @@ def test_what_is_asked_for_is_done_and_the_rest_follows() -> None:
     recipe = for_data("digits", steps=7, held_out=100, lr=1e-4)
     experiment, reasons = recipe.experiment, recipe.reasons
     assert (experiment.steps, experiment.held_out, experiment.lr) == (7, 100, 1e-4)
-    assert sum("steps = 7, as asked" in reason for reason in reasons) == 1
+    assert sum("steps = 7, as set" in reason for reason in reasons) == 1
     assert not any("updates" in reason or "AdamW" in reason or "held out to" in reason for reason in reasons)
-    half, full = for_data("digits", batch=64).experiment, for_data("digits").experiment
+    half, full = for_data("digits", batch_size=64).experiment, for_data("digits").experiment
     assert half.steps == 2 * full.steps
 
 
 def test_the_sentence_of_the_optimiser_says_what_is_asked_for() -> None:
-    reasons = for_data("moons", optimizer="muon", batch=32, schedule="constant").reasons
-    assert "Muon on 32 rows at a time, with a rate of 0.005 that stays." in reasons
+    reasons = for_data("moons", optimizer="muon", batch_size=32, schedule="constant").reasons
+    assert "Muon on 32 rows per update, with a learning rate of 0.005 that is constant." in reasons
 
 
 def test_named_recipes_are_those_of_their_data() -> None:
@@ -154,8 +154,8 @@ def test_errors_say_what_to_do() -> None:
         for_data("swissroll")
     with pytest.raises(InputError, match="did you mean 'steps'"):
         for_data("digits", step=3)
-    with pytest.raises(InputError, match="batch=0"):
-        for_data("digits", batch=0)
+    with pytest.raises(InputError, match="batch_size=0"):
+        for_data("digits", batch_size=0)
     for net in ("unet", "dit"):
         with pytest.raises(InputError, match=f"net={net} for points"):
             for_data("moons", net=net)

@@ -18,7 +18,7 @@ FIRST = (  # a command, and what its output or the file that it names has to hol
     (["learn"], "C11"),
     (["learn", "open", "c00", "--out", "mine"], "undiffuse learn check"),
     (["explore", "--out", "page.html"], "page.html"),
-    (["train", "swiss_roll", "--out", "run", "--steps", "3", "--batch", "16", "--device", "cpu"],
+    (["train", "swiss_roll", "--out", "run", "--steps", "3", "--batch-size", "16", "--device", "cpu"],
      "undiffuse sample run"),
     (["sample", "run", "--n", "4", "--out", "x.csv"], "x.csv"),
     (["report", "run"], "report.html"),

@@ -37,7 +37,8 @@ course.finished(figure, "Thin arrows from a noisy point towards many origins; th
 # %%
 net = ud.nets.initialize(ud.nets.build("mlp", (2,), width=64, depth=2), seed=0)
 model, losses = ud.Denoiser(net, sde, shape=(2,), sigma_data=1.0), []
-adam, levels = torch.optim.Adam(net.parameters(), lr=3e-3), ud.loss.Levels("time", sigma_data=1.0, low=0.02)
+adam, levels = torch.optim.Adam(net.parameters(), lr=3e-3), ud.loss.NoiseLevelDistribution("time", sigma_data=1.0,
+                                                                                           low=0.02)
 for k in range(1200):
     clean, z = law.sample(256, first_index=256 * k).float(), course.randn(256, 2, seed=k).float()
     loss = ud.loss.denoising_loss(model, clean, levels.times(sde, 0, k, 0, 256, 256), z, "simple").mean()

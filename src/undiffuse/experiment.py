@@ -1,7 +1,8 @@
-"""What a run is: the data, the process, the network and the optimiser, as plain values that fit in one JSON file.
+"""The settings of a training run as plain values that fit in one JSON file.
 
-Two runs of equal experiments give the same weights bit for bit (on one machine); so an experiment is both the recipe
-of a run and its identity.
+Equal experiments give equal weights, bit for bit, on one machine: an experiment is the recipe and the identity of a
+run. The fields of `Experiment` are the only list of settings: defaults, domains, the class docstring, the command's
+flags and their help follow from them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import numbers
 import operator
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,175 +26,15 @@ if TYPE_CHECKING:
     from undiffuse.data import Dataset, Transform
 
 MEMORY = "memory:"
-"""What `Experiment.data` begins with where the data were in memory; a name follows."""
+"""Prefix of `Experiment.data` for data that were in memory; a name follows."""
 
 _MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that decides the outcome of a training.
-
-    `data`          where the data come from: a built-in name or a path, as `open_data` takes it; memory:NAME of data in
-                    memory, which `train` has to be given.
-    `size`          side in pixels that images are brought to; None: as they are.
-    `label`         the column (tables) that holds the class; None: the source's own labels, if any.
-    `condition`     the columns (tables) or keys (.npz) that are conditions, as NAME or NAME:KIND.
-    `first`         so many rows from the start of the data, of a set of the hub without fetching the others; None: all.
-    `held_out`      number of rows kept away from the training, to measure with.
-    `sde`, `sde_args`  the diffusion process by name, and its arguments.
-    `net`, `net_args`  the network by name, and its arguments.
-    `predict`       what the network's output stands for: edm, data, noise, score, v, velocity or wiener.
-    `sigma_data`    standard deviation of the data in model units; None: measured on the training rows.
-    `weighting`     weight of the loss at each level: edm, simple, likelihood, min_snr, whitened or learned.
-    `levels`        law of the noise levels in training. For lognormal: log(σ̂) ~ N(level_mean, level_std²), where
-                    σ̂ = sigma/alpha in units in which the data have standard deviation 0.5.
-    `level_mean`, `level_std`  see `levels`.
-    `steps`         number of updates.       `batch`  rows per update.
-    `lr`            highest learning rate.   `warmup`  updates in which it rises linearly from 0.
-    `schedule`      what it does afterwards: constant, linear (to 0) or cosine (to 0).
-    `optimizer`     adam, adamw or muon (hidden matrices; adamw for the rest), with `betas` and `weight_decay`.
-    `clip`          largest norm of the gradient; None: no clipping.
-    `ema`           decay per update of the moving average of the weights, which is what is sampled.
-    `label_dropout` share of the labels hidden in training, so that one network learns p(x|y) and p(x); of several
-                    conditions each is hidden as often, one independent of another.
-    `flip`          whether images are mirrored left to right, each with probability 1/2.
-    `shift`         number of pixels by which images are moved at most, down or up and right or left.
-    `exact`         whether sums over a batch have the same bits on 1, 2, 4 and 8 processes.
-    `seed`          the seed of everything random.
-    `save_every`    updates between checkpoints.
-    `patience`      saves without a lower held-out path loss after which the training ends; the model is then that of
-                    the best save. 0: it makes all its updates, and the model is that of the last.
-    `block`         rows per evaluation of the network outside training; fixed, so that results do not depend on
-                    how many are asked for.
-    `device`        auto, cpu, cuda, cuda:N or mps.   `dtype`  float32 or float64.
-    `precision`     of the layers in training: fp32 (that is, `dtype`), bf16, or auto.
-    `compile`       whether they are compiled in training: on, off or auto; changes the last bits only.
-
-    Raises InputError, in one sentence, for a value outside its domain.
-    """
-
-    data: str
-    size: int | None = None
-    label: str | None = None
-    condition: tuple[str, ...] = ()
-    first: int | None = None
-    held_out: int = 0
-    sde: str = "vp"
-    sde_args: Mapping[str, Any] = field(default_factory=dict)
-    net: str = "mlp"
-    net_args: Mapping[str, Any] = field(default_factory=dict)
-    predict: str = "edm"
-    sigma_data: float | None = None
-    weighting: str = "edm"
-    levels: str = "lognormal"
-    level_mean: float = -1.2
-    level_std: float = 1.2
-    steps: int = 2000
-    batch: int = 256
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    warmup: int = 100
-    optimizer: str = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
-    ema: float = 0.999
-    label_dropout: float = 0.1
-    flip: bool = False
-    shift: int = 0
-    exact: bool = False
-    seed: int = 0
-    save_every: int = 500
-    patience: int = 0
-    block: int = 64
-    device: str = "auto"
-    dtype: str = "float32"
-    precision: str = "fp32"
-    compile: str = "off"
-
-    def __post_init__(self) -> None:
-        for name, domain in _DOMAINS.items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, domain.clean(value))
-            except (ValueError, TypeError, OverflowError, RecursionError):
-                raise InputError(f"got {name}={_short(value)}, expected {domain.words}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The experiment as JSON types; `from_dict` is the inverse. Later fields are left out at their default."""
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _LATER or v != _LATER[k]}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
-        """The experiment that `to_dict` gave; InputError names a key that is unknown or missing."""
-        if not isinstance(values, Mapping):
-            raise InputError(f"got {_short(values)}, expected the fields of an experiment as a JSON object")
-        known = {f.name for f in dataclasses.fields(cls)}
-        _no_other_keys(values, known)
-        missing = sorted(known - set(values) - set(_LATER))
-        if missing:
-            raise InputError(f"the experiment lacks {', '.join(missing)}; every field has to be given")
-        return cls(**values)
-
-    def replace(self, **changes: Any) -> Experiment:
-        """The same experiment with some fields changed; InputError names a field that does not exist."""
-        _no_other_keys(changes, _DOMAINS)
-        return dataclasses.replace(self, **changes)
-
-    def digest(self) -> str:
-        """The identity of the experiment: SHA-256, in hex, of its canonical JSON."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return sha256_of(text)
-
-    def differences(self, other: Experiment) -> list[str]:
-        """The names of the fields whose values differ, in the order of the fields."""
-        return [name for name in _DOMAINS if getattr(self, name) != getattr(other, name)]
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """An experiment, why it is so, and the data that were opened and measured to choose it.
-
-    Args:
-        experiment: What to train.
-        reasons: A sentence for each choice.
-        data: All the data; None: those that the experiment names, not opened yet.
-        transform: To model units, measured on the rows that are not held out; None: not measured yet.
-        deviation: The standard deviation of those rows in model units.
-    """
-
-    experiment: Experiment
-    reasons: tuple[str, ...] = ()
-    data: Dataset | None = None
-    transform: Transform | None = None
-    deviation: float | None = None
-
-    def __repr__(self) -> str:
-        return f"Recipe({self.experiment.data!r}, {self.experiment.steps} updates of {self.experiment.net})"
-
-
-def read(path: Path | str) -> Experiment:
-    """The experiment in a JSON file, or in the `experiment.json` of a run's folder; InputError if there is none."""
-    path = Path(path)
-    file = path / "experiment.json" if path.is_dir() else path
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        values = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"cannot read an experiment from {file}: {reason}; expected a run's experiment.json") from None
-    return Experiment.from_dict(values)
-
-
 class FieldSpec(NamedTuple):
-    """The values that a field may have: in words, and a function to the canonical value that raises for the rest."""
+    """The domain of a field: its description, and a function to the canonical value that raises for any other."""
 
-    words: str
+    description: str
     clean: Callable[[Any], Any]
 
 
@@ -205,18 +47,18 @@ def _whole(low: int) -> FieldSpec:
     return FieldSpec(f"a whole number of at least {low}", clean)
 
 
-def _real(words: str, holds: Callable[[float], bool] = lambda x: True) -> FieldSpec:
+def _real(description: str, holds: Callable[[float], bool] = lambda x: True) -> FieldSpec:
     def clean(value: Any) -> float:
         _check(value, isinstance(value, numbers.Real) and not isinstance(value, bool))
         number = float(value)
         _check(value, math.isfinite(number) and holds(number))
         return number
 
-    return FieldSpec(words, clean)
+    return FieldSpec(description, clean)
 
 
-def _text(words: str, pattern: str = r"[^\0\ud800-\udfff]+") -> FieldSpec:
-    return FieldSpec(words, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
+def _text(description: str, pattern: str = r"[^\0\ud800-\udfff]+") -> FieldSpec:
+    return FieldSpec(description, lambda value: _check(value, re.fullmatch(pattern, value) is not None))
 
 
 def _choice(*options: str) -> FieldSpec:
@@ -224,7 +66,7 @@ def _choice(*options: str) -> FieldSpec:
 
 
 def _or_none(domain: FieldSpec) -> FieldSpec:
-    return FieldSpec(domain.words + ", or none", lambda value: None if value is None else domain.clean(value))
+    return FieldSpec(domain.description + ", or none", lambda value: None if value is None else domain.clean(value))
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -249,10 +91,213 @@ def _check(value: Any, holds: bool) -> Any:
     return value
 
 
-def _no_other_keys(given: Iterable[str], known: Iterable[str]) -> None:
-    for key in given:
-        if key not in known:
-            hint = did_you_mean(str(key), known) or "; the fields are " + ", ".join(_DOMAINS)
+_NAME = _text("a name")
+_ARGS = FieldSpec("a set of named JSON values", _object)
+_YES_OR_NO = FieldSpec("true or false", lambda value: _check(value, isinstance(value, bool)))
+_POSITIVE = _real("a number above 0", lambda x: x > 0)
+
+
+def setting(domain: FieldSpec, default: Any, help: str, flag: bool = True) -> Any:
+    """A field of `Experiment` with its domain, default and help; `flag`: whether the command line has it."""
+    metadata = {"domain": domain, "help": help, "flag": flag}
+    if default in ({}, ()):
+        return field(default_factory=type(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the outcome of a training; the fields are keyword arguments.
+
+    Args:
+{fields}
+
+    Raises:
+        InputError: For a value outside its domain.
+    """
+
+    data: str = setting(
+        _text("a built-in name or a path"), dataclasses.MISSING,
+        "Source of the data as `open_data` takes it; memory:NAME for data in memory, which `train` must be given.",
+        False)
+    image_size: int | None = setting(
+        _or_none(_whole(1)), None, "Side in pixels to which images are resized; none: as they are.")
+    label: str | None = setting(
+        _or_none(_NAME), None, "Column of a table that holds the class; none: the labels of the source, if any.")
+    condition: tuple[str, ...] = setting(
+        FieldSpec("a list of different names", _names), (),
+        "Columns (tables) or keys (.npz) that are conditions: age,sex, or with a kind: note:words.")
+    max_rows: int | None = setting(
+        _or_none(_whole(2)), None,
+        "Number of rows to take from the start of the data; of OWNER/NAME only these are fetched.")
+    held_out: int = setting(_whole(0), 0, "Number of rows that are kept out of the training, for measurements.")
+    sde: str = setting(_NAME, "vp", "Diffusion process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.")
+    sde_args: Mapping[str, Any] = setting(_ARGS, {}, "Arguments of the process, as in --sde-args.sigma-max 80.")
+    net: str = setting(_NAME, "mlp", "Network: mlp, unet or dit.")
+    net_args: Mapping[str, Any] = setting(_ARGS, {}, "Arguments of the network.", False)
+    prediction_type: str = setting(
+        _NAME, "edm", "Quantity that the network predicts: edm, data, noise, score, v, velocity or wiener.")
+    sigma_data: float | None = setting(
+        _or_none(_POSITIVE), None,
+        "Standard deviation of the data in model units; none: measured on the training rows.", False)
+    weighting: str = setting(
+        _NAME, "edm", "Weight of the loss at each noise level: edm, simple, likelihood, min_snr, whitened or learned.")
+    noise_distribution: str = setting(
+        _NAME, "lognormal",
+        "Distribution of the noise levels in training: lognormal, log_uniform, importance or time. For lognormal, "
+        "log(sigma/alpha) ~ N(level_mean, level_std^2) in units in which the data have standard deviation 0.5.", False)
+    level_mean: float = setting(_real("a number"), -1.2, "Mean of the lognormal distribution of noise levels.", False)
+    level_std: float = setting(
+        _POSITIVE, 1.2, "Standard deviation of the lognormal distribution of noise levels.", False)
+    steps: int = setting(_whole(1), 2000, "Number of updates.")
+    batch_size: int = setting(_whole(1), 256, "Rows per update, of all processes together.")
+    lr: float = setting(_POSITIVE, 1e-3, "Highest learning rate.")
+    schedule: str = setting(
+        _choice("constant", "cosine", "linear"), "cosine",
+        "Learning rate after the warm-up: constant, linear (to 0) or cosine (to 0).", False)
+    warmup: int = setting(_whole(0), 100, "Updates in which the learning rate rises linearly from 0.", False)
+    optimizer: str = setting(
+        _choice("adam", "adamw", "muon"), "adam", "adam, adamw or muon (hidden matrices; adamw for the rest).")
+    betas: tuple[float, float] = setting(
+        FieldSpec("two numbers, each at least 0 and below 1", _pair), (0.9, 0.999),
+        "Decay rates of the optimizer's moments.", False)
+    weight_decay: float = setting(
+        _real("a number of at least 0", lambda x: x >= 0), 0.0, "Weight decay of the optimizer.", False)
+    max_grad_norm: float | None = setting(
+        _or_none(_POSITIVE), 1.0, "Largest norm of the gradient, to which it is clipped; none: no clipping.", False)
+    ema_decay: float = setting(
+        _real("a number above 0 and below 1", lambda x: 0 < x < 1), 0.999,
+        "Decay per update of the moving average of the weights, which is the model that is sampled.")
+    label_dropout: float = setting(
+        _real("a number from 0 to 1", lambda x: 0 <= x <= 1), 0.1,
+        "Fraction of the rows in which the class, and each condition independently, is hidden in training, so that one "
+        "network learns p(x|y) and p(x).")
+    flip: bool = setting(_YES_OR_NO, False, "Mirror images left to right, each with probability 1/2.")
+    shift: int = setting(
+        _whole(0), 0, "Largest number of pixels by which images are moved, vertically and horizontally.")
+    deterministic_reduction: bool = setting(
+        _YES_OR_NO, False, "Sum over a batch with the same bits on 1, 2, 4 and 8 processes.")
+    seed: int = setting(
+        FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)), 0,
+        "Seed of all random numbers.")
+    save_every: int = setting(_whole(1), 500, "Updates between checkpoints.")
+    patience: int = setting(
+        _whole(0), 0,
+        "Early stopping: end after this many checkpoints without a lower held-out path loss and take the best one; 0: "
+        "make all updates and take the last one.")
+    eval_batch_size: int = setting(
+        _whole(1), 64,
+        "Rows per evaluation of the network outside training; part of the run, so that results do not depend on the "
+        "number of samples.", False)
+    device: str = setting(
+        _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"), "auto", "auto, cpu, cuda, cuda:N or mps.")
+    dtype: str = setting(_choice("float32", "float64"), "float32", "float32 or float64.", False)
+    precision: str = setting(
+        _choice("auto", "fp32", "bf16"), "fp32",
+        "Precision of the layers in training: fp32 (that is, dtype), bf16, or auto (bf16 for a U-Net or DiT on GPUs "
+        "with bf16 units).")
+    compile: str = setting(
+        _choice("auto", "on", "off"), "off",
+        "Compile the layers in training: on, off or auto (where it pays); it changes the last bits only.")
+
+    def __post_init__(self) -> None:
+        for name, setting in SETTINGS.items():
+            value, domain = getattr(self, name), setting.metadata["domain"]
+            try:
+                object.__setattr__(self, name, domain.clean(value))
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                raise InputError(f"got {name}={_short(value)}; expected {domain.description}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON types; `from_dict` is the inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """The inverse of `to_dict`; InputError names an unknown or missing key."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"got {_short(values)}; expected the fields of an experiment as a JSON object")
+        _check_keys(values)
+        missing = [name for name in SETTINGS if name not in values]
+        if missing:
+            raise InputError(f"the experiment lacks {', '.join(missing)}; every field must be given")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Experiment:
+        """A copy with some fields changed; InputError names a field that does not exist."""
+        _check_keys(changes)
+        return dataclasses.replace(self, **changes)
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of the canonical JSON: the identity of the experiment."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return sha256_of(text)
+
+    def differences(self, other: Experiment) -> list[str]:
+        """The names of the fields whose values differ, in the order of the fields."""
+        return [name for name in SETTINGS if getattr(self, name) != getattr(other, name)]
+
+
+SETTINGS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Experiment)}
+"""The fields of `Experiment` by name, with `domain`, `help` and `flag` in their metadata."""
+
+Experiment.__doc__ = (Experiment.__doc__ or "").replace(
+    "{fields}", "\n".join(f"        {name}: {f.metadata['help']}" for name, f in SETTINGS.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """An experiment, the reasons for its choices, and the data that were opened and measured to choose it.
+
+    Args:
+        experiment: The settings of the training.
+        reasons: One sentence per choice.
+        data: All the data; None: those that the experiment names, not opened yet.
+        transform: The transform to model units, fitted to the training rows; None: not fitted yet.
+        deviation: The standard deviation of the training rows in model units.
+    """
+
+    experiment: Experiment
+    reasons: tuple[str, ...] = ()
+    data: Dataset | None = None
+    transform: Transform | None = None
+    deviation: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.experiment.data!r}, {self.experiment.steps} updates of {self.experiment.net})"
+
+
+def read(path: Path | str) -> Experiment:
+    """The experiment in a JSON file, or in the `experiment.json` of a run's folder.
+
+    Raises:
+        InputError: If there is none, or if it is one of another version.
+    """
+    path = Path(path)
+    file = path / "experiment.json" if path.is_dir() else path
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError("it is larger than 1 MiB")
+        values = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read an experiment from {file}: {reason}; expected a run's experiment.json") from None
+    try:
+        return Experiment.from_dict(values)
+    except InputError as error:
+        if not isinstance(values, Mapping) or SETTINGS.keys() == values.keys():
+            raise
+        source = str(values.get("data", "DATA"))
+        command = shlex.join(["undiffuse", "train", source[:200], "--out", f"{file.parent}-2"])
+        raise InputError(f"{file} is not an experiment of this version: {error}; train it again: `{command}`") from None
+
+
+def _check_keys(names: Iterable[str]) -> None:
+    for key in names:
+        if key not in SETTINGS:
+            hint = did_you_mean(str(key), SETTINGS) or "; the fields are " + ", ".join(SETTINGS)
             raise InputError(f"an experiment has no field {_short(key)}{hint}")
 
 
@@ -260,51 +305,3 @@ def _short(value: Any) -> str:
     """The value in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-_NAME = _text("a name")
-_ARGS = FieldSpec("a set of named JSON values", _object)
-_YES_OR_NO = FieldSpec("true or false", lambda value: _check(value, isinstance(value, bool)))
-_POSITIVE = _real("a number above 0", lambda x: x > 0)
-
-_DOMAINS: dict[str, FieldSpec] = {
-    "data": _text("a built-in name or a path"),
-    "size": _or_none(_whole(1)),
-    "label": _or_none(_NAME),
-    "condition": FieldSpec("a list of different names", _names),
-    "first": _or_none(_whole(2)),
-    "held_out": _whole(0),
-    "sde": _NAME,
-    "sde_args": _ARGS,
-    "net": _NAME,
-    "net_args": _ARGS,
-    "predict": _NAME,
-    "sigma_data": _or_none(_POSITIVE),
-    "weighting": _NAME,
-    "levels": _NAME,
-    "level_mean": _real("a number"),
-    "level_std": _POSITIVE,
-    "steps": _whole(1),
-    "batch": _whole(1),
-    "lr": _POSITIVE,
-    "schedule": _choice("constant", "cosine", "linear"),
-    "warmup": _whole(0),
-    "optimizer": _choice("adam", "adamw", "muon"),
-    "betas": FieldSpec("two numbers, each at least 0 and below 1", _pair),
-    "weight_decay": _real("a number of at least 0", lambda x: x >= 0),
-    "clip": _or_none(_POSITIVE),
-    "ema": _real("a number above 0 and below 1", lambda x: 0 < x < 1),
-    "label_dropout": _real("a number from 0 to 1", lambda x: 0 <= x <= 1),
-    "flip": _YES_OR_NO,
-    "shift": _whole(0),
-    "exact": _YES_OR_NO,
-    "seed": FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)),
-    "save_every": _whole(1),
-    "patience": _whole(0),
-    "block": _whole(1),
-    "device": _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"),
-    "dtype": _choice("float32", "float64"),
-    "precision": _choice("auto", "fp32", "bf16"),
-    "compile": _choice("auto", "on", "off"),
-}
-_LATER: dict[str, Any] = {"condition": (), "first": None, "patience": 0, "precision": "fp32", "compile": "off"}

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def sha256_of(*parts: Any) -> str:
-    """The digest of texts (as UTF-8) and of what has a buffer, such as bytes and arrays, one after another."""
+    """The digest of the concatenation of texts (as UTF-8) and objects with a buffer, such as bytes and arrays."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
@@ -16,5 +16,5 @@ def sha256_of(*parts: Any) -> str:
 
 
 def canonical(value: Any) -> str:
-    """The JSON text of a value, the same for equal values."""
+    """The canonical JSON text of a value."""
     return json.dumps(value, sort_keys=True)

@@ -1,8 +1,8 @@
-"""Losses: what a training minimises, at which noise levels, and the least value it can reach.
+"""Denoising losses, the distribution of noise levels in training, and the smallest expected loss.
 
-Every weighting but one, "whitened", multiplies ‖D − x_0‖², whatever the network predicts. All have the same minimiser
-E[x_0 | x_t]; they differ in the levels, and "whitened" also in the directions, that a network of limited size and time
-attends to.
+Every weighting except "whitened" multiplies ‖D − x_0‖², whatever the network predicts. All have the same minimiser
+E[x_0 | x_t]; they differ in the noise levels, and "whitened" also in the directions, on which a network of limited size
+spends its capacity.
 
 Reference: Vincent (2011), "A connection between score matching and denoising autoencoders". Karras et al. (2022),
 section 5. arXiv:2206.00364
@@ -25,19 +25,26 @@ from undiffuse.random import Purpose, uniform
 from undiffuse.sde import GaussianSDE, Time, as_time, bcast
 
 _LEAST = 1e-4  # σ̂/σ_data below which no weight grows further, so that the loss is finite at t = 0
-_CUT = 6.0  # deviations at which the lognormal law ends
+_CUT = 6.0  # standard deviations at which the lognormal distribution is cut off
 _ONE = torch.ones((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class NoiseLevelDistribution:
-    """The law of the noise levels σ̂ = σ/α in training, in units in which the data have standard deviation ½.
+    """The distribution of the noise levels σ̂ = σ/α in training, in units in which the data have standard deviation ½.
 
-    `distribution` is "lognormal", log σ̂ ~ N(mean, std²) cut off at 6 deviations; "log_uniform", uniform in the
-    log-SNR from `low` to `high`; "importance", in proportion to σ_d²/(σ_d² + σ̂²) there, which is what the integrand of
-    the likelihood is for Gaussian data, so that with the weighting "likelihood" every level has the same part in the
-    loss; or "time", uniform in t above `low`. All keep to what the process covers, and t = 0, where the score is
-    infinite, is never drawn.
+    All are restricted to the range of the process; t = 0, where the score is infinite, is never drawn.
+
+    Args:
+        distribution: "lognormal": log σ̂ ~ N(mean, std²), cut off at 6 standard deviations; "log_uniform": uniform in
+            the log-SNR from `low` to `high`; "importance": in proportion to σ_d²/(σ_d² + σ̂²) there, the integrand of
+            the likelihood for Gaussian data, so that with the weighting "likelihood" every level contributes equally;
+            "time": uniform in t above `low`.
+        mean: Mean of the lognormal distribution.
+        std: Standard deviation of the lognormal distribution.
+        sigma_data: Standard deviation of the data in model units.
+        low: Lowest noise level.
+        high: Highest noise level.
 
     Reference: Karras et al. (2022), table 1. arXiv:2206.00364; Kingma et al. (2021), section 4. arXiv:2107.00630; Song
     et al. (2021), section 4.1, arXiv:2101.09258 for importance sampling.
@@ -52,21 +59,29 @@ class NoiseLevelDistribution:
 
     def __post_init__(self) -> None:
         if self.distribution not in ("lognormal", "log_uniform", "importance", "time"):
-            raise InputError(f"got levels={self.distribution!r}; expected lognormal, log_uniform, importance or time")
+            raise InputError(f"got noise_distribution={self.distribution!r}; expected lognormal, log_uniform, "
+                             "importance or time")
         if not (self.std > 0 and self.sigma_data > 0 and 0 < self.low < self.high):
             raise InputError(f"got std={self.std}, sigma_data={self.sigma_data}, low={self.low}, high={self.high}; "
                              "expected positive numbers and low < high")
 
     def times(self, sde: GaussianSDE, seed: int, step: int, first_slot: int, n: int, batch: int) -> Tensor:
-        """The times of the slots `first_slot` ... of a batch, (n,) float64: slot i gets a draw of the i-th `batch`-ile.
+        """The times of slots of a batch, (n,) float64, stratified: slot i gets a sample between the quantiles i/batch
+        and (i + 1)/batch. A pure function of seed, step and slot, however the batch is cut.
 
-        A pure function of seed, step and slot, however the batch is cut into parts.
+        Args:
+            sde: The process.
+            seed: Seed of the training.
+            step: Number of the update.
+            first_slot: First slot.
+            n: Number of slots.
+            batch: Number of slots of the whole batch.
         """
         slot = torch.arange(first_slot, first_slot + n, dtype=torch.float64)
         return self.quantile(sde, (slot + uniform(seed, Purpose.TIME, step, first_slot, n)) / batch)
 
     def quantile(self, sde: GaussianSDE, u: Tensor) -> Tensor:
-        """The time below which a share u of the draws lies."""
+        """The time below which a fraction u of the samples lies."""
         if self.distribution == "time":
             start = sde.time_of(-self._log(self.low))
             return start + u * (sde.T - start)
@@ -81,7 +96,7 @@ class NoiseLevelDistribution:
         return sde.time_of(-log_sigma.clamp(a, b))
 
     def density(self, sde: GaussianSDE, t: Time) -> Tensor:
-        """The density of the draws per unit of log-SNR at time t, above 0 also where none falls; for "likelihood"."""
+        """The density per unit of log-SNR at time t, positive outside the range too; for the weighting "likelihood"."""
         t = as_time(t)
         if self.distribution == "time":
             t = t.clamp_max((1 - 1e-9) * sde.T)  # short of T, where α may be 0
@@ -91,14 +106,14 @@ class NoiseLevelDistribution:
         if self.distribution == "log_uniform":
             return 1 / (b - a).expand(t.shape)
         if self.distribution == "importance":
-            share = 1 / (1 + torch.exp(-2 * sde.log_snr(t).clamp(-b, -a)) / self.sigma_data**2)
-            return share / (self._resolved(b) - self._resolved(a))
+            fraction = 1 / (1 + torch.exp(-2 * sde.log_snr(t).clamp(-b, -a)) / self.sigma_data**2)
+            return fraction / (self._resolved(b) - self._resolved(a))
         z = ((-sde.log_snr(t)).clamp(a, b) - self._log(math.exp(self.mean))) / self.std
-        share = self._normal_cdf(b) - self._normal_cdf(a)
-        return torch.exp(-0.5 * z**2) / (math.sqrt(2 * math.pi) * self.std * share)
+        mass = self._normal_cdf(b) - self._normal_cdf(a)
+        return torch.exp(-0.5 * z**2) / (math.sqrt(2 * math.pi) * self.std * mass)
 
     def _log(self, level: float) -> Tensor:
-        """log σ̂ in the model's units."""
+        """log σ̂ in model units."""
         return torch.log(2 * self.sigma_data * level * _ONE)
 
     def _resolved(self, log_sigma: Tensor) -> Tensor:
@@ -106,14 +121,14 @@ class NoiseLevelDistribution:
         return log_sigma - 0.5 * torch.log1p(torch.exp(2 * log_sigma) / self.sigma_data**2)
 
     def _normal_cdf(self, log_sigma: Tensor) -> Tensor:
-        share: Tensor = torch.special.ndtr((log_sigma - self._log(math.exp(self.mean))) / self.std)
-        return share
+        cdf: Tensor = torch.special.ndtr((log_sigma - self._log(math.exp(self.mean))) / self.std)
+        return cdf
 
     def _ends(self, sde: GaussianSDE) -> tuple[Tensor, Tensor]:
-        """The lowest and highest log σ̂ drawn."""
-        reach = _CUT * self.std
+        """The lowest and the highest log σ̂."""
+        cut = _CUT * self.std
         low, high = (self.low, self.high) if self.distribution in ("log_uniform", "importance") else (
-            math.exp(self.mean - reach), math.exp(self.mean + reach))
+            math.exp(self.mean - cut), math.exp(self.mean + cut))
         return (torch.maximum(self._log(low), -sde.log_snr(0.0 * _ONE)),
                 torch.minimum(self._log(high), -sde.log_snr(sde.T * _ONE)))
 
@@ -136,18 +151,17 @@ WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 """The weight w(α, σ, σ_data) of ‖D − x_0‖²: simple is DDPM's ‖ε̂ − ε‖² (Ho et al., eq. 14), likelihood g²-weighted score
 matching (Song et al., 2021, arXiv:2101.09258), edm 1/c_out² (Karras et al., table 1), min_snr min(SNR, 5) (Hang et al.,
-2023, arXiv:2303.09556); learned is edm's, which a training divides by what it learns of its size
-(`training.state`)."""
+2023, arXiv:2303.09556); learned is edm, divided in training by the learned size of the loss (`training.state`)."""
 WHITENED = "whitened"
-"""The weighting that is a matrix: 1/c_out² in every direction of the Wiener parameterisation, Σ_k (D − x_0)_k²/c_out,k²
-over the principal directions, whose network has a target of unit variance in each. It needs the data's moments."""
+"""The matrix weighting: 1/c_out² per direction of the Wiener parameterisation, Σ_k (D − x_0)_k²/c_out,k² over the
+principal directions, in each of which the target of the network has unit variance. It needs the moments of the data."""
 
 
 def weight(weighting: str, sde: GaussianSDE, t: Time, levels: NoiseLevelDistribution) -> Tensor:
     """The weight of ‖D − x_0‖² at time t, () or (B,), finite from 0 to T.
 
-    With "likelihood" it is divided by the density of the levels per unit of λ, so that the expected loss is
-    ∫ e^{2λ} E‖D − x_0‖² dλ = ½ ∫ g² E‖s − ∇log p(x_t|x_0)‖² dt, for g² dt = −2σ² dλ.
+    With "likelihood" it is divided by the density of the noise levels per unit of λ, so that the expected loss is
+    ∫ e^{2λ} E‖D − x_0‖² dλ = ½ ∫ g² E‖s − ∇log p(x_t|x_0)‖² dt, because g² dt = −2σ² dλ.
     """
     if weighting not in WEIGHTINGS:
         names = f"{', '.join(WEIGHTINGS)} (and, in a training, {WHITENED})"
@@ -159,21 +173,28 @@ def weight(weighting: str, sde: GaussianSDE, t: Time, levels: NoiseLevelDistribu
 
 @lru_cache
 def _earliest(sde: GaussianSDE, sigma_data: float) -> Tensor:
-    """The time below which no weight grows further."""
+    """The time below which weights are constant."""
     return sde.time_of(-math.log(_LEAST * sigma_data))
 
 
 def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: str = "edm",
-                   levels: NoiseLevelDistribution | None = None, share: Tensor | None = None, **cond: Any) -> Tensor:
+                   levels: NoiseLevelDistribution | None = None, entry_weights: Tensor | None = None,
+                   **cond: Any) -> Tensor:
     """Denoising score matching: w(t) · mean over the event of (D(α x_0 + σ ε, t) − x_0)², per sample, (B,).
 
-    x0 and eps are (B, *event) in model units, t is () or (B,); `cond` goes to the model. `levels` is the law that t was
-    drawn from (by default lognormal in units of the model's σ_data). share (B, *event): a factor of every entry's
-    square, 0 where x0 is not known. weighting "whitened" weighs the directions of the data apart.
+    Args:
+        model: The model.
+        x0: Data in model units, (B, *event).
+        t: Times, () or (B,).
+        eps: Noise, (B, *event).
+        weighting: One of `WEIGHTINGS`, or "whitened".
+        levels: The distribution of t; lognormal in units of the model's σ_data by default.
+        entry_weights: Factor of the square of each entry, (B, *event); 0 where x0 is missing.
+        cond: Conditions of the model.
     """
     levels = levels or NoiseLevelDistribution(sigma_data=model.sigma_data)
     error: Tensor = model(model.sde.perturb(x0, t, eps), t, **cond) - x0
-    error = error if share is None else error * share.sqrt()
+    error = error if entry_weights is None else error * entry_weights.sqrt()
     if weighting == WHITENED:
         return _whitened(model, error, t, levels)
     per_sample = error.square().reshape(len(x0), -1).mean(1)
@@ -181,7 +202,7 @@ def denoising_loss(model: Model, x0: Tensor, t: Time, eps: Tensor, weighting: st
 
 
 def _whitened(model: Model, error: Tensor, t: Time, levels: NoiseLevelDistribution) -> Tensor:
-    """The mean over the event of the squares of an error in units of c_out, direction by direction, (B,)."""
+    """The mean square of an error over the principal directions, in units of c_out of each, (B,)."""
     if model.moments is None:
         raise InputError(f"got weighting={WHITENED!r} for a model without the data's moments; use edm")
     t = torch.maximum(as_time(t), _earliest(model.sde, levels.sigma_data))
@@ -189,8 +210,8 @@ def _whitened(model: Model, error: Tensor, t: Time, levels: NoiseLevelDistributi
     return scaled.square().sum(1) / math.prod(model.shape)
 
 
-class Law(Protocol):
-    """A law of data whose least mean squared error is known, as those of `exact` are."""
+class HasMMSE(Protocol):
+    """A distribution of data with a known minimum mean squared error, such as those of `mixture`."""
 
     shape: tuple[int, ...]
 
@@ -198,21 +219,21 @@ class Law(Protocol):
         """E tr Cov(x_0 | x_t), with `value` and `stderr`."""
 
 
-class Floor(NamedTuple):
-    """The least expected loss and its standard error, shaped like the times asked for."""
+class LossFloor(NamedTuple):
+    """The smallest expected loss and its standard error, shaped like the times."""
 
     value: Tensor
     stderr: Tensor
 
 
 def loss_floor(
-    law: Law, sde: GaussianSDE, t: Time, weighting: str = "edm", levels: NoiseLevelDistribution | None = None
-) -> Floor:
-    """The least expected loss, that of the exact denoiser: w(t) E tr Cov(x_0 | x_t)/d at each time t, () or (M,).
+    law: HasMMSE, sde: GaussianSDE, t: Time, weighting: str = "edm", levels: NoiseLevelDistribution | None = None
+) -> LossFloor:
+    """The smallest expected loss, that of the exact denoiser: w(t) E tr Cov(x_0 | x_t)/d at each time t, () or (M,).
 
-    The floor of a training is its mean over `Levels.quantile`s. `levels` as in `denoising_loss`, by default with
-    σ_data = ½.
+    Its mean over quantiles of `NoiseLevelDistribution` is the lower bound of a training. `levels` as in
+    `denoising_loss`, by default with σ_data = ½.
     """
     w = weight(weighting, sde, t, levels or NoiseLevelDistribution()) / math.prod(law.shape)
     error = law.mmse(sde, t)
-    return Floor(w * error.value, w * error.stderr)
+    return LossFloor(w * error.value, w * error.stderr)

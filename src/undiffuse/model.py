@@ -243,7 +243,7 @@ class Denoiser(Model):
 
     `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
     the label `classes` is the null label, used where none is given. With `conditions` it has a fourth argument, their
-    numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `predict` is one of
+    numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is
     data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
     for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
     While `bf16` is set, as a training may do, the layers of the network compute in bf16. `folder` is that of its run.
@@ -252,15 +252,15 @@ class Denoiser(Model):
     bf16 = False
     folder: Path | None = None
 
-    def __init__(self, net: nn.Module, sde: GaussianSDE, predict: str = "edm", *, shape: tuple[int, ...],
+    def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str = "edm", *, shape: tuple[int, ...],
                  sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
                  block: int = 256, conditions: Sequence[Condition] = ()) -> None:
         super().__init__()
-        if predict not in (*PREDICTIONS, WIENER):
-            raise InputError(f"got predict={predict!r}; expected one of {', '.join((*PREDICTIONS, WIENER))}")
-        if predict in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
-            raise InputError(f"got predict={predict!r} with a process whose alpha(T) is 0; use v, velocity or edm")
-        self.net, self.sde, self.predict, self.sigma_data = net, sde, predict, sigma_data
+        if prediction_type not in (*PREDICTIONS, WIENER):
+            raise InputError(f"got prediction_type={prediction_type!r}; expected {', '.join((*PREDICTIONS, WIENER))}")
+        if prediction_type in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
+            raise InputError(f"got prediction_type={prediction_type!r} where alpha(T) is 0; use v, velocity or edm")
+        self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, prediction_type, sigma_data
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
         self.learned_images = len(shape) == 3
@@ -276,10 +276,10 @@ class Denoiser(Model):
         given, t = self._given(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         level, labels = cast_like(self.level(t), x).expand(len(x)), self._labels(label, x)
-        if self.predict == WIENER:
+        if self.prediction_type == WIENER:
             seen, denoised = self._frame().precondition(x, alpha, sigma)
             return denoised(self._output(seen, level, labels, *given))
-        c_skip, c_out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sigma_data)
+        c_skip, c_out = PREDICTIONS[self.prediction_type](self.sde, t, alpha, sigma, self.sigma_data)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
         F = self._output(bcast(c_in, x) * x, level, labels, *given)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
@@ -301,12 +301,12 @@ class Denoiser(Model):
         return F.to(x.dtype)
 
     def _about(self) -> list[str]:
-        size = sum(p.numel() for p in self.parameters())
-        return [f"predict={self.predict!r}", *super()._about(), type(self.net).__name__, f"{size:,} parameters"]
+        net = [type(self.net).__name__, f"{sum(p.numel() for p in self.parameters()):,} parameters"]
+        return [f"prediction_type={self.prediction_type!r}", *super()._about(), *net]
 
     def _frame(self) -> Moments:
         if self.moments is None:
-            raise InputError("got predict='wiener' for a model without the data's moments; set `moments`, or use edm")
+            raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
         return self.moments
 
     def _given(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""Recipes: an experiment for any data, and in one sentence each why it is so.
+"""Recipes: the experiment for some data, with one sentence of explanation per choice.
 
-What can be measured on the data is measured (how far the noise has to reach, how much there is to learn); networks,
-rates and numbers of updates are those that did best in trials on two CPU cores.
+The largest noise level and the amount of data are measured; networks, learning rates and numbers of updates are those
+that did best in trials on two CPU cores.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from undiffuse.training.model_config import deviation
 from undiffuse.training.timing import measure
 
 _COMPARED = 1000  # rows whose distances are taken
-_EPOCHS = 200  # readings of the data that a small network can stand before it learns them by heart
-_FEWEST = 500  # updates
-_SOME, _SEVERAL = 2000, 20_000  # rows from which the network for a table is larger
-_HIDDEN = 0.3  # share of the rows in which each of several conditions is hidden
+_EPOCHS = 200  # epochs after which a small network begins to overfit
+_MIN_STEPS = 500  # updates
+_MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
+_HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
 _BATCH = {"unet": 32, "dit": 64}
 _FLAT = 200  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Choice:
     """Some fields of an experiment and the sentence that explains them, mainly the first."""
 
     fields: dict[str, Any]
@@ -47,8 +47,8 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Case:
-    """What a recipe looks at: the rows to learn, their deviation and largest distance in model units, the network."""
+class _Problem:
+    """The training rows, their standard deviation and largest distance in model units, and the network."""
 
     train: Dataset
     held_out: int
@@ -56,7 +56,7 @@ class _Case:
     deviation: float
     reach: float
     net: str
-    predict: str = WIENER
+    prediction_type: str = WIENER
 
     @property
     def table(self) -> bool:
@@ -68,38 +68,38 @@ class _Case:
 
     @property
     def corrects(self) -> bool:
-        """Whether the network corrects the best linear denoiser: an MLP; a U-Net's samples are no better for it."""
+        """Whether the network corrects the best linear denoiser: an MLP does; a U-Net does not profit."""
         suits = self.net == "mlp" and self.train.kind != "points" and measurable(self.train.shape)
-        return suits and self.predict == WIENER
+        return suits and self.prediction_type == WIENER
 
 
 def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
-    """The experiment for what `open_data` finds at `source`, why it was chosen, and the data, for `train`.
+    """The experiment for some data, the reasons for its choices, and the opened data.
 
     Args:
         source: A built-in name, a path, an array, list, tensor, DataFrame or Dataset.
-        minutes: The number of updates is the one that fits into that time, by the pace measured on this machine.
-        overrides: Fields of the experiment that are set by hand; what depends on them follows.
+        minutes: Duration of the training; the number of updates is derived by timing a few on this machine.
+        overrides: Fields of the experiment to set; the choices that depend on them follow.
 
     Raises:
-        InputError: For data that cannot be opened, for fields that do not exist or have no such value, and for minutes
-            that leave no time for an update, or together with steps, or of several processes.
+        InputError: For data that cannot be opened, for unknown fields or invalid values, and for minutes that are too
+            few for an update, or together with steps or with several processes.
     """
     _check_time(minutes, overrides)
     asked = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
-    data = open_data(source, size=asked.size, label=asked.label, condition=asked.condition,
-                     first=asked.first)
+    data = open_data(source, size=asked.image_size, label=asked.label, condition=asked.condition,
+                     first=asked.max_rows)
     case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
-                    overrides.get("predict", WIENER))
+                    overrides.get("prediction_type", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
              _updates(case, overrides)]
     last = _conditions(case)
     so_far = asked.replace(**{**_fields(parts + last), **overrides})
-    parts += [_duration(case, so_far.batch) if minutes is None else
+    parts += [_duration(case, so_far.batch_size) if minutes is None else
               _within(case, so_far, data, minutes, overrides.get("save_every")), *last]
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
-    reasons += [f"{name} = {value}, as asked." for name, value in overrides.items()]
+    reasons += [f"{name} = {value}, as set." for name, value in overrides.items()]
     experiment = asked.replace(**{**_fields(parts), **overrides})
     return Recipe(experiment, tuple(reasons), data, case.transform, case.deviation)
 
@@ -137,7 +137,7 @@ def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None
 
 
 def _name_of(source: Source) -> str:
-    """How an experiment names its data."""
+    """The field `data` of the experiment for a source."""
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
     return MEMORY + (source.name if isinstance(source, Dataset) else "table" if hasattr(source, "columns") else "array")
@@ -155,87 +155,88 @@ def swiss_roll(**overrides: Any) -> Experiment:
 
 def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     """The IDX files of MNIST or Fashion-MNIST at `path`, by class: under ten minutes on two cores."""
-    return for_data(path, **{"size": 28, **overrides}).experiment
+    return for_data(path, **{"image_size": 28, **overrides}).experiment
 
 
-def _examine(data: Dataset, held_out: int, net: str | None, predict: str) -> _Case:
+def _examine(data: Dataset, held_out: int, net: str | None, prediction_type: str) -> _Problem:
     if net in _BATCH and data.kind != "image":
-        raise InputError(f"got net={net} for {data.kind}, and it needs images; use mlp")
+        raise InputError(f"got net={net} for {data.kind}; expected images; use mlp")
     train = data.split(held_out)[0] if held_out else data
     transform = fit_transform(train)
-    few = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
-    reach = _largest_distance(transform.forward(few))
+    sampled = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
+    reach = _largest_distance(transform.forward(sampled))
     if reach == 0:
-        raise InputError(f"got held_out={held_out}, which leaves {len(train)} rows that are all equal; hold out fewer")
+        raise InputError(f"got held_out={held_out}, which leaves {len(train)} equal rows; expected different ones; "
+                         "hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    return _Case(train, held_out, transform, deviation(train.x, transform), reach, net or default, predict)
+    return _Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type)
 
 
 def _largest_distance(z: Tensor) -> float:
-    """The largest distance between two rows, cells that are missing in the middle."""
+    """The largest distance between two rows, with missing cells at 0."""
     rows = z.flatten(1).double().nan_to_num(0.0)
     return float(torch.cdist(rows, rows).max())
 
 
 def _held_out(data: Dataset) -> int:
-    """A fifth of the rows, two fifths of points, within what measuring needs."""
+    """A fifth of the rows, two fifths of points, up to 5,000 or 4,000."""
     if len(data) < 10:
         return 0
     return min(4000, 2 * len(data) // 5) if data.kind == "points" else min(5000, len(data) // 5)
 
 
-def _rows(case: _Case) -> _Part:
-    learned = f"{len(case.train):,} are learned."
-    why = f"{case.held_out:,} rows are held out to measure with, {learned}" if case.held_out else f"All {learned}"
-    return _Part({"held_out": case.held_out}, why)
+def _rows(case: _Problem) -> _Choice:
+    learned = f"{len(case.train):,} are used for training."
+    why = f"{case.held_out:,} rows are held out for measurements, {learned}" if case.held_out else f"All {learned}"
+    return _Choice({"held_out": case.held_out}, why)
 
 
-def _process(case: _Case, sde: str) -> _Part:
-    """Noise as far as the data reach. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
+def _process(case: _Problem, sde: str) -> _Choice:
+    """Noise up to the largest distance of the data. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
     sigma_max = _round_up(case.reach)
     args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
-    why = (f"Noise up to sigma = {sigma_max:g}, at which no row can be told from another: the two farthest are "
+    why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be told apart: the two farthest are "
            f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.deviation:.3g}.")
-    return _Part({"sde": sde, "sde_args": args.get(sde, {})}, why)
+    return _Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
 
 
-def _network(case: _Case) -> _Part:
-    """The network of the case, in the size that suits its rows."""
+def _network(case: _Problem) -> _Choice:
+    """The network, with a size by the number of rows."""
     if case.table and case.net == "mlp":
         return _correction(case)
     if case.net == "unet":
         args = _unet_args(case)
         why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
-               "pixels as one: the quickest learner for images of this size.")
-        return _Part({"net": "unet", "net_args": args, "block": 64}, why)
+               "pixels as one: the fastest to train for images of this size.")
+        return _Choice({"net": "unet", "net_args": args, "eval_batch_size": 64}, why)
     if case.net == "dit" and case.image:
         args = {"patch": max(2, -(-max(case.train.shape[-2:]) // 8)), "width": 96, "depth": 4, "heads": 4}
         why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']}x{args['patch']} "
-               "pixels; within minutes on a CPU a U-Net or, for small images, an MLP learns more.")
-        return _Part({"net_args": args, "net": "dit", "block": 64}, why)
+               "pixels; in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
+        return _Choice({"net_args": args, "net": "dit", "eval_batch_size": 64}, why)
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
-    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "block": 256}
-    why = (f"A residual MLP of {args['depth']} x {args['width']}: the quickest learner for "
-           f"{case.train.x[0].numel()} values a row; one thread serves it best.")
+    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "eval_batch_size": 256}
+    why = (f"A residual MLP of {args['depth']} x {args['width']}: the fastest to train for "
+           f"{case.train.x[0].numel()} values per row, best with one thread.")
     if case.corrects:
-        fields["predict"] = WIENER
-        why += " It corrects the best linear denoiser, and so learns in half of the time."
-    return _Part(fields, why)
+        fields["prediction_type"] = WIENER
+        why += " It corrects the best linear denoiser, which halves the time."
+    return _Choice(fields, why)
 
 
-def _correction(case: _Case) -> _Part:
-    """For tables a network that is added to the best linear denoiser, the larger the more rows there are."""
-    width = 64 if len(case.train) < _SOME else 128 if len(case.train) < _SEVERAL else 256
+def _correction(case: _Problem) -> _Choice:
+    """For tables: a network that corrects the best linear denoiser, larger for more rows."""
+    width = 64 if len(case.train) < _MEDIUM else 128 if len(case.train) < _LARGE else 256
     args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
-           "covariance are measured; one thread serves it best.")
-    fields = {"net": "mlp", "net_args": args, "block": 256}
-    return _Part({**fields, "predict": WIENER} if case.corrects else fields, why)
+           "covariance are measured, best with one thread.")
+    fields = {"net": "mlp", "net_args": args, "eval_batch_size": 256}
+    return _Choice({**fields, "prediction_type": WIENER} if case.corrects else fields, why)
 
 
-def _unet_args(case: _Case) -> dict[str, Any]:
-    """A stem that leaves 8 to 32 pixels, levels down to 8 or fewer, and attention on the coarsest."""
+def _unet_args(case: _Problem) -> dict[str, Any]:
+    """A stem that leaves 8 to 32 pixels, resolutions down to at most 8 pixels, and attention on the coarsest."""
     side = max(case.train.shape[-2:])
     if side <= 16:
         return {"stem": 1, "widths": [32, 64, 64], "blocks": 1, "attention": [2]}
@@ -245,49 +246,51 @@ def _unet_args(case: _Case) -> dict[str, Any]:
     return {"stem": stem, "widths": widths, "blocks": 1, "attention": [depth - 1]}
 
 
-def _levels(case: _Case) -> _Part:
-    """Where on the scale of noise the training looks."""
+def _levels(case: _Problem) -> _Choice:
+    """The distribution of the noise levels in training."""
     mean, std = (-1.2, 1.2) if case.image else (-1.6, 1.6)
-    where = "at which images take shape" if case.image else "down to those that draw points onto thin curves"
-    return _Part({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
+    where = "where images take shape" if case.image else "down to those that resolve thin curves"
+    return _Choice({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
 
 
-def _updates(case: _Case, overrides: dict[str, Any]) -> _Part:
-    """The optimiser; its sentence says what is asked for."""
+def _updates(case: _Problem, overrides: dict[str, Any]) -> _Choice:
+    """The optimizer; its sentence includes the overrides."""
     batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
-    fields = {"lr": lr, "schedule": schedule, "batch": batch, "warmup": 50, "optimizer": "adamw", "betas": (0.9, 0.99),
-              "ema": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
-    told = {**fields, **overrides}
-    name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[told["optimizer"]]
-    falls = "stays" if told["schedule"] == "constant" else f"falls to 0 ({told['schedule']})"
-    return _Part(fields, f"{name} on {told['batch']} rows at a time, with a rate of {told['lr']:g} that {falls}.")
+    fields = {"lr": lr, "schedule": schedule, "batch_size": batch, "warmup": 50, "optimizer": "adamw",
+              "betas": (0.9, 0.99),
+              "ema_decay": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
+    values = {**fields, **overrides}
+    name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[values["optimizer"]]
+    falls = "is constant" if values["schedule"] == "constant" else f"falls to 0 ({values['schedule']})"
+    return _Choice(fields, f"{name} on {values['batch_size']} rows per update, with a learning rate of "
+                         f"{values['lr']:g} that {falls}.")
 
 
-def _duration(case: _Case, batch: int) -> _Part:
-    """The number of updates: what the kind of data needs, and no more than so many readings of the data."""
+def _duration(case: _Problem, batch: int) -> _Choice:
+    """The number of updates: as many as the kind of data needs, up to a number of epochs."""
     needed, most = _rows_needed(case) // batch, _epochs(case) * len(case.train) // batch
-    steps = min(max(needed, _fewest(case)), _most(case, batch))
+    steps = min(max(needed, _min_steps(case)), _max_steps(case, batch))
     why = ("which is enough for data of this kind" if needed <= most else
-           f"in which every row is seen {_epochs(case)} times")
-    return _Part({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+           f"in which every row is used {_epochs(case)} times")
+    return _Choice({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
 
 
-def _within(case: _Case, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Part:
-    """The number of updates that fit into a time, but no more than the data can stand."""
-    most = _most(case, experiment.batch)
-    pace = measure(Recipe(experiment, (), data, case.transform, case.deviation))
-    room = pace.most(60 * minutes, lambda n: save_every or _save_every(n))
-    if room == 0:
-        raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {pace.update:.3g} s here and a "
-                         f"save {pace.save:.3g} s; give more, or a smaller batch")
-    steps = min(room, most)
-    seen = experiment.batch * steps / len(case.train)
-    why = (f"as many as fit into {minutes:g} minutes: one takes {pace.update:.3g} s on this machine, a save with its "
-           f"measurement {pace.save:.2g} s" if room <= most else
-           f"in which every row is seen {seen:.0f} times, although {room:,} would fit into {minutes:g} minutes: more "
-           "of them would learn the rows by heart")
-    return _Part({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Choice:
+    """The number of updates that fit into a time, up to the number at which overfitting begins."""
+    most = _max_steps(case, experiment.batch_size)
+    timing = measure(Recipe(experiment, (), data, case.transform, case.deviation))
+    fitting = timing.max_steps(60 * minutes, lambda n: save_every or _save_every(n))
+    if fitting == 0:
+        raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {timing.update:.3g} s here "
+                         f"and a checkpoint {timing.save:.3g} s; give more minutes or a smaller batch")
+    steps = min(fitting, most)
+    uses = experiment.batch_size * steps / len(case.train)
+    why = (f"as many as fit into {minutes:g} minutes: one takes {timing.update:.3g} s on this machine, a checkpoint "
+           f"with its measurements {timing.save:.2g} s" if fitting <= most else
+           f"in which every row is used {uses:.0f} times, although {fitting:,} would fit into {minutes:g} minutes: "
+           "more updates would overfit")
+    return _Choice({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
 
 
 def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
@@ -298,44 +301,44 @@ def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
     if "steps" in overrides:
         raise InputError(f"got minutes={minutes:g} and steps={overrides['steps']}; give one of them")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"got minutes={minutes:g} for {os.environ['WORLD_SIZE']} processes, of which each would "
-                         "measure another pace; give steps")
+        raise InputError(f"got minutes={minutes:g} for {os.environ['WORLD_SIZE']} processes, which would measure "
+                         "different times; give steps")
 
 
-def _fields(parts: list[_Part]) -> dict[str, Any]:
+def _fields(parts: list[_Choice]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.fields.items()}
 
 
 def _save_every(steps: int) -> int:
-    """Eight saves, but not for less than 100 updates each."""
+    """Updates between checkpoints: an eighth of all, at least 100."""
     return max(100, -(-steps // 8))
 
 
-def _epochs(case: _Case) -> int:
-    """Readings of the data after which a network begins to learn them by heart."""
+def _epochs(case: _Problem) -> int:
+    """The number of epochs after which a network begins to overfit."""
     return _EPOCHS // 2 if case.table or case.corrects else _EPOCHS
 
 
-def _fewest(case: _Case) -> int:
-    return _FEWEST // 5 if case.table else _FEWEST // 2 if case.corrects else _FEWEST
+def _min_steps(case: _Problem) -> int:
+    return _MIN_STEPS // 5 if case.table else _MIN_STEPS // 2 if case.corrects else _MIN_STEPS
 
 
-def _most(case: _Case, batch: int) -> int:
-    """The largest number of updates that the data can stand, or the fewest that are made in any case."""
-    return max(_fewest(case), _epochs(case) * len(case.train) // batch)
+def _max_steps(case: _Problem, batch: int) -> int:
+    """The number of updates at which overfitting begins, but at least `_min_steps`."""
+    return max(_min_steps(case), _epochs(case) * len(case.train) // batch)
 
 
-def _conditions(case: _Case) -> list[_Part]:
-    """How often conditions are hidden, where there are several."""
+def _conditions(case: _Problem) -> list[_Choice]:
+    """The fraction of rows in which each of several conditions is hidden."""
     several = len(case.train.conditions) + (case.train.y is not None)
     if several < 2 or not case.train.conditions:
         return []
-    why = f"Each of {several} conditions is hidden in {_HIDDEN:.0%} of the rows, so that any of them can be left out."
-    return [_Part({"label_dropout": _HIDDEN}, why)]
+    why = f"Each of {several} conditions is hidden in {_HIDDEN:.0%} of the rows, so that any subset can be given."
+    return [_Choice({"label_dropout": _HIDDEN}, why)]
 
 
-def _rows_needed(case: _Case) -> int:
-    """How many rows a training reads: for a U-Net such that it takes the same time for images of any size."""
+def _rows_needed(case: _Problem) -> int:
+    """The number of rows that a training needs; for a U-Net such that images of any size take the same time."""
     if case.net != "unet":
         return 256_000 if case.image else 512_000
     height, width = (-(-side // _unet_args(case)["stem"]) for side in case.train.shape[-2:])
@@ -343,6 +346,6 @@ def _rows_needed(case: _Case) -> int:
 
 
 def _round_up(x: float) -> float:
-    """x rounded up to one digit."""
+    """x rounded up to one significant digit."""
     unit = 10.0 ** math.floor(math.log10(x))
     return round(math.ceil(x / unit) * unit, 12)

@@ -20,7 +20,7 @@ from undiffuse.pipelines.sample_to_file import frequent
 from undiffuse.samplers.driver import sample
 from undiffuse.training import load, load_data
 
-EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
+EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch_size=32, eval_batch_size=16,
                         net_args={"width": 16, "depth": 1})
 
 
@@ -97,7 +97,7 @@ def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path,
         assert np.array_equal(np.load(out), expected.x.numpy())
         assert expected.method.startswith("tuned") is (scale != "9")
     assert said["1"] == "" and "for 3 evaluations at scale 2, between 1 and 3" in said["2"]
-    assert "nothing is tuned for 3 steps at scale 9, outside of 1 to 3" in said["9"]
+    assert "no sampler is tuned for 3 steps at scale 9, outside of 1 to 3" in said["9"]
     assert main(["sample", *ask, "--guidance-scale", "9", "--method", "tuned"]) == 2
     assert "none at scale 9, outside of 1 to 3" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("argv, words", [
     (["train", "RUN", "--lr", "0.5"], "lr is"),
     (["train", "RUN", "--seed", "9"], "seed is"),
-    (["sample", "RUN", "--label", "moon"], '"moon", expected 0, 1 or all'),
+    (["sample", "RUN", "--label", "moon"], '"moon"; expected 0, 1 or all'),
     (["sample", "RUN", "--method", "eular"], "'eular'"),
     (["sample", "RUN", "--indices", "7-"], "such as 7,20-29"),
     (["sample", "RUN", "--n=-1"], "n=-1"),
@@ -128,7 +128,7 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
     (["tune", "RUN", "--guidance-scale", "2"], "such as 1,2,4"),
     (["tune", "RUN", "--guidance-scale", "1,two"], "such as 1,2,4"),
     (["tune", "RUN", "--guidance-scale", "1,2", "--per-class"], "use one of them"),
-    (["sample", "nowhere"], "nowhere holds no run"),
+    (["sample", "nowhere"], "nowhere is not the folder of a run"),
     (["train", "nowhere.csv"], "nowhere.csv"),
 ])
 def test_a_wrong_request_is_one_line_and_writes_nothing(run: Path, argv: list[str], words: str, capsys, tmp_path: Path,

@@ -18,7 +18,7 @@ from undiffuse.likelihood import log_likelihood
 from undiffuse.pipelines.score import _same_kind
 from undiffuse.training import load, train
 
-EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch=32, block=16,
+EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch_size=32, eval_batch_size=16,
                         net_args={"width": 16, "depth": 1})
 
 
@@ -70,7 +70,7 @@ def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(a
     for name, columns in (("whole", ["a", "b", "cl", "k"]), ("bare", kept), ("some", [*kept, taken[0]])):
         lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in rows)]
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
-    e = Experiment(data=str(tmp_path / "whole.csv"), steps=2, save_every=2, warmup=1, batch=8, block=16,
+    e = Experiment(data=str(tmp_path / "whole.csv"), steps=2, save_every=2, warmup=1, batch_size=8, eval_batch_size=16,
                    net_args={"width": 8, "depth": 1}, **asked)
     train(e, tmp_path / "run", progress=False)
     scores, read = [], []

@@ -36,7 +36,7 @@ def raising(error: BaseException):
     (InputError("got 0 rows,\n expected 2"), 2, "undiffuse: got 0 rows, expected 2"),
     (MachineError("the disk is full"), 1, "undiffuse: the disk is full"),
     (OSError(28, "No space left on device", "x"), 1, "undiffuse: [Errno 28] No space left on device: 'x'"),
-    (MemoryError(), 1, "undiffuse: the machine has not enough memory"),
+    (MemoryError(), 1, "undiffuse: the machine is out of memory"),
     (KeyboardInterrupt(), 130, "undiffuse: interrupted"),
 ])
 def test_a_failure_is_one_line_and_its_exit_code(error, code, line, capsys) -> None:
@@ -73,13 +73,13 @@ def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None
 @pytest.mark.parametrize("argv, words", [
     (["tran", "digits"], '"tran". Did you mean "train"?'),
     (["train", "digits", "--stepz", "3"], "--stepz. Did you mean --steps?"),
-    (["train", "digits", "--steps", "many"], "--steps: got many, expected a whole number"),
-    (["show", "digits", "--steps", "10.7"], "--steps: got 10.7, expected a whole number"),
-    (["show", "digits", "--batch=2.5"], "--batch: got 2.5, expected a whole number"),
-    (["show", "digits", "--seed", "1e99"], "--seed: got 1e99, expected a whole number"),
+    (["train", "digits", "--steps", "many"], "--steps: got many; expected a whole number"),
+    (["show", "digits", "--steps", "10.7"], "--steps: got 10.7; expected a whole number"),
+    (["show", "digits", "--batch-size=2.5"], "--batch-size: got 2.5; expected a whole number"),
+    (["show", "digits", "--seed", "1e99"], "--seed: got 1e99; expected a whole number"),
     (["train", "digits", "--lr", "much"], '--lr: unable to convert "much" into float'),
-    (["sample", "run", "--n", "3.5"], "--n: got 3.5, expected a whole number"),
-    (["sample", "run", "--steps=-inf"], "--steps: got -inf, expected a whole number"),
+    (["sample", "run", "--n", "3.5"], "--n: got 3.5; expected a whole number"),
+    (["sample", "run", "--steps=-inf"], "--steps: got -inf; expected a whole number"),
     (["train", "digits", "--steps"], "--steps"),
     (["train"], "DATA"),
     (["sample"], "RUN"),

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undiffuse.cli import main
-from undiffuse.cli.parsing import budgets_of, cycled, labels_of, parse_conditions, scale_of, stretches
+from undiffuse.cli.parsing import budgets_of, cycle_labels, index_ranges, labels_of, parse_conditions, scale_of
 from undiffuse.errors import InputError
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9)), min_size=1, max_size=5))
 def test_stretches_are_the_indices_that_were_written(ranges: list[tuple[int, int]]) -> None:
     text = ", ".join(f"{first}-{first + more}" if more else f"{first}" for first, more in ranges)
-    listed = [index for first, count in stretches(text) for index in range(first, first + count)]
+    listed = [index for first, count in index_ranges(text) for index in range(first, first + count)]
     assert listed == [first + k for first, more in ranges for k in range(more + 1)]
 
 
@@ -28,7 +28,7 @@ def test_evaluations_are_numbers_and_ranges_and_a_huge_one_is_cut() -> None:
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1-", "-1", "5-4", "1.5", "0x1", "١", "1" * 19, "1-2-3"])
 def test_other_words_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"expected numbers or ranges") as caught:
-        stretches(text)
+        index_ranges(text)
     assert "\n" not in str(caught.value)
 
 
@@ -45,7 +45,7 @@ def test_labels_are_the_names_of_classes(text: str, classes: tuple[str, ...], nu
 
 
 @pytest.mark.parametrize("text, classes, words", [
-    ("10", DIGITS, '"10", expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean 'dog'?"),
+    ("10", DIGITS, '"10"; expected 0, 1'), ("4", (), "without labels"), ("dogs", ANIMALS, "did you mean 'dog'?"),
     ("0-999999999999999999", DIGITS, '"10"'), ("5-4", DIGITS, "ranges"), ("", DIGITS, '""'), ("0,,1", DIGITS, '""'),
 ])
 def test_labels_that_do_not_exist_are_refused(text: str, classes: tuple[str, ...], words: str) -> None:
@@ -56,7 +56,7 @@ def test_labels_that_do_not_exist_are_refused(text: str, classes: tuple[str, ...
 
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=4), first=st.integers(0, 50), count=st.integers(0, 20))
 def test_the_label_of_an_index_does_not_depend_on_the_rest(labels: list[int], first: int, count: int) -> None:
-    assert cycled(labels, first, count) == cycled(labels, 0, first + count)[first:]
+    assert cycle_labels(labels, first, count) == cycle_labels(labels, 0, first + count)[first:]
 
 
 def test_conditions_are_pairs_and_scales_are_one_or_one_each() -> None:

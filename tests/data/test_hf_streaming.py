@@ -71,7 +71,7 @@ def test_first_rows_of_the_hub_are_streamed_once_and_are_those_by_number(hub: li
 
 
 def test_a_run_finds_the_same_rows_again(hub: list[dict[str, Any]], tmp_path: Path) -> None:
-    e = Experiment(data="someone/cats", first=20, net_args=TINY, steps=6, batch=7, save_every=3, held_out=4,
+    e = Experiment(data="someone/cats", max_rows=20, net_args=TINY, steps=6, batch_size=7, save_every=3, held_out=4,
                    device="cpu")
     train(e, tmp_path / "whole", progress=False)
     train(e, tmp_path / "broken", progress=False, stop=lambda step: step == 4)
@@ -81,16 +81,16 @@ def test_a_run_finds_the_same_rows_again(hub: list[dict[str, Any]], tmp_path: Pa
     assert held is not None and sorted(torch.cat([rows.x, held.x]).flatten(1).tolist()) == sorted(
         pixels()[:20].reshape(20, -1).tolist())
     with pytest.raises(InputError, match="first is 20 there and 21 here"):
-        train(e.replace(first=21), tmp_path / "whole", progress=False)
+        train(e.replace(max_rows=21), tmp_path / "whole", progress=False)
 
 
 def test_on_the_command_line(hub: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ["--out", str(tmp_path / "run"), "--steps", "2", "--batch", "4", "--net", "mlp", "--held-out", "4"]
+    run = ["--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4", "--net", "mlp", "--held-out", "4"]
     for first, words in (("20", "first = 20, as asked"), ("2000", "there are fewer rows than 2,000")):
-        assert main(["train", "someone/cats", "--first", first, *run]) == (2 if first == "2000" else 0)
+        assert main(["train", "someone/cats", "--max-rows", first, *run]) == (2 if first == "2000" else 0)
         assert words in capsys.readouterr().out
     assert main(["train", str(tmp_path / "run")]) == 0 and hub == [{"streaming": True}] * 2
-    assert main(["train", "someone/cats", "--first", "1"]) == 2
+    assert main(["train", "someone/cats", "--max-rows", "1"]) == 2
     assert "expected a whole number of at least 2" in capsys.readouterr().err
 
 

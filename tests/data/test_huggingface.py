@@ -75,7 +75,8 @@ def test_large_ones_stay_encoded_and_any_container_is_the_same_data(tmp_path: Pa
 
 def test_training_on_encoded_images_has_the_bits_of_training_in_memory_also_when_resumed(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    e = Experiment(data=str(saved(pictures(), tmp_path / "x.parquet")), net_args=TINY, steps=6, batch=7, save_every=3,
+    e = Experiment(data=str(saved(pictures(), tmp_path / "x.parquet")), net_args=TINY, steps=6, batch_size=7,
+                   save_every=3,
                    device="cpu", flip=True)
     train(e, tmp_path / "memory", progress=False)
     monkeypatch.setattr(lazy, "LARGE", 100)

@@ -21,7 +21,7 @@ from undiffuse.sde import GaussianSDE, bcast
 FAMILIES = ("vp", "subvp", "ve", "power_ve", "edm", "cosine", "rectified_flow")
 PLANE = random_mixture(3, 2)
 CASES = [*product(["vp"], sorted(PREDICTIONS), [torch.float64, torch.float32]),
-         *((name, predict, torch.float32) for name, predict in (
+         *((name, prediction_type, torch.float32) for name, prediction_type in (
              ("subvp", "noise"), ("ve", "score"), ("power_ve", "v"), ("edm", "data"), ("cosine", "edm"),
              ("rectified_flow", "velocity"), ("ddpm", "noise")))]
 
@@ -29,16 +29,16 @@ CASES = [*product(["vp"], sorted(PREDICTIONS), [torch.float64, torch.float32]),
 class Scripted(nn.Module):
     """The network that makes a `Denoiser` the exact one of a law, whatever it predicts."""
 
-    def __init__(self, law: Mixture, sde: GaussianSDE, predict: str, sigma_data: float) -> None:
+    def __init__(self, law: Mixture, sde: GaussianSDE, prediction_type: str, sigma_data: float) -> None:
         super().__init__()
-        self.exact, self.sde, self.predict, self.sd = law.denoiser(sde), sde, predict, sigma_data
+        self.exact, self.sde, self.prediction_type, self.sd = law.denoiser(sde), sde, prediction_type, sigma_data
         self.zero = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None) -> Tensor:
         t = self.sde.time_of(-torch.log(2 * self.sd * torch.exp(4 * c.double())))
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         x = x.double() * bcast((alpha**2 * self.sd**2 + sigma**2).sqrt(), x.double())
-        skip, out = PREDICTIONS[self.predict](self.sde, t, alpha, sigma, self.sd)
+        skip, out = PREDICTIONS[self.prediction_type](self.sde, t, alpha, sigma, self.sd)
         return ((self.exact.denoise(x, t) - bcast(skip, x) * x) / bcast(out, x)).to(c.dtype) + self.zero
 
 
@@ -80,8 +80,9 @@ def test_without_moments_the_prior_is_the_models_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, predict, dtype", CASES)
-def test_every_process_in_every_parameterisation_and_precision(name: str, predict: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("name, prediction_type, dtype", CASES)
+def test_every_process_in_every_parameterisation_and_precision(name: str, prediction_type: str,
+                                                               dtype: torch.dtype) -> None:
     """Within six times its own budget, and in float32 what rounding does to the residual r = z − D at the data.
 
     D is off by ε (|z| + |D|) a coordinate, and log p by the product with r/σ̂₀², |r| ~ σ̂₀ √d: 2 ε |z| √d/σ̂₀ at most, of
@@ -89,7 +90,8 @@ def test_every_process_in_every_parameterisation_and_precision(name: str, predic
     """
     sde = PROCESSES[name]
     law = Mixture([1, 2], [[-1.0, 0.5], [0.8, -0.3]], [[[0.3, 0.1], [0.1, 0.2]], [[0.2, -0.05], [-0.05, 0.4]]])
-    model = Denoiser(Scripted(law, sde, predict, 1.0), sde, predict, shape=(2,), sigma_data=1.0).to(dtype)
+    model = Denoiser(Scripted(law, sde, prediction_type, 1.0), sde, prediction_type, shape=(2,),
+                     sigma_data=1.0).to(dtype)
     model.moments, x = law.denoiser(sde).moments, law.sample(4, seed=9)
     ll = log_likelihood(model, x, rtol=1e-4, atol=1e-4)
     level = math.exp(float(WhitenedCoordinates(model).log_snr_data))

@@ -7,7 +7,7 @@ import math
 import torch
 
 from undiffuse.nets import DiT, initialize
-from undiffuse.nets.dit import Block, places
+from undiffuse.nets.dit import TransformerBlock, sinusoidal_positions
 from undiffuse.random import normal
 
 
@@ -21,7 +21,7 @@ def live(net: torch.nn.Module) -> torch.nn.Module:
 
 def test_positions_tell_displacements() -> None:
     """⟨p(i, j), p(i', j')⟩ = Σ_k cos ω_k(i − i') + cos ω_k(j − j'), ω_k = 10000^{−k/4} for a width of 16."""
-    p = places(3, 5, 16)
+    p = sinusoidal_positions(3, 5, 16)
     i, j = (x.flatten().double() for x in torch.meshgrid(torch.arange(3), torch.arange(5), indexing="ij"))
     omega = 10_000.0 ** (-torch.arange(4).double() / 4)
     expected = sum(((x[:, None] - x) [..., None] * omega).cos().sum(-1) for x in (i, j))
@@ -31,7 +31,7 @@ def test_positions_tell_displacements() -> None:
 
 def test_attention_is_softmax_of_scalar_products() -> None:
     """One head after another, softmax(QKᵀ/√d) V, mixed by the last matrix."""
-    block, h = live(Block(12, 3, 4)), normal(2, 0, 0, 0, 2, (5, 12), torch.float64)
+    block, h = live(TransformerBlock(12, 3, 4)), normal(2, 0, 0, 0, 2, (5, 12), torch.float64)
     q, k, v = (h @ w.T + b for w, b in zip(block.qkv.weight.chunk(3), block.qkv.bias.chunk(3), strict=True))
     heads = []
     for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
@@ -46,7 +46,7 @@ def test_without_positions_patches_may_change_places() -> None:
     x, c = normal(3, 0, 0, 0, 2, (1, 4, 6), torch.float64), torch.tensor([-0.5, 0.5], dtype=torch.float64)
     turned = torch.cat([x[..., 2:, :], x[..., :2, :]], -2)
     with_them = net(x, c), net(turned, c)
-    net.places.zero_()
+    net.positions.zero_()
     without = net(x, c), net(turned, c)
     torch.testing.assert_close(without[1][..., [2, 3, 0, 1], :], without[0], rtol=1e-10, atol=1e-10)
     assert not torch.allclose(with_them[1][..., [2, 3, 0, 1], :], with_them[0], atol=1e-3)
@@ -54,6 +54,6 @@ def test_without_positions_patches_may_change_places() -> None:
 
 def test_blocks_are_silent_at_first() -> None:
     """adaLN-zero: gates are 0, so that a block is the identity, whatever the noise level."""
-    block = initialize(Block(8, 2, 4), 0)
+    block = initialize(TransformerBlock(8, 2, 4), 0)
     h, e = normal(0, 0, 0, 0, 2, (3, 8)), normal(1, 0, 0, 0, 2, (4,))
     assert torch.equal(block(h, e), h)

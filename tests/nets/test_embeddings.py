@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.nets import Condition, Film, GaussianFourier, Sinusoidal, initialize
+from undiffuse.nets import ConditionEmbedding, FiLM, GaussianFourier, Sinusoidal, initialize
 from undiffuse.nets.embeddings import zero
 
 LEVELS = torch.linspace(-1.6, 1.3, 400, dtype=torch.float64)  # ¼ log σ̂ for σ̂ from .002 to 180
@@ -78,7 +78,7 @@ def test_gaussian_fourier_depends_on_its_seed_alone() -> None:
 
 def test_the_null_label_is_a_row_of_its_own_and_what_none_means() -> None:
     """No label is the label `classes`; the classes and the null label give different vectors."""
-    condition = initialize(Condition(24, classes=3), seed=0)
+    condition = initialize(ConditionEmbedding(24, classes=3), seed=0)
     c = torch.full((4,), 0.2)
     vectors = condition(c, torch.arange(4))
     torch.testing.assert_close(condition(c, None), vectors[3].expand(4, -1))
@@ -87,7 +87,7 @@ def test_the_null_label_is_a_row_of_its_own_and_what_none_means() -> None:
 
 def test_film_is_affine_in_the_features() -> None:
     """h (1 + a) + b: the identity at the start, then exactly affine for every row's own condition, in any layout."""
-    film, h, e = initialize(Film(4, 3), 0), torch.linspace(-1, 1, 60).reshape(2, 3, 2, 5), torch.eye(4)[:2]
+    film, h, e = initialize(FiLM(4, 3), 0), torch.linspace(-1, 1, 60).reshape(2, 3, 2, 5), torch.eye(4)[:2]
     assert torch.equal(film(h, e), h)
     torch.nn.init.constant_(film.map.bias, 0.5)
     film.map.weight.data[:] = torch.arange(24.0).reshape(6, 4)

@@ -157,7 +157,7 @@ def test_simulated_damage_is_the_operators_with_that_noise() -> None:
 @pytest.mark.slow
 def test_the_command_keeps_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, small = tmp_path / "run", {"width": 32, "depth": 1}
-    train(Experiment(data="digits", steps=40, save_every=20, warmup=2, net_args=small, block=64), run)
+    train(Experiment(data="digits", steps=40, save_every=20, warmup=2, net_args=small, eval_batch_size=64), run)
     picture = (normal(0, 0, 0, 0, 1, (8, 8))[0] * 3 + 8).clamp(0, 16).round().to(torch.uint8)
     np.save(tmp_path / "x.npy", picture[None, None].numpy())
     mask = np.zeros((8, 8), np.uint8)

@@ -17,7 +17,8 @@ from undiffuse.training import train
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(Experiment(data="moons", net_args=TINY, steps=3, batch=8, block=8, device="cpu"), folder, progress=False)
+    train(Experiment(data="moons", net_args=TINY, steps=3, batch_size=8, eval_batch_size=8, device="cpu"), folder,
+          progress=False)
     return folder
 
 

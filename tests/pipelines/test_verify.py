@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = random.normal(9, random.Purpose.DATA, 0, 0, 60, (2,)) * 3 + 1
     data = Dataset(x, torch.arange(60) % 2, "points", "points", ("0", "1"), ("a", "b"))
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(Experiment(data="memory", net_args={"width": 8, "depth": 1, "condition": 4}, steps=3, batch=8, warmup=1,
+    train(Experiment(data="memory", net_args={"width": 8, "depth": 1, "condition": 4}, steps=3, batch_size=8, warmup=1,
                      device="cpu"), folder, data=data)
     return folder
 
@@ -49,7 +49,7 @@ def test_a_run_is_sound(run: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         verify.verify(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_the_transform_of_a_table_of_words_and_whole_numbers_is_sound_and_a_wron
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{i * i / 7:.4f},{i % 3},{'xyz'[i % 3]},{i * i},{'NA' if i % 5 else i * 1e-4}" for i in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["a,few,word,many,small", *lines]))
-    train(Experiment(data=str(tmp_path / "t.csv"), net_args={"width": 16, "depth": 1}, steps=1, batch=8, warmup=1,
+    train(Experiment(data=str(tmp_path / "t.csv"), net_args={"width": 16, "depth": 1}, steps=1, batch_size=8, warmup=1,
                      device="cpu"), tmp_path / "run")
     assert failed(verify.verify(tmp_path / "run")) == set()
     right = Table.forward

@@ -41,8 +41,8 @@ class Copier(Wrapper):
 
 
 def _train(folder: Path, data: Dataset, held_out: int) -> Tiny:
-    experiment = Experiment(data="in memory", held_out=held_out, steps=12, batch=32, save_every=6, warmup=2,
-                            net_args={"width": 16, "depth": 1}, block=64)
+    experiment = Experiment(data="in memory", held_out=held_out, steps=12, batch_size=32, save_every=6, warmup=2,
+                            net_args={"width": 16, "depth": 1}, eval_batch_size=64)
     training.train(experiment, folder, progress=False, data=data)
     return Tiny(folder, data)
 

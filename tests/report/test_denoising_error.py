@@ -96,7 +96,7 @@ def test_of_a_run_that_went_on_it_is_the_models_step_that_is_told(tmp_path: Path
     assert 1 < taken < max(entry["step"] for entry in entries) == taken + 2
     held = next(entry["held_out"] for entry in entries if entry["step"] == taken and "held_out" in entry)
     text = learning(gather(tmp_path, 50, data=data)).replace("&#x27;", "'")
-    assert f"the model is that of step {taken}, where it was least" in text
+    assert f"the model is that of step {taken}, where the held-out path loss was least" in text
     assert f"The loss at the model's step {taken} was " in text and f", on held-out data {short(held)}." in text
     assert f"to step {taken} the held-out loss" in text and text.count("the model's step</") == 2
     assert "ends at" not in text

@@ -114,9 +114,9 @@ def test_the_same_run_gives_the_same_bytes(pages: dict[str, Path], table: Tiny, 
 def test_averages_of_the_weights_are_compared_as_the_sweep_compares_them(pages: dict[str, Path], images: Tiny) -> None:
     running, *others = compare_ema(images.folder, data=images.data)
     best = min(others, key=lambda row: row.held_out)
-    assert best.length is not None
-    assert (f"on 100 held-out rows: that of σ_rel {short(best.length)} has the least loss, {short(best.held_out)}, the "
-            f"running average {short(running.held_out)}. This page is about the running average."
+    assert best.sigma_rel is not None
+    assert (f"on 100 held-out rows: that of σ_rel {short(best.sigma_rel)} has the least loss, {short(best.held_out)}, "
+            f"the running average {short(running.held_out)}. This page is about the running average."
             ) in pages["images"].read_text("utf-8")
 
 
@@ -144,5 +144,5 @@ def test_a_place_where_no_page_can_be_is_refused_first(images: Tiny, tmp_path: P
 
 
 def test_a_folder_without_a_run_is_named_before_the_place(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         write_report(tmp_path / "nowhere")

@@ -31,7 +31,8 @@ def points(n: int = 50, classes: int = 0) -> Dataset:
 
 def experiment(**changes: object) -> Experiment:
     """An experiment of 12 updates of a tiny network on `points`."""
-    return Experiment(**{"data": "memory", "net_args": TINY, "steps": 12, "batch": 16, "warmup": 3, "save_every": 4,
+    return Experiment(**{"data": "memory", "net_args": TINY, "steps": 12, "batch_size": 16, "warmup": 3,
+                         "save_every": 4,
                          "device": "cpu", "lr": 0.01, **changes})
 
 

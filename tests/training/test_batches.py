@@ -38,7 +38,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 @pytest.mark.parametrize("n, batch", [(1, 5), (3, 16), (16, 16), (50, 16), (50, 49)])
 def test_batches_of_any_size_use_the_rows_evenly(n: int, batch: int) -> None:
-    e = experiment(batch=batch)
+    e = experiment(batch_size=batch)
     rows = torch.cat([order(0, n, step * batch, batch) for step in range(e.steps)])
     counts = torch.bincount(rows, minlength=n)
     assert len(rows) == e.steps * batch and int(counts.max() - counts.min()) <= 1
@@ -64,7 +64,7 @@ def test_rows_labels_and_values_belong_together() -> None:
 
 
 def test_the_asked_share_of_the_labels_is_hidden() -> None:
-    f = feed(classes=5, n=5000, batch=5000, label_dropout=0.3)
+    f = feed(classes=5, n=5000, batch_size=5000, label_dropout=0.3)
     batch = f.batch(0)
     hidden = batch.label == 5
     assert abs(int(hidden.sum()) - 1500) < 4 * math.sqrt(5000 * 0.3 * 0.7)
@@ -73,7 +73,7 @@ def test_the_asked_share_of_the_labels_is_hidden() -> None:
 
 def test_levels_are_stratified_and_do_not_favour_rows() -> None:
     """Each row sees all the levels: its mean rank among them is a half within the error of the mean."""
-    f = feed(n=16, batch=16)
+    f = feed(n=16, batch_size=16)
     ranks = torch.zeros(16)
     for step in range(400):
         batch = f.batch(step)

@@ -68,7 +68,7 @@ def test_the_feed_augments_training_rows_only() -> None:
 
 
 def test_what_is_no_image_and_what_would_leave_it_are_refused() -> None:
-    with pytest.raises(InputError, match="only images are augmented"):
+    with pytest.raises(InputError, match="expected images"):
         check_augment(experiment(flip=True), points().shape)
     with pytest.raises(InputError, match="shift=5 for images of 5x6"):
         check_augment(experiment(shift=5), (3, 6, 5))

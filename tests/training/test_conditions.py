@@ -38,9 +38,9 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_each_is_hidden_as_often_as_asked_and_independent_of_the_others() -> None:
-    e, data = experiment(batch=6000, label_dropout=0.3), people(6000)
+    e, data = experiment(batch_size=6000, label_dropout=0.3), people(6000)
     batch = Feed(e, data, rebuild(describe(e, data, ""))).batch(0)
-    parts = split(data.conditions, batch.given)
+    parts = split(data.conditions, batch.conditions)
     hidden = torch.stack([piece.isnan().all(1) for piece in parts.values()], 1)
     hidden = hidden[split(data.conditions, data.given)["note"][batch.rows].isfinite().any(1)]  # the note says something
     error = 4 * math.sqrt(0.21 / len(hidden))
@@ -48,8 +48,8 @@ def test_each_is_hidden_as_often_as_asked_and_independent_of_the_others() -> Non
     both = (hidden[:, :, None] & hidden[:, None]).double().mean(0)
     apart = both[~torch.eye(4, dtype=torch.bool)] - 0.09
     assert apart.abs().max() < 4 * math.sqrt(0.09 * 0.91 / len(hidden))
-    kept = ~batch.given.isnan()
-    assert torch.equal(batch.given[kept], data.given[batch.rows][kept])
+    kept = ~batch.conditions.isnan()
+    assert torch.equal(batch.conditions[kept], data.given[batch.rows][kept])
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(run: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(run: Path, tmp_path: Pat
 def test_the_model_knows_its_conditions_when_it_is_loaded(run: Path) -> None:
     model, config = load(run, device="cpu"), open_run(run).config
     assert [c.name for c in model.conditions] == ["age", "place", "sex", "note"] and model.classes == 3
-    assert config["net"]["given"] == [["number", 0, 1], ["vector", 0, 2], ["class", 2, 1], ["words", 6, 3]]
+    assert config["net"]["conditions"] == [["number", 0, 1], ["vector", 0, 2], ["class", 2, 1], ["words", 6, 3]]
     cond = {"age": 30.0, "place": [1.0, 2.0], "sex": "m", "note": "a red square"}
     alone = sample(model, 1, steps=4, seed=3, first_index=2, label=1, **cond).x
     several = sample(model, 3, steps=4, seed=3, label=1, age=[20.0, None, 30.0], place=[1.0, 2.0],
@@ -132,8 +132,9 @@ def test_a_trained_model_has_the_conditional_laws_of_a_gaussian(tmp_path: Path) 
     x, u, B, S = joint(8192)
     data = conditioned(Dataset(x.float(), None, "points", "joint", (), ("a", "b")), age=(3 + 2 * u[:, 0]).numpy(),
                        dose=u[:, 1].numpy())
-    e = experiment(net_args={"width": 64, "depth": 2, "condition": 32}, steps=1000, batch=256, lr=3e-3, ema=0.99,
-                   optimizer="adamw", betas=(0.9, 0.99), save_every=1000, label_dropout=0.3, predict="wiener",
+    e = experiment(net_args={"width": 64, "depth": 2, "condition": 32}, steps=1000, batch_size=256, lr=3e-3,
+                   ema_decay=0.99,
+                   optimizer="adamw", betas=(0.9, 0.99), save_every=1000, label_dropout=0.3, prediction_type="wiener",
                    sde="edm", sde_args={"sigma_max": 20.0})
     model = train(e, tmp_path / "run", progress=False, data=data)
     for cond in ({}, {"age": 0.0}, {"age": 6.0}, {"dose": 1.0}, {"age": 0.0, "dose": 1.0}, {"age": 6.0, "dose": -1.0}):
@@ -149,10 +150,10 @@ def test_a_trained_model_has_the_conditional_laws_of_a_gaussian(tmp_path: Path) 
         assert (torch.linalg.eigvalsh((ratio + ratio.mT) / 2).sqrt() - 1).abs().max() < 0.15, cond
 
 
-def test_a_model_with_classes_only_is_described_and_named_as_before_there_were_conditions() -> None:
+def test_a_model_with_classes_only_has_no_parameters_for_conditions() -> None:
     """Checkpoints are matched by the names of their tensors and by the digest of the description."""
     config = describe(experiment(), points(50, 3), "")
-    assert "conditions" not in config and "given" not in config["net"]
+    assert config["conditions"] == [] and "conditions" not in config["net"]
     names = [name for name, _ in rebuild(config).net.named_parameters() if name.startswith("condition.")]
     assert names == [f"condition.{n}" for n in ("inner.weight", "inner.bias", "outer.weight", "outer.bias",
                                                 "label.weight")]

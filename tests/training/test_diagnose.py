@@ -44,9 +44,9 @@ def measured_without(monkeypatch: pytest.MonkeyPatch) -> None:
 def first_step_with(row: int) -> tuple[int, int]:
     """The first update that uses a row of the data, and the slot of the row in it; (-1, 0) if none does."""
     _, _, numbers = split_held_out(DATA, E.held_out)
-    reading = numbers[order(E.seed, len(numbers), 0, E.steps * E.batch)]
+    reading = numbers[order(E.seed, len(numbers), 0, E.steps * E.batch_size)]
     places = (reading == row).nonzero()[:, 0]
-    return divmod(int(places[0]), E.batch) if len(places) else (-1, 0)
+    return divmod(int(places[0]), E.batch_size) if len(places) else (-1, 0)
 
 
 @pytest.mark.parametrize("placement", range(12))
@@ -132,7 +132,7 @@ def test_a_poisoned_weight_or_gradient_is_named_and_never_saved(tmp_path: Path, 
 
 
 def test_a_rate_that_explodes_is_stopped_too(tmp_path: Path) -> None:
-    e = experiment(lr=1e30, clip=None, warmup=0, steps=200, schedule="constant")
+    e = experiment(lr=1e30, max_grad_norm=None, warmup=0, steps=200, schedule="constant")
     with pytest.raises(InputError, match=r"not finite.*lower lr"):
         train(e, tmp_path, progress=False, data=DATA)
     assert all(bool(torch.isfinite(t).all()) for t in final(tmp_path).values())
@@ -144,7 +144,7 @@ def test_a_look_now_and_then_finds_the_same_step(tmp_path: Path, monkeypatch: py
 
     row = next(r for r in range(200) if first_step_with(r)[0] == 4)
     measured_without(monkeypatch)
-    monkeypatch.setattr(loop._Training, "_due", lambda self, every: self.state.step == self.steps)
+    monkeypatch.setattr(loop._Training, "_is_due", lambda self, every: self.state.step == self.experiment.steps)
     with pytest.raises(InputError, match=rf"before the update of step 4: .* row {row} "):
         train(E, tmp_path, progress=False, data=poisoned(row, math.nan))
     assert steps(tmp_path) == [0]

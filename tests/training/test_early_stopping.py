@@ -20,7 +20,7 @@ from undiffuse.training.early_stopping import best_checkpoint, model_step, shoul
 from undiffuse.training.replay import replay
 from undiffuse.training.run import Run, load
 
-E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, exact=True)
+E = experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2, deterministic_reduction=True)
 
 
 def saves(*losses: float) -> list[dict[str, Any]]:
@@ -51,10 +51,11 @@ def test_it_is_over_so_many_saves_after_the_least_loss() -> None:
 def test_why_it_ended_is_one_sentence() -> None:
     e = experiment(held_out=10, steps=50, patience=3)
     assert stopping_summary(saves(3.0, 1.0, 2.0, 1.0), e) == (
-        "At step 40 of 50; the model is that of step 20, where the held-out path loss was least, 1.0000 nats an entry.")
+        "At step 40 of 50; the model is that of step 20, where the held-out path loss was least, 1.0000 nats per "
+        "entry.")
     assert stopping_summary(saves(1.0, 2.0, 2.0, 2.0), e) == (
-        "Ended at step 40 of 50, for the held-out path loss had not fallen for 3 saves; the model is that of step 10, "
-        "where it was least, 1.0000 nats an entry.")
+        "Stopped early at step 40 of 50: the held-out path loss did not improve for 3 checkpoints; the model is that "
+        "of step 10, where the held-out path loss was least, 1.0000 nats per entry.")
     assert stopping_summary(saves(1.0, 2.0, 2.0, 2.0, 2.0), e).startswith(
         "All 50 updates made; the model is that of step 10,"
     )
@@ -74,7 +75,7 @@ def test_it_ends_where_the_same_run_without_patience_says(whole: Path, tmp_path:
     kept = load(whole)
     assert all(torch.equal(p, q) for p, q in zip(kept.net.parameters(), again.net.parameters(), strict=True))
     assert main(["show", str(whole)]) == 0
-    assert f"Ended at step {last} of 40, for the held-out path loss had not" in capsys.readouterr().out
+    assert f"Stopped early at step {last} of 40: the held-out path loss did not improve" in capsys.readouterr().out
 
 
 def test_only_updates_that_were_made_can_be_replayed(whole: Path) -> None:
@@ -98,18 +99,18 @@ def test_interrupted_at_any_save_it_ends_there_with_the_same_bits(whole: Path, t
 
 def test_killed_between_a_save_and_the_best_it_keeps_the_best(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """The checkpoint is written first; what is then missing is written when the run goes on."""
-    target, keep = steps(whole / "best")[0], Run.keep
+    target, keep = steps(whole / "best")[0], Run.save_best
 
     def killed(run: Run, state: Any) -> None:
         if state.step == target:
             raise KeyboardInterrupt
         keep(run, state)
 
-    monkeypatch.setattr(Run, "keep", killed)
+    monkeypatch.setattr(Run, "save_best", killed)
     with pytest.raises(KeyboardInterrupt):
         train(E, tmp_path / "run")
     assert steps(tmp_path / "run")[-1] == target and target not in steps(tmp_path / "run" / "best")
-    monkeypatch.setattr(Run, "keep", keep)
+    monkeypatch.setattr(Run, "save_best", keep)
     train(E, tmp_path / "run")
     assert same(final(tmp_path / "run" / "best"), final(whole / "best"))
     assert measured(tmp_path / "run") == measured(whole)

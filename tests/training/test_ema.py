@@ -12,7 +12,7 @@ from training.small_runs import experiment, final, points
 
 from undiffuse.errors import InputError
 from undiffuse.training import load, open_run, train
-from undiffuse.training.ema import EXPONENTS, LENGTHS, combined, exponent, shares
+from undiffuse.training.ema import EXPONENTS, SIGMA_RELS, combined, exponent, power_rates
 from undiffuse.training.ema_sweep import compare_ema
 
 
@@ -35,7 +35,7 @@ def test_the_recursion_is_the_profile() -> None:
     path = torch.sin(torch.arange(1, 200, dtype=torch.float64) / 17)
     both = torch.zeros(2, 1, dtype=torch.float64)
     for k, w in enumerate(path):
-        both.lerp_(w.reshape(1), shares(k, both))
+        both.lerp_(w.reshape(1), power_rates(k, both))
     expected = [power_average(path, gamma)[-1] for gamma in EXPONENTS]
     torch.testing.assert_close(both[:, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
 
@@ -50,7 +50,7 @@ def test_an_average_of_another_length_is_made_of_stored_ones(length: float) -> N
                   for s in range(500, 4001, 500)]
         made = float(combined(list(zip(range(500, 4001, 500), stored, strict=True)), length))
         truth = float(power_average(path, exponent(length))[-1])
-        near = min((float(power_average(path, exponent(known))[-1]) for known in LENGTHS), key=lambda v: abs(v - truth))
+        near = min((float(power_average(path, exponent(s))[-1]) for s in SIGMA_RELS), key=lambda v: abs(v - truth))
         assert abs(made - truth) < 0.2 * abs(near - truth), (made, truth, near)
 
 
@@ -59,28 +59,28 @@ def test_a_run_is_sampled_with_the_average_that_was_chosen(tmp_path: Path) -> No
     train(experiment(held_out=20), tmp_path / "run", data=data, progress=False)
     run, running = open_run(tmp_path / "run"), load(tmp_path / "run")
     rows = compare_ema(tmp_path / "run", (0.05, 0.1), data)
-    assert [row.length for row in rows] == [None, 0.05, 0.1]
+    assert [row.sigma_rel for row in rows] == [None, 0.05, 0.1]
     assert len({row.held_out for row in rows}) == 3
-    run.choose(0.1)
+    run.choose_ema(0.1)
     chosen, stored = load(tmp_path / "run"), load(tmp_path / "run", "running")
     weights = [torch.cat([p.flatten() for p in model.net.parameters()]) for model in (chosen, stored, running)]
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])
-    run.choose(None)
-    assert run.chosen() is None
+    run.choose_ema(None)
+    assert run.ema_choice() is None
     for wrong in (0.0, 0.3, -1.0):
-        with pytest.raises(InputError, match="relative length"):
-            run.choose(wrong)
+        with pytest.raises(InputError, match="σ_rel ="):
+            run.choose_ema(wrong)
 
 
 def test_the_average_that_was_kept_is_made_again_from_the_files(tmp_path: Path) -> None:
     """At a stored length it is the stored average itself, up to half precision."""
     train(experiment(), tmp_path / "run", data=points(), progress=False)
     model, run = load(tmp_path / "run"), open_run(tmp_path / "run")
-    run.average(model, LENGTHS[1])
+    run.load_average(model, SIGMA_RELS[1])
     made = torch.cat([p.flatten() for p in model.net.parameters()])
-    stored = final(tmp_path / "run")["traces"][1]
+    stored = final(tmp_path / "run")["ema_profiles"][1]
     assert float((made - stored).abs().max()) < 4 * np.finfo(np.float16).eps * float(stored.abs().max())
     (tmp_path / "run" / "averages" / "checkpoint-8.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="damaged"):
-        run.average(model, 0.1)
+        run.load_average(model, 0.1)

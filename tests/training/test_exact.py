@@ -64,8 +64,8 @@ def test_a_machine_that_changed_is_said_in_one_line(tmp_path: Path, capsys: pyte
     monkeypatch.setattr(torch, "get_num_threads", lambda: 61)
     run(experiment(), tmp_path)
     same_, other = capsys.readouterr().err.splitlines()
-    assert same_ == "undiffuse: continuing from step 5"
-    assert other.startswith("undiffuse: continuing from step 6; results may differ") and "threads 1 -> 61" in other
+    assert same_ == "undiffuse: resuming from step 5"
+    assert other.startswith("undiffuse: resuming from step 6; results may differ") and "threads 1 -> 61" in other
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path, uninterrupted: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_damaged_last_checkpoint_costs_one_interval_only(tmp_path: Path, unint
     run(experiment(**EVERYTHING), tmp_path, stop_at=10)
     path_of(tmp_path, 10).write_bytes(path_of(tmp_path, 10).read_bytes()[:-1])
     run(experiment(**EVERYTHING), tmp_path)
-    assert "checkpoint-10.safetensors" in (said := capsys.readouterr().err) and "continuing from step 8" in said
+    assert "checkpoint-10.safetensors" in (said := capsys.readouterr().err) and "resuming from step 8" in said
     assert same(final(tmp_path), final(uninterrupted)) and measured(tmp_path) == measured(uninterrupted)
 
 
@@ -169,7 +169,7 @@ def test_a_signal_saves_and_exits_with_128_and_its_number(uninterrupted: Path, n
     with quick_folder() as folder:
         assert code_of(in_child(lambda: work(folder / "run"))) == 128 + number
         assert steps(folder / "run") == [4, 7]
-        assert f"`undiffuse train {folder / 'run'}` continues" in capfd.readouterr().err
+        assert f"`undiffuse train {folder / 'run'}` resumes" in capfd.readouterr().err
         run(experiment(**EVERYTHING), folder / "run")
         assert same(final(folder / "run"), final(uninterrupted))
 
@@ -253,8 +253,9 @@ def test_a_started_run_is_not_started_afresh(tmp_path: Path) -> None:
         run(experiment(), tmp_path)
 
 
-CHANGES = {"steps": 13, "batch": 17, "lr": 0.02, "seed": 3, "sde": "edm", "net_args": {"width": 9}, "ema": 0.99,
-           "held_out": 1, "betas": (0.9, 0.99), "dtype": "float64", "block": 3, "predict": "v"}
+CHANGES = {"steps": 13, "batch_size": 17, "lr": 0.02, "seed": 3, "sde": "edm", "net_args": {"width": 9},
+           "ema_decay": 0.99,
+           "held_out": 1, "betas": (0.9, 0.99), "dtype": "float64", "eval_batch_size": 3, "prediction_type": "v"}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -276,13 +277,14 @@ def test_other_data_are_refused(uninterrupted: Path) -> None:
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     for folder in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(InputError, match="no run; choose another folder"):
+        with pytest.raises(InputError, match="not a run; choose another folder"):
             run(experiment(), folder)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_nothing_is_written_for_an_experiment_that_cannot_run(tmp_path: Path) -> None:
-    for wrong in ({"net": "none"}, {"sde": "none"}, {"net_args": {"with": 3}}, {"held_out": 50}, {"levels": "none"},
+    for wrong in ({"net": "none"}, {"sde": "none"}, {"net_args": {"with": 3}}, {"held_out": 50},
+                  {"noise_distribution": "none"},
                   {"weighting": "none"}):
         with pytest.raises(InputError):
             run(experiment(**wrong), tmp_path / "run")

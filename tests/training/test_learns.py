@@ -21,12 +21,13 @@ N = 4000
 
 def test_a_short_training_on_a_gaussian_law_reaches_the_analytic_minimum(tmp_path: Path) -> None:
     data = Dataset(LAW.sample(20_000, seed=0).float(), None, "points", "gaussian", (), ("a", "b"))
-    e = Experiment(data="memory", steps=400, batch=256, lr=0.01, warmup=20, ema=0.98, save_every=400, device="cpu",
+    e = Experiment(data="memory", steps=400, batch_size=256, lr=0.01, warmup=20, ema_decay=0.98, save_every=400,
+                   device="cpu",
                    net_args={"width": 32, "depth": 1, "condition": 16}, schedule="linear")
     model = train(e, tmp_path, progress=False, data=data)
     x0 = model.transform.forward(LAW.sample(N, seed=1).float())
     exact = law_in_model_units(model).denoiser(model.sde)
-    levels = NoiseLevelDistribution(e.levels, e.level_mean, e.level_std, model.sigma_data)
+    levels = NoiseLevelDistribution(e.noise_distribution, e.level_mean, e.level_std, model.sigma_data)
     t = levels.times(model.sde, 7, 0, 0, N, N)
     eps = normal(7, Purpose.NOISE, 0, 0, N, (2,))
     with torch.no_grad():

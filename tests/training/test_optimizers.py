@@ -14,7 +14,7 @@ from undiffuse.nets import initialize
 from undiffuse.random import normal
 from undiffuse.training.ema import average_, decay
 from undiffuse.training.model_config import describe, rebuild
-from undiffuse.training.optimizers import EPS, Adam, flatten, learning_rate, parts, trained
+from undiffuse.training.optimizers import EPS, Adam, flatten, learning_rate, trainable, unflatten
 from undiffuse.training.state import State, schema
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -98,11 +98,11 @@ def test_flattened_parameters_are_views_and_the_network_is_the_same() -> None:
     net[2].bias.requires_grad_(False)
     x = normal(0, 0, 0, 0, 6, (3,))
     before = net(x)
-    names = trained(net)
+    names = trainable(net)
     vector = flatten(names.values())
     assert torch.equal(net(x), before) and list(names) == ["0.weight", "0.bias", "2.weight"]
     vector.mul_(2)
-    views = parts(vector, list(names.values()))
+    views = unflatten(vector, list(names.values()))
     assert all(torch.equal(view, p) for view, p in zip(views, names.values(), strict=True))
     net[0].weight.data.zero_()
     assert float(vector[:12].abs().sum()) == 0
@@ -123,25 +123,25 @@ def loss_of(s: State, factor: float = 1.0) -> Tensor:
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_an_update_that_is_not_finite_changes_no_bit_nor_does_any_later_one(bad, clip, optimizer) -> None:
-    s = state(clip=clip, optimizer=optimizer, weight_decay=0.1)
+    s = state(max_grad_norm=clip, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
-        s.update(s.slope(loss_of(s)))
-    before = {name: t.clone() for name, t in s.tensors().items() if name != "meter"}
+        s.update(s.gradient(loss_of(s)))
+    before = {name: t.clone() for name, t in s.tensors().items() if name != "sums"}
     for factor in (bad, 1.0, 1.0):
-        s.update(s.slope(loss_of(s, factor)))
-    assert s.step == 6 and int(s.made) == 3 and s.finite()
+        s.update(s.gradient(loss_of(s, factor)))
+    assert s.step == 6 and int(s.steps_applied) == 3 and s.is_finite()
     assert all(torch.equal(t, s.tensors()[name]) for name, t in before.items())
 
 
 def test_the_gradient_is_clipped_to_the_norm_and_its_direction_kept() -> None:
-    free, clipped = state(clip=None, betas=(0.0, 0.0)), state(clip=0.5, betas=(0.0, 0.0))
-    gradient = free.slope(loss_of(free))[:-1]
+    free, clipped = state(max_grad_norm=None, betas=(0.0, 0.0)), state(max_grad_norm=0.5, betas=(0.0, 0.0))
+    gradient = free.gradient(loss_of(free))[:-1]
     norm = torch.linalg.vector_norm(gradient)
     expected = gradient * 0.5 / norm
     assert norm > 0.5
-    clipped.update(clipped.slope(loss_of(clipped)))
+    clipped.update(clipped.gradient(loss_of(clipped)))
     torch.testing.assert_close(clipped.optimizer.m, expected, rtol=1e-6, atol=0)
-    assert float(clipped.meter[2]) == pytest.approx(float(norm), rel=1e-6)
+    assert float(clipped.sums[2]) == pytest.approx(float(norm), rel=1e-6)
 
 
 def test_the_meter_holds_means_and_the_schema_fits() -> None:
@@ -149,8 +149,8 @@ def test_the_meter_holds_means_and_the_schema_fits() -> None:
     values = []
     for _ in range(4):
         values.append(float(loss_of(s).detach()))
-        s.update(s.slope(loss_of(s)))
-    count, total, _ = s.meter.tolist()
+        s.update(s.gradient(loss_of(s)))
+    count, total, _ = s.sums.tolist()
     assert count == 4 and total == pytest.approx(sum(values), rel=1e-6)
     expected = schema(rebuild(describe(experiment(), points(), "")))
     shapes = [{n: (t.shape, t.dtype) for n, t in tensors.items()} for tensors in (expected, s.tensors())]
@@ -160,10 +160,10 @@ def test_the_meter_holds_means_and_the_schema_fits() -> None:
 def test_a_restored_state_goes_on_bit_for_bit() -> None:
     s, other = state(), state()
     for _ in range(5):
-        s.update(s.slope(loss_of(s)))
+        s.update(s.gradient(loss_of(s)))
     other.restore(5, {name: t.clone() for name, t in s.tensors().items()})
     for one in (s, other):
-        one.update(one.slope(loss_of(one)))
+        one.update(one.gradient(loss_of(one)))
     assert all(torch.equal(t, other.tensors()[name]) for name, t in s.tensors().items())
 
 
@@ -175,9 +175,8 @@ def test_a_description_that_is_none_is_refused() -> None:
             rebuild(wrong)
 
 
-def test_a_wiener_model_of_the_time_when_its_input_was_whitened_is_refused_and_no_other() -> None:
-    old = describe(experiment(), points(), "")
-    assert old["format"] == 1
-    with pytest.raises(InputError, match=r"predict='wiener' its format is 1, .* train it again"):
-        rebuild({**old, "predict": "wiener"})
-    assert rebuild(describe(experiment(predict="wiener"), points(), "")).predict == "wiener"
+def test_a_model_of_another_format_is_refused_and_no_other() -> None:
+    config = describe(experiment(), points(), "")
+    with pytest.raises(InputError, match=r"its format is 1, .* train it again"):
+        rebuild({**config, "format": 1})
+    assert rebuild(describe(experiment(prediction_type="wiener"), points(), "")).prediction_type == "wiener"

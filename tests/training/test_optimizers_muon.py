@@ -13,7 +13,7 @@ from training.small_runs import experiment, final, points, same
 from undiffuse import training
 from undiffuse.nets import build
 from undiffuse.random import normal
-from undiffuse.training.optimizers import Adam, Muon, flatten, hidden, orthogonal, trained
+from undiffuse.training.optimizers import Adam, Muon, flatten, hidden_matrices, orthogonal, trainable
 
 SHAPES = [(5, 5), (4, 9), (9, 4)]
 
@@ -38,7 +38,7 @@ def test_ten_updates_are_those_of_pytorch(shape: tuple[int, int]) -> None:
     oracle = torch.optim.Muon([theirs], lr=rate, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
     net = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False))
     net[0].weight.data.copy_(w0)
-    ours = Muon(flatten(trained(net).values()), (0.9, 0.99), 0.1, net)
+    ours = Muon(flatten(trainable(net).values()), (0.9, 0.99), 0.1, net)
     for k in range(10):
         g = normal(3, 0, k, 0, *shape[:1], shape[1:])
         theirs.grad = g.clone()
@@ -51,17 +51,17 @@ def test_ten_updates_are_those_of_pytorch(shape: tuple[int, int]) -> None:
 
 def test_ends_biases_and_embeddings_get_adamws_steps() -> None:
     net = build("mlp", (3,), 2, width=8, depth=1, condition=4)
-    names, chosen = list(trained(net)), hidden(net)
+    names, chosen = list(trainable(net)), hidden_matrices(net)
     assert [n for n, h in zip(names, chosen, strict=True) if h] == [
         "condition.inner.weight", "condition.outer.weight", "blocks.0.film.map.weight", "blocks.0.inner.weight",
         "blocks.0.outer.weight"]
-    start = torch.cat([normal(1, 0, i, 0, 1, tuple(p.shape)).flatten() for i, p in enumerate(trained(net).values())])
+    start = torch.cat([normal(1, 0, i, 0, 1, tuple(p.shape)).flatten() for i, p in enumerate(trainable(net).values())])
     both = Muon(start.clone(), (0.9, 0.99), 0.1, net), Adam(start.clone(), (0.9, 0.99), 0.1, True)
     for k in range(3):
         g = normal(2, 0, k, 0, 1, (len(start),))[0]
         for optimizer in both:
             optimizer.update(g.clone(), 0.01, k, torch.ones(()))
-    own = torch.cat([torch.full((p.numel(),), h) for p, h in zip(trained(net).values(), chosen, strict=True)])
+    own = torch.cat([torch.full((p.numel(),), h) for p, h in zip(trainable(net).values(), chosen, strict=True)])
     assert torch.equal(both[0].weights[~own], both[1].weights[~own])
     assert not torch.isclose(both[0].weights[own], both[1].weights[own]).all()
     before = both[0].weights.clone()

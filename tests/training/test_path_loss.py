@@ -20,7 +20,8 @@ from undiffuse.training.batches import Feed
 from undiffuse.training.loop import path_loss
 
 
-@pytest.mark.parametrize("asked", [{}, {"weighting": "min_snr", "levels": "time"}, {"weighting": "whitened"}])
+@pytest.mark.parametrize("asked", [{}, {"weighting": "min_snr", "noise_distribution": "time"},
+                                   {"weighting": "whitened"}])
 def test_of_the_exact_denoiser_of_a_gaussian(asked: dict[str, str]) -> None:
     """∫ s²/(s² + σ̂²) dλ from σ̂ = .002 to 80 = ½ [log σ̂²/(s² + σ̂²)], at σ_data = ½; a network that says 0 is exact."""
     s, n, d = 0.5, 256, 50

@@ -31,10 +31,10 @@ def digest(folder: Path, step: int) -> str:
     from safetensors.torch import load_file
 
     from undiffuse.training import load
-    from undiffuse.training.optimizers import trained
+    from undiffuse.training.optimizers import trainable
 
     found = load_file(path_of(folder, step))
-    names = trained(load(folder, "net").requires_grad_(True).net)
+    names = trainable(load(folder, "net").requires_grad_(True).net)
     weights = torch.cat([found[f"net.{name}"].reshape(-1) for name in names])
     return hashlib.sha256(weights.numpy().tobytes()).hexdigest()
 
@@ -50,7 +50,7 @@ def test_every_update_is_made_again_bit_for_bit(run: tuple[Path, list[str]], ste
     line = measured(folder)[:]
     noted = next(entry for entry in line if entry["step"] == step + 1 and "loss" in entry)
     assert (seen.loss, seen.norm, seen.lr) == (noted["loss"], noted["grad_norm"], noted["lr"])
-    assert seen.agree == ((step, step) if step < 11 else (0, 0))
+    assert seen.agreement == ((step, step) if step < 11 else (0, 0))
     assert float(seen.losses.mean()) == pytest.approx(seen.loss, rel=1e-5)
     norm = torch.stack([g.square().sum() for g in seen.gradient.values()]).sum().sqrt()
     assert float(norm) == pytest.approx(seen.norm, rel=1e-5)
@@ -80,4 +80,4 @@ def test_a_weight_changed_by_one_bit_is_noticed(run: tuple[Path, list[str]], tmp
     shutil.copytree(run[0], folder)
     text = (folder / "metrics.jsonl").read_text().replace('"loss": ', '"loss": 1', 1)
     (folder / "metrics.jsonl").write_text(text)
-    assert replay(folder, 5, DATA).agree == (4, 5)
+    assert replay(folder, 5, DATA).agreement == (4, 5)

@@ -31,7 +31,8 @@ from undiffuse.transforms import base
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "run"
-    train(Experiment(data="digits", net="mlp", net_args=TINY, steps=20, batch=32, held_out=100, save_every=10, block=7,
+    train(Experiment(data="digits", net="mlp", net_args=TINY, steps=20, batch_size=32, held_out=100, save_every=10,
+                     eval_batch_size=7,
                      device="cpu", sde="edm"), folder, progress=False)
     return folder
 
@@ -41,7 +42,7 @@ def test_a_loaded_model_is_the_one_that_train_returned(tmp_path: Path) -> None:
     found = load(tmp_path, device="cpu")
     x, t = normal(0, 0, 0, 0, 9, (2,)), torch.full((9,), 0.3)
     assert torch.equal(found(x, t, label=2), model(x, t, label=2))
-    assert (found.shape, found.classes, found.block, found.predict) == ((2,), 3, 64, "edm")
+    assert (found.shape, found.classes, found.block, found.prediction_type) == ((2,), 3, 64, "edm")
     assert found.transform == model.transform and found.sde == model.sde and found.sigma_data == model.sigma_data
     assert not found.training and not any(p.requires_grad for p in found.parameters())
 
@@ -147,7 +148,7 @@ def test_at_most_1024_held_out_rows_are_measured_and_few_ones_work(tmp_path: Pat
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for use in (load, load_data, open_run):
-        with pytest.raises(InputError, match="holds no run"):
+        with pytest.raises(InputError, match="is not the folder of a run"):
             use(tmp_path / "nowhere")
 
 
@@ -165,7 +166,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     shutil.copy(path_of(tmp_path / "b", 12), path_of(tmp_path / "a", 16).with_name("checkpoint-12.safetensors"))
     assert torch.equal(load(tmp_path / "a").net.last.weight, final_of(tmp_path / "a", 8, "ema.last.weight"))
     shutil.copy(path_of(tmp_path / "c", 12), path_of(tmp_path / "a", 12))
-    with pytest.raises(InputError, match="does not belong to its run, for another experiment"):
+    with pytest.raises(InputError, match="is of another experiment than its run"):
         load(tmp_path / "a")
 
 
@@ -180,7 +181,7 @@ def test_devices_are_found_or_refused() -> None:
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     for name in ("cuda:99", "mps"):
         if not (name == "mps" and torch.backends.mps.is_available()):
-            with pytest.raises(MachineError, match=f"got device {name}"):
+            with pytest.raises(MachineError, match=f"got device={name}"):
                 pick_device(name)
 
 
@@ -189,7 +190,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(tmp_path: Pa
     train(experiment(), tmp_path / "a", data=points())
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("undiffuse: step 12 of 12, loss ") and lines[0].endswith("0:00 left")
-    monkeypatch.setattr(progress_module, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.0)
     train(experiment(), tmp_path / "b", data=points())
     assert len(capfd.readouterr().err.splitlines()) == 12
     train(experiment(), tmp_path / "c", data=points(), progress=False)
@@ -201,7 +202,7 @@ def test_a_terminal_gets_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(progress_module, "Console", lambda stderr: console)
     monkeypatch.setattr(progress_module, "on_terminal", lambda: True)
-    with progress_module.Progress(10, 100, shown=True) as bar:
+    with progress_module.Progress(10, 100, visible=True) as bar:
         bar.update(11, float("nan"), 0.0)
         bar.update(60, 0.4321, 5678.0)
     assert "no loss yet" in screen.getvalue() and "nan" not in screen.getvalue()
@@ -216,10 +217,10 @@ def test_the_clock(seconds: float, text: str) -> None:
 @pytest.mark.slow
 def test_python_m_undiffuse_continues_a_run_by_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    e = Experiment(data="moons", net_args=TINY, steps=8, batch=8, save_every=4, device="cpu")
+    e = Experiment(data="moons", net_args=TINY, steps=8, batch_size=8, save_every=4, device="cpu")
     train(e, folder, progress=False, stop=lambda step: step == 4)
     done = subprocess.run([sys.executable, "-m", "undiffuse", "train", str(folder)], capture_output=True, text=True,
                           check=False)
-    assert done.returncode == 0 and "continuing from step 4" in done.stderr
+    assert done.returncode == 0 and "resuming from step 4" in done.stderr
     assert steps(folder) == [4, 8]
     assert json.loads((folder / "experiment.json").read_text()) == e.to_dict()

@@ -16,8 +16,7 @@ from undiffuse.model import Denoiser
 from undiffuse.nets import build
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_losses
+from undiffuse.training.batches import Feed, batch_losses
 from undiffuse.training.run import load
 from undiffuse.training.state import Uncertainty
 
@@ -31,7 +30,7 @@ def setting(steps: int) -> tuple[Denoiser, Feed]:
         parameter.data.zero_()
     model = Denoiser(net, EDM(), "edm", shape=(D,))
     rows = Dataset(S * normal(4, Purpose.DATA, 0, 0, 4000, (D,)), None, "points", "a Gaussian")
-    return model, Feed(experiment(weighting="learned", steps=steps, batch=256), rows, model)
+    return model, Feed(experiment(weighting="learned", steps=steps, batch_size=256), rows, model)
 
 
 def test_it_learns_the_mean_weighted_error_of_every_level() -> None:
@@ -85,10 +84,10 @@ def test_the_first_update_is_that_of_edm() -> None:
     """u = 0 at first, so that the loss and the slope of the network are edm's."""
     found = []
     for weighting in ("edm", "learned"):
-        e = experiment(weighting=weighting, batch=16)
+        e = experiment(weighting=weighting, batch_size=16)
         model = training.model_config.initialized(training.model_config.describe(e, points(), ""), 0, points())
         state = training.state.State(e, model)
-        found.append(training.diagnose.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())
+        found.append(training.batches.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())
     edm, learned = found
     assert len(learned) == len(edm) + 17
     torch.testing.assert_close(learned[: len(edm) - 1], edm[:-1], rtol=0, atol=0)

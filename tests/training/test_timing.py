@@ -21,13 +21,13 @@ def test_the_number_fits_and_the_next_one_does_not(pace: StepTiming, seconds: fl
     def cost(n: int) -> float:
         return n * pace.update + -(-n // recipes._save_every(n)) * pace.save
 
-    n = pace.most(seconds, recipes._save_every)
+    n = pace.max_steps(seconds, recipes._save_every)
     assert cost(n) <= seconds < cost(n + 1)
 
 
 def test_without_saves_it_is_time_over_pace() -> None:
-    assert StepTiming(0.25, 0.0).most(60, lambda n: 7) == 240
-    assert StepTiming(0.25, 1.0).most(60, lambda n: 4) == 120  # a save every 4 updates: 2 s for 4
+    assert StepTiming(0.25, 0.0).max_steps(60, lambda n: 7) == 240
+    assert StepTiming(0.25, 1.0).max_steps(60, lambda n: 4) == 120  # a save every 4 updates: 2 s for 4
 
 
 def test_the_pace_is_what_the_clock_says() -> None:
@@ -54,7 +54,8 @@ def test_minutes_become_updates_of_the_experiment(monkeypatch: pytest.MonkeyPatc
     assert (every.steps, every.save_every) == (84, 10)  # 42 s of updates and 9 saves
     recipe = recipes.for_data("digits", minutes=600)
     most, why = recipe.experiment, recipe.reasons
-    assert most.steps == 100 * (1797 - most.held_out) // most.batch and "learn the rows by heart" in " ".join(why)
+    assert most.steps == 100 * (1797 - most.held_out) // most.batch_size
+    assert "more updates would overfit" in " ".join(why)
 
 
 @pytest.mark.parametrize("asked, words", [
@@ -77,7 +78,7 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
                              ) -> None:
     """The number is stored; the same words go on with the run, whatever the machine's pace is then."""
     run = str(tmp_path / "run")
-    words = ["train", "swiss_roll", "--minutes", "0.1", "--out", run, "--batch", "8", "--device", "cpu"]
+    words = ["train", "swiss_roll", "--minutes", "0.1", "--out", run, "--batch-size", "8", "--device", "cpu"]
     monkeypatch.setattr(recipes, "measure", lambda *args: StepTiming(0.5, 1.0))
     assert main(words) == 0
     assert read(run).steps == 10 and "10 updates, as many as fit into 0.1 minutes" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from training.small_runs import experiment, final, measured, points, same
 
 from undiffuse import training
 
-ASKED = {"whitened": {"predict": "wiener", "weighting": "whitened"}, "learned": {"weighting": "learned"}}
+ASKED = {"whitened": {"prediction_type": "wiener", "weighting": "whitened"}, "learned": {"weighting": "learned"}}
 
 
 @pytest.mark.parametrize("name", ASKED)

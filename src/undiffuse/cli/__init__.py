@@ -1,8 +1,12 @@
-"""The command `undiffuse`: every command is one public function with the same words.
+"""The command `undiffuse`: each command is one public function of the same name.
 
-Nothing here imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 done, 1 the machine
-lacks something (or `verify` found a fault), 2 the input is wrong, 70 a bug, 128 + n stopped by
-signal n (141: the reader went away).
+parsing, options: values and settings from the command line
+train, show, ema, replay: runs; sample, restore, impute, likelihood, tune: their models
+report, evaluate, verify, learn, explore: pages, checks and the course
+
+No module imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 success, 1 failure of the
+machine (or of a check of `verify`), 2 wrong input, 70 a bug, 128 + n stopped by signal n (141: the reader of the output
+exited).
 """
 
 from __future__ import annotations
@@ -40,12 +44,12 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, imput
 
 
 def converted(kind: Any, tokens: Any) -> Any:
-    """The value of a flag as cyclopts reads it, but for whole numbers, whose fractions it would round."""
-    return whole(tokens[0].value) if kind in (int, int | None) else convert(kind, tokens)
+    """The value of a flag as cyclopts reads it, except for integers, whose fractions it would round."""
+    return integer(tokens[0].value) if kind in (int, int | None) else convert(kind, tokens)
 
 
-def whole(text: str) -> int:
-    """The whole number that a text is, also as 1e3 or 30.0; InputError for any other."""
+def integer(text: str) -> int:
+    """The integer in a text, also in the form 1e3 or 30.0; InputError for any other text."""
     try:
         return int(text)
     except ValueError:
@@ -54,8 +58,8 @@ def whole(text: str) -> int:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not number.is_integer() or abs(number) >= 1 << 53:  # beyond, a float is not the number that was written
-        raise InputError(f"got {text[:60]}, expected a whole number")
+    if not number.is_integer() or abs(number) >= 1 << 53:  # larger floats are not exact
+        raise InputError(f"got {text[:60]}; expected a whole number")
     return int(number)
 
 
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(work: Callable[[], object]) -> int:
-    """The exit code of `work`: every failure becomes one line on stderr."""
+    """The exit code of `work`; every failure becomes one line on stderr."""
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
@@ -90,26 +94,26 @@ def guarded(work: Callable[[], object]) -> int:
         return 141
     except CycloptsError as error:
         command = " ".join(("undiffuse", *(error.command_chain or ())))
-        return _complain(f"{error} ({command} --help lists what there is)", 2)
+        return _report(f"{error} ({command} --help lists the options)", 2)
     except InputError as error:
-        return _complain(error, 2)
+        return _report(error, 2)
     except (MachineError, OSError, MemoryError) as error:
-        return _complain(str(error) or "the machine has not enough memory", 1)
+        return _report(str(error) or "the machine is out of memory", 1)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
-    except SystemExit as error:  # a training that was asked to stop has saved and said so
+        return _report("interrupted", 130)
+    except SystemExit as error:  # a training that was stopped has saved and printed it
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        return _complain(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
+        return _report(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
 
 
-def _complain(message: object, code: int) -> int:
+def _report(message: object, code: int) -> int:
     print("undiffuse:", " ".join(str(message).split()), file=sys.stderr)
     return code
 
 
 def _traceback_place() -> str:
-    """Where the traceback of the current exception has been written: a new file, or stderr if there can be none."""
+    """Writes the traceback of the current exception to a new file, or to stderr if that fails; where it is."""
     text = traceback.format_exc()
     try:
         with tempfile.NamedTemporaryFile("w", prefix="undiffuse-", suffix=".txt", delete=False, encoding="utf-8",

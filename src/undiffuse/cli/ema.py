@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def ema(run: Path, /, *, sweep: bool = False, keep: float | None = None) -> None:
-    """Choose how long an average of the weights a run is sampled with, after the training.
+    """Choose the average of the weights that is sampled, after the training.
 
     Args:
         run: Folder of the run.
-        sweep: Print the held-out loss of averages of many lengths, and keep the best.
-        keep: Keep the average of this relative length (σ_rel, such as 0.1); 0 goes back to the running one.
+        sweep: Print the held-out loss of averages of many lengths, and take the best.
+        keep: Take the power average of this relative width (σ_rel, such as 0.1); 0: the exponential average.
     """
     from undiffuse.errors import InputError
     from undiffuse.training import ema_sweep, open_run
@@ -20,14 +20,13 @@ def ema(run: Path, /, *, sweep: bool = False, keep: float | None = None) -> None
     if sweep and keep is not None:
         raise InputError("got both --sweep and --keep; use one of them")
     if sweep:
-        rows = ema_sweep.compare_ema(
-            run, seen=lambda row: print(f"{_name(row.length):16}{row.held_out:10.5f}", flush=True)
-        )
-        keep = min(rows, key=lambda row: row.held_out).length or 0.0
+        scores = ema_sweep.compare_ema(
+            run, on_score=lambda score: print(f"{_name(score.sigma_rel):16}{score.held_out:10.5f}", flush=True))
+        keep = min(scores, key=lambda score: score.held_out).sigma_rel or 0.0
     if keep is not None:
-        opened.choose(keep or None)
-    print(f"{run} is sampled with the {_name(opened.chosen()).strip()} average of the weights")
+        opened.choose_ema(keep or None)
+    print(f"{run} is sampled with the {_name(opened.ema_choice()).strip()} average of the weights")
 
 
-def _name(length: float | None) -> str:
-    return "running" if length is None else f"σ_rel {length:g}"
+def _name(sigma_rel: float | None) -> str:
+    return "exponential" if sigma_rel is None else f"σ_rel {sigma_rel:g}"

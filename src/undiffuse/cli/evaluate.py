@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def evaluate(run: Path, /) -> None:
-    """Print the figures of a run's report as JSON.
+    """Print the measurements of a run's report as JSON.
 
     Args:
         run: Folder of the run.

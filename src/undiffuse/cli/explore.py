@@ -7,13 +7,12 @@ from pathlib import Path
 
 def explore(scene: str = "river", /, *, run: Path | None = None, out: Path = Path("explorer.html"),
             open: bool = True) -> None:
-    """Write the SDE explorer, one page that needs no network, and open it; with --run, explore a model of one's own.
+    """Write the SDE explorer, one page that works offline, and open it; with --run, explore your own model.
 
     Args:
-        scene: A view (river, cloud, compare, lab, guidance, question, digits), a scene's number from 1 to 10, or the
-            part of a link from # on.
-        run: Folder of a run whose model makes one or two numbers: a server on this machine only shows it until
-            interrupted.
+        scene: A view (river, cloud, compare, lab, guidance, question, digits), the number of a scene from 1 to 10, or
+            the part of a link from # on.
+        run: Folder of a run whose model makes one or two numbers; a local server shows it until interrupted.
         out: File to write.
         open: Open it in the browser.
     """

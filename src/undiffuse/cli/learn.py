@@ -11,10 +11,10 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
     """The course: list its chapters, open one (a copy to work in), run it, or check a file with your answers.
 
     Args:
-        action: What to do.
+        action: list, open, run or check.
         chapter: A chapter such as c04, or your own copy c04_reverse.py.
-        out: Folder for the copy (open, default: this one) or for the pictures (run, default: one named after the
-            chapter).
+        out: Folder for the copy (open; this folder by default) or for the figures (run; named after the chapter by
+            default).
         solutions: Run or check the chapter with its solutions filled in.
     """
     from undiffuse.course import chapters
@@ -37,7 +37,7 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
 
 
 def _list() -> int:
-    """The chapters, and how to begin."""
+    """Print the chapters and the first command."""
     from undiffuse.course import chapters
 
     for key, file in chapters.chapters().items():

@@ -10,20 +10,20 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
                divergence: Literal["auto", "exact", "hutchinson"] = "auto", probes: int = 8, tolerance: float = 1e-4,
                dequantise: Literal["auto", "none", "uniform", "normal"] = "auto", draws: int = 1, seed: int = 0,
                device: str = "auto") -> None:
-    """Score every row of DATA by its log-likelihood, with the errors of the score and a rank: 1 is the most unusual.
+    """Compute the log-likelihood of every row of DATA, with its errors and a rank: 1 is the most unusual row.
 
     Args:
         run: Folder of the run.
         data: Rows of the kind that the run was trained on: a built-in set, a file or a folder.
-        out: The table to write, .csv; scores.csv in the run by default. A figure of the same name, .png, is beside it.
-        n: The first n rows; all by default.
-        part: train or test, where DATA has both.
-        divergence: exact, or hutchinson by random probes; auto is exact up to 64 numbers a row.
-        probes: How many, for hutchinson.
-        tolerance: Of the ODE's steps, relative and absolute.
-        dequantise: How grey levels become real numbers: normal (auto), uniform or none.
-        draws: Draws of those for every image; more make a tighter bound.
-        seed: The seed of everything random.
+        out: Table to write, .csv; scores.csv in the run by default. A figure (.png) is written next to it.
+        n: Number of rows from the start; all by default.
+        part: train or test, if DATA has both.
+        divergence: exact, or hutchinson (random probes); auto is exact up to 64 numbers per row.
+        probes: Number of probes, for hutchinson.
+        tolerance: Relative and absolute tolerance of the ODE solver.
+        dequantise: Noise that makes grey levels continuous: normal (auto), uniform or none.
+        draws: Number of dequantisation samples per image; more give a tighter bound.
+        seed: Seed of all random numbers.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from undiffuse.pipelines.score import score

@@ -1,4 +1,4 @@
-"""Which samples are asked for: stretches of indices, and the label that each index has."""
+"""Values from the text of flags: indices, labels, conditions and guidance scales."""
 
 from __future__ import annotations
 
@@ -13,56 +13,55 @@ from undiffuse.errors import InputError, did_you_mean
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
 
-def stretches(text: str) -> list[tuple[int, int]]:
-    """Pairs (first index, how many) of a list such as "7,9000,20-29"; InputError for anything else."""
+def index_ranges(text: str) -> list[tuple[int, int]]:
+    """Pairs (first index, count) of a list such as "7,9000,20-29"; InputError for anything else."""
     return [(first, last - first + 1) for first, last in _ranges(text, "indices")]
 
 
 def budgets_of(text: str) -> list[int]:
-    """The numbers of a list of evaluations such as "4-6,10"; InputError for anything else."""
+    """The numbers of evaluations in a list such as "4-6,10"; InputError for anything else."""
     return [n for first, last in _ranges(text, "evaluations") for n in range(first, min(last, first + 100) + 1)]
 
 
 def labels_of(text: str, classes: Sequence[str]) -> list[int]:
-    """The numbers of the classes named in "cat", "0,3,5-7" or "all"; InputError if the model has no such class.
+    """The class numbers of "cat", "0,3,5-7" or "all"; InputError if the model has no such class.
 
-    Sample i gets number i modulo their count, so that it has the same label whatever else is asked for.
+    Sample i gets number i modulo their count, so that its label does not depend on the other samples.
     """
     if not classes:
-        raise InputError(f"got --label {text[:60]}, but this model was trained without labels; leave --label out")
+        raise InputError(f"got --label {text[:60]} for a model that was trained without labels; leave --label out")
     if text in classes:
         return [classes.index(text)]
     return [_number(name, classes) for name in (classes if text == "all" else _names(text))]
 
 
-def parse_conditions(words: Sequence[str] | None, known: Sequence[str]) -> dict[str, Any]:
-    """The values of conditions given as NAME=VALUE; InputError for another form or a name that is not known."""
-    pairs = [word.partition("=") for word in words or ()]
+def parse_conditions(texts: Sequence[str] | None, names: Sequence[str]) -> dict[str, Any]:
+    """The values of conditions in the form NAME=VALUE; InputError for another form or an unknown name."""
+    pairs = [text.partition("=") for text in texts or ()]
     for name, equals, value in pairs:
         if not equals or not value:
-            raise InputError(f'got --condition "{name[:60]}", expected NAME=VALUE')
-        if name not in known:
-            raise InputError(f'got the condition "{name[:60]}", expected one that this model was trained with: '
-                             f"{', '.join(known) or 'none'}{did_you_mean(name, known)}")
+            raise InputError(f'got --condition "{name[:60]}"; expected NAME=VALUE')
+        if name not in names:
+            raise InputError(f'got the condition "{name[:60]}"; expected one that this model was trained with: '
+                             f"{', '.join(names) or 'none'}{did_you_mean(name, names)}")
     return {name: value for name, _, value in pairs}
 
 
-def scale_of(words: Sequence[str] | None) -> float | dict[str, float]:
-    """A scale of guidance, or one for each condition, from "2" or "age=2", "sex=1.5"; 1 for none."""
-    pairs = [word.rpartition("=") for word in words or ()]
+def scale_of(texts: Sequence[str] | None) -> float | dict[str, float]:
+    """The guidance scale, or one per condition, of "2" or "age=2", "sex=1.5"; 1 by default."""
+    pairs = [text.rpartition("=") for text in texts or ()]
     try:
         scales = {name: float(value) for name, _, value in pairs}
     except ValueError:
-        raise InputError(f"got --guidance-scale {' '.join(words or ())[:60]}, expected a number, or NAME=NUMBER for "
+        raise InputError(f"got --guidance-scale {' '.join(texts or ())[:60]}; expected a number, or NAME=NUMBER for "
                          "conditions") from None
     if "" in scales and len(pairs) > 1:
-        raise InputError("got --guidance-scale twice; expected one number, or NAME=NUMBER for each condition")
+        raise InputError("got --guidance-scale twice; expected one number, or NAME=NUMBER per condition")
     return scales.get("", 1.0) if "" in scales or not scales else scales
 
 
 def scales_of(text: str | None, per_class: bool) -> list[float]:
-    """The scales of guidance to tune at, of "1,2,4"; none without a text. InputError for another, and for two kinds of
-    tuning at once."""
+    """The guidance scales of "1,2,4"; empty without a text. InputError for anything else, or with `per_class`."""
     if per_class and text is not None:
         raise InputError("got --per-class and --guidance-scale; use one of them at a time")
     if text is None:
@@ -72,32 +71,32 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
     except ValueError:
         scales = []
     if len(set(scales)) < 2 or not all(map(math.isfinite, scales)):
-        raise InputError(f"got --guidance-scale {text[:60]}, expected two numbers or more, such as 1,2,4")
+        raise InputError(f"got --guidance-scale {text[:60]}; expected two numbers or more, such as 1,2,4")
     return scales
 
 
-def tell(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
-    """Says which sampler is taken under guidance that was tuned, or that none fits, under these conditions."""
+def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
+    """Prints which tuned sampler is used under guidance, or that none fits these conditions."""
     from undiffuse.progress import say
     from undiffuse.samplers.tuned import find_tuned
 
-    at = getattr(model.tuning, "at", "")
-    if not at or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+    scales = getattr(model.tuning, "at", "")
+    if not scales or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
         return
-    if found := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
-        say(f"the samples are {found[0]}")
+    if tuned := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
+        say(f"sampler: {tuned[0]}")
     elif method == "auto":
-        say(f"nothing is tuned for {steps} steps{at}; the untuned sampler is used")
+        say(f"no sampler is tuned for {steps} steps{scales}; the untuned one is used")
 
 
-def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:
+def cycle_labels(labels: Sequence[int], first: int, count: int) -> list[int]:
     """The labels of the samples `first` to `first + count - 1`."""
     return [labels[index % len(labels)] for index in range(first, first + count)]
 
 
 def _names(text: str) -> Iterator[str]:
-    """The words of a list, with ranges of numbers written out."""
-    for part in (word.strip() for word in text.split(",")):
+    """The names of a list, with ranges of numbers expanded."""
+    for part in (name.strip() for name in text.split(",")):
         if _RANGE.fullmatch(part):
             yield from (str(number) for first, last in _ranges(part, "labels") for number in range(first, last + 1))
         else:
@@ -106,14 +105,14 @@ def _names(text: str) -> Iterator[str]:
 
 def _number(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-        raise InputError(f'got label "{name[:60]}", expected {known} or all{did_you_mean(name, classes)}')
+        names = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise InputError(f'got label "{name[:60]}"; expected {names} or all{did_you_mean(name, classes)}')
     return classes.index(name)
 
 
 def _ranges(text: str, what: str) -> list[tuple[int, int]]:
-    found = [_RANGE.fullmatch(part.strip()) for part in text.split(",")]
-    pairs = [(int(m[1]), int(m[2] or m[1])) for m in found if m]
-    if len(pairs) < len(found) or any(first > last for first, last in pairs):
-        raise InputError(f'got {what} "{text[:60]}", expected numbers or ranges such as 7,20-29')
+    matches = [_RANGE.fullmatch(part.strip()) for part in text.split(",")]
+    pairs = [(int(m[1]), int(m[2] or m[1])) for m in matches if m]
+    if len(pairs) < len(matches) or any(first > last for first, last in pairs):
+        raise InputError(f'got {what} "{text[:60]}"; expected numbers or ranges such as 7,20-29')
     return pairs

@@ -6,24 +6,24 @@ import os
 from pathlib import Path
 from typing import Any
 
-from undiffuse.cli.parsing import cycled, labels_of, parse_conditions, scale_of, stretches, tell
+from undiffuse.cli.parsing import cycle_labels, index_ranges, labels_of, parse_conditions, report_sampler, scale_of
 
 
 def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
            guidance_scale: list[str] | None = None, seed: int = 0, first_index: int = 0, indices: str | None = None,
            method: str = "auto", steps: int = 20, out: Path | None = None, device: str = "auto") -> None:
-    """Draw new samples; number i of a seed is the same whatever else is drawn.
+    """Draw new samples; sample number i of a seed is the same whatever else is drawn.
 
     Args:
         run: Folder of the run.
-        n: How many.
-        label: Class asked for, or several in turn: cat, or 0,3,5-7, or all. Without it: as frequent as in the data.
-        condition: A condition, as age=40 or note="a red circle"; once for each. Those left out: any.
-        guidance_scale: How far to lean towards label and conditions: 1 is these themselves, 0 any, 2 past them; or
-            age=2 for one of them, once for each. `undiffuse tune --guidance-scale` fits the sampler to it.
-        seed: The seed of everything random.
+        n: Number of samples.
+        label: Class, or several in turn: cat, or 0,3,5-7, or all; by default as frequent as in the data.
+        condition: A condition such as age=40 or note="a red circle"; repeat the flag for several. Others are free.
+        guidance_scale: Guidance strength: 0 unconditional, 1 conditional, above 1 stronger; or age=2 for one condition,
+            repeated for several. `undiffuse tune --guidance-scale` fits the sampler to it.
+        seed: Seed of all random numbers.
         first_index: Index of the first sample.
-        indices: The samples' indices, such as 7,9000,20-29, in place of n and first-index.
+        indices: Indices of the samples, such as 7,9000,20-29, instead of --n and --first-index.
         method: Sampler: auto, euler_maruyama, ancestral, ddim, euler, heun, ...
         steps: Number of steps from noise to data.
         out: File to write: .png, .npy or .csv; samples.png (images) or samples.csv in the run by default.
@@ -35,24 +35,24 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     from undiffuse.pipelines.sample_to_file import draw, frequent
     from undiffuse.samplers import driver
     opened, plain = training.open_run(run), training.load(run, device=device)
-    about, given = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
-    model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *given])
-    asked, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
-    wanted = stretches(indices) if indices is not None else [(first_index, n)]
-    marked = len(asked) > 0 or (not given and len(counts) > 0)
-    tell(model, method, steps, [*["label"] * marked, *given])
+    about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
+    model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])
+    chosen, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
+    ranges = index_ranges(indices) if indices else [(first_index, n)]
+    labelled = len(chosen) > 0 or (not conditions and len(counts) > 0)
+    report_sampler(model, method, steps, [*["label"] * labelled, *conditions])
 
-    def classes(first: int, count: int) -> Any:
-        return torch.tensor(cycled(asked, first, count) if asked else frequent(counts, seed, first, count)).long()
+    def classes(first: int, n: int) -> Any:
+        return torch.tensor(cycle_labels(chosen, first, n) if chosen else frequent(counts, seed, first, n)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
-        cond = {"label": classes(first, count), **given} if marked else given
+        cond = {"label": classes(first, count), **conditions} if labelled else conditions
         return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    done = draw(model, rows, wanted, file, lambda x: data.save_samples(
+    done = draw(model, rows, ranges, file, lambda x: data.save_samples(
         file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
-        labels=torch.cat([classes(*part) for part in wanted]) if marked else None,
+        labels=torch.cat([classes(*part) for part in ranges]) if labelled else None,
         label_name=opened.experiment.label or "label", words=about.get("words", ())))
     if os.environ.get("RANK", "0") == "0":
         print(done)

@@ -14,11 +14,11 @@ from undiffuse.experiment import Experiment
 
 def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative="")] = False,
          changes: OptionalChanges = None) -> None:
-    """Print the experiment of a run, or the recipe that `train` would choose for data.
+    """Print the settings of a run, or those that `train` would choose for data.
 
     Args:
         what: A run, an experiment.json, or DATA as for train.
-        as_json: Print the JSON that `undiffuse train FILE.json` takes.
+        as_json: Print the JSON that `undiffuse train FILE.json` reads.
     """
     recipe = resolve(what, changes)
     reasons = [*recipe.reasons, *_outcome(what, recipe.experiment)]
@@ -26,11 +26,11 @@ def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative=
     if as_json:
         print(json.dumps(fields, indent=2))
     else:
-        print(*(f"{name:<14}{value}" for name, value in fields.items()), *reasons, sep="\n")
+        print(*(f"{name:<25}{value}" for name, value in fields.items()), *reasons, sep="\n")
 
 
 def _outcome(what: str, experiment: Experiment) -> list[str]:
-    """How far a run came; nothing of what is none, or has not begun."""
+    """The progress of a run; empty for data and before the first update."""
     if not is_run(what):
         return []
     from undiffuse.training.early_stopping import stopping_summary

@@ -86,13 +86,15 @@ def scene(view: str, **settings: Any) -> Scene:
 ROWS = 256
 
 
-def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, classes: int = 0, predict: str = "edm",
+def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, classes: int = 0,
+        prediction_type: str = "edm",
         lr: float = 2e-3) -> tuple[Denoiser, list[float]]:
     """A denoiser of VP made of a network `net(x, c, label)`, learned from the rows x (N, d), and the losses.
 
     labels (N,) are hidden from 15 % of the rows of a batch, which get the label `classes`.
     """
-    model = Denoiser(initialize(net, 0), VP(), predict, shape=tuple(x.shape[1:]), sigma_data=1.0, classes=classes)
+    model = Denoiser(initialize(net, 0), VP(), prediction_type, shape=tuple(x.shape[1:]), sigma_data=1.0,
+                     classes=classes)
     levels, adam, losses = (
         NoiseLevelDistribution("time", sigma_data=1.0, low=0.02),
         torch.optim.Adam(net.parameters(), lr=lr),
@@ -104,7 +106,8 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
         rows = torch.arange(ROWS * k, ROWS * (k + 1)) % len(x)
         t, z = levels.times(model.sde, 0, k, 0, ROWS, ROWS), randn(ROWS, *x.shape[1:], seed=k).float()
         cond: dict[str, Any] = {} if labels is None else {"label": hidden(labels[rows], k, classes)}
-        loss = denoising_loss(model, x[rows].float(), t, z, "simple" if predict == "noise" else "edm", **cond).mean()
+        loss = denoising_loss(model, x[rows].float(), t, z, "simple" if prediction_type == "noise" else "edm",
+                              **cond).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -1,7 +1,9 @@
-"""Networks: F(x, c, label) for x (B, *shape) of unit variance, c (B,) a noise level and label (B,) a class or none.
+"""Networks F(x, c, label, conditions) for x (B, *shape) of unit variance, noise levels c (B,), labels (B,) or None.
 
-Every constructor takes `shape` (the event's) and `classes` (0: unconditional) first; the rest is JSON. One that is made
-with `given`, forms of further conditions, takes these as a fourth argument (B, width), NaN where they are not known.
+Every constructor takes `shape` (of the event) and `classes` (0: none) first; all arguments are JSON values. With
+`conditions`, the forms of further conditions, a network takes their numbers (B, width) too, NaN where unknown.
+
+embeddings: noise level and conditions; mlp: points, tables, small images; unet, dit: images
 """
 
 from __future__ import annotations
@@ -16,20 +18,21 @@ from torch import nn
 
 from undiffuse.errors import InputError
 from undiffuse.nets.dit import DiT
-from undiffuse.nets.embeddings import Condition, Film, GaussianFourier, Sinusoidal, zero
+from undiffuse.nets.embeddings import ConditionEmbedding, FiLM, GaussianFourier, Sinusoidal, zero
 from undiffuse.nets.mlp import MLP
 from undiffuse.nets.unet import UNet
 from undiffuse.random import Purpose, normal
 
-__all__ = ["MLP", "NETS", "Condition", "DiT", "Film", "GaussianFourier", "Sinusoidal", "UNet", "build", "initialize",
+__all__ = ["MLP", "NETS", "ConditionEmbedding", "DiT", "FiLM", "GaussianFourier", "Sinusoidal", "UNet", "build",
+           "initialize",
            "zero"]
 
 NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
-"""The networks by name."""
+"""Networks by name."""
 
 
 def build(name: str, shape: Sequence[int], classes: int = 0, **args: Any) -> nn.Module:
-    """The network of that name for events of that shape; InputError for an unknown name or argument."""
+    """The network of a name for events of a shape; InputError for an unknown name or argument."""
     if name not in NETS:
         raise InputError(f"got net {name!r}; expected one of {', '.join(NETS)}")
     try:
@@ -40,16 +43,16 @@ def build(name: str, shape: Sequence[int], classes: int = 0, **args: Any) -> nn.
 
 @torch.no_grad()
 def initialize(net: nn.Module, seed: int) -> nn.Module:
-    """The network with its parameters filled as a pure function of the seed and their names.
+    """Fills the parameters of a network, in place, as a pure function of the seed and their names.
 
-    Matrices and kernels get N(0, 1/fan-in), rows of embeddings N(0, 1), scales of norms 1, biases 0; all parameters of
-    modules marked by `zero` get 0.
+    Matrices and kernels get N(0, 1/fan-in), embeddings N(0, 1), scales of norms 1, biases 0; all parameters of modules
+    marked by `zero` get 0.
     """
     for path, module in net.named_modules():
-        silent = getattr(module, "zero_init", False)
+        is_zero = getattr(module, "zero_init", False)
         for name, parameter in module.named_parameters(recurse=False):
-            if silent or parameter.ndim < 2:
-                parameter.fill_(0.0 if silent or name != "weight" else 1.0)
+            if is_zero or parameter.ndim < 2:
+                parameter.fill_(0.0 if is_zero or name != "weight" else 1.0)
                 continue
             fan_in = 1 if isinstance(module, nn.Embedding) else math.prod(parameter.shape[1:])
             address = crc32(f"{path}.{name}".lstrip(".").encode())

@@ -1,4 +1,4 @@
-"""The diffusion transformer: an image as patches that attend to one another, for images of any size."""
+"""A diffusion transformer: attention among the patches of an image of any size."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
-from undiffuse.nets.embeddings import Condition, Form, Linear, zero
+from undiffuse.nets.embeddings import ConditionEmbedding, Form, PaddedLinear, zero
 from undiffuse.nets.unet import fold
 
-_SLOWEST = 10_000.0  # length of the slowest wave of the positions over 2π, in patches
+_LONGEST = 10_000.0  # longest wavelength of the positions over 2π, in patches
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """h + g₁ attention(h₁) and then h + g₂ W₂ GELU(W₁ h₂), where h_i = LayerNorm(h) (1 + a_i) + b_i.
 
-    a_i, b_i and the gates g_i are linear in the condition and 0 at the start, so that the block is silent at first.
+    a_i, b_i and the gates g_i are linear in the condition and 0 at the start, where the block is the identity.
     """
 
     def __init__(self, width: int, heads: int, condition: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.map = zero(Linear(condition, 6 * width))
-        self.qkv, self.mix = Linear(width, 3 * width), Linear(width, width)
-        self.inner, self.outer = Linear(width, 4 * width), Linear(4 * width, width)
+        self.map = zero(PaddedLinear(condition, 6 * width))
+        self.qkv, self.mix = PaddedLinear(width, 3 * width), PaddedLinear(width, width)
+        self.inner, self.outer = PaddedLinear(width, 4 * width), PaddedLinear(4 * width, width)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """The block applied to h (B, patches, width) under the condition e (B, condition)."""
@@ -46,18 +46,25 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """`depth` transformer blocks of one `width` on patches of `patch` x `patch` pixels, with fixed waves as positions.
+    """Transformer blocks on patches of an image, with fixed sinusoidal positions.
 
-    `shape` (channels, height, width), any size: the last row and column are repeated up to whole patches. `width` is a
-    multiple of 4 and of `heads`. Raises InputError otherwise.
+    Args:
+        shape: (channels, height, width), any size: the last row and column are repeated up to complete patches.
+        classes: Number of classes; 0 without labels.
+        patch: Side of a patch in pixels.
+        width: Width of the blocks, a multiple of 4 and of `heads`.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        condition: Width of the embedding of noise level and conditions.
+        conditions: Forms of further conditions.
 
     Reference: Peebles and Xie (2023), adaLN-zero. arXiv:2212.09748
     """
 
-    places: Tensor
+    positions: Tensor
 
     def __init__(self, shape: Sequence[int], classes: int = 0, patch: int = 2, width: int = 96, depth: int = 4,
-                 heads: int = 4, condition: int = 128, given: Sequence[Form] = ()) -> None:
+                 heads: int = 4, condition: int = 128, conditions: Sequence[Form] = ()) -> None:
         super().__init__()
         if len(shape) != 3 or patch < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
             raise InputError(f"got shape {tuple(shape)}, patch {patch}, width {width}, heads {heads}; expected images "
@@ -65,18 +72,18 @@ class DiT(nn.Module):
                              "heads")
         self.patch, size = patch, shape[0] * patch**2
         rows, columns = (-(-side // patch) for side in shape[1:])
-        self.condition = Condition(condition, classes, given=given)
-        self.first = Linear(size, width)
-        self.register_buffer("places", places(rows, columns, width).float(), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads, condition) for _ in range(depth))
+        self.condition = ConditionEmbedding(condition, classes, conditions=conditions)
+        self.first = PaddedLinear(size, width)
+        self.register_buffer("positions", sinusoidal_positions(rows, columns, width).float(), persistent=False)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.map = zero(Linear(condition, 2 * width))
-        self.last = zero(Linear(width, size))
+        self.map = zero(PaddedLinear(condition, 2 * width))
+        self.last = zero(PaddedLinear(width, size))
 
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
-        """F(x, c, label, given), shaped like x (B, channels, height, width)."""
-        e, folded = self.condition(c, label, given), fold(x, self.patch)
-        h = self.first(folded.flatten(2).mT) + self.places
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
+        """F(x, c, label, conditions), shaped like x (B, channels, height, width)."""
+        e, folded = self.condition(c, label, conditions), fold(x, self.patch)
+        h = self.first(folded.flatten(2).mT) + self.positions
         for block in self.blocks:
             h = block(h, e)
         a, b = self.map(e)[:, None].chunk(2, -1)
@@ -84,13 +91,13 @@ class DiT(nn.Module):
         return fn.pixel_shuffle(y, self.patch)[..., : x.shape[-2], : x.shape[-1]].contiguous()
 
 
-def places(rows: int, columns: int, width: int) -> Tensor:
+def sinusoidal_positions(rows: int, columns: int, width: int) -> Tensor:
     """Positions on a grid, (rows · columns, width) float64: cos and sin of i ω_k and of j ω_k, ω_k = 10000^{−4k/width}.
 
-    The scalar product of two depends on their displacement only.
+    The scalar product of two positions depends only on their displacement.
     """
     k = torch.arange(width // 4, dtype=torch.float64)
-    omega = torch.exp(-math.log(_SLOWEST) * k / len(k))
+    omega = torch.exp(-math.log(_LONGEST) * k / len(k))
     i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = torch.cat([i.reshape(-1, 1) * omega, j.reshape(-1, 1) * omega], 1)
     return torch.cat([angles.cos(), angles.sin()], 1)

@@ -1,10 +1,8 @@
-"""Embeddings: what a network is told of the noise level and of the class.
+"""Embeddings of the noise level and of conditions.
 
-The noise level arrives as c = ¼ log(½ σ̂/σ_data), which stays within about [−2, 2]; the frequencies below are chosen
-for that range, so that every feature turns noticeably over it. (Frequencies made for step numbers 0 ... 1000 but fed
-with a time in [0, 1] leave most features constant.)
-
-A linear layer of which a row is the same bytes wherever it stands in its batch.
+The noise level arrives as c = ¼ log(½ σ̂/σ_data), which stays within about [−2, 2]; the frequencies are chosen for that
+range, so that every feature varies over it. (Frequencies made for step numbers 0 ... 1000 but applied to a time in
+[0, 1] leave most features constant.)
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal
 
 EVEN = 4
-"""At other numbers of inputs a matrix product may round a row by its place, even in a batch of 4, 8, 12 ... rows."""
+"""With other numbers of inputs a matrix product may round a row differently at different positions in the batch."""
 
 
-class Linear(nn.Linear):
-    """W h + b, the inputs gone on with zeros up to a multiple of `EVEN`."""
+class PaddedLinear(nn.Linear):
+    """W h + b with the inputs padded by zeros to a multiple of `EVEN`: a row has the same bits anywhere in a batch."""
 
     def forward(self, h: Tensor) -> Tensor:
         """The layer applied to h (..., inputs)."""
@@ -70,114 +68,115 @@ class GaussianFourier(Sinusoidal):
         self.frequencies = 2 * math.pi * scale * normal(seed, Purpose.WEIGHTS, 0, 0, size // 2)
 
 
-class Classes(nn.Embedding):
-    """A row for every class and one, the last, for the null label "any class"; (B,) or (B, 1) -> (B, width).
-
-    NaN is the null label as well.
-    """
+class ClassEmbedding(nn.Embedding):
+    """One vector per class and, last, one for the null label "any class" (also NaN); (B,) or (B, 1) -> (B, width)."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__(count + 1, width)
         self.count = count
 
     def forward(self, code: Tensor) -> Tensor:
-        """The rows."""
+        """The vectors of class numbers."""
         code = code[:, 0] if code.ndim == 2 else code
         return super().forward(code.nan_to_num(float(self.count)).long() if code.is_floating_point() else code)
 
 
-class Numbers(nn.Module):
-    """A two-layer network of numbers and their waves, a learned vector where one is NaN; (B, size) -> (B, width)."""
+class NumberEmbedding(nn.Module):
+    """A two-layer network of numbers and their waves, a learned vector if one is NaN; (B, size) -> (B, width)."""
 
     def __init__(self, size: int, width: int, waves: int = 8) -> None:
         super().__init__()
         self.waves = Sinusoidal(waves, longest=16.0, shortest=2.0)
-        self.inner = Linear(size * (1 + waves), width)
-        self.outer = Linear(width, width)
+        self.inner = PaddedLinear(size * (1 + waves), width)
+        self.outer = PaddedLinear(width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, z: Tensor) -> Tensor:
         """W₂ SiLU(W₁ (z, waves(z))), or the null vector."""
         hidden, z = z.isnan().any(1, keepdim=True), z.nan_to_num(0.0)
-        seen = torch.cat([z, self.waves(z.flatten()).reshape(len(z), -1)], 1)
-        return torch.where(hidden, self.null, self.outer(nn.functional.silu(self.inner(seen))))
+        features = torch.cat([z, self.waves(z.flatten()).reshape(len(z), -1)], 1)
+        return torch.where(hidden, self.null, self.outer(nn.functional.silu(self.inner(features))))
 
 
-class Words(nn.Module):
-    """The mean of a row for each word of a text, a learned vector where there is none; (B, length) -> (B, width).
+class TextEmbedding(nn.Module):
+    """The mean of one vector per token, a learned vector for an empty text; (B, length) -> (B, width).
 
-    Texts are filled up with NaN.
+    Texts are padded with NaN.
     Reference: Iyyer et al. (2015), "Deep unordered composition rivals syntactic methods", section 2.1.
     """
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
         self.rows = nn.Embedding(count, width)
-        self.outer = Linear(width, width)
+        self.outer = PaddedLinear(width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, code: Tensor) -> Tensor:
         """W mean(rows), or the null vector."""
-        there = (~code.isnan()).to(self.null)[..., None]
-        total = (self.rows(code.nan_to_num(0.0).long()) * there).sum(1)
-        count = there.sum(1)
+        present = (~code.isnan()).to(self.null)[..., None]
+        total = (self.rows(code.nan_to_num(0.0).long()) * present).sum(1)
+        count = present.sum(1)
         return torch.where(count > 0, self.outer(total / count.clamp_min(1)), self.null)
 
 
 def embedding(kind: str, count: int, size: int, width: int) -> nn.Module:
-    """The network of a condition of that kind: class, number, vector or words."""
+    """The embedding of a condition of a kind: class, number, vector or words."""
     if kind == "class":
-        return Classes(count, width)
-    return Words(count, width) if kind == "words" else Numbers(size, width)
+        return ClassEmbedding(count, width)
+    return TextEmbedding(count, width) if kind == "words" else NumberEmbedding(size, width)
 
 
 Form = tuple[str, int, int]
-"""A condition as a network sees it: its kind, the number of its classes or words, and how many numbers it takes."""
+"""The form of a condition: its kind, the number of its classes or tokens, and the count of its numbers."""
 
 
-class Condition(nn.Module):
-    """One vector for noise level and conditions, (B, width): a network of the features plus one vector a condition.
+class ConditionEmbedding(nn.Module):
+    """One vector for noise level and conditions, (B, width): a network of the features plus one vector per condition.
 
-    Labels run from 0 to `classes`; the last one is the null label, "any class". Further conditions have the forms
-    `given`, and come as numbers (B, sum of their sizes) side by side, NaN where one is not known.
+    Args:
+        width: Size of the vector.
+        classes: Number of classes; the label `classes` is the null label, "any class".
+        features: Number of features of the noise level.
+        conditions: Forms of further conditions, whose numbers (B, sum of their sizes) are NaN where unknown.
     """
 
-    def __init__(self, width: int, classes: int = 0, features: int = 32, given: Sequence[Form] = ()) -> None:
+    def __init__(self, width: int, classes: int = 0, features: int = 32,
+                 conditions: Sequence[Form] = ()) -> None:
         super().__init__()
-        self.classes, self.sizes = classes, [size for _, _, size in given]
+        self.classes, self.sizes = classes, [size for _, _, size in conditions]
         self.features = Sinusoidal(features)
-        self.inner = Linear(features, width)
-        self.outer = Linear(width, width)
-        self.label = Classes(classes, width) if classes else None
-        self.given = nn.ModuleList(embedding(*form, width) for form in given)
+        self.inner = PaddedLinear(features, width)
+        self.outer = PaddedLinear(width, width)
+        self.label = ClassEmbedding(classes, width) if classes else None
+        self.given = nn.ModuleList(embedding(*form, width) for form in conditions)  # the name seeds the weights
 
-    def forward(self, c: Tensor, label: Tensor | None, given: Tensor | None = None) -> Tensor:
-        """SiLU(W₂ SiLU(W₁ features(c)) + row(label) + Σ vector(given)), never in a lower precision than c."""
+    def forward(self, c: Tensor, label: Tensor | None, conditions: Tensor | None = None) -> Tensor:
+        """SiLU(W₂ SiLU(W₁ features(c)) + vector(label) + Σ vector(condition)), in the precision of c."""
         kind = c.device.type
         lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         with torch.autocast(kind, enabled=False) if lowered else nullcontext():
-            return self._vector(c, label, given)
+            return self._vector(c, label, conditions)
 
-    def _vector(self, c: Tensor, label: Tensor | None, given: Tensor | None) -> Tensor:
+    def _vector(self, c: Tensor, label: Tensor | None, conditions: Tensor | None) -> Tensor:
         h = self.outer(nn.functional.silu(self.inner(self.features(c))))
         if self.label is not None:
             h = h + self.label(torch.full_like(c, self.classes, dtype=torch.long) if label is None else label)
         if self.sizes:
-            told = c.new_full((len(c), sum(self.sizes)), math.nan) if given is None else given
-            for part, piece in zip(self.given, told.split(self.sizes, 1), strict=True):
+            numbers = c.new_full((len(c), sum(self.sizes)), math.nan) if conditions is None else conditions
+            for part, piece in zip(self.given, numbers.split(self.sizes, 1), strict=True):
                 h = h + part(piece)
         return nn.functional.silu(h)
 
 
-class Film(nn.Module):
-    """A feature-wise affine map steered by the condition: h (1 + a) + b, with (a, b) linear in e and 0 at the start.
+class FiLM(nn.Module):
+    """Feature-wise linear modulation: h (1 + a) + b, with (a, b) linear in the condition e and 0 at the start.
 
     h is (B, size, ...), e is (B, width). Reference: Perez et al. (2018), arXiv:1709.07871
     """
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
-        self.map = zero(Linear(width, 2 * size))
+        self.map = zero(PaddedLinear(width, 2 * size))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """The modulated h."""
@@ -186,11 +185,11 @@ class Film(nn.Module):
 
 
 def zero(module: M) -> M:
-    """The module, marked to start at zero, so that the branch it ends is silent at first."""
+    """Marks a module to start at zero, so that the branch it ends contributes nothing at first."""
     module.zero_init = True  # type: ignore[assignment]
     return module
 
 
 def _check_size(size: int) -> None:
     if size < 2 or size % 2:
-        raise InputError(f"got {size} features for the noise level; expected an even number")
+        raise InputError(f"got {size} features; expected an even number of at least 2")

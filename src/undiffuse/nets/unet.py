@@ -1,4 +1,4 @@
-"""The small U-Net: for images of any size and number of channels, quick on a CPU."""
+"""A small U-Net, for images of any size and number of channels; fast on a CPU."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor, channels_last, nn
 from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
-from undiffuse.nets.embeddings import Condition, Film, Form, zero
+from undiffuse.nets.embeddings import ConditionEmbedding, FiLM, Form, zero
 
 
 def _norm(channels: int, affine: bool = True) -> nn.GroupNorm:
-    groups = math.gcd(8, channels // 2) if channels % 2 == 0 else 1  # of two channels at least: one pixel may be all
+    groups = math.gcd(8, channels // 2) if channels % 2 == 0 else 1  # two or more channels per group, for one pixel
     return nn.GroupNorm(groups, channels, affine=affine)
 
 
 class ConvBlock(nn.Module):
-    """h + K₂ SiLU(Film(GroupNorm(K₁ SiLU(GroupNorm(h))), e)), with 3x3 convolutions and K₂ = 0 at the start."""
+    """h + K₂ SiLU(FiLM(GroupNorm(K₁ SiLU(GroupNorm(h))), e)), with 3x3 convolutions and K₂ = 0 at the start."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = _norm(channels), _norm(channels, affine=False)
         self.inner = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = Film(condition, channels)
+        self.film = FiLM(condition, channels)
         self.outer = zero(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class Attention(nn.Module):
         return out
 
 
-class Stage(nn.Module):
-    """`blocks` convolutional blocks at one resolution, each followed by attention where it is asked for."""
+class ResolutionStage(nn.Module):
+    """Convolutional blocks at one resolution, each followed by attention if `attention`."""
 
     def __init__(self, channels: int, condition: int, blocks: int, attention: bool) -> None:
         super().__init__()
@@ -66,43 +66,49 @@ class Stage(nn.Module):
                 self.layers.append(Attention(channels))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        """The blocks, one after the other."""
+        """Applies the blocks in turn."""
         for layer in self.layers:
             h = layer(h, e)
         return h
 
 
 class UNet(nn.Module):
-    """Stages of convolutional blocks on ever coarser images and back, with additive skips between equal sizes.
+    """Stages of convolutional blocks on coarser and coarser images and back, with additive skips between equal sizes.
 
-    `shape` (channels, height, width), any size: halving rounds up and the way back returns to the size it came from.
-    `widths` has the channels of each level, `blocks` the blocks per level and direction, `attention` the levels that
-    have it (0 is the finest). `stem` s folds s x s pixels into channels before all else, which saves time s²-fold.
+    Args:
+        shape: (channels, height, width), any size: halving rounds up, and upsampling restores the size.
+        classes: Number of classes; 0 without labels.
+        widths: Channels of each resolution, the finest first.
+        blocks: Blocks per resolution and direction.
+        attention: Resolutions with attention; 0 is the finest.
+        stem: Side of the pixel blocks that are folded into channels first; s saves time s²-fold.
+        condition: Width of the embedding of noise level and conditions.
+        conditions: Forms of further conditions.
 
     Reference: Ronneberger et al. (2015), arXiv:1505.04597; Ho et al. (2020), appendix B. arXiv:2006.11239
     """
 
     def __init__(self, shape: Sequence[int], classes: int = 0, widths: Sequence[int] = (48, 96), blocks: int = 1,
                  attention: Sequence[int] = (), stem: int = 1, condition: int = 128,
-                 given: Sequence[Form] = ()) -> None:
+                 conditions: Sequence[Form] = ()) -> None:
         super().__init__()
         if len(shape) != 3 or not widths or stem < 1:
             raise InputError(f"got shape {tuple(shape)}, widths {tuple(widths)}, stem {stem}; expected images of shape "
                              "(channels, height, width), at least one width and a stem of 1 or more")
         self.stem, folded = stem, shape[0] * stem**2
-        self.condition = Condition(condition, classes, given=given)
+        self.condition = ConditionEmbedding(condition, classes, conditions=conditions)
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
         levels, pairs = range(len(widths)), list(pairwise(widths))
-        self.down = nn.ModuleList(Stage(widths[i], condition, blocks, i in attention) for i in levels)
-        self.up = nn.ModuleList(Stage(widths[i], condition, blocks, i in attention) for i in levels)
+        self.down = nn.ModuleList(ResolutionStage(widths[i], condition, blocks, i in attention) for i in levels)
+        self.up = nn.ModuleList(ResolutionStage(widths[i], condition, blocks, i in attention) for i in levels)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.norm = _norm(widths[0])
         self.last = zero(nn.Conv2d(widths[0], folded, 3, padding=1))
 
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, given: Tensor | None = None) -> Tensor:
-        """F(x, c, label, given), shaped like x (B, channels, height, width)."""
-        e = self.condition(c, label, given)
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
+        """F(x, c, label, conditions), shaped like x (B, channels, height, width)."""
+        e = self.condition(c, label, conditions)
         h = self.first(fold(x, self.stem).contiguous(memory_format=channels_last))
         skips: list[Tensor] = []
         for i, stage in enumerate(self.down):
@@ -116,7 +122,7 @@ class UNet(nn.Module):
 
 
 def fold(x: Tensor, size: int) -> Tensor:
-    """x with the last row and column repeated up to a multiple of `size`, size x size pixels as channels."""
+    """x with size x size pixels as channels; the last row and column are repeated up to a multiple of `size`."""
     missing = [-x.shape[-1] % size, -x.shape[-2] % size]
     if any(missing):
         x = fn.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")

@@ -42,15 +42,16 @@ def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path
     size = math.prod(like.shape[1:]) * like.element_size()
     with process_group(model.device) as team:
         check_place(path)
-        shelf = Path(team.share(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
+        shelf = Path(team.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
         total = sum(count for _, count in wanted)
         try:
-            team.share(lambda: _reserve(shelf, size * total))
+            team.broadcast_object(lambda: _reserve(shelf, size * total))
             _fill(team, shelf, rows, list(_pieces(wanted, model.block, like)), size)
-            team.wait()
-            return Path(team.share(lambda: str(save(StoredArray(shelf, 0, like.shape[1:], like.dtype, total)))))
+            team.barrier()
+            return Path(team.broadcast_object(lambda: str(save(StoredArray(shelf, 0, like.shape[1:], like.dtype,
+                                                                           total)))))
         finally:
-            if team.leads:
+            if team.is_main:
                 shelf.unlink(missing_ok=True)
 
 
@@ -72,7 +73,7 @@ def _pieces(wanted: Sequence[tuple[int, int]], block: int, like: Tensor) -> Iter
 def _fill(team: ProcessGroup, shelf: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
     """Draws the pieces of this process and writes each where it belongs."""
     mine = pieces[team.rank :: team.size]
-    with shelf.open("r+b", buffering=0) as file, bar("sampling", team.leads) as progress:
+    with shelf.open("r+b", buffering=0) as file, bar("sampling", team.is_main) as progress:
         for k, (place, first, count) in enumerate(mine):
             drawn = rows(first, count, part(progress, k, len(mine)))
             data, at = drawn.contiguous().numpy().tobytes(), place * size

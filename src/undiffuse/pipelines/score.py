@@ -47,8 +47,8 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
 def _rows(source: str, experiment: Experiment, part: str) -> Dataset:
     """The rows, less what the run takes for class or conditions where the source has that."""
     label, told, path = experiment.label, experiment.condition, Path(source).expanduser()
-    always: dict[str, Any] = {"size": experiment.size, "part": part,
-                              "first": experiment.first if source == experiment.data else None}
+    always: dict[str, Any] = {"size": experiment.image_size, "part": part,
+                              "first": experiment.max_rows if source == experiment.data else None}
     if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
         there = tables.read_names(path)
         label = label if label in there else None

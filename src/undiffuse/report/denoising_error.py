@@ -55,7 +55,8 @@ def floor_of(experiment: Experiment, model: Model, data: Dataset) -> float | Non
     law = law_of(data.name, model.transform)
     if law is None or experiment.weighting == WHITENED:
         return None
-    levels = NoiseLevelDistribution(experiment.levels, experiment.level_mean, experiment.level_std, model.sigma_data)
+    levels = NoiseLevelDistribution(experiment.noise_distribution, experiment.level_mean, experiment.level_std,
+                                    model.sigma_data)
     u = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
     times = levels.quantile(model.sde, u)
     known = law.given(0) if model.classes else law  # the eight are alike

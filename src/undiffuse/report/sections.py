@@ -23,7 +23,7 @@ from undiffuse.report.images import Plane, Tiles, View, film, img_of
 from undiffuse.report.wording import nouns, novelty, percent, short
 from undiffuse.training import checkpoint
 from undiffuse.training.early_stopping import model_step, stopping_summary
-from undiffuse.training.ema_sweep import compared
+from undiffuse.training.ema_sweep import ema_scores
 
 Array = NDArray[np.float64]
 
@@ -268,16 +268,17 @@ def watched(entries: Sequence[Mapping[str, Any]], step: int) -> str:
 
 def _averages(seen: ReportData) -> str:
     """Averages of the weights of several lengths, compared on held-out rows; "" where there are none."""
-    if seen.held_out is None or not checkpoint.steps(seen.run.averages):
+    if seen.held_out is None or not checkpoint.steps(seen.run.averages_folder):
         return ""
-    running, *others = compared(seen.run, seen.held_out, most=_COMPARED)
-    best, chosen = min(others, key=lambda row: row.held_out), seen.run.chosen()
+    running, *others = ema_scores(seen.run, seen.held_out, n=_COMPARED)
+    best, chosen = min(others, key=lambda row: row.held_out), seen.run.ema_choice()
     drawn = figures.average_lengths("Curve of the held-out loss against the length of the average of the weights",
-                                    *_columns([(row.length or 0.0, row.held_out) for row in others]), running.held_out)
+                                    *_columns([(row.sigma_rel or 0.0, row.held_out) for row in others]),
+                                    running.held_out)
     taken = "the running average" if chosen is None else f"the one of σ_rel {short(chosen)}"
     rows = min(_COMPARED, len(seen.held_out))
     said = (f"Averages of the weights, made after the training, on {rows} held-out rows: that of σ_rel "
-            f"{short(best.length or 0.0)} has the least loss, {short(best.held_out)}, the running average "
+            f"{short(best.sigma_rel or 0.0)} has the least loss, {short(best.held_out)}, the running average "
             f"{short(running.held_out)}. This page is about {taken}.")
     return html.pair(html.figure(drawn, said, [("power averages", "real"), ("running average", "ink dashed")]))
 

@@ -1,4 +1,11 @@
-"""Training: one loop, stateless randomness, checkpoints that are whole or refused, and the folder of a run."""
+"""Training.
+
+run, model_config, checkpoint, metrics_log: the folder of a run and its files
+loop, state, batches, optimizers, ema: the updates
+early_stopping, ema_sweep: the choice of the model
+distributed, precision, timing: speed
+diagnose, replay: explanation of single updates
+"""
 
 from undiffuse.training.loop import train
 from undiffuse.training.model_config import pick_device

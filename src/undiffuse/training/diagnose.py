@@ -1,4 +1,4 @@
-"""Why a training stopped: the failing update is made again by its number, sample by sample."""
+"""Explanation of a training that stopped: the failed update is computed again, sample by sample."""
 
 from __future__ import annotations
 
@@ -6,46 +6,30 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.loss import denoising_loss
-from undiffuse.training.batches import Batch, Feed
-from undiffuse.training.optimizers import parts
+from undiffuse.training.batches import Batch, Feed, batch_losses, gradient_of
+from undiffuse.training.optimizers import unflatten
 from undiffuse.training.state import State
-from undiffuse.transforms.conditions import split
 
-_SHOWN = 5
-
-
-def batch_losses(feed: Feed, batch: Batch) -> Tensor:
-    """The loss of every row of a batch, (B,)."""
-    cond = {} if batch.label is None else {"label": batch.label}
-    cond |= {} if batch.given is None else split(feed.model.conditions, batch.given)
-    weighting = feed.experiment.weighting
-    return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, batch.share, **cond)
-
-
-def batch_gradient(state: State, feed: Feed, first: int, end: int) -> Tensor:
-    """What the slots `first` ... `end` − 1 of the next batch add to the slope of its mean loss."""
-    batch = feed.batch(state.step, first, end)
-    return _slope(state, batch_losses(feed, batch), batch, feed.experiment.batch)
-
-
-def _slope(state: State, values: Tensor, batch: Batch, size: int) -> Tensor:
-    """That of the losses of rows, as they are minimised: with learned log-variances not as they are."""
-    goal = state.uncertainty.objective(values, batch.t) if state.uncertainty else values
-    return state.slope(goal.sum() / size, values.sum() / size)
+_LISTED = 5
 
 
 def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputError:
     """The error for an update that was not made because a number is not finite.
 
-    It names the step, the rows (by their `numbers` in the data) with their times and losses, and the parameters.
+    It names the step, the rows with their times and losses, and the parameters.
+
+    Args:
+        state: The state, unchanged since the failed update.
+        feed: The batches of the training.
+        numbers: Number of each training row in the data.
+        advice: End of the sentence.
     """
-    step = int(state.made)
+    step = int(state.steps_applied)
     batch = feed.batch(step)
-    values = batch_losses(feed, batch)
-    gradient = _slope(state, values, batch, len(values))[: len(state.weights)]
-    found = _weights(state) or _rows(batch, values.detach().cpu(), numbers) or _gradients(state, gradient)
-    return InputError(f"stopped before the update of step {step}: {found}; {advice}")
+    losses = batch_losses(feed, batch)
+    gradient = gradient_of(state, losses, batch, len(losses))[: len(state.weights)]
+    fault = _weights(state) or _rows(batch, losses.detach().cpu(), numbers) or _gradients(state, gradient)
+    return InputError(f"stopped before the update of step {step}: {fault}; {advice}")
 
 
 def _weights(state: State) -> str:
@@ -53,17 +37,17 @@ def _weights(state: State) -> str:
     return f"the weights {_join(names)} are not finite" if names else ""
 
 
-def _rows(batch: Batch, values: Tensor, numbers: Tensor) -> str:
-    bad = (~torch.isfinite(values)).nonzero()[:, 0]
-    shown = [f"row {int(numbers[batch.rows[i]])} (t = {float(batch.t[i]):.6g}, loss {float(values[i])})" for i in bad]
-    return f"the loss is not finite for {len(bad)} of {len(values)} rows: {_join(shown)}" if shown else ""
+def _rows(batch: Batch, losses: Tensor, numbers: Tensor) -> str:
+    bad = (~torch.isfinite(losses)).nonzero()[:, 0]
+    rows = [f"row {int(numbers[batch.rows[i]])} (t = {float(batch.t[i]):.6g}, loss {float(losses[i])})" for i in bad]
+    return f"the loss is not finite for {len(bad)} of {len(losses)} rows: {_join(rows)}" if rows else ""
 
 
 def _gradients(state: State, gradient: Tensor) -> str:
-    pieces = parts(gradient, list(state.parameters.values()))
+    pieces = unflatten(gradient, list(state.parameters.values()))
     names = [name for name, g in zip(state.parameters, pieces, strict=True) if not torch.isfinite(g).all()]
     return f"the gradient of {_join(names)} is not finite" if names else "the norm of the gradient is not finite"
 
 
 def _join(items: list[str]) -> str:
-    return ", ".join(items[:_SHOWN]) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+    return ", ".join(items[:_LISTED]) + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""Which average of the weights is best: the held-out loss of averages of many lengths, made after the training."""
+"""Comparison of averages of the weights after a training: the held-out loss of power averages of many σ_rel."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ SWEEP = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.17, 0.2, 0.25)
 
 
 class EmaScore(NamedTuple):
-    """An average and its held-out loss: σ_rel, or None for the running average."""
+    """An average and its held-out loss: σ_rel, or None for the exponential average."""
 
-    length: float | None
+    sigma_rel: float | None
     held_out: float
 
 
-def compare_ema(run: Path | str, lengths: Iterable[float] = SWEEP, data: Dataset | None = None,
-          seen: Callable[[EmaScore], None] = lambda row: None) -> list[EmaScore]:
-    """The held-out loss of the running average and of power averages of those σ_rel, on the same noise.
+def compare_ema(run: Path | str, sigma_rels: Iterable[float] = SWEEP, data: Dataset | None = None,
+                on_score: Callable[[EmaScore], None] = lambda score: None) -> list[EmaScore]:
+    """The held-out loss of the exponential average and of power averages, on the same noise.
 
-    `seen` is told of each as it comes. Raises InputError for a run without held-out rows or without stored averages.
+    Args:
+        run: Folder of the run.
+        sigma_rels: σ_rel of the power averages.
+        data: The data of a run that was trained on data in memory.
+        on_score: Receives each score as soon as it is computed.
+
+    Raises:
+        InputError: For a run without held-out rows or without stored averages.
     """
-    opened, (_, held) = open_run(run), load_data(run, data)
-    if held is None:
+    opened, (_, held_out) = open_run(run), load_data(run, data)
+    if held_out is None:
         raise InputError(f"{run} has no held-out rows to measure on; train with held_out above 0")
-    return compared(opened, held, lengths, seen)
+    return ema_scores(opened, held_out, sigma_rels, on_score)
 
 
-def compared(run: Run, held: Dataset, lengths: Iterable[float] = SWEEP,
-             seen: Callable[[EmaScore], None] = lambda row: None, most: int = MEASURED) -> list[EmaScore]:
-    """The same on at most so many of some rows."""
-    model, rows = load(run.folder, "running", "cpu"), list[EmaScore]()
-    feed = Feed(run.experiment, held, model)
-    for length in (None, *lengths):
-        if length is not None:
-            run.average(model, length)
-        rows.append(EmaScore(length, held_out_loss(feed, run.experiment.steps, most)["held_out"]))
-        seen(rows[-1])
-    return rows
+def ema_scores(run: Run, held_out: Dataset, sigma_rels: Iterable[float] = SWEEP,
+               on_score: Callable[[EmaScore], None] = lambda score: None, n: int = MEASURED) -> list[EmaScore]:
+    """The scores of `compare_ema` on the first n of some rows."""
+    model, scores = load(run.folder, "running", "cpu"), list[EmaScore]()
+    feed = Feed(run.experiment, held_out, model)
+    for sigma_rel in (None, *sigma_rels):
+        if sigma_rel is not None:
+            run.load_average(model, sigma_rel)
+        scores.append(EmaScore(sigma_rel, held_out_loss(feed, run.experiment.steps, n)["held_out"]))
+        on_score(scores[-1])
+    return scores

@@ -1,9 +1,9 @@
-"""The training loop: there is one.
+"""The training loop.
 
-State and randomness are apart: what changes is in `State`, what an update is made from is a function of its number.
-A run that was interrupted at any moment therefore ends with the same weights, bit for bit.
+All that changes is in `State`; the batch of an update is a function of its number. So a run that was interrupted at any
+moment ends with the same weights, bit for bit.
 
-Signals: the first one asks a training to save and stop, the second one stops it at once.
+The first signal (Ctrl-C, SIGTERM) makes a training write a checkpoint and stop; the second one ends it at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -31,8 +32,8 @@ from undiffuse.model import Denoiser
 from undiffuse.progress import Progress, say
 from undiffuse.samplers.driver import sample
 from undiffuse.training import checkpoint
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient, batch_losses, explain
+from undiffuse.training.batches import Feed, batch_gradient, batch_losses
+from undiffuse.training.diagnose import explain
 from undiffuse.training.distributed import PEER_TIMEOUT, ProcessGroup, process_group
 from undiffuse.training.early_stopping import best_checkpoint, should_stop, stopping_summary
 from undiffuse.training.metrics_log import Log, tracked
@@ -42,23 +43,23 @@ from undiffuse.training.precision import configure
 from undiffuse.training.run import Run, load_dataset, machine, open_or_create, resume, split_held_out
 from undiffuse.training.state import State
 
-_ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP")
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Signals:
-    """While it is open, the first SIGINT, SIGTERM or SIGHUP only sets `number`; later ones act as they did before.
+    """While it is open, the first SIGINT, SIGTERM or SIGHUP only sets `number`; later ones have their usual effect.
 
-    Signals that are ignored (as under nohup) stay ignored. Does nothing outside the main thread, where Python delivers
-    no signals.
+    Ignored signals (as under nohup) stay ignored. Outside the main thread, where Python delivers no signals, it has no
+    effect.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for name in _ASK_TO_STOP:
+            for name in _STOP_SIGNALS:
                 self._watch(name)
         return self
 
@@ -68,212 +69,230 @@ class Signals:
     def _watch(self, name: str) -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-            self._before[number] = signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._receive)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._restore()
 
     def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
 
-CHECK_EVERY = 32  # updates between looks at a GPU; a CPU is looked at after every update
+CHECK_EVERY = 32  # updates between checks on a GPU; on a CPU every update is checked
 ENTRIES = 500  # entries in metrics.jsonl
-MEASURED = 1024  # held-out rows that are measured
-PATH_LOSS_ROWS = 256  # held-out rows of which the path loss is measured
+MEASURED = 1024  # held-out rows of the held-out loss
+PATH_LOSS_ROWS = 256  # held-out rows of the path loss
 LEVEL_BINS = 8  # noise levels at which the held-out loss is reported
-_ASKED = 256  # what no signal's number is: the caller asked to stop
+_BY_CALLER = 256  # not the number of a signal: `stop` returned True
 
 
 def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = True, data: Dataset | None = None,
           stop: Callable[[int], bool] | None = None, peer_timeout: float = PEER_TIMEOUT, track: Sequence[str] = (),
           preview: int = 0) -> Denoiser:
-    """Trains, or continues the training in the folder `out`, and returns the model with the averaged weights.
+    """Trains, or resumes the training in the folder `out`, and returns the model with the averaged weights.
 
-    Of a recipe the data are those that it has opened; `data` take the place of what the experiment names.
-    `stop(step)` is asked after every update; if it says
-    True the state is saved and the model returned as it is. With the experiment's patience it may end sooner, and the
-    model is that of the best save. SIGINT, SIGTERM and SIGHUP save and exit with 128 + n.
-    Under torchrun the processes train together, and the first one writes; one that is stuck for `peer_timeout`
-    seconds is given up. `track` names trackers that hear of the metrics; of images so many samples as `preview` says
-    are drawn at every save, into previews/STEP.png. Raises InputError for another run or other data in `out`, and
-    before an update that is not finite; MachineError for a full disk, a folder in use, or a process that is lost. The
-    last good checkpoint always remains.
+    SIGINT, SIGTERM and SIGHUP write a checkpoint and exit with 128 + n. Under torchrun the processes train together and
+    the main process writes. The last good checkpoint always remains.
+
+    Args:
+        experiment: The settings, or a recipe with the data that it has opened.
+        out: Folder of the run.
+        progress: Show the progress on stderr.
+        data: The data, in place of those that the experiment names.
+        stop: stop(step) is called after every update; if it returns True, the state is saved and training ends.
+        peer_timeout: Seconds after which a process that does not answer is given up.
+        track: Trackers that receive the metrics.
+        preview: Number of sample images that are saved per checkpoint, in previews/STEP.png.
+
+    Returns:
+        The model; with `patience`, that of the best checkpoint.
+
+    Raises:
+        InputError: For another run or other data in `out`, and before an update that is not finite.
+        MachineError: For a full disk, a folder in use, or a lost process.
     """
     recipe = experiment if isinstance(experiment, Recipe) else Recipe(experiment, data=data)
     experiment = recipe.experiment
-    whole = recipe.data or load_dataset(experiment)
-    rows, held, numbers = split_held_out(whole, experiment.held_out)
+    dataset = recipe.data or load_dataset(experiment)
+    rows, held_out, numbers = split_held_out(dataset, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
-    with process_group(device, experiment.exact, peer_timeout) as team, ExitStack() as opened:
-        team.share(lambda: _check(team, experiment, held))
-        run = Run(folder, experiment, team.share(lambda: open_or_create(folder, recipe, whole, rows).config))
-        model = initialized(run.config, experiment.seed, rows).to(device)
+    with process_group(device, experiment.deterministic_reduction, peer_timeout) as group, ExitStack() as stack:
+        group.broadcast_object(lambda: _check(group, experiment, held_out))
+        config = group.broadcast_object(lambda: open_or_create(folder, recipe, dataset, rows).config)
+        run, model = Run(folder, experiment, config), initialized(config, experiment.seed, rows).to(device)
         state = State(experiment, model)
-        choice = configure(model, experiment, run.config.get("precision", "fp32"))
+        layers = configure(model, experiment, config["precision"])
         feed = Feed(experiment, rows, model)
-        batch_losses(
-            feed, feed.at(0, torch.zeros(1, dtype=torch.int64))
-        )  # what cannot run fails before anything is written
-        signals = opened.enter_context(Signals())
-        seconds = _start(team, run, state, opened)
-        log = _log(run, state.step, track, opened) if team.leads else None
-        if progress and team.leads and "auto" in (experiment.precision, experiment.compile):
-            say(choice)
-        bar = opened.enter_context(Progress(state.step, experiment.steps, progress and team.leads))
-        training = _Training(team, run, state, feed, held, numbers, log, bar, seconds, preview)
-        ending = training.update(lambda step: _ASKED * bool(stop and stop(step)) or signals.number)
+        batch_losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # fails before anything is written
+        signals = stack.enter_context(Signals())
+        seconds = _start(group, run, state, stack)
+        log = _log(run, state.step, track, stack) if group.is_main else None
+        if progress and group.is_main and "auto" in (experiment.precision, experiment.compile):
+            say(layers)
+        bar = stack.enter_context(Progress(state.step, experiment.steps, progress and group.is_main))
+        training = _Training(group, run, state, feed, held_out, numbers, log, bar, seconds, preview)
+        ending = training.update(lambda step: _BY_CALLER * bool(stop and stop(step)) or signals.number)
         if experiment.patience and not ending:
-            training.go_back()
-    if ending % _ASKED:
-        if team.leads:
-            say(f"stopped by signal {ending} at step {state.step}; `{_resume_command(run)}` continues")
+            training.restore_best()
+    if ending % _BY_CALLER:
+        if group.is_main:
+            say(f"stopped by signal {ending} at step {state.step}; `{_resume_command(run)}` resumes the run")
         raise SystemExit(128 + ending)
-    state.average.folder = folder
-    return state.average
+    state.ema_model.folder = folder
+    return state.ema_model
 
 
-def _check(team: ProcessGroup, experiment: Experiment, held: Dataset | None) -> None:
-    """InputError for what does not go together."""
-    team.check(experiment.batch)
-    if experiment.patience and held is None:
+def _check(group: ProcessGroup, experiment: Experiment, held_out: Dataset | None) -> None:
+    """InputError for settings that contradict one another."""
+    group.check_batch_size(experiment.batch_size)
+    if experiment.patience and held_out is None:
         raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
                          "0, or patience=0")
 
 
-def _start(team: ProcessGroup, run: Run, state: State, opened: ExitStack) -> float:
-    """Brings the states of all processes to where the run stands, under its lock; the seconds trained so far."""
+def _start(group: ProcessGroup, run: Run, state: State, stack: ExitStack) -> float:
+    """Brings the states of all processes to the newest checkpoint, under the lock; the seconds trained so far."""
     def first() -> list[float]:
         run.folder.mkdir(parents=True, exist_ok=True)
-        opened.enter_context(locked(run.folder))
-        return [resume(run, state, machine(state, team.size)), state.step]
+        stack.enter_context(locked(run.folder))
+        return [resume(run, state, machine(state, group.size)), state.step]
 
-    seconds, step = team.share(first)
-    team.spread(state.tensors().values())
-    state.stand(int(step))
+    seconds, step = group.broadcast_object(first)
+    group.broadcast(state.tensors().values())
+    state.set_step(int(step))
     return float(seconds)
 
 
-def _log(run: Run, step: int, track: Sequence[str], opened: ExitStack) -> Log:
-    """The metrics, open for adding, and the trackers that hear of them."""
-    listeners = opened.enter_context(tracked(track, run.folder, run.experiment.to_dict()))
-    return opened.enter_context(Log(run.folder, step, listeners))
+def _log(run: Run, step: int, track: Sequence[str], stack: ExitStack) -> Log:
+    """The open metrics file with its trackers."""
+    listeners = stack.enter_context(tracked(track, run.folder, run.experiment.to_dict()))
+    return stack.enter_context(Log(run.folder, step, listeners))
 
 
 def draw_preview(run: Run, model: Denoiser, step: int, n: int) -> None:
-    """The first samples of seed 0 as a picture, previews/STEP.png; where there are classes, of each in turn."""
+    """Saves the first n samples of seed 0 as previews/STEP.png, with the classes in turn."""
     folder = run.folder / "previews"
     cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
     folder.mkdir(exist_ok=True)
     save_samples(folder / f"{step}.png", sample(model, n, **cond).x, levels=run.config["data"]["levels"])
 
 
+@dataclass
 class _Training:
     """One run in progress."""
 
-    def __init__(self, team: ProcessGroup, run: Run, state: State, feed: Feed, held: Dataset | None, numbers: Tensor,
-                 log: Log | None, bar: Progress, seconds: float, preview: int = 0) -> None:
-        self.team, self.run, self.state, self.feed, self.log, self.bar, self.numbers = (
-            team, run, state, feed, log, bar, numbers)
-        self.preview = preview if run.config["data"]["kind"] == "image" else 0
-        self.steps, self.save_every = run.experiment.steps, run.experiment.save_every
-        self.held = Feed(run.experiment, held, state.model) if held is not None else None
-        self.log_every = max(1, self.steps // ENTRIES)
-        self.look_every = 1 if state.model.device.type == "cpu" else CHECK_EVERY
-        self.start = time.monotonic() - seconds
-        self.logged = (state.step, time.monotonic())
+    group: ProcessGroup
+    run: Run
+    state: State
+    feed: Feed
+    held_out: Dataset | None
+    numbers: Tensor
+    log: Log | None
+    bar: Progress
+    seconds: float
+    preview: int = 0
+
+    def __post_init__(self) -> None:
+        self.experiment, self.device = self.run.experiment, self.state.model.device
+        if self.run.config["data"]["kind"] != "image":
+            self.preview = 0
+        self.held_out_feed = None if self.held_out is None else Feed(self.experiment, self.held_out, self.state.model)
+        self.log_every = max(1, self.experiment.steps // ENTRIES)
+        self.check_every = 1 if self.device.type == "cpu" else CHECK_EVERY
+        self.start = time.monotonic() - self.seconds
+        self.last_entry = (self.state.step, time.monotonic())
         self.loss, self.rate = float("nan"), 0.0
 
     def update(self, stop: Callable[[int], int]) -> int:
-        """All the updates that are left, unless a process is told to stop: by what number, or 0."""
-        state, wanted, ending, done = self.state, 0, 0, self.settle()
-        while state.step < self.steps and not ending and not done:
-            state.update(self.team.total(self._slope, self.run.experiment.batch))
-            wanted = wanted or stop(state.step)
-            if self.team.size == 1 or self._due(self.look_every):
-                ending = self.team.agree(wanted, state.model.device)
-            log = self._due(self.log_every) or state.step == 1
-            save = self._due(self.save_every) or ending > 0
-            if log or save or self._due(self.look_every):
-                self.look()
+        """Makes all remaining updates, unless `stop` returns a number on some process: that number, or 0."""
+        state, request, ending, done = self.state, 0, 0, self.update_best()
+        while state.step < self.experiment.steps and not ending and not done:
+            state.update(self.group.batch_sum(self._gradient, self.experiment.batch_size))
+            request = request or stop(state.step)
+            if self.group.size == 1 or self._is_due(self.check_every):
+                ending = self.group.all_reduce_max(request, self.device)
+            log = self._is_due(self.log_every) or state.step == 1
+            save = self._is_due(self.experiment.save_every) or ending > 0
+            if log or save or self._is_due(self.check_every):
+                self.check_update()
             if log:
-                self.note()
+                self.log_metrics()
             if save:
-                self.save()
-                done = self.settle()
+                self.save_checkpoint()
+                done = self.update_best()
         return ending
 
-    def _slope(self, first: int, end: int) -> Tensor:
-        """What some slots of the batch add to the slope of its mean loss."""
+    def _gradient(self, first: int, end: int) -> Tensor:
+        """The contribution of some slots of the batch to the gradient of its mean loss."""
         return batch_gradient(self.state, self.feed, first, end)
 
-    def _due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.steps
+    def _is_due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.experiment.steps
 
-    def look(self) -> None:
-        """Waits for the device; the updates must all have been made."""
-        if int(self.state.made) < self.state.step:
-            raise self.team.voice(explain(self.state, self.feed, self.numbers, self._advice()))
+    def check_update(self) -> None:
+        """Waits for the device and raises the error of an update that was not made."""
+        if int(self.state.steps_applied) < self.state.step:
+            raise self.group.error_on_main(explain(self.state, self.feed, self.numbers, self._advice()))
         self.bar.update(self.state.step, self.loss, self.rate)
 
-    def note(self) -> None:
+    def log_metrics(self) -> None:
         """Adds the means since the last entry to the metrics."""
-        (before, then), now = self.logged, time.monotonic()
+        (before, then), now = self.last_entry, time.monotonic()
         step = self.state.step
-        updates, loss, norm = self.state.meter.tolist()
+        updates, loss, norm = self.state.sums.tolist()
         self.loss, norm = loss / updates, norm / updates
-        self.rate = (step - before) * self.run.experiment.batch / max(now - then, 1e-9)
+        self.rate = (step - before) * self.experiment.batch_size / max(now - then, 1e-9)
         if self.log is not None:
-            self.log.write(step=step, loss=self.loss, lr=learning_rate(self.run.experiment, step - 1), grad_norm=norm,
+            self.log.write(step=step, loss=self.loss, lr=learning_rate(self.experiment, step - 1), grad_norm=norm,
                            rate=round(self.rate, 1), seconds=round(now - self.start, 3))
-        self.state.meter.zero_()
-        self.logged = (step, now)
+        self.state.sums.zero_()
+        self.last_entry = (step, now)
 
-    def save(self) -> None:
-        """The first process measures on the held-out rows where that is due, and saves; the others wait."""
-        if self.team.agree(int(not self.state.finite()), self.state.model.device):
-            raise self.team.voice(InputError(f"the weights are not finite after step {self.state.step}; "
-                                             f"{self._advice()}"))
-        step, average = self.state.step, self.state.average
+    def save_checkpoint(self) -> None:
+        """Measures on the held-out rows if that is due, and saves, on the main process; the others wait."""
+        if self.group.all_reduce_max(int(not self.state.is_finite()), self.device):
+            raise self.group.error_on_main(InputError(f"the weights are not finite after step {self.state.step}; "
+                                                      f"{self._advice()}"))
+        step, model = self.state.step, self.state.ema_model
         if self.log is not None:
-            if self.held is not None and self._due(self.save_every):
-                self.held.model = average
-                self.log.write(step=step, **held_out_loss(self.held, self.steps),
-                               path=path_loss(self.held, self.steps))
+            if self.held_out_feed is not None and self._is_due(self.experiment.save_every):
+                self.held_out_feed.model = model
+                self.log.write(step=step, **held_out_loss(self.held_out_feed, self.experiment.steps),
+                               path=path_loss(self.held_out_feed, self.experiment.steps))
             self.log.sync()
-            self.run.save(self.state, time.monotonic() - self.start, machine(self.state, self.team.size))
+            self.run.save(self.state, time.monotonic() - self.start, machine(self.state, self.group.size))
             if self.preview:
-                draw_preview(self.run, average, step, self.preview)
-        self.team.wait()
+                draw_preview(self.run, model, step, self.preview)
+        self.group.barrier()
 
-    def settle(self) -> bool:
-        """With patience: keeps the state that has just been measured as the best, and tells whether to end."""
-        patience, done = self.run.experiment.patience, False
+    def update_best(self) -> bool:
+        """With patience: saves the state as the best one if it is, and returns whether the training ends."""
+        patience, done = self.experiment.patience, False
         if not patience:
             return False
         if self.log is not None:
             entries = self.run.metrics()
-            found, done = best_checkpoint(entries), should_stop(entries, patience)
-            if found is not None and found[0] == self.state.step:
-                self.run.keep(self.state)
-        return bool(self.team.agree(int(done), self.state.model.device))
+            best, done = best_checkpoint(entries), should_stop(entries, patience)
+            if best is not None and best[0] == self.state.step:
+                self.run.save_best(self.state)
+        return bool(self.group.all_reduce_max(int(done), self.device))
 
-    def go_back(self) -> None:
-        """Brings all processes to the best state, and says why the training has ended."""
+    def restore_best(self) -> None:
+        """Brings all processes to the best state and reports why the training has ended."""
         state = self.state
 
         def first() -> int:
-            found = self.run.checkpoint(state.model, best=True)
-            if found is not None:
-                state.restore(found.step, found.tensors)
-            say(stopping_summary(self.run.metrics(), self.run.experiment))
+            best = self.run.newest_checkpoint(state.model, best=True)
+            if best is not None:
+                state.restore(best.step, best.tensors)
+            say(stopping_summary(self.run.metrics(), self.experiment))
             return state.step
 
-        step = self.team.share(first)
-        self.team.spread(state.tensors().values())
-        state.stand(int(step))
+        step = self.group.broadcast_object(first)
+        self.group.broadcast(state.tensors().values())
+        state.set_step(int(step))
 
     def _advice(self) -> str:
         last = max(checkpoint.steps(self.run.folder), default=0)
@@ -282,33 +301,35 @@ class _Training:
 
 
 @torch.no_grad()
-def held_out_loss(feed: Feed, step: int, most: int = MEASURED) -> dict[str, Any]:
-    """The loss on at most `most` rows, with levels and noise of a step that is never trained, the one after the last.
+def held_out_loss(feed: Feed, step: int, n: int = MEASURED) -> dict[str, Any]:
+    """The held-out loss: `held_out`, its mean, and `levels`, pairs (mean log σ/α, mean loss) of eight equal bins.
 
-    `held_out` is the mean; `levels` are pairs (mean log σ/α, mean loss) of eight bands of equal weight.
+    Args:
+        feed: The held-out rows, and the model in evaluation.
+        step: Number of an update that is never made, whose noise levels and noise are used: that after the last one.
+        n: Largest number of rows.
     """
-    rows = torch.arange(min(len(feed.x), most))
-    whole = feed.at(step, rows)
-    values = torch.cat([batch_losses(feed, block) for block in whole.blocks(feed.model.block)]).double().cpu()
-    log_sigma = -feed.model.sde.log_snr(whole.t)
-    bands = [(float(a.mean()), float(b.mean())) for a, b in
-             zip(log_sigma.tensor_split(LEVEL_BINS), values.tensor_split(LEVEL_BINS), strict=True) if len(a)]
-    return {"held_out": float(values.mean()), "levels": bands}
+    batch = feed.at(step, torch.arange(min(len(feed.x), n)))
+    losses = torch.cat([batch_losses(feed, block) for block in batch.blocks(feed.model.block)]).double().cpu()
+    log_sigma = -feed.model.sde.log_snr(batch.t)
+    bins = [(float(a.mean()), float(b.mean())) for a, b in
+            zip(log_sigma.tensor_split(LEVEL_BINS), losses.tensor_split(LEVEL_BINS), strict=True) if len(a)]
+    return {"held_out": float(losses.mean()), "levels": bins}
 
 
 def path_loss(feed: Feed, step: int) -> float:
-    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats an entry, whatever the run's own loss is.
+    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats per entry, whatever the run's own loss is.
 
-    It is what the bound of the likelihood integrates, so runs of different weightings and levels can be compared by it;
-    the excess over its value for the exact denoiser is the path-KL.
+    It is the integrand of the likelihood bound, so runs with different weightings and noise distributions can be
+    compared by it; its excess over the value of the exact denoiser is the path-KL.
     Reference: Song et al. (2021), theorem 1. arXiv:2101.09258; Kingma et al. (2021), eq. 12. arXiv:2107.00630
     """
-    path = copy(feed)
-    path.experiment = feed.experiment.replace(weighting="likelihood")
-    path.levels = NoiseLevelDistribution("importance", sigma_data=feed.model.sigma_data)
-    return float(held_out_loss(path, step, PATH_LOSS_ROWS)["held_out"])
+    weighted = copy(feed)
+    weighted.experiment = feed.experiment.replace(weighting="likelihood")
+    weighted.levels = NoiseLevelDistribution("importance", sigma_data=feed.model.sigma_data)
+    return float(held_out_loss(weighted, step, PATH_LOSS_ROWS)["held_out"])
 
 
 def _resume_command(run: Run) -> str:
-    """The command that continues a run."""
+    """The command that resumes a run."""
     return shlex.join(["undiffuse", "train", str(run.folder)])

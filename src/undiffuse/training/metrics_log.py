@@ -1,8 +1,6 @@
-"""metrics.jsonl: what was measured at which step, one JSON object per line, exact across interruptions.
+"""metrics.jsonl: one JSON object per measurement, and trackers (TensorBoard, trackio, W&B, MLflow, ... by accelerate).
 
-Trackers: the metrics of a run sent on to TensorBoard, trackio, W&B, MLflow and others, by accelerate.
-
-metrics.jsonl is always written and is what reports read; a tracker is told the same numbers.
+The file is exact across interruptions and is what reports read; trackers receive the same numbers.
 """
 
 from __future__ import annotations
@@ -22,26 +20,33 @@ Listener = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def tracked(names: Sequence[str], folder: Path, about: dict[str, Any]) -> Iterator[list[Listener]]:
-    """What is to be told of every entry of the metrics, one for each tracker, until they are closed.
+    """One function per tracker that receives every entry of the metrics, until the trackers are closed.
 
-    `about` is the experiment. Raises InputError for an unknown tracker, MachineError for one that is not installed.
+    Args:
+        names: Names of the trackers.
+        folder: Folder of the run.
+        about: The experiment as JSON values.
+
+    Raises:
+        InputError: For an unknown tracker.
+        MachineError: For a tracker that is not installed.
     """
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         listeners = list[Listener]()
         for name in names:
             tracker = _tracker(name, folder, about)
-            opened.callback(tracker.finish)
-            listeners.append(partial(_tell, tracker))
+            stack.callback(tracker.finish)
+            listeners.append(partial(_send, tracker))
         yield listeners
 
 
 def scalars(entry: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an entry; the loss of a band of noise levels is "loss_at/LOG_SIGMA"."""
+    """The numbers of an entry by name; "loss_at/LOG_SIGMA" for the loss in a bin of noise levels."""
     plain = {key: value for key, value in entry.items() if isinstance(value, int | float) and key != "step"}
     return plain | {f"loss_at/{level:.1f}": value for level, value in entry.get("levels", ())}
 
 
-def _tell(tracker: Any, entry: dict[str, Any]) -> None:
+def _send(tracker: Any, entry: dict[str, Any]) -> None:
     tracker.log(scalars(entry), step=entry["step"])
 
 
@@ -49,17 +54,17 @@ def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
     try:
         from accelerate import PartialState, tracking
     except ImportError:
-        raise InputError(f"got track={name!r}; trackers need the package accelerate, which is not installed; run "
+        raise InputError(f"got track={name!r}; expected the package accelerate, which is not installed; run "
                          "pip install 'undiffuse[track]'") from None
     PartialState(cpu=True)  # without it accelerate's own log raises
-    known = {str(kind): cls for kind, cls in tracking.LOGGER_TYPE_TO_CLASS.items()}
-    if name not in known:
-        raise InputError(f"got track={name!r}; expected one of {', '.join(sorted(known))}")
+    classes = {str(kind): cls for kind, cls in tracking.LOGGER_TYPE_TO_CLASS.items()}
+    if name not in classes:
+        raise InputError(f"got track={name!r}; expected one of {', '.join(sorted(classes))}")
     if name not in map(str, tracking.get_available_trackers()):
         raise MachineError(f"the tracker {name} is not installed; run pip install {name}")
-    here: Any = type(name, (known[name],), {"main_process_only": False})  # it is made on the first process only
-    place = {"logging_dir": folder} if here.requires_logging_directory else {}
-    tracker = here(folder.resolve().name, **place)
+    cls: Any = type(name, (classes[name],), {"main_process_only": False})  # only the main process creates it
+    options = {"logging_dir": folder} if cls.requires_logging_directory else {}
+    tracker = cls(folder.resolve().name, **options)
     tracker.start()
     tracker.store_init_configuration({key: value if isinstance(value, bool | int | float | str) else str(value)
                                       for key, value in about.items()})
@@ -70,16 +75,20 @@ NAME = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file up to the first one that is not whole; none if there is no file."""
+    """The entries of a metrics file up to the first incomplete line; empty without a file."""
     return [line for line, _ in _lines(path)]
 
 
 class Log:
-    """The metrics of a run, open for adding; entries after the step at which it starts are cut off.
+    """The metrics of a run, open for appending; entries after `step` are cut off.
 
-    What comes before a checkpoint is on the disk before the checkpoint is (`sync`), so that a resumed run repeats
-    exactly the lines that were cut. `listeners` are told every entry as well. Raises MachineError where the disk is
-    full.
+    Entries before a checkpoint reach the disk before the checkpoint does (`sync`), so that a resumed run repeats
+    exactly the lines that were cut off.
+
+    Args:
+        folder: Folder of the run.
+        step: The step at which the training starts or resumes.
+        listeners: Functions that receive every entry.
     """
 
     def __init__(self, folder: Path, step: int, listeners: Sequence[Callable[[dict[str, Any]], None]] = ()) -> None:
@@ -96,13 +105,14 @@ class Log:
         os.close(self._handle)
 
     def write(self, **entry: Any) -> None:
-        """Adds a line; it holds `step`."""
+        """Appends an entry, which must have `step`; MachineError if the disk is full."""
         text = json.dumps(entry, allow_nan=False).encode() + b"\n"
         try:
             while text:
                 text = text[os.write(self._handle, text):]
         except OSError as error:
-            raise MachineError(f"cannot write {self._path}: {error.strerror}; make room and continue") from error
+            raise MachineError(f"cannot write {self._path}: {error.strerror}; free some space and "
+                               "run the command again") from error
         for listener in self._listeners:
             listener(entry)
 
@@ -112,8 +122,8 @@ class Log:
 
 
 def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
-    """The whole lines and the place in the file where each ends."""
-    found, end = [], 0
+    """The complete entries and the offset at which each ends."""
+    entries, end = [], 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         try:
             line, end = json.loads(raw), end + len(raw)
@@ -121,5 +131,5 @@ def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
                 break
         except (ValueError, KeyError, TypeError):
             break
-        found.append((line, end))
-    return found
+        entries.append((line, end))
+    return entries

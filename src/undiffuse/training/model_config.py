@@ -1,4 +1,4 @@
-"""From an experiment and its data to a denoiser, and from a denoiser to the JSON that rebuilds it."""
+"""The description of a model in JSON, made from an experiment and its data, and the denoiser that it describes."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments, measurable
-from undiffuse.predictions import WIENER
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
 from undiffuse.transforms import base
 from undiffuse.transforms.conditions import from_config, split
 
-FORMAT = 1
-_HALFWAY = 2  # of models with predict="wiener", since their networks see what `Moments.precondition` shows them now
+FORMAT = 3
 _CHUNK = 4096
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is cuda if there is one, else mps, else cpu. MachineError if it is missing.
+    """The device of a name; "auto" is cuda if available, else mps, else cpu. MachineError if it does not exist.
 
-    Of several processes on one machine each takes a GPU of its own.
+    Each of several processes on one machine takes a separate GPU.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, found in there.items() if found)
+        name = next(kind for kind, exists in available.items() if exists)
     device = torch.device(name)
     if device == torch.device("cuda") and local_rank():
         device = torch.device("cuda", local_rank())
-    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise MachineError(f"got device {name}, but this machine or this PyTorch has none; use auto or cpu")
+    if not available[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise MachineError(f"got device={name}; expected a device of this machine and this PyTorch; use auto or cpu")
     return device
 
 
 def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform: Transform | None = None,
              std: float | None = None) -> dict[str, Any]:
-    """What `rebuild` needs, as JSON; what the experiment leaves open is measured on the training rows.
+    """The description of a model as JSON, the input of `rebuild`.
 
-    `fingerprint` is that of all the data, the held-out rows included. `transform` and `std`, the deviation of the rows
-    in model units, are measured if they are not given.
+    Args:
+        experiment: The settings.
+        train: The training rows.
+        fingerprint: Fingerprint of all the data, held-out rows included.
+        transform: The transform to model units; fitted to the training rows by default.
+        std: Standard deviation of the training rows in model units; measured by default.
     """
-    transform, chosen = transform or fit_transform(train), precision(experiment, pick_device(experiment.device))
+    transform, layers = transform or fit_transform(train), precision(experiment, pick_device(experiment.device))
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
-    known = [] if train.given is None else [
+    conditions = [] if train.given is None else [
         c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
-    given = {"given": [list(c.form) for c in known]} if known else {}
     return {
-        "format": _format(experiment.predict),
-        "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes, **given},
-        **({"conditions": [c.config() for c in known]} if known else {}),
+        "format": FORMAT,
+        "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes,
+                **({"conditions": [list(c.form) for c in conditions]} if conditions else {})},
+        "conditions": [c.config() for c in conditions],
         "moments": measurable(tuple(shape)) and len(train) > 1,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
-        "predict": experiment.predict,
+        "prediction_type": experiment.prediction_type,
         "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
         "transform": transform.config(),
-        "block": experiment.block,
+        "eval_batch_size": experiment.eval_batch_size,
         "dtype": experiment.dtype,
-        **({"precision": chosen} if chosen != "fp32" else {}),
+        "precision": layers,
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
                  "counts": torch.bincount(train.y, minlength=classes).tolist() if train.y is not None else [],
                  "columns": list(train.columns), "words": [list(w) for w in train.words],
@@ -81,26 +83,25 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
 
 
 def rebuild(config: Mapping[str, Any]) -> Denoiser:
-    """The denoiser that `describe` described, its weights not yet set; InputError for anything else."""
+    """The denoiser of a description, with weights that are not set yet; InputError for an invalid description."""
     try:
-        if config["format"] != _format(config["predict"]):
-            raise ValueError(f"with predict={config['predict']!r} its format is {config['format']}, and this version "
-                             f"reads {_format(config['predict'])}; train it again")
+        if config["format"] != FORMAT:
+            raise ValueError(f"its format is {config['format']}, and this version reads {FORMAT}; train it again")
         net = nets.build(**config["net"]).to(_dtype(config["dtype"]))
-        model = Denoiser(net, make_sde(**config["sde"]), config["predict"], shape=tuple(config["net"]["shape"]),
+        model = Denoiser(net, make_sde(**config["sde"]), config["prediction_type"], shape=tuple(config["net"]["shape"]),
                          sigma_data=config["sigma_data"], transform=base.from_config(config["transform"]),
-                         classes=config["net"]["classes"], block=config["block"],
-                         conditions=[from_config(c) for c in config.get("conditions", ())])
+                         classes=config["net"]["classes"], block=config["eval_batch_size"],
+                         conditions=[from_config(c) for c in config["conditions"]])
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the description of the model is not one of undiffuse: {error!r}") from None
+        raise InputError(f"got a description of a model that this version cannot read: {error!r}") from None
     model.moments = Moments.blank(model.shape) if config["moments"] else None
     return model
 
 
 def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser:
-    """The model that a run of that description starts from."""
+    """The initial model of a run: initial weights and the moments of the data."""
     model = rebuild(config)
     nets.initialize(model.net, seed)
     model.moments = moments_of(data, model)
@@ -108,24 +109,24 @@ def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser
 
 
 def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
-    """The mean and covariance of the data in model units (`missing.measured`); None if the model has none."""
+    """The mean and covariance of the data in model units (`moments.measured`); None if the model has no moments."""
     if model.moments is None:
         return None
     return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind == "table")
 
 
 def deviation(x: Tensor, transform: Transform) -> float:
-    """The standard deviation of all the numbers of the data in model units; cells that are missing have none.
+    """The standard deviation of all entries of the data in model units, without missing ones.
 
-    Data on the disk are measured on 10,000 rows.
+    It is measured on 10,000 rows of data on the disk.
     """
     count, total, squares = 0, 0.0, 0.0
     if isinstance(x, Lazy):
         x = x[torch.linspace(0, len(x) - 1, min(len(x), moments.MEASURED)).round().long()]
     for part in torch.split(x, _CHUNK):
         z = transform.forward(part).double()
-        seen = z[~z.isnan()]
-        count, total, squares = count + seen.numel(), total + float(seen.sum()), squares + float(seen.square().sum())
+        z = z[~z.isnan()]
+        count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
     return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
 
 
@@ -138,10 +139,6 @@ def versions() -> dict[str, str]:
     """The versions that decide the last bits of a result."""
     return {"undiffuse": __version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine()}
-
-
-def _format(predict: str) -> int:
-    return _HALFWAY if predict == WIENER else FORMAT
 
 
 def _dtype(name: str) -> torch.dtype:

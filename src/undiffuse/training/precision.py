@@ -1,8 +1,8 @@
-"""How fast an update is computed: in what precision the layers are, and whether they are compiled.
+"""Precision and compilation of the layers in training.
 
-In bf16 only the layers of the network in training are: their weights, the average, the optimiser, the loss, noise
-levels and the embedding of a level stay float32, and so does everything that is sampled or measured. Such numbers have
-8 bits, which hides noise below about 0.4 % of the data; images do not need it, points and tables may.
+With bf16 only the layers compute in bf16: weights, averages, optimizer, loss, noise levels and their embedding stay
+float32, and so do sampling and measurements. bf16 has 8 significant bits, which hides noise below about 0.4 % of the
+data: enough for images, perhaps not for points and tables.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
 
 BACKEND = "inductor"
-MANY = 20_000  # updates on a GPU from which a compiler's minute or two are thought to be worth it; not measured
+COMPILE_STEPS = 20_000  # updates on a GPU from which compilation probably pays; not measured
 _AMPERE = (8, 0)
 
 
 def precision(experiment: Experiment, device: torch.device) -> str:
-    """"fp32" or "bf16": what is asked for, or of images on a GPU with bf16 units bf16; InputError with float64."""
+    """The precision of the layers, "fp32" or "bf16"; "auto" is bf16 for a U-Net or DiT on a GPU with bf16 units."""
     if experiment.precision != "auto":
         if experiment.precision == "bf16" and experiment.dtype != "float32":
             raise InputError(f"got precision=bf16 with dtype={experiment.dtype}; leave one of them out")
@@ -31,17 +31,26 @@ def precision(experiment: Experiment, device: torch.device) -> str:
     return "bf16" if able and experiment.net != "mlp" and experiment.dtype == "float32" else "fp32"
 
 
-def configure(model: Denoiser, experiment: Experiment, chosen: str) -> str:
-    """Makes the network of a training compute in the `chosen` precision, compiled where that pays; says which and why.
+def configure(model: Denoiser, experiment: Experiment, layers: str) -> str:
+    """Sets the precision of a network in training and compiles it where that pays.
 
-    Raises MachineError where it cannot be compiled although it is asked for.
+    Args:
+        model: The model.
+        experiment: Its `compile` and `steps` count.
+        layers: "fp32" or "bf16".
+
+    Returns:
+        A phrase that names both choices and their reasons.
+
+    Raises:
+        MachineError: If compilation is requested and there is no compiler.
     """
-    model.bf16 = chosen == "bf16"
+    model.bf16 = layers == "bf16"
     on, why = _compiled(experiment, model.device)
     if on:
         model.net.compile(backend=BACKEND, dynamic=False)
-    layers = f"{'bf16' if model.bf16 else experiment.dtype} layers ({_why(experiment, model)})"
-    return f"{layers}, {'compiled' if on else 'not compiled'} ({why})"
+    text = f"{'bf16' if model.bf16 else experiment.dtype} layers ({_why(experiment, model)})"
+    return f"{text}, {'compiled' if on else 'not compiled'} ({why})"
 
 
 def is_compiled(model: Denoiser) -> bool:
@@ -51,20 +60,20 @@ def is_compiled(model: Denoiser) -> bool:
 
 def _why(experiment: Experiment, model: Denoiser) -> str:
     if experiment.precision != "auto":
-        return "as asked"
+        return "as set"
     if model.bf16:
-        return "the GPU has units for them"
+        return "the GPU has bf16 units"
     return "bf16 did not pay on a CPU" if model.device.type == "cpu" else "no bf16 for this GPU or network"
 
 
 def _compiled(experiment: Experiment, device: torch.device) -> tuple[bool, str]:
-    """Whether to compile, and why; no clock decides, so that a run that goes on decides the same."""
+    """Whether to compile, and why; no clock decides, so that a resumed run decides the same."""
     able = find_spec("triton") if device.type == "cuda" else shutil.which("g++") or shutil.which("clang++")
     if experiment.compile == "on" and BACKEND == "inductor" and not able:
-        raise MachineError("got compile=on, but there is no compiler (g++ for a CPU, triton for a GPU); install it or "
-                           "leave compile out")
+        raise MachineError("got compile=on; expected a compiler (g++ for a CPU, triton for a GPU), which is missing; "
+                           "install it or leave --compile out")
     if experiment.compile != "auto":
-        return experiment.compile == "on", "as asked"
+        return experiment.compile == "on", "as set"
     if device.type != "cuda" or not able:
-        return False, "it did not pay on a CPU" if device.type == "cpu" else "there is no compiler for this GPU"
-    return experiment.steps >= MANY, f"it is thought to pay from {MANY:,} updates on"
+        return False, "it did not pay on a CPU" if device.type == "cpu" else "no compiler for this GPU"
+    return experiment.steps >= COMPILE_STEPS, f"it probably pays from {COMPILE_STEPS:,} updates on"

@@ -1,7 +1,7 @@
-"""One update of a run made again, to look at it: its rows, times, losses, gradient and weights are the same bits.
+"""Replay of one update of a run: rows, times, losses, gradient and weights with the same bits.
 
-Nothing random has a state, so an update follows from the weights before it and its number. The weights are those of
-the last checkpoint before it, or the first weights of all, and the updates in between are made again.
+Randomness has no state, so an update follows from the weights before it and its number. The weights are those of the
+last checkpoint before it, or the initial ones, and the updates in between are made again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from undiffuse.errors import InputError
 from undiffuse.hashing import sha256_of
 from undiffuse.progress import say
 from undiffuse.training import checkpoint
-from undiffuse.training.batches import Batch, Feed
-from undiffuse.training.diagnose import batch_gradient, batch_losses
+from undiffuse.training.batches import Batch, Feed, batch_gradient, batch_losses
 from undiffuse.training.distributed import ProcessGroup
 from undiffuse.training.early_stopping import last_step
 from undiffuse.training.loop import ENTRIES
 from undiffuse.training.model_config import initialized, pick_device
-from undiffuse.training.optimizers import learning_rate, parts
+from undiffuse.training.optimizers import learning_rate, unflatten
 from undiffuse.training.precision import configure
-from undiffuse.training.run import load_dataset, open_run, same_data, split_held_out
+from undiffuse.training.run import check_data, load_dataset, open_run, split_held_out
 from undiffuse.training.state import State, gradient_norm, schema
 
 
@@ -34,9 +33,18 @@ from undiffuse.training.state import State, gradient_norm, schema
 class Replay:
     """Update number `step`, the first being 0.
 
-    `batch` as it was learned from, `rows` (B,) the numbers of its rows in the data, `losses` (B,), their mean `loss`,
-    the `gradient` by parameter before it was clipped, its `norm`, the rate `lr`; `before` and `after` are the SHA-256
-    of the weights. `agree` counts the entries of metrics.jsonl that were met on the way: (with the same numbers, all).
+    Args:
+        step: Number of the update.
+        batch: The batch.
+        rows: Numbers of its rows in the data, (B,).
+        losses: Loss per row, (B,).
+        loss: Mean loss.
+        gradient: Gradient by parameter, before clipping.
+        norm: Norm of the gradient.
+        lr: Learning rate.
+        before: SHA-256 of the weights before the update.
+        after: SHA-256 of the weights after it.
+        agreement: Number of entries of metrics.jsonl since the checkpoint that came out with the same bits, and of all.
     """
 
     step: int
@@ -49,67 +57,77 @@ class Replay:
     lr: float
     before: str
     after: str
-    agree: tuple[int, int]
+    agreement: tuple[int, int]
 
 
 def replay(run: Path | str, step: int, data: Dataset | None = None, device: str = "auto") -> Replay:
     """Makes update number `step` of a run again; nothing is written.
 
-    `data` are those of a run that was trained on data in memory. Raises InputError if the run has no such update.
+    Args:
+        run: Folder of the run.
+        step: Number of the update; the first one is 0.
+        data: The data of a run that was trained on data in memory.
+        device: Where it is computed.
+
+    Raises:
+        InputError: If the run has no such update.
     """
     opened = open_run(run)
     e = opened.experiment
     last = last_step(opened.metrics(), e)
     if not 0 <= step < last:
-        raise InputError(f"got step={step}; expected 0 to {last - 1}, which are the updates of this run")
-    whole = load_dataset(e) if data is None else data
-    same_data(opened, whole)
-    rows, _, numbers = split_held_out(whole, e.held_out)
+        raise InputError(f"got step={step}; expected 0 to {last - 1}, the updates of this run")
+    dataset = load_dataset(e) if data is None else data
+    check_data(opened, dataset)
+    rows, _, numbers = split_held_out(dataset, e.held_out)
     model = initialized(opened.config, e.seed, rows)
     state = State(e, model.to(pick_device(device)))
-    configure(model, e, opened.config.get("precision", "fp32"))
-    feed, team = Feed(e, rows, model), ProcessGroup(exact=e.exact)
+    configure(model, e, opened.config["precision"])
+    feed, group = Feed(e, rows, model), ProcessGroup(deterministic=e.deterministic_reduction)
     _restore(opened.folder, state, step)
-    noted = {line["step"]: line for line in opened.metrics() if "loss" in line}
-    met, same, every = 0, 0, max(1, e.steps // ENTRIES)
+    entries = {line["step"]: line for line in opened.metrics() if "loss" in line}
+    total, equal, every = 0, 0, max(1, e.steps // ENTRIES)
     while state.step < step:
-        state.update(team.total(lambda a, b: batch_gradient(state, feed, a, b), e.batch))
+        state.update(group.batch_sum(lambda a, b: batch_gradient(state, feed, a, b), e.batch_size))
         if state.step % every == 0 or state.step == 1:
-            met, same = met + (state.step in noted), same + _agrees(noted.get(state.step), state.meter)
-            state.meter.zero_()
-    return _look(state, feed, numbers, team, (same, met))
+            total, equal = total + (state.step in entries), equal + _agrees(entries.get(state.step), state.sums)
+            state.sums.zero_()
+    return _record(state, feed, numbers, group, (equal, total))
 
 
 def _restore(folder: Path, state: State, step: int) -> None:
     """Brings a state to the last intact checkpoint up to a step, if there is one."""
-    for there in sorted((s for s in checkpoint.steps(folder) if s <= step), reverse=True):
+    for earlier in sorted((s for s in checkpoint.steps(folder) if s <= step), reverse=True):
         try:
-            found = checkpoint.load(checkpoint.path_of(folder, there), schema(state.model, state.experiment.weighting))
+            expected = schema(state.model, state.experiment.weighting)
+            stored = checkpoint.load(checkpoint.path_of(folder, earlier), expected)
         except InputError as error:
             say(f"{error}; trying the one before")
             continue
-        state.restore(found.step, found.tensors)
+        state.restore(stored.step, stored.tensors)
         return
 
 
-def _agrees(line: dict[str, Any] | None, meter: Tensor) -> bool:
+def _agrees(line: dict[str, Any] | None, sums: Tensor) -> bool:
     """Whether an entry of the metrics has these numbers, to the last bit."""
-    count, loss, norm = meter.tolist()
+    count, loss, norm = sums.tolist()
     return line is not None and (line["loss"], line["grad_norm"]) == (loss / count, norm / count)
 
 
-def _look(state: State, feed: Feed, numbers: Tensor, team: ProcessGroup, agree: tuple[int, int]) -> Replay:
+def _record(state: State, feed: Feed, numbers: Tensor, group: ProcessGroup, agreement: tuple[int, int]) -> Replay:
+    """The next update of a state, which is made."""
     step, batch = state.step, feed.batch(state.step)
     with torch.no_grad():
-        each = batch_losses(feed, batch).cpu()
-    whole = team.total(lambda a, b: batch_gradient(state, feed, a, b), state.experiment.batch).clone()
-    like = list(state.parameters.values())
-    slopes = whole[: len(state.weights)]
-    gradient = dict(zip(state.parameters, parts(slopes.clone(), like), strict=True))
-    before, loss, norm = _digest(state), float(whole[-1]), float(gradient_norm(slopes))
-    state.update(whole)
-    return Replay(step, batch, numbers[batch.rows], each, loss, gradient, norm, learning_rate(state.experiment, step),
-                  before, _digest(state), agree)
+        losses = batch_losses(feed, batch).cpu()
+    size = state.experiment.batch_size
+    gradient_and_loss = group.batch_sum(lambda a, b: batch_gradient(state, feed, a, b), size).clone()
+    gradient = gradient_and_loss[: len(state.weights)]
+    pieces = unflatten(gradient.clone(), list(state.parameters.values()))
+    before, loss, norm = _digest(state), float(gradient_and_loss[-1]), float(gradient_norm(gradient))
+    state.update(gradient_and_loss)
+    return Replay(step, batch, numbers[batch.rows], losses, loss, dict(zip(state.parameters, pieces, strict=True)),
+                  norm,
+                  learning_rate(state.experiment, step), before, _digest(state), agreement)
 
 
 def _digest(state: State) -> str:

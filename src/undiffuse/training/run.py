@@ -1,8 +1,9 @@
-"""The folder of a run: what was asked for, what was measured, and the model.
+"""The folder of a run: settings, metrics, checkpoints and the model.
 
     experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
     best/checkpoint-STEP.safetensors (with patience: the one of the least held-out path loss, which is sampled)
-    averages/checkpoint-STEP.safetensors (power averages of the weights, at every save)  ema.json (which one is sampled)
+    averages/checkpoint-STEP.safetensors (power averages of the weights, at every checkpoint)
+    ema.json (the average that is sampled)
 """
 
 from __future__ import annotations
@@ -31,104 +32,122 @@ from undiffuse.training.ema import combined, exponent
 from undiffuse.training.metrics_log import NAME as METRICS
 from undiffuse.training.metrics_log import read_metrics
 from undiffuse.training.model_config import describe, pick_device, rebuild, versions
-from undiffuse.training.optimizers import parts, trained
+from undiffuse.training.optimizers import trainable, unflatten
 from undiffuse.training.precision import is_compiled
-from undiffuse.training.state import State, schema, traces
+from undiffuse.training.state import State, profiles_schema, schema
 
 FREE = ("save_every", "device", "compile")
-"""The fields of an experiment that may change when a run is continued: they do not change the outcome. With patience
+"""Fields of an experiment that may differ when a run is resumed, because they do not change the result; with patience,
 `save_every` does."""
 
-_EXPERIMENT, _CONFIG, _CHOSEN = "experiment.json", Path("model") / "config.json", "ema.json"
+_EXPERIMENT, _CONFIG, _EMA_CHOICE = "experiment.json", Path("model") / "config.json", "ema.json"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk: its folder, its experiment, and `config`, which describes the model (see `build.rebuild`)."""
+    """A run on disk.
+
+    Args:
+        folder: Its folder.
+        experiment: Its settings.
+        config: The description of the model, see `model_config.rebuild`.
+    """
 
     folder: Path
     experiment: Experiment
     config: dict[str, Any]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was measured: entries with `step` and loss, lr, grad_norm, rate, seconds, or held_out, levels and path.
+        """The entries of metrics.jsonl: `step` with loss, lr, grad_norm, rate, seconds; or with held_out, levels, path.
 
         `path` is the held-out path loss, see `loop.path_loss`.
         """
         return read_metrics(self.folder / METRICS)
 
-    def checkpoint(self, model: Denoiser, best: bool = False) -> checkpoint.Checkpoint | None:
-        """The newest intact checkpoint, if there is one; InputError if it belongs to another model or experiment.
+    def newest_checkpoint(self, model: Denoiser, best: bool = False) -> checkpoint.Checkpoint | None:
+        """The newest intact checkpoint, None before the first.
 
-        best: that of the least held-out path loss, where the run has patience and a measurement was made.
+        Args:
+            model: The model, for the names and shapes of the tensors.
+            best: With patience, the checkpoint of the least held-out path loss.
+
+        Raises:
+            InputError: If it belongs to another model or experiment.
         """
-        folder = self.best if best and self.patient else self.folder
-        found = checkpoint.newest(folder, schema(model, self.experiment.weighting), say)
+        folder = self.best_folder if best and self.uses_best else self.folder
+        newest = checkpoint.newest(folder, schema(model, self.experiment.weighting), say)
         expected = self._identity()
-        if found is not None:
-            differing = [key for key, value in expected.items() if found.state.get(key) != value]
+        if newest is not None:
+            differing = [key for key, value in expected.items() if newest.state.get(key) != value]
             if differing:
-                raise InputError(f"{found.path} does not belong to its run, for another {' and '.join(differing)}; was "
+                raise InputError(f"{newest.path} is of another {' and '.join(differing)} than its run; was "
                                  f"{_EXPERIMENT} or {_CONFIG} changed by hand?")
-        return found
+        return newest
 
-    def save(self, state: State, seconds: float, on: Mapping[str, Any]) -> None:
-        """Writes a checkpoint of a state after so many seconds of training, on what `machine` says."""
-        about: dict[str, Any] = {"seconds": seconds, "block": self.experiment.block,
-                                 "data": self.config["data"]["fingerprint"]}
+    def save(self, state: State, seconds: float, environment: Mapping[str, Any]) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            state: The state of the training.
+            seconds: Time trained so far.
+            environment: The result of `machine`.
+        """
         if state.step:
-            self.averages.mkdir(exist_ok=True)
-            checkpoint.save(self.averages, state.step, {"traces": state.traces.half()}, self._identity(), keep=None)
-        checkpoint.save(self.folder, state.step, state.tensors(), {**self._identity(), **about, **on})
+            self.averages_folder.mkdir(exist_ok=True)
+            profiles = {"ema_profiles": state.ema_profiles.half()}
+            checkpoint.save(self.averages_folder, state.step, profiles, self._identity(), keep=None)
+        checkpoint.save(self.folder, state.step, state.tensors(),
+                        {**self._identity(), "seconds": seconds, **environment})
 
-    def keep(self, state: State) -> None:
-        """Makes a state the best one."""
-        self.best.mkdir(exist_ok=True)
-        checkpoint.save(self.best, state.step, state.tensors(), self._identity(), keep=1)
+    def save_best(self, state: State) -> None:
+        """Saves a state as the best one."""
+        self.best_folder.mkdir(exist_ok=True)
+        checkpoint.save(self.best_folder, state.step, state.tensors(), self._identity(), keep=1)
 
     @property
-    def best(self) -> Path:
-        """The folder of the best state."""
+    def best_folder(self) -> Path:
+        """The folder of the best checkpoint."""
         return self.folder / "best"
 
     @property
-    def patient(self) -> bool:
-        """Whether the model is that of the best state, and not of the last."""
-        return self.experiment.patience > 0 and bool(checkpoint.steps(self.best))
+    def uses_best(self) -> bool:
+        """Whether the model is that of the best checkpoint, not of the last one."""
+        return self.experiment.patience > 0 and bool(checkpoint.steps(self.best_folder))
 
     @property
-    def averages(self) -> Path:
+    def averages_folder(self) -> Path:
         """The folder of the power averages."""
         return self.folder / "averages"
 
-    def average(self, model: Denoiser, length: float) -> None:
-        """Gives a model the power average of its weights whose relative deviation σ_rel is `length`.
+    def load_average(self, model: Denoiser, sigma_rel: float) -> None:
+        """Overwrites the weights of a model by their power average of a σ_rel.
 
-        Raises InputError where none are stored, or one of them is damaged.
+        Raises:
+            InputError: If no averages are stored, or one of them is damaged.
         """
-        fresh, own = rebuild(self.config), dict(model.net.named_parameters())
-        form, steps = {"traces": traces(fresh).half()}, checkpoint.steps(self.averages)
-        steps = [step for step in steps if step <= max(checkpoint.steps(self.best))] if self.patient else steps
+        blank, parameters = rebuild(self.config), dict(model.net.named_parameters())
+        expected, steps = {"ema_profiles": profiles_schema(blank).half()}, checkpoint.steps(self.averages_folder)
+        steps = [s for s in steps if s <= max(checkpoint.steps(self.best_folder))] if self.uses_best else steps
         if not steps:
             raise InputError(f"{self.folder} has no averages yet; let the training reach its first checkpoint")
-        stored = [(step, checkpoint.load(checkpoint.path_of(self.averages, step), form).tensors["traces"])
-                  for step in steps]
-        parameters = [own[name] for name in trained(fresh.net)]
-        for p, part in zip(parameters, parts(combined(stored, length), parameters), strict=True):
+        paths = {step: checkpoint.path_of(self.averages_folder, step) for step in steps}
+        stored = [(step, checkpoint.load(path, expected).tensors["ema_profiles"]) for step, path in paths.items()]
+        trained = [parameters[name] for name in trainable(blank.net)]
+        for p, part in zip(trained, unflatten(combined(stored, sigma_rel), trained), strict=True):
             p.data.copy_(part)
 
-    def chosen(self) -> float | None:
-        """The σ_rel that `undiffuse ema` chose for this run; None: the running average."""
-        file = self.folder / _CHOSEN
-        return float(read_json(file)["length"]) if file.is_file() else None
+    def ema_choice(self) -> float | None:
+        """The σ_rel that `undiffuse ema` chose for this run; None: the exponential average."""
+        file = self.folder / _EMA_CHOICE
+        return float(read_json(file)["sigma_rel"]) if file.is_file() else None
 
-    def choose(self, length: float | None) -> None:
-        """Makes the power average of that σ_rel the one that `load` gives; None: the running average."""
-        if length is None:
-            (self.folder / _CHOSEN).unlink(missing_ok=True)
+    def choose_ema(self, sigma_rel: float | None) -> None:
+        """Makes `load` return the power average of a σ_rel; None: the exponential average."""
+        if sigma_rel is None:
+            (self.folder / _EMA_CHOICE).unlink(missing_ok=True)
         else:
-            exponent(length)
-            write_json(self.folder / _CHOSEN, {"length": length})
+            exponent(sigma_rel)
+            write_json(self.folder / _EMA_CHOICE, {"sigma_rel": sigma_rel})
 
     def _identity(self) -> dict[str, str]:
         every = self.experiment.save_every if self.experiment.patience else 1
@@ -140,147 +159,175 @@ def open_run(folder: Path | str) -> Run:
     """The run in a folder; InputError if there is none."""
     folder = Path(folder)
     if not (folder / _EXPERIMENT).is_file():
-        raise InputError(f"{folder} holds no run; expected the folder that `undiffuse train` wrote")
+        raise InputError(f"{folder} is not the folder of a run; expected one that `undiffuse train` wrote")
     return Run(folder, read_experiment(folder), read_json(folder / _CONFIG))
 
 
 def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
-    """The model of a run: which = "ema", the average of the weights that was chosen, or "net", the weights themselves.
+    """The model of a run, with the tuned sampler in its folder if it fits the weights. It does not need the data.
 
-    The average is the running one (always with which = "running"), unless `undiffuse ema` chose a power average. With
-    patience all are those of the best save.
-    Needs neither the data nor the network; a damaged checkpoint is passed over with a line that says so. A tuning that
-    lies in the folder and was made for these weights comes with it.
-    Raises InputError if there is no intact one, MachineError if the device is missing.
+    Damaged checkpoints are skipped with a message. With patience the model is that of the best checkpoint.
+
+    Args:
+        run: Folder of the run.
+        which: "ema", the average of the weights that `undiffuse ema` chose, by default the exponential one; "running",
+            the exponential one; "net", the weights themselves.
+        device: Where the model is placed.
+
+    Raises:
+        InputError: If there is no intact checkpoint.
+        MachineError: If the device does not exist.
     """
     if which not in ("ema", "running", "net"):
         raise InputError(f"got which={which!r}; expected ema, running or net")
     opened = open_run(run)
     model = rebuild(opened.config)
-    found = opened.checkpoint(model, best=True)
-    if found is None:
+    newest = opened.newest_checkpoint(model, best=True)
+    if newest is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
-    model.net.load_state_dict(_part(found.tensors, "net" if which == "net" else "ema"))
-    length = opened.chosen()
-    if which == "ema" and length is not None:
-        opened.average(model, length)
+    model.net.load_state_dict(_select(newest.tensors, "net" if which == "net" else "ema"))
+    sigma_rel = opened.ema_choice()
+    if which == "ema" and sigma_rel is not None:
+        opened.load_average(model, sigma_rel)
     if model.moments is not None:
-        model.moments = Moments.from_config(model.moments.config(), _part(found.tensors, "moments"))
+        model.moments = Moments.from_config(model.moments.config(), _select(newest.tensors, "moments"))
     model = model.to(pick_device(device)).eval().requires_grad_(False)
     model.folder = Path(run)
     return tuning.attach(model, Path(run), say) if which == "ema" else model
 
 
-def _part(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+def _select(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
     """The tensors named owner.NAME, by NAME."""
     return {k.removeprefix(f"{owner}."): t for k, t in tensors.items() if k.startswith(f"{owner}.")}
 
 
 def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
-    """The training rows and the held-out rows (None if there are none) of a run.
+    """The training rows and the held-out rows (None without any) of a run.
 
-    `data` are the data of a run that was trained on data in memory. Raises InputError if they are not those of the run.
+    Args:
+        run: Folder of the run.
+        data: The data of a run that was trained on data in memory.
+
+    Raises:
+        InputError: If the data are not those of the run.
     """
     opened = open_run(run)
-    whole = load_dataset(opened.experiment) if data is None else data
-    same_data(opened, whole)
-    train, held, _ = split_held_out(whole, opened.experiment.held_out)
-    return train, held
+    dataset = load_dataset(opened.experiment) if data is None else data
+    check_data(opened, dataset)
+    train, held_out, _ = split_held_out(dataset, opened.experiment.held_out)
+    return train, held_out
 
 
 def load_dataset(experiment: Experiment) -> Dataset:
-    """All the data that an experiment names; InputError where they were in memory."""
+    """All the data that an experiment names; InputError if they were in memory."""
     if experiment.data.startswith(MEMORY):
-        raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); give the data "
+        raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); pass the data "
                          "too, or save them to a file and train on that")
-    return open_data(experiment.data, size=experiment.size, label=experiment.label, condition=experiment.condition,
-                     first=experiment.first)
+    return open_data(experiment.data, size=experiment.image_size, label=experiment.label,
+                     condition=experiment.condition, first=experiment.max_rows)
 
 
 def split_held_out(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:
-    """The training rows, the held-out rows, and the numbers that the training rows have in the data.
+    """The training rows, the held-out rows, and the number of each training row in the data.
 
-    The same rows are held out whatever the seed of the training.
+    The held-out rows do not depend on the seed of the training.
     """
     if held_out == 0:
         return data, None, torch.arange(len(data))
-    train, held = data.split(held_out)
+    train, test = data.split(held_out)
     numbers, _ = Dataset(torch.arange(len(data)), None, data.kind, data.name).split(held_out)
-    return train, held, numbers.x
+    return train, test, numbers.x
 
 
 def open_or_create(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:
-    """The run that continues what is in a folder, or a new one; nothing is written yet.
+    """The run in a folder, or a new one; nothing is written yet.
 
-    Raises InputError, naming what differs, if the folder holds anything else.
+    Args:
+        folder: Folder of the run.
+        recipe: The settings, and the transform if it has been fitted.
+        data: All the data.
+        train: The training rows.
+
+    Raises:
+        InputError: If the folder holds anything else, naming what differs.
     """
     experiment = recipe.experiment
     if (folder / _EXPERIMENT).is_file():
-        _same_experiment(folder, experiment)
+        _check_experiment(folder, experiment)
         if (folder / _CONFIG).is_file():
             run = Run(folder, experiment, read_json(folder / _CONFIG))
-            same_data(run, data)
+            check_data(run, data)
             return run
     elif folder.exists() and (not folder.is_dir() or _foreign(folder)):
-        raise InputError(f"{folder} holds something that is no run; choose another folder or empty it")
+        raise InputError(f"{folder} is not a run; choose another folder or empty it")
     return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.deviation))
 
 
-def resume(run: Run, state: State, on: Mapping[str, Any]) -> float:
-    """Brings a state to the newest checkpoint, or writes a new run's first files; the seconds trained so far.
+def resume(run: Run, state: State, environment: Mapping[str, Any]) -> float:
+    """Brings a state to the newest checkpoint, or writes the first files of a new run; call it under the lock.
 
-    `on` is what `machine` says. To be called under the lock. Raises InputError rather than start afresh where a
-    checkpoint is missing.
+    Args:
+        run: The run.
+        state: The state, which is overwritten.
+        environment: The result of `machine`.
+
+    Returns:
+        The seconds trained so far.
+
+    Raises:
+        InputError: If the run has metrics and no checkpoint.
     """
     remove_stale_files(run.folder)
     if (run.folder / _EXPERIMENT).is_file():
-        _same_experiment(run.folder, run.experiment)
-    found = run.checkpoint(state.model)
-    if found is not None:
-        state.restore(found.step, found.tensors)
-        _tell(found, on)
-        return float(found.state["seconds"])
+        _check_experiment(run.folder, run.experiment)
+    newest = run.newest_checkpoint(state.model)
+    if newest is not None:
+        state.restore(newest.step, newest.tensors)
+        _report_resume(newest, environment)
+        return float(newest.state["seconds"])
     if run.metrics():
         raise InputError(f"{run.folder} has been trained, but its checkpoints are gone; choose another folder")
     write_json(run.folder / _EXPERIMENT, run.experiment.to_dict())
     (run.folder / _CONFIG).parent.mkdir(exist_ok=True)
     write_json(run.folder / _CONFIG, run.config)
-    run.save(state, 0.0, on)
+    run.save(state, 0.0, environment)
     return 0.0
 
 
 def machine(state: State, processes: int = 1) -> dict[str, Any]:
-    """What decides the last bits of a result, besides the run itself."""
+    """Properties of the machine that decide the last bits of a result."""
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
-            "processes": 1 if state.experiment.exact else processes, "compiled": is_compiled(state.model)}
+            "processes": 1 if state.experiment.deterministic_reduction else processes,
+            "compiled": is_compiled(state.model)}
 
 
 def _foreign(folder: Path) -> bool:
-    """Whether a folder without a run holds more than what a run leaves that is killed at its very start."""
+    """Whether a folder without a run holds other files than those of a run that was killed at its start."""
     return any(path.name not in locks.FILES and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
-def _tell(found: checkpoint.Checkpoint, now: Mapping[str, Any]) -> None:
-    """Says where a run goes on, and what has changed on the machine that may change the last bits."""
-    before = {"compiled": False, **found.state}
-    changed = [f"{key} {before[key]} -> {value}" for key, value in now.items() if before[key] != value]
-    exact = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
-    say(f"continuing from step {found.step}{exact}")
+def _report_resume(newest: checkpoint.Checkpoint, environment: Mapping[str, Any]) -> None:
+    """Prints the step from which a run resumes, and changes of the machine that may change the last bits."""
+    before = newest.state
+    changed = [f"{key} {before[key]} -> {value}" for key, value in environment.items() if before[key] != value]
+    warning = f"; results may differ in the last bits ({', '.join(changed)})" if changed else ""
+    say(f"resuming from step {newest.step}{warning}")
 
 
-def _same_experiment(folder: Path, experiment: Experiment) -> None:
-    there = read_experiment(folder)
-    differing = [f"{name} is {getattr(there, name)!r} there and {getattr(experiment, name)!r} here"
-                 for name in experiment.differences(there)
+def _check_experiment(folder: Path, experiment: Experiment) -> None:
+    """InputError if a folder holds a run with other settings."""
+    stored = read_experiment(folder)
+    differing = [f"{name} is {getattr(stored, name)!r} there and {getattr(experiment, name)!r} here"
+                 for name in experiment.differences(stored)
                  if name not in FREE or (name == "save_every" and experiment.patience)]
     if differing:
         raise InputError(f"{folder} holds another run: {', '.join(differing)}; choose another folder")
 
 
-def same_data(run: Run, data: Dataset) -> None:
-    """InputError where these are not the data of a run."""
-    about: Mapping[str, Any] = run.config.get("data", {})
-    if about.get("fingerprint") != data.fingerprint():
-        raise InputError(f"{run.folder} was trained on other data: {about.get('rows')} training rows of "
-                         f"{about.get('name')}, and these {len(data)} rows of {data.name} are not the same; choose "
-                         "another folder, or give the data of the run")
+def check_data(run: Run, data: Dataset) -> None:
+    """InputError if these are not the data of a run."""
+    described: Mapping[str, Any] = run.config.get("data", {})
+    if described.get("fingerprint") != data.fingerprint():
+        raise InputError(f"{run.folder} was trained on other data: {described.get('rows')} training rows of "
+                         f"{described.get('name')}, and these {len(data)} rows of {data.name} are not the same; choose "
+                         "another folder, or pass the data of the run")

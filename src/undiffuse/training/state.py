@@ -1,12 +1,11 @@
-"""What a training changes: weights, their average, the optimiser's moments, learned log-variances where the loss has
-them, and a meter, each one tensor on the device.
+"""The state of a training: weights, their averages, the optimizer's moments and running sums, each one tensor.
 
-Learned log-variances: how large the loss is at every noise level, learned beside the network, to divide by it.
+With the weighting "learned" it includes log-variances u(t) of the loss, learned together with the network:
 
-    L = E[l(t) e^{−u(t)} + u(t)],  least where e^{u(t)} = E[l | t]
+    L = E[l(t) e^{−u(t)} + u(t)],  minimal where e^{u(t)} = E[l | t]
 
-for the weighted error l of a sample. So every level has the same part in the loss, 1 at best, whatever its size was.
-It is used in training only; what is sampled does not have it.
+for the weighted error l of a sample, so that every noise level contributes equally to the loss. They are used in
+training only.
 
 Reference: Karras et al. (2024), appendix B.2. arXiv:2312.02696; Kendall et al. (2018). arXiv:1705.07115
 """
@@ -24,14 +23,14 @@ from undiffuse.experiment import Experiment
 from undiffuse.loss import LEARNED
 from undiffuse.model import Denoiser
 from undiffuse.nets import Sinusoidal
-from undiffuse.training.ema import EXPONENTS, average_, decay, shares
-from undiffuse.training.optimizers import Adam, Muon, flatten, learning_rate, parts, trained
+from undiffuse.training.ema import EXPONENTS, average_, decay, power_rates
+from undiffuse.training.optimizers import Adam, Muon, flatten, learning_rate, trainable, unflatten
 
 FEATURES = 16
 
 
 class Uncertainty:
-    """u(t) = b + Σ a_k φ_k(¼ log(½ σ̂/σ_data)) with cosines and sines φ, 0 at first; b and a_k are learned by Adam."""
+    """u(t) = b + Σ a_k φ_k(¼ log(½ σ̂/σ_data)) with cosines and sines φ; b and a_k start at 0, learned by Adam."""
 
     def __init__(self, model: Denoiser, like: Tensor, betas: tuple[float, float]) -> None:
         self.model, self.features = model, Sinusoidal(FEATURES).to(like.device)
@@ -39,109 +38,119 @@ class Uncertainty:
         self.optimizer, self.weights = Adam(vector, betas), vector.requires_grad_()
 
     def __call__(self, t: Tensor) -> Tensor:
-        """u at times t (B,)."""
+        """u (B,) at times t (B,)."""
         waves: Tensor = self.features(self.model.level(t).to(self.weights))
         return self.weights[0] + waves @ self.weights[1:]
 
     def objective(self, losses: Tensor, t: Tensor) -> Tensor:
-        """l e^{−u} + u for every row (B,)."""
+        """l e^{−u} + u per row, (B,)."""
         u = self(t)
         return losses * torch.exp(-u) + u
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it."""
+        """The tensors of a checkpoint by name."""
         named = {"": self.weights.detach(), ".m": self.optimizer.m, ".v": self.optimizer.v}
         return {f"uncertainty{name}": t for name, t in named.items()}
 
 
-def blank(like: Tensor) -> dict[str, Tensor]:
-    """A form for `tensors`."""
+def _uncertainty_schema(like: Tensor) -> dict[str, Tensor]:
+    """Tensors of the shapes of `Uncertainty.tensors`."""
     return {f"uncertainty{name}": like.new_zeros(1 + FEATURES) for name in ("", ".m", ".v")}
 
 
 class State:
-    """A training after `step` updates: the model being trained, the model with the average of its weights.
+    """A training after `step` updates: the model that is trained, and `ema_model` with the average of its weights.
 
-    An update whose loss or gradient is not finite changes nothing, nor does any update after it: `made` stays the
-    number of the updates made. Nothing is copied to the host, so that a GPU is never waited for.
+    An update whose loss or gradient is not finite changes nothing, and neither do all later ones: `steps_applied` stays
+    the number of updates made. Nothing is copied to the host, so that the CPU never waits for a GPU.
+
+    Args:
+        experiment: The settings.
+        model: The model, whose parameters become views of one vector.
     """
 
     def __init__(self, experiment: Experiment, model: Denoiser) -> None:
         self.experiment, self.model = experiment, model
-        self.parameters = trained(model.net)
+        self.parameters = trainable(model.net)
         self.weights = flatten(self.parameters.values())
-        self.average = deepcopy(model).requires_grad_(False)
-        self.average.moments = model.moments
-        averages = dict(self.average.net.named_parameters())
-        self.averaged = flatten(averages[name] for name in self.parameters)
-        self.traces = self.weights.repeat(len(EXPONENTS), 1)
+        self.ema_model = deepcopy(model).requires_grad_(False)
+        self.ema_model.moments = model.moments
+        averages = dict(self.ema_model.net.named_parameters())
+        self.ema_weights = flatten(averages[name] for name in self.parameters)
+        self.ema_profiles = self.weights.repeat(len(EXPONENTS), 1)
         self.optimizer = _optimizer(experiment, self.weights, model.net)
         self.uncertainty = (Uncertainty(model, self.weights[:0], experiment.betas)
                             if experiment.weighting == LEARNED else None)
         self.step = 0
-        self.made = torch.zeros((), dtype=torch.int64, device=model.device)
-        self.live = torch.ones((), dtype=self.weights.dtype, device=model.device)
-        self.meter = torch.zeros(3, dtype=self.weights.dtype, device=model.device)
+        self.steps_applied = torch.zeros((), dtype=torch.int64, device=model.device)
+        self.update_ok = torch.ones((), dtype=self.weights.dtype, device=model.device)
+        self.sums = torch.zeros(3, dtype=self.weights.dtype, device=model.device)
         size = len(self.weights) + (len(self.uncertainty.weights) if self.uncertainty else 0) + 1
-        self._slope = torch.zeros(size, dtype=self.weights.dtype, device=model.device)
+        self._gradient = torch.zeros(size, dtype=self.weights.dtype, device=model.device)
 
     @torch.no_grad()
-    def update(self, slope: Tensor) -> None:
-        """One update of everything from the slope of the batch's loss (`Team.total`), which is spoilt.
+    def update(self, gradient_and_loss: Tensor) -> None:
+        """One update of all tensors.
 
-        The meter adds 1, the loss and the gradient's norm.
+        `sums` adds 1, the loss and the norm of the gradient.
+
+        Args:
+            gradient_and_loss: The vector of `gradient`, summed over the batch; it is overwritten.
         """
         count = len(self.weights)
-        gradient, beside, loss = slope[:count], slope[count:-1], slope[-1].clone()
+        vector = gradient_and_loss
+        gradient, of_uncertainty, loss = vector[:count], vector[count:-1], vector[-1].clone()
         norm = gradient_norm(gradient)
-        self.live.mul_(torch.isfinite(norm) & torch.isfinite(loss))
-        limit = torch.inf if self.experiment.clip is None else self.experiment.clip
-        gradient.mul_((limit / norm).clamp(max=1) * self.live).nan_to_num_(0.0)
+        self.update_ok.mul_(torch.isfinite(norm) & torch.isfinite(loss))
+        limit = torch.inf if self.experiment.max_grad_norm is None else self.experiment.max_grad_norm
+        gradient.mul_((limit / norm).clamp(max=1) * self.update_ok).nan_to_num_(0.0)
         rate = learning_rate(self.experiment, self.step)
-        self.optimizer.update(gradient, rate, self.step, self.live)
+        self.optimizer.update(gradient, rate, self.step, self.update_ok)
         if self.uncertainty:
-            self.uncertainty.optimizer.update(beside.mul_(self.live).nan_to_num_(0.0), rate, self.step, self.live)
-        average_(self.averaged, self.weights, (1 - decay(self.experiment.ema, self.step)) * self.live)
-        average_(self.traces, self.weights, shares(self.step, self.weights) * self.live)
-        self.meter += torch.stack([self.live, loss, norm])
-        self.made += self.live.long()
+            of_uncertainty.mul_(self.update_ok).nan_to_num_(0.0)
+            self.uncertainty.optimizer.update(of_uncertainty, rate, self.step, self.update_ok)
+        average_(self.ema_weights, self.weights, (1 - decay(self.experiment.ema_decay, self.step)) * self.update_ok)
+        average_(self.ema_profiles, self.weights, power_rates(self.step, self.weights) * self.update_ok)
+        self.sums += torch.stack([self.update_ok, loss, norm])
+        self.steps_applied += self.update_ok.long()
         self.step += 1
 
-    def slope(self, loss: Tensor, shown: Tensor | None = None) -> Tensor:
-        """The gradient of a loss, weights first, and behind it the loss that is shown; the next call overwrites it."""
+    def gradient(self, loss: Tensor, reported: Tensor | None = None) -> Tensor:
+        """The gradient of a loss and, as the last entry, the loss that is reported; the next call overwrites it."""
         leaves = [*self.parameters.values(), *([self.uncertainty.weights] if self.uncertainty else [])]
         pieces = torch.autograd.grad(loss, leaves, materialize_grads=True)
         count = len(self.parameters)
-        torch.cat([g.reshape(-1) for g in pieces[:count]], out=self._slope[: len(self.weights)])
-        for beside in pieces[count:]:
-            self._slope[len(self.weights) : -1] = beside
-        self._slope[-1] = (loss if shown is None else shown).detach()
-        return self._slope
+        torch.cat([g.reshape(-1) for g in pieces[:count]], out=self._gradient[: len(self.weights)])
+        for of_uncertainty in pieces[count:]:
+            self._gradient[len(self.weights) : -1] = of_uncertainty
+        self._gradient[-1] = (loss if reported is None else reported).detach()
+        return self._gradient
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, for a checkpoint; the tensors are views, so that copying into them restores a state."""
+        """All tensors by name, for a checkpoint; they are views, so that copying into them restores a state."""
         like = list(self.parameters.values())
-        m, v = parts(self.optimizer.m, like), parts(self.optimizer.v, like)
-        return {**_named(self.model, self.average.net, m, v, self.traces, self.meter), **self._beside()}
+        m, v = unflatten(self.optimizer.m, like), unflatten(self.optimizer.v, like)
+        return {**_named(self.model, self.ema_model.net, m, v, self.ema_profiles, self.sums),
+                **self._uncertainty_tensors()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """The state of a checkpoint."""
+        """Loads the tensors of a checkpoint."""
         for name, t in self.tensors().items():
             t.copy_(tensors[name])
-        self.stand(step)
+        self.set_step(step)
 
-    def stand(self, step: int) -> None:
-        """Says that so many updates have been made."""
+    def set_step(self, step: int) -> None:
+        """Sets the number of updates made."""
         self.step = step
-        self.made.fill_(step)
+        self.steps_applied.fill_(step)
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether every number of the state is finite."""
-        vectors = (self.weights, self.averaged, self.traces, self.optimizer.m, self.optimizer.v)
+        vectors = (self.weights, self.ema_weights, self.ema_profiles, self.optimizer.m, self.optimizer.v)
         return all(math.isfinite(torch.linalg.vector_norm(vector, math.inf))
-                   for vector in (*vectors, *self._beside().values()))
+                   for vector in (*vectors, *self._uncertainty_tensors().values()))
 
-    def _beside(self) -> dict[str, Tensor]:
+    def _uncertainty_tensors(self) -> dict[str, Tensor]:
         return self.uncertainty.tensors() if self.uncertainty else {}
 
 
@@ -160,23 +169,24 @@ def _optimizer(e: Experiment, weights: Tensor, net: nn.Module) -> Adam:
 
 
 def schema(model: Denoiser, weighting: str = "edm") -> dict[str, Tensor]:
-    """Tensors of the names, shapes and types that the checkpoints of a model have."""
-    like = list(trained(model.net).values())
-    beside = blank(like[0]) if weighting == LEARNED else {}
-    return {**_named(model, model.net, like, like, traces(model), like[0].new_zeros(3)), **beside}
+    """Tensors of the names, shapes and types in the checkpoints of a model."""
+    like = list(trainable(model.net).values())
+    uncertainty = _uncertainty_schema(like[0]) if weighting == LEARNED else {}
+    return {**_named(model, model.net, like, like, profiles_schema(model), like[0].new_zeros(3)), **uncertainty}
 
 
-def traces(model: Denoiser) -> Tensor:
-    """A form for the power averages of a model's weights, (2, P)."""
-    like = list(trained(model.net).values())
+def profiles_schema(model: Denoiser) -> Tensor:
+    """A tensor of the shape of the power averages of a model's weights, (2, P)."""
+    like = list(trainable(model.net).values())
     return like[0].new_zeros(len(EXPONENTS), sum(p.numel() for p in like))
 
 
-def _named(model: Denoiser, average: nn.Module, m: Sequence[Tensor], v: Sequence[Tensor], powers: Tensor,
-           meter: Tensor) -> dict[str, Tensor]:
+def _named(model: Denoiser, average: nn.Module, m: Sequence[Tensor], v: Sequence[Tensor], ema_profiles: Tensor,
+           sums: Tensor) -> dict[str, Tensor]:
     tensors = {f"{kind}.{name}": t for kind, owner in (("net", model.net), ("ema", average))
                for name, t in owner.state_dict().items()}
     for kind, vectors in (("m", m), ("v", v)):
-        tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trained(model.net), vectors, strict=True)}
-    measured = {} if model.moments is None else model.moments.tensors()
-    return {**tensors, **{f"moments.{name}": t for name, t in measured.items()}, "traces": powers, "meter": meter}
+        tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trainable(model.net), vectors, strict=True)}
+    moments = {} if model.moments is None else model.moments.tensors()
+    return {**tensors, **{f"moments.{name}": t for name, t in moments.items()}, "ema_profiles": ema_profiles,
+            "sums": sums}

@@ -1,7 +1,7 @@
-"""How long an update takes on this machine, measured on a few that are thrown away: to choose their number by time.
+"""Time per update on this machine, measured on a few updates, to choose the number of updates for a given time.
 
-The number that is chosen belongs to the experiment. No clock is looked at to end a training, so a run that was chosen
-so is repeated, continued and replayed like any other.
+The chosen number becomes part of the experiment. No clock ends a training, so the run can be repeated, resumed and
+replayed like any other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from undiffuse.experiment import Recipe
 from undiffuse.training import checkpoint
-from undiffuse.training.batches import Feed
-from undiffuse.training.diagnose import batch_gradient
+from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.distributed import ProcessGroup
 from undiffuse.training.loop import held_out_loss, path_loss
 from undiffuse.training.model_config import describe, initialized, pick_device
@@ -24,19 +23,19 @@ from undiffuse.training.precision import configure
 from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import State
 
-_FIRST = 2  # updates that are slower than those that follow, and do not count
-_FEWEST, _MOST, _ENOUGH = 2, 40, 2.0  # updates that count: at least, at most, and seconds after which there are enough
+_WARMUP = 2  # first updates, which are slower and do not count
+_MIN, _MAX, _SECONDS = 2, 40, 2.0  # updates that count: at least, at most, and seconds after which they suffice
 _LIMIT = 1 << 40  # updates
 
 
 class StepTiming(NamedTuple):
-    """Seconds that an update takes, and that a save takes with the measurement on the held-out rows before it."""
+    """Seconds per update, and per checkpoint including the measurements on held-out rows."""
 
     update: float
     save: float
 
-    def most(self, seconds: float, save_every: Callable[[int], int]) -> int:
-        """The largest number of updates n with n `update` + ⌈n/save_every(n)⌉ `save` ≤ seconds, 0 if there is none."""
+    def max_steps(self, seconds: float, save_every: Callable[[int], int]) -> int:
+        """The largest number of updates n with n · update + ⌈n/save_every(n)⌉ · save ≤ seconds; 0 if none fits."""
         def cost(n: int) -> float:
             return n * self.update + -(-n // save_every(n)) * self.save
 
@@ -44,30 +43,31 @@ class StepTiming(NamedTuple):
 
 
 def measure(recipe: Recipe, clock: Callable[[], float] = time.perf_counter) -> StepTiming:
-    """The pace of a recipe on this machine; nothing remains of the updates that are made for it."""
+    """The timing of a recipe on this machine; its model is discarded."""
     experiment = recipe.experiment
-    rows, held, _ = split_held_out(recipe.data or load_dataset(experiment), experiment.held_out)
+    rows, held_out, _ = split_held_out(recipe.data or load_dataset(experiment), experiment.held_out)
     config = describe(experiment, rows, "", recipe.transform, recipe.deviation)
     model = initialized(config, experiment.seed, rows).to(pick_device(experiment.device))
-    state, feed, team = State(experiment, model), Feed(experiment, rows, model), ProcessGroup(exact=experiment.exact)
-    configure(model, experiment, config.get("precision", "fp32"))
-    kept = Feed(experiment, held, state.average) if held is not None else None
+    state, feed = State(experiment, model), Feed(experiment, rows, model)
+    group = ProcessGroup(deterministic=experiment.deterministic_reduction)
+    configure(model, experiment, config["precision"])
+    measured = None if held_out is None else Feed(experiment, held_out, state.ema_model)
 
     def update() -> None:
-        state.update(team.total(lambda first, end: batch_gradient(state, feed, first, end), experiment.batch))
-        int(state.made)  # waits for the device
+        state.update(group.batch_sum(lambda first, end: batch_gradient(state, feed, first, end), experiment.batch_size))
+        int(state.steps_applied)  # waits for the device
 
     def save() -> None:
-        if kept is not None:
-            held_out_loss(kept, experiment.steps)
-            path_loss(kept, experiment.steps)
+        if measured is not None:
+            held_out_loss(measured, experiment.steps)
+            path_loss(measured, experiment.steps)
         with TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), 0, state.tensors(), {})
 
     times: list[float] = []
-    while len(times) < _FIRST + _FEWEST or (len(times) < _FIRST + _MOST and sum(times[_FIRST:]) < _ENOUGH):
+    while len(times) < _WARMUP + _MIN or (len(times) < _WARMUP + _MAX and sum(times[_WARMUP:]) < _SECONDS):
         times.append(_timed(update, clock))
-    counted = times[_FIRST:]
+    counted = times[_WARMUP:]
     return StepTiming(sum(counted) / len(counted), _timed(save, clock))
 
 

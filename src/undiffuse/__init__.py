@@ -42,8 +42,6 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.mixture import Mixture as Mixture
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
-    from undiffuse.model import ScoreModel as ScoreModel
-    from undiffuse.model import reverse as reverse
     from undiffuse.processes import DDPM as DDPM
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
@@ -77,7 +75,7 @@ _HOME = {
         "VP", "SubVP", "VE", "PowerVE", "EDM", "Cosine", "RectifiedFlow", "OU", "DDPM", "Linear",
         "chain_of", "linear_betas", "make_sde",
     ),
-    "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
+    "model": ("Model", "Denoiser"), "score_model": ("ScoreModel", "reverse"),
     "mixture": ("Gaussian", "Mixture"),
     "samplers": ("sample",),
     "tuning": ("tune",),

@@ -79,15 +79,16 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
 def tell(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Says which sampler is taken under guidance that was tuned, or that none fits, under these conditions."""
     from undiffuse.progress import say
-    from undiffuse.samplers.tuned import find_tuned
+    from undiffuse.samplers.tuned import find_tuned, tuning_of
 
-    at = getattr(model.tuning, "at", "")
-    if not at or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+    tuning = tuning_of(model)
+    scale = tuning.scale_text if tuning else ""
+    if not scale or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
         return
-    if found := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
-        say(f"the samples are {found[0]}")
+    if choice := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
+        say(f"the sampler is tuned to this model for {choice.tuned_for}")
     elif method == "auto":
-        say(f"nothing is tuned for {steps} steps{at}; the untuned sampler is used")
+        say(f"no sampler is tuned for {steps} steps{scale}; the untuned one is used")
 
 
 def cycled(labels: Sequence[int], first: int, count: int) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -144,7 +144,15 @@ def open_run(folder: Path | str) -> Run:
     return Run(folder, read_experiment(folder), read_json(folder / _CONFIG))
 
 
-def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
+@overload
+def load(run: Path | str, which: Literal["running", "net"], device: str = ...) -> Denoiser: ...
+
+
+@overload
+def load(run: Path | str, which: str = ..., device: str = ...) -> Denoiser | tuning.Tuned: ...
+
+
+def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser | tuning.Tuned:
     """The model of a run: which = "ema", the average of the weights that was chosen, or "net", the weights themselves.
 
     The average is the running one (always with which = "running"), unless `undiffuse ema` chose a power average. With

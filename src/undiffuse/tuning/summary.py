@@ -1,4 +1,4 @@
-"""What a tuning says of itself: errors before and after on held-out noises, and what it cost."""
+"""The table of a tuning: errors before and after on held-out noise samples, and the cost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from undiffuse.samplers.tuned import Tuning
 
 
 def lines(tuning: Tuning) -> Iterator[str]:
-    """A table, a row for each number of evaluations, and the cost of all."""
-    yield "error on held-out noises, in deviations of the data: to the end of the model's own exact path"
+    """A table with a row for each number of evaluations, and the cost."""
+    yield "error on held-out noise, in standard deviations of the data: distance to the end of the exact trajectory"
     yield f"{'given':8}{'evaluations':>12}{'median before':>15}{'after':>9}{'RMSE before':>13}{'after':>9}  before is"
     for row in tuning.rows:
         before, after = row["before"], row["after"]
-        verdict = "" if row["kept"] else "; it is not worse, and stays in use"
+        verdict = "" if row["kept"] else "; tuned sampler rejected"
         yield (f"{row['given'] or '-':8}{row['evaluations']:12}{before['median']:15.5f}{after['median']:9.5f}"
                f"{before['rmse']:13.5f}{after['rmse']:9.5f}  {row['untuned']}{verdict}")
     calls, seconds = (sum(row[key] for row in tuning.rows) for key in ("calls", "seconds"))
@@ -21,6 +21,6 @@ def lines(tuning: Tuning) -> Iterator[str]:
 
 
 def guided_lines(tuning: Tuning) -> Iterator[str]:
-    """The same of the members of a family."""
+    """The tables of all guidance scales."""
     for scale, member in tuning.family:
         yield from (f"at guidance scale {scale:g}", *lines(member))

@@ -145,16 +145,16 @@ def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() 
 def test_samples_say_how_they_were_drawn() -> None:
     """Method, grid, start and start level as fields, for every way to a sampler."""
 
-    def told(model: Model, *args: object, **request: object) -> tuple[object, ...]:
+    def summary(model: Model, *args: object, **request: object) -> tuple[object, ...]:
         out = sample(model, 2, *args, **request)  # type: ignore[arg-type]
         return out.method, out.grid, out.start, out.start_level, out.tuned_for
 
     x_T, grid = normal(0, 0, 0, 0, 2, (2,), torch.float64), f64(0.9, 0.5, 0.1)
-    assert told(small(), steps=8) == ("deis_3", "karras(12)", "moments", 14, "")
-    assert told(small().given(), steps=8) == ("deis_3", "karras(12)", "prior", 12, "")
-    assert told(small(), "heun", 4) == ("heun", "karras", "prior", None, "")
-    assert told(small(), "ddim", x_T=x_T, grid=grid) == ("ddim", "custom", "x_T", None, "")
-    assert told(small(), ALL["seeds_2"], 4)[0] == "custom"
+    assert summary(small(), steps=8) == ("deis_3", "karras(12)", "moments", 14, "")
+    assert summary(small().given(), steps=8) == ("deis_3", "karras(12)", "prior", 12, "")
+    assert summary(small(), "heun", 4) == ("heun", "karras", "prior", None, "")
+    assert summary(small(), "ddim", x_T=x_T, grid=grid) == ("ddim", "custom", "x_T", None, "")
+    assert summary(small(), ALL["seeds_2"], 4)[0] == "custom"
     assert sample(small(), 2, steps=8).sampler == "deis_3 on karras(12) from 14 data std"
 
 

@@ -40,7 +40,7 @@ _MEASURED = 512
 
 
 def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None,
-         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None, given: Sequence[str] = CONDITIONS,
+         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None, conditions: Sequence[str] = CONDITIONS,
          say: Callable[[str], None] = lambda line: None) -> Tuned:
     """Fit samplers to a model; `ud.sample(tuned, steps=n)` uses them for n in `evaluations`.
 
@@ -57,7 +57,7 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
         trajectories: number of starts to fit to, at least 4; four times as many choose, and as many validate.
         rounds: Gauss-Newton rounds over the nodes; 0 fits coefficients only.
         nodes_of: a tuning whose nodes are used, so that only the coefficients are fitted; without its missing entries.
-        given: the names of `CONDITIONS` to tune for.
+        conditions: the names of `CONDITIONS` to tune for.
         say: receives a line per stage.
 
     Raises:
@@ -70,7 +70,7 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
     moments, end = moments_for(model, say, nodes_of), model.t_end() if t_end is None else t_end
     table: dict[str, dict[int, TunedSampler]] = {}
     rows: list[dict[str, Any]] = []
-    for name, cond in _conditions(model, MORE * trajectories, given).items():
+    for name, cond in _conditions(model, MORE * trajectories, conditions).items():
         existing = None if nodes_of is None else nodes_of.table.get(name, {})
         budgets = [n for n in sorted(set(evaluations)) if existing is None or n in existing]
         counter = RowCounter(model, cond)
@@ -154,11 +154,11 @@ def figures(error: Tensor, moments: Moments) -> dict[str, float]:
     return {"rmse": float(norms.square().mean().sqrt()), "median": float(norms.median())}
 
 
-def _conditions(model: Model, n: int, given: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _conditions(model: Model, n: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The conditions for n samples, by name."""
     labels: dict[str, Any] = {"label": torch.arange(n) % max(model.classes, 1)}
     every = {"": dict[str, Any](), "label": labels}
-    return {name: cond for name, cond in every.items() if name in given and (model.classes or not name)}
+    return {name: cond for name, cond in every.items() if name in names and (model.classes or not name)}
 
 
 def sample_moments(counter: RowCounter) -> Moments:
@@ -272,7 +272,7 @@ class Family:
 
 
 def tune_family(model: Callable[[float], Model], strengths: Sequence[float], evaluations: Sequence[int] = EVALUATIONS,
-                *, trajectories: int = 32, rounds: int = 4, given: Sequence[str] = CONDITIONS,
+                *, trajectories: int = 32, rounds: int = 4, conditions: Sequence[str] = CONDITIONS,
                 say: Callable[[str], None] = lambda line: None) -> Family:
     """Tune a family of models such as `lambda w: ud.classifier_free(model, w)` at several strengths.
 
@@ -285,7 +285,7 @@ def tune_family(model: Callable[[float], Model], strengths: Sequence[float], eva
         evaluations: numbers of model evaluations.
         trajectories: as in `tune`.
         rounds: as in `tune`.
-        given: as in `tune`.
+        conditions: as in `tune`.
         say: receives a line per stage.
 
     Raises:
@@ -298,7 +298,7 @@ def tune_family(model: Callable[[float], Model], strengths: Sequence[float], eva
     for w in (middle, *(w for w in increasing if w != middle)):
         say(f"tuning at scale {w:g}")
         tunings[w] = tune(model(w), evaluations, trajectories=trajectories, rounds=rounds,
-                          nodes_of=tunings.get(middle), given=given, say=say).tuning
+                          nodes_of=tunings.get(middle), conditions=conditions, say=say).tuning
     first = tunings[middle]
     return Family(model, Tuning(first.moments, first.t_end, {}, family=tuple((w, tunings[w]) for w in increasing)))
 
@@ -326,5 +326,5 @@ def tune_guided(model: Model, scales: Sequence[float], evaluations: Sequence[int
     moments = moments_for(model, say)
     base = ModelUnits(model, moments)
     family = tune_family(lambda w: classifier_free(base, w), scales, evaluations, trajectories=trajectories,
-                         rounds=rounds, given=["label"], say=say).tuning
+                         rounds=rounds, conditions=["label"], say=say).tuning
     return Tuned(model, replace(compatible_tuning(model, moments, family.t_end), family=family.family))

@@ -58,6 +58,8 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.random import brownian as brownian
     from undiffuse.recipes import train as train
     from undiffuse.samplers import sample as sample
+    from undiffuse.score_model import ScoreModel as ScoreModel
+    from undiffuse.score_model import reverse as reverse
     from undiffuse.sde import SDE as SDE
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE

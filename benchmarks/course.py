@@ -13,7 +13,7 @@ from torch import Tensor
 import undiffuse as ud
 from undiffuse.course import randn
 from undiffuse.ode import EULER, HEUN, rk_step
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.sde import euler_maruyama
 
 SEEDS = range(4)
@@ -198,7 +198,7 @@ def guidance() -> Iterator[str]:
         mean = float(p @ x[:, 0])
         yield f"w = {w:.0f}: asked {mean:.4f}, {math.sqrt(float(p @ x[:, 0] ** 2) - mean**2):.4f}"
         model = ud.classifier_free(law.denoiser(VP), w)
-        for name, method, steps in (("SDE", as_row("dpmpp_2m_sde_heun"), 200), ("ODE", "rk4_log_snr", 30)):
+        for name, method, steps in (("SDE", as_method("dpmpp_2m_sde_heun"), 200), ("ODE", "rk4_log_snr", 30)):
             draws = {seed: ud.sample(model, 8000, method, steps, seed=seed, t_end=1e-3, label=1, block=8000).x
                      for seed in SEEDS}
             first = over_seeds(lambda seed, draws=draws: float(draws[seed].mean()))

@@ -8,7 +8,6 @@ classes. `samplers.default.IMAGES` was chosen by it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -16,8 +15,11 @@ import torch
 from benchmarks.tuned import features, levels
 from undiffuse import training
 from undiffuse.metrics import frechet
+from undiffuse.samplers.default import TABLES, default_sampler
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.method import Method
+from undiffuse.samplers.registry import as_method
+from undiffuse.tuning.storage import untuned
 
 ENTRIES = (("dpmpp_2m", "karras"), ("dpmpp_2m", "karras(5)"), ("dpmpp_2m_sde", "karras"), ("dpmpp_2m_sde", "log_snr"),
            ("deis_3", "karras"), ("unipc", "time_quadratic"), ("auto", None), ("sde", None))
@@ -29,14 +31,17 @@ def table(run: str, n: str = "1000", evaluations: str = "4,6,8,10,12,16,20") -> 
     model, (train, held) = training.load(run), training.load_data(run)
     if held is None:
         raise SystemExit("benchmarks few: this needs a run with held-out rows")
-    model.tuning, seen, budgets = None, features(train), [int(word) for word in evaluations.split(",")]
+    model, seen, budgets = untuned(model), features(train), [int(word) for word in evaluations.split(",")]
     there, given = seen(held.x), {"label": torch.arange(int(n)) % model.classes} if model.classes else {}
-    exact = copy.copy(model)
-    exact.learned_images = False
     yield f"{'sampler':34}" + "".join(f"{k:8}" for k in budgets)
-    for used, entries, word in ((model, ENTRIES, ""), (exact, ENTRIES[-2:], ", for exact laws")):
+
+    def of(method: str, k: int, images: bool) -> str | Method:
+        exact = method in TABLES and not images
+        return default_sampler(model, k, (None, None), bool(given), method, False).build() if exact else method
+
+    for images, entries, word in ((True, ENTRIES, ""), (False, ENTRIES[-2:], ", for exact laws")):
         for method, grid in entries:
-            found = (sample(used, int(n), as_row(method), k, grid=grid, seed=_SEED, denoise_last=False, **given).x
-                     for k in budgets)
+            found = (sample(model, int(n), as_method(of(method, k, images)), k, grid=grid, seed=_SEED,
+                            denoise_last=False, **given).x for k in budgets)
             yield f"{method + (f' on {grid}' if grid else '') + word:34}" + "".join(
                 f"{frechet(seen(levels(x)), there):8.2f}" for x in found)

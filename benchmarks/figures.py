@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from benchmarks.measure.laws import Problem, modes
 from benchmarks.measure.solvers import BUDGETS, PUBLISHED, problems, solvers
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures"
 LINES = {"auto": ("#c0392b", 2.4), "ddim": ("#8a8a8a", 1.2), "heun_sigma": ("#b8860b", 1.2),
@@ -67,7 +67,7 @@ def paths() -> plt.Figure:
 
 def _path(problem: Problem, method: str, steps: int) -> tuple[object, object]:
     """The two coordinates of x_t, (nodes, samples)."""
-    out = sample(problem.model, method=as_row(method), steps=steps, x_T=problem.start, t_end=1e-3, denoise_last=False,
-                 trajectory=True, block=problem.n)
+    out = sample(problem.model, method=as_method(method), steps=steps, x_T=problem.start, t_end=1e-3,
+                 denoise_last=False, trajectory=True, block=problem.n)
     states = [x.numpy() for _, x in out.trajectory]
     return [x[:, 0] for x in states], [x[:, 1] for x in states]

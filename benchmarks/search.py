@@ -14,7 +14,7 @@ from benchmarks.auto import published
 from benchmarks.measure.laws import Problem, digits, modes
 from benchmarks.measure.solvers import BUDGETS
 from undiffuse.errors import InputError
-from undiffuse.samplers.default import LOWER, Choice
+from undiffuse.samplers.default import LOWER, DefaultSampler
 
 METHODS = ("dpm_solver_2m", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc_3", "unipc_4_noise", "unipc_5_noise", "deis_2",
            "deis_3", "deis_4", "wiener_2m", "wiener_3m")
@@ -30,10 +30,10 @@ def laws(seeds: int = 3) -> list[Problem]:
     return [plane[0], images[0], plane[1], images[1], *plane[2:], *images[2:]]
 
 
-def candidates(jump: bool) -> list[Choice]:
+def candidates(jump: bool) -> list[DefaultSampler]:
     """What is tried, with a jump from T to `first` at no evaluation, or without."""
     levels = FIRSTS[1:] if jump else FIRSTS
-    return [Choice(method, grid, first, jump, options)
+    return [DefaultSampler(method, grid, first, jump, options)
             for method, grid, first, options in product(METHODS, GRIDS, levels, ((), LOWER))
             if first is None or grid != "time_quadratic"]
 
@@ -44,8 +44,8 @@ def score(ratios: list[float]) -> float:
     return sum(logs) / len(logs) + max(logs)
 
 
-def ranked(found: list[Choice], ratio: Callable[[Choice, Problem], float], on: list[Problem]
-           ) -> list[tuple[float, Choice, list[float]]]:
+def ranked(found: list[DefaultSampler], ratio: Callable[[DefaultSampler, Problem], float], on: list[Problem]
+           ) -> list[tuple[float, DefaultSampler, list[float]]]:
     """The candidates by score on these laws, the best first; those that a law cannot run are left out."""
     rows = []
     for choice in found:
@@ -63,8 +63,9 @@ def table(jump: str = "1", budgets: str = "") -> Iterator[str]:
     for budget in [int(b) for b in budgets.split(",") if b] or BUDGETS:
         least = {id(problem): min(published(problem, budget))[0] for problem in on}
 
-        def ratio(choice: Choice, problem: Problem, budget: int = budget, least: dict[int, float] = least) -> float:
-            error = problem.error(choice.made(), budget)[0]
+        def ratio(choice: DefaultSampler, problem: Problem, budget: int = budget, least: dict[int, float] = least
+                  ) -> float:
+            error = problem.error(choice.build(), budget)[0]
             return error / least[id(problem)] if math.isfinite(error) else math.inf
 
         first = [choice for _, choice, _ in ranked(candidates(jump == "1"), ratio, on[:4])[:KEPT]]

@@ -20,7 +20,7 @@ from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.random import Purpose, permutation
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 
@@ -44,7 +44,7 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
     given = {"label": torch.arange(n) % model.classes} if model.classes else {}
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None) -> str:
-        x = sample(used, n, as_row(method), steps, grid=grid, denoise_last=False, **given).x
+        x = sample(used, n, as_method(method), steps, grid=grid, denoise_last=False, **given).x
         return f"{name:46}{steps:5}{frechet(seen(levels(x)), seen(real)):9.3f}"
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}"

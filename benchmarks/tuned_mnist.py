@@ -20,7 +20,7 @@ from undiffuse.metrics import frechet
 from undiffuse.model import Model
 from undiffuse.random import Purpose, permutation
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
 
@@ -35,7 +35,7 @@ def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", un
     model, (train, held) = training.load(run), training.load_data(run)
     if held is None or not model.classes:
         raise SystemExit("benchmarks tuned_mnist: this needs a run with classes and held-out rows")
-    model.tuning, seen, count, few = None, features(train), int(n), int(evaluations)
+    model, seen, count, few = untuned(model), features(train), int(n), int(evaluations)
     there = seen(held.x)
 
     def score(x: Tensor) -> float:
@@ -66,7 +66,7 @@ def _rows(data: Dataset, n: int, sets: int) -> Iterator[Tensor]:
 
 def _drawn(model: Model, n: int, method: str, steps: int, grid: str | None, seed: int) -> Tensor:
     label = torch.arange(n) % model.classes
-    return sample(model, n, as_row(method), steps, grid=grid, seed=seed, denoise_last=False, label=label).x
+    return sample(model, n, as_method(method), steps, grid=grid, seed=seed, denoise_last=False, label=label).x
 
 
 def _line(name: str, steps: int, found: list[float]) -> str:

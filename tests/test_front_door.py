@@ -172,7 +172,7 @@ def test_reprs_say_in_one_line_what_things_are() -> None:
     shown = {repr(v) for v in (EXACT, EXACT.given(label=0), NET, LAW, ud.Gaussian([0.0, 0.0], 1.0), out,
                                ud.open_data(ROWS), ud.log_likelihood(EXACT, ROWS))}
     assert all("\n" not in line and len(line) < 120 for line in shown)
-    assert {"Samples(x=(5, 2), nfe=5, method='ddim')", "ExactDenoiser(VP, shape=(2,), classes=2)",
+    assert {"Samples(x=(5, 2), nfe=5, method='ddim', grid='log_snr')", "ExactDenoiser(VP, shape=(2,), classes=2)",
             "FixedConditions(ExactDenoiser(VP, shape=(2,), classes=2))", "Mixture(2 components, shape=(2,), classes=2)",
             "Denoiser(VP, shape=(2,), prediction_type='edm', Small, 8 parameters)", "Gaussian(shape=(2,))",
             "Dataset(3 points in 2-D (the array))"} <= shown

@@ -23,7 +23,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
 from undiffuse.loss import NoiseLevelDistribution, denoising_loss, loss_floor
 from undiffuse.mixture import Gaussian, Mixture
-from undiffuse.model import Denoiser, ScoreModel, reverse
+from undiffuse.model import Denoiser
 from undiffuse.nets import Sinusoidal, build
 from undiffuse.ode import EULER, HEUN, rk_step
 from undiffuse.processes import DDPM, EDM, VE, VP, SubVP, linear_betas
@@ -32,6 +32,7 @@ from undiffuse.samplers import SamplerContext, State
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import CountingModel, nodes_of
 from undiffuse.samplers.stochastic import corrector
+from undiffuse.score_model import ScoreModel, reverse
 from undiffuse.sde import SDE, NonlinearSDE, bcast, euler_maruyama, simulate
 from undiffuse.training.optimizers import learning_rate
 

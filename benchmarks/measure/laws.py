@@ -16,7 +16,7 @@ from undiffuse.processes import VP
 from undiffuse.random import Purpose, normal, uniform
 from undiffuse.samplers import Method
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.sde import GaussianSDE
 
 T_END = 1e-3
@@ -81,7 +81,7 @@ class Problem:
     def end(self, method: str | Method, steps: int, grid: str | Tensor | None = None, **options: Any
             ) -> tuple[Tensor, int]:
         """Where a sampler leads in that many steps, and how many evaluations it took."""
-        out = sample(self.model, method=as_row(method), steps=steps, grid=grid, x_T=self.start, t_end=T_END,
+        out = sample(self.model, method=as_method(method), steps=steps, grid=grid, x_T=self.start, t_end=T_END,
                      denoise_last=False, block=self.n, options=options)
         return out.x, out.nfe
 

@@ -19,7 +19,7 @@ from undiffuse.mixture import ExactDenoiser, Mixture
 from undiffuse.processes import VP
 from undiffuse.samplers import Method
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.sde import GaussianSDE
 
 FEW = (5, 10, 20, 50, 100)
@@ -63,7 +63,7 @@ class Draws:
 
     def score(self, method: str | Method, steps: int, grid: str | None = None, **options: Any) -> Score:
         """The figures of a sampler in that many steps."""
-        out = sample(self.model, self.n, as_row(method), steps, grid=grid, t_end=self.t_end, denoise_last=False,
+        out = sample(self.model, self.n, as_method(method), steps, grid=grid, t_end=self.t_end, denoise_last=False,
                      block=self.n, seed=5, options=options)
         return self.judged(out.x, out.nfe)
 

@@ -7,7 +7,6 @@ and every figure: no one can do that without the truth.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,9 +24,10 @@ from undiffuse.metrics import sliced_w2
 from undiffuse.model import Model
 from undiffuse.processes import VP
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
-from undiffuse.transforms.base import Identity
+from undiffuse.samplers.registry import as_method
 from undiffuse.tuning import EVALUATIONS, tune
+from undiffuse.tuning.reference import ModelUnits
+from undiffuse.tuning.storage import untuned
 from undiffuse.tuning.tune import UNTUNED
 
 LAWS = {"plane": modes, "clusters": clusters, "digits": digits}
@@ -76,7 +76,7 @@ class Trial:
     def ends(self, method: str, steps: int, grid: str | None = None, model: Model | None = None, **options: Any
              ) -> Tensor:
         """Where a sampler ends."""
-        return sample(model or self.model, self.n, as_row(method), steps, grid=grid, seed=_SEED, t_end=self.t_end,
+        return sample(model or self.model, self.n, as_method(method), steps, grid=grid, seed=_SEED, t_end=self.t_end,
                       denoise_last=False, options=options).x
 
     def score(self, x: Tensor) -> Score:
@@ -104,11 +104,10 @@ def of_law(name: str, seed: int = 0, n: int | None = None) -> Trial:
 
 def of_run(folder: Path, n: int = 256) -> Trial:
     """The model of a run, and rows of its data: held-out ones, and training ones."""
-    model = copy.copy(training.load(folder))
+    model = training.load(folder)
     seen, held = training.load_data(folder)
     real = [model.transform.forward(rows.x[:n]) for rows in (held or seen, seen)]
-    model.transform, model.tuning, model.learned_images = Identity(), None, False
-    return Trial(model, n, model.t_end(), (real[0], real[1]))
+    return Trial(ModelUnits(untuned(model)), n, model.t_end(), (real[0], real[1]))
 
 
 def cells(trial: Trial, budgets: tuple[int, ...] = EVALUATIONS, tuned: Model | None = None) -> Iterator[Cell]:

@@ -42,8 +42,6 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.mixture import Mixture as Mixture
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
-    from undiffuse.model import ScoreModel as ScoreModel
-    from undiffuse.model import reverse as reverse
     from undiffuse.processes import DDPM as DDPM
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
@@ -60,6 +58,8 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.random import brownian as brownian
     from undiffuse.recipes import train as train
     from undiffuse.samplers import sample as sample
+    from undiffuse.score_model import ScoreModel as ScoreModel
+    from undiffuse.score_model import reverse as reverse
     from undiffuse.sde import SDE as SDE
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE
@@ -77,7 +77,7 @@ _HOME = {
         "VP", "SubVP", "VE", "PowerVE", "EDM", "Cosine", "RectifiedFlow", "OU", "DDPM", "Linear",
         "chain_of", "linear_betas", "make_sde",
     ),
-    "model": ("Model", "Denoiser", "ScoreModel", "reverse"),
+    "model": ("Model", "Denoiser"), "score_model": ("ScoreModel", "reverse"),
     "mixture": ("Gaussian", "Mixture"),
     "samplers": ("sample",),
     "tuning": ("tune",),

@@ -29,7 +29,10 @@ Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class ExtrapolationGuidance(Wrapper):
-    """D_1 + (w − 1)(D_1 − D_0) inside the interval and D_1 outside; `combine` replaces the sum."""
+    """D_1 + (w − 1)(D_1 − D_0) inside the interval, D_1 outside of it; `combine` replaces the sum.
+
+    `plain`: it is classifier-free guidance without any option, for which a tuned model has samplers.
+    """
 
     def __init__(self, towards: Model, away: Model, scale: float, interval: Interval = None,
                  combine: Combine | None = None) -> None:
@@ -37,6 +40,7 @@ class ExtrapolationGuidance(Wrapper):
         _check_scale(scale)
         self.away, self.scale, self.interval = away, scale, _check_interval(interval)
         self.combine = combine or (lambda D, difference, w: D + (w - 1) * difference)
+        self.plain = False
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The guided D."""
@@ -144,8 +148,7 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     guided = ExtrapolationGuidance(
         model, OverrideConditions(model, negative), guidance_scale, interval, _combined(rescale, projected)
     )
-    if model.tuning is not None and interval is None and negative is None and not rescale and not projected:
-        guided.tuning = model.tuning.strength(guidance_scale)
+    guided.plain = interval is None and negative is None and not rescale and not projected
     return guided
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -31,17 +30,13 @@ from undiffuse.transforms.conditions import Condition
 
 
 class ReverseModel(nn.Module, ABC):
-    """Anything whose SDE can be run backwards: it knows a process, a prior at T and the drift of the reverse SDE.
-
-    `own` is the only `Method` that samples it, where it has one.
-    """
+    """A model whose SDE can be run backwards: it has a process, a prior at T and the drift of the reverse SDE."""
 
     shape: tuple[int, ...]
     transform: Transform = Identity()
     classes: int = 0
     conditions: tuple[Condition, ...] = ()
     block: int = 256
-    own: Any = None
 
     @abstractmethod
     def process(self) -> SDE:
@@ -66,16 +61,16 @@ class ReverseModel(nn.Module, ABC):
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
         """Draws (n, *shape) of the prior at t (default T), by sample index."""
 
-    def told(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
-        """The conditions of a call with those that the model knows by name as raw numbers, a row for each of n samples.
+    def encode_conditions(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
+        """The conditions of a call with named ones encoded as numeric rows, one per sample.
 
-        Raises InputError for values that are none of the condition's.
+        Raises InputError for a value that a condition cannot have.
         """
-        told = {c.name: c.rows(cond[c.name], n) for c in self.conditions if cond.get(c.name) is not None}
+        rows = {c.name: c.rows(cond[c.name], n) for c in self.conditions if cond.get(c.name) is not None}
         for c in self.conditions:
-            if c.name in told:
-                c.check(told[c.name])
-        return {**cond, **told}
+            if c.name in rows:
+                c.check(rows[c.name])
+        return {**cond, **rows}
 
     @property
     def device(self) -> torch.device:
@@ -110,16 +105,17 @@ class ReverseModel(nn.Module, ABC):
 class Model(ReverseModel):
     """A denoiser D(x, t) = E[x_0 | x_t] of a Gaussian process; x is (B, *shape) in model units, t is () or (B,).
 
-    `moments` are those of the data, where they are known; `learned_images`: it is a network for images, for which
-    `auto` has a table of its own (`samplers.default.IMAGES`).
+    `moments` are the data's, None where they are not known.
     """
 
     sde: GaussianSDE
     sigma_data: float = 0.5
     moments: Moments | None = None
-    learned_images: bool = False
-    posterior: Any = None
-    tuning: Any = None
+
+    @property
+    def moments_are_exact(self) -> bool:
+        """Whether `moments` are those of the distribution that the model samples without conditions."""
+        return self.moments is not None
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
@@ -181,36 +177,93 @@ class Model(ReverseModel):
         return (x - bcast(self.sde.alpha(t), x) * D) / bcast(self.sde.sigma(t), x)
 
 
+class _Delegated:
+    """An attribute of the inner model, unless it is set on the wrapper."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, wrapper: Wrapper | None, owner: type) -> Any:
+        return self if wrapper is None else getattr(wrapper.inner, self.name)
+
+
+def _delegated() -> Any:
+    return _Delegated()
+
+
 class Wrapper(Model):
     """A model made of another one; everything but `denoise` is the inner model's.
 
-    `takes` are conditions that the wrapper keeps to itself, whatever the inner model means by them.
+    `takes` names conditions that are consumed here and not passed on.
     """
 
+    inner: Model
     takes: tuple[str, ...] = ()
+    sde: GaussianSDE = _delegated()
+    shape: tuple[int, ...] = _delegated()
+    sigma_data: float = _delegated()
+    moments: Moments | None = _delegated()
+    transform: Transform = _delegated()
+    classes: int = _delegated()
+    block: int = _delegated()
 
     def __init__(self, inner: Model) -> None:
         super().__init__()
         self.inner = inner
-        self.sde, self.shape, self.sigma_data, self.moments = inner.sde, inner.shape, inner.sigma_data, inner.moments
-        self.posterior = inner.posterior
-        self.conditions = tuple(c for c in inner.conditions if c.name not in self.takes)
-        self.transform, self.classes, self.block = inner.transform, inner.classes, inner.block
-        self.learned_images, self.own = inner.learned_images, inner.own
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:  # type: ignore[override]
+        """Those of the inner model, except `takes`."""
+        return tuple(c for c in self.inner.conditions if c.name not in self.takes)
+
+    @property
+    def moments_are_exact(self) -> bool:
+        """False: the moments are the inner model's."""
+        return False
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the inner model."""
+        """The inner model's."""
         return self.inner.dtype
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """Those of the inner model, and the wrapper's own."""
-        inner, own = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
-        return None if inner is None else tuple(dict.fromkeys((*own, *self.takes, *inner)))
+        """Those of the inner model and those that `denoise` takes here."""
+        inner, here = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
+        return None if inner is None else tuple(dict.fromkeys((*here, *self.takes, *inner)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
+
+
+class TransparentWrapper(Wrapper):
+    """A wrapper with the inner model's denoiser: it only adds to the model, and passes on all other attributes."""
+
+    @property
+    def moments_are_exact(self) -> bool:
+        """Whether the inner model's are."""
+        return self.inner.moments_are_exact
+
+    @property
+    def condition_names(self) -> tuple[str, ...] | None:
+        """Those of the inner model."""
+        return self.inner.condition_names
+
+    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
+        """The inner model's D."""
+        return self.inner.denoise(self.states(x), t, **cond)
+
+    def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
+        """The inner model's ∇·D."""
+        return self.inner.divergence(x, t, **cond)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "inner" or name.startswith("__"):
+                raise
+            return getattr(self.inner, name)
 
 
 class FixedConditions(Wrapper):
@@ -263,7 +316,6 @@ class Denoiser(Model):
         self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, prediction_type, sigma_data
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
-        self.learned_images = len(shape) == 3
 
     @property
     def condition_names(self) -> tuple[str, ...]:
@@ -323,78 +375,3 @@ class Denoiser(Model):
             return None
         label = torch.as_tensor(self.classes if label is None else label, device=x.device)
         return label.expand(len(x)) if label.ndim == 0 else label
-
-
-class ScoreModel(ReverseModel):
-    """A score s(x, t) ≈ ∇log p_t(x) of any process, non-linear ones too, with the prior N(mean, std²) at T.
-
-    `score_fn(x, t)` is a function or a network. The reverse drift includes ∇(g²) where the diffusion depends on x.
-    """
-
-    def __init__(self, score_fn: Callable[[Tensor, Time], Tensor], sde: SDE, *, shape: tuple[int, ...],
-                 prior_mean: Tensor | float = 0.0, prior_std: Tensor | float = 1.0) -> None:
-        super().__init__()
-        self.score_fn, self.sde, self.shape = score_fn, sde, tuple(shape)
-        self.prior_mean, self.prior_std = torch.as_tensor(prior_mean), torch.as_tensor(prior_std)
-
-    @property
-    def condition_names(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def process(self) -> SDE:
-        """The process."""
-        return self.sde
-
-    def score(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
-        """s(x, t)."""
-        return self.score_fn(self.states(x), t)
-
-    def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
-        """f − ½ (1 + η²) (∇(g²) + g² s)."""
-        x = self.states(x)
-        g2, slope = self._spread(x, t)
-        return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (slope + g2 * self.score(x, t))
-
-    def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Draws of N(mean, std²), whatever t."""
-        z = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
-        return self.prior_mean.to(z) + self.prior_std.to(z) * z
-
-    def _spread(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """g² and its gradient in x."""
-        with torch.enable_grad():
-            y = x.detach().requires_grad_(True)
-            g2 = self.sde.diffusion(y, t) ** 2
-            slope = torch.autograd.grad(g2.sum(), y)[0] if g2.requires_grad else torch.zeros_like(x)
-        return g2.detach(), slope
-
-
-@dataclass(frozen=True)
-class ReverseSDE(SDE):
-    """The reverse of a process is a process: dx = [f − ½ (1 + η²) g² s] dt + η g dw, run with decreasing t."""
-
-    model: ReverseModel
-    eta: float
-    cond: dict[str, Any]
-
-    @property
-    def T(self) -> float:  # type: ignore[override]
-        """The time at which it starts."""
-        return self.model.process().T
-
-    def drift(self, x: Tensor, t: Time) -> Tensor:
-        """f − ½ (1 + η²) g² s."""
-        return self.model.reverse_drift(x, t, self.eta, **self.cond)
-
-    def diffusion(self, x: Tensor, t: Time) -> Tensor:
-        """η g."""
-        return self.eta * self.model.process().diffusion(x, t)
-
-
-def reverse(model: ReverseModel, eta: float = 1.0, **cond: Any) -> ReverseSDE:
-    """The reverse SDE of a model: η = 1 is Anderson's, η = 0 the probability-flow ODE; all η share the marginals p_t.
-
-    Reference: Anderson (1982); Song et al. (2021), eqs. 6 and 13. arXiv:2011.13456
-    """
-    return ReverseSDE(model, eta, cond)

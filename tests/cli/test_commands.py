@@ -95,7 +95,7 @@ def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path,
             with_guidance(load(copied), float(scale), ["label"]), 4, steps=3, label=torch.tensor([0, 1, 0, 1])
         )
         assert np.array_equal(np.load(out), expected.x.numpy())
-        assert expected.method.startswith("tuned") is (scale != "9")
+        assert bool(expected.tuned_for) is (scale != "9")
     assert said["1"] == "" and "for 3 evaluations at scale 2, between 1 and 3" in said["2"]
     assert "no sampler is tuned for 3 steps at scale 9, outside of 1 to 3" in said["9"]
     assert main(["sample", *ask, "--guidance-scale", "9", "--method", "tuned"]) == 2

@@ -16,8 +16,9 @@ from undiffuse.likelihood.latents import slerp, whitened_from_code
 from undiffuse.mixture import Mixture
 from undiffuse.model import Denoiser
 from undiffuse.nets import build
-from undiffuse.processes import VP, RectifiedFlow
+from undiffuse.processes import EDM, VP, RectifiedFlow
 from undiffuse.samplers.driver import sample
+from undiffuse.sde import GaussianSDE
 from undiffuse.transforms.base import Standardise
 
 PLANE = random_mixture(3, 2)
@@ -70,6 +71,23 @@ def test_ddim_inversion_is_exact_where_its_fixed_point_is_found(sde) -> None:
     rough = decode(model, encode(model, x, "ddim", steps=40, iterations=0), "ddim", steps=40)
     assert float((rough - x).square().mean().sqrt()) > 0.01
     assert torch.equal(encode(model, x[7:8], "ddim", steps=40), code[7:8])
+
+
+@pytest.mark.parametrize("sde", [VP(), EDM(), RectifiedFlow()], ids=lambda sde: sde.name)
+def test_ddim_steps_are_inverted_exactly_or_refused(sde: GaussianSDE) -> None:
+    """Too large steps, where the fixed-point iteration diverges: no code that does not decode to the data."""
+    law = random_mixture(3, 2)
+    model, x, exact = law.denoiser(sde), law.sample(6), 0
+    for steps in (1, 2, 4, 8, 16, 32, 64):
+        try:
+            code = encode(model, x, "ddim", steps=steps)
+        except InputError as error:
+            assert "too large to invert" in str(error)
+        else:
+            exact += 1
+            assert float((decode(model, code, "ddim", steps=steps) - x).abs().max()) < 1e-6
+    assert 1 <= exact < 7
+    assert encode(model, x, "ddim", steps=4, iterations=0).isfinite().all()
 
 
 def test_interpolations_begin_and_end_at_the_data_and_keep_to_the_arc() -> None:

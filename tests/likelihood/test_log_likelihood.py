@@ -24,8 +24,9 @@ from undiffuse.likelihood import (
     path_log_likelihood,
 )
 from undiffuse.mixture import Mixture
-from undiffuse.model import Model, ScoreModel, Wrapper
+from undiffuse.model import Model, Wrapper
 from undiffuse.processes import VP
+from undiffuse.score_model import ScoreModel
 from undiffuse.transforms.base import Standardise
 
 PLANE = random_mixture(3, 2)

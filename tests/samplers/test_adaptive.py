@@ -11,12 +11,12 @@ from oracles import random_mixture
 
 from benchmarks.measure.laws import modes
 from undiffuse.errors import InputError
-from undiffuse.model import ScoreModel
 from undiffuse.ode import BOGACKI_SHAMPINE, DORMAND_PRINCE, RK4, Field, Step, rk_step, solve
 from undiffuse.processes import EDM, VE, VP, RectifiedFlow
 from undiffuse.random import normal
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
+from undiffuse.score_model import ScoreModel
 from undiffuse.sde import NonlinearSDE
 
 
@@ -79,11 +79,11 @@ def test_a_field_that_explodes_ends_and_a_tolerance_of_nothing_is_refused() -> N
 @pytest.mark.parametrize("name, sde", [("ode45", VP()), ("ode45", RectifiedFlow()), ("ode45", EDM()), ("ode23", VP())])
 def test_a_sample_is_the_same_bits_and_costs_the_same_alone_and_in_a_batch(name: str, sde: VP) -> None:
     model = random_mixture().denoiser(sde)
-    together = sample(model, 7, as_row(name), seed=5, block=4)
+    together = sample(model, 7, as_method(name), seed=5, block=4)
     for i in (0, 3, 6):
-        alone = sample(model, 1, as_row(name), seed=5, first_index=i, block=4)
-        assert torch.equal(alone.x[0], together.x[i]) and alone.nfe == together.nfe_each[i]
-    assert together.nfe == int(together.nfe_each.median())
+        alone = sample(model, 1, as_method(name), seed=5, first_index=i, block=4)
+        assert torch.equal(alone.x[0], together.x[i]) and alone.nfe == together.nfe_per_sample[i]
+    assert together.nfe == int(together.nfe_per_sample.median())
 
 
 def test_the_error_and_the_cost_of_the_default_tolerance() -> None:
@@ -109,7 +109,7 @@ def test_a_process_that_is_not_gaussian_is_solved_in_time() -> None:
     model = ScoreModel(lambda x, t: -x, sde, shape=(2,))
     start = normal(0, 0, 0, 0, 5, (2,))
     for name in ("ode45", "ode23"):
-        torch.testing.assert_close(sample(model, method=as_row(name), x_T=start).x, start)
+        torch.testing.assert_close(sample(model, method=as_method(name), x_T=start).x, start)
 
 
 def test_the_stochastic_one_is_the_same_alone_and_in_a_batch() -> None:
@@ -117,7 +117,7 @@ def test_the_stochastic_one_is_the_same_alone_and_in_a_batch() -> None:
     options = {"rtol": 0.2, "atol": 0.1}
     together = sample(model, 3, "adaptive_sde", seed=2, block=3, options=options)
     alone = sample(model, 1, "adaptive_sde", seed=2, first_index=2, block=3, options=options)
-    assert torch.equal(alone.x[0], together.x[2]) and alone.nfe == together.nfe_each[2]
+    assert torch.equal(alone.x[0], together.x[2]) and alone.nfe == together.nfe_per_sample[2]
 
 
 def test_the_stochastic_one_follows_the_path_that_fixed_steps_follow() -> None:

@@ -25,12 +25,12 @@ def custom(make: object) -> Method:
 
 
 EXACT = {
-    "repeat": lambda plan: repeat(matched(plan), 3),
-    "churn": lambda plan: churn(matched(plan), 0.3),
-    "restart": lambda plan: restart(matched(plan), 1.0, 3.0, 2, 3),
-    "churn in repeat": lambda plan: repeat(churn(matched(plan), 0.3), 2),
-    "repeat in restart": lambda plan: restart(repeat(matched(plan), 2), 1.0, 3.0, 2, 2),
-    "a chain of moves that stay": lambda plan: chain(matched(plan), stay, stay),
+    "repeat": lambda context: repeat(matched(context), 3),
+    "churn": lambda context: churn(matched(context), 0.3),
+    "restart": lambda context: restart(matched(context), 1.0, 3.0, 2, 3),
+    "churn in repeat": lambda context: repeat(churn(matched(context), 0.3), 2),
+    "repeat in restart": lambda context: restart(repeat(matched(context), 2), 1.0, 3.0, 2, 2),
+    "a chain of moves that stay": lambda context: chain(matched(context), stay, stay),
 }
 """Every combinator adds noise so that the marginal stays p_t, so around an exact step it is exact. Two draws at one
 address would be one draw, and the covariance would show it."""
@@ -40,7 +40,7 @@ def stay(state: State, s: object) -> State:
     """A corrector that keeps N(m, C) exactly: x ← m + c (x − m) + √(1 − c²) C^{1/2} ξ."""
     law = LAW.diffused(state.model.model.process(), s.t)
     new = state.normal(s, 0, s) @ torch.linalg.cholesky(law.covariance).T
-    return state.moved(law.mean + 0.8 * (state.x - law.mean) + 0.6 * new, s)
+    return state.advance(law.mean + 0.8 * (state.x - law.mean) + 0.6 * new, s)
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(), RectifiedFlow()], ids=lambda sde: sde.name)
@@ -69,7 +69,7 @@ def test_restart_around_heun_has_the_order_of_heun() -> None:
 @pytest.mark.parametrize("inner", [matched, runge_kutta_sigma(HEUN)])
 def test_with_nothing_to_do_it_is_the_step_itself(name: str, make: object, inner: object) -> None:
     model = random_mixture().denoiser(VP())
-    a, b = (sample(model, 5, custom(m), 6).x for m in (lambda plan: make(inner(plan)), inner))
+    a, b = (sample(model, 5, custom(m), 6).x for m in (lambda context: make(inner(context)), inner))
     assert torch.equal(a, b)
 
 
@@ -83,27 +83,27 @@ def test_what_a_combinator_costs() -> None:
     def calls(make: object) -> int:
         return sample(model, 2, custom(make), steps, denoise_last=False).nfe
 
-    assert calls(lambda plan: chain(matched(plan), stay_put, stay_put)) == steps
-    assert calls(lambda plan: repeat(matched(plan), 3)) == 3 * steps
-    assert calls(lambda plan: churn(matched(plan), 0.3)) == steps
-    assert calls(lambda plan: restart(matched(plan), 0.1, 0.5, 2, 3)) == steps + 2 * 3
+    assert calls(lambda context: chain(matched(context), stay_put, stay_put)) == steps
+    assert calls(lambda context: repeat(matched(context), 3)) == 3 * steps
+    assert calls(lambda context: churn(matched(context), 0.3)) == steps
+    assert calls(lambda context: restart(matched(context), 0.1, 0.5, 2, 3)) == steps + 2 * 3
     assert sample(model, 2, "predictor_corrector", steps, denoise_last=False, t_end=0.01,
                   options={"corrections": 2}).nfe == 3 * steps
     assert sample(model, 2, "annealed_langevin", steps, denoise_last=False, options={"repeats": 4}).nfe == 4 * steps
 
 
 def stay_put(state: State, s: object) -> State:
-    return state.moved(state.x, s)
+    return state.advance(state.x, s)
 
 
 def test_churn_raises_the_noise_as_published_and_not_beyond_the_prior() -> None:
     """γ = min(amount, √2 − 1); the step is then taken from σ̂ (1 + γ), at most σ̂(T)."""
     seen: list[float] = []
 
-    def spy(plan: SamplerContext) -> Step:
+    def spy(context: SamplerContext) -> Step:
         def step(state: State, s: object) -> State:
             seen.append(state.node.sigma / state.node.alpha)
-            return state.moved(state.x, s)
+            return state.advance(state.x, s)
 
         return churn(step, 5.0)
 
@@ -117,7 +117,8 @@ def test_impute_leaves_what_is_known_at_its_own_diffusion_and_what_is_unknown_to
     known, mask = torch.tensor([5.0, 0.0], dtype=torch.float64), torch.tensor([True, False])
     model.law = type(model.law)([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 0.25]]])
     model.moments = None
-    a = sample(model, 400, custom(lambda plan: impute(matched(plan), known, mask)), 8, t_end=0.1, denoise_last=False).x
+    method = custom(lambda context: impute(matched(context), known, mask))
+    a = sample(model, 400, method, 8, t_end=0.1, denoise_last=False).x
     b = sample(model, 400, custom(matched), 8, t_end=0.1, denoise_last=False).x
     assert torch.equal(a[:, 1], b[:, 1])
     z = (a[:, 0] - 5 * float(VP().alpha(torch.tensor(0.1)))) / float(VP().sigma(0.1))
@@ -132,7 +133,8 @@ def test_repetition_with_imputation_reaches_the_conditional_law() -> None:
     known, mask = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([True, False])
 
     def drawn(times: int) -> torch.Tensor:
-        return sample(model, n, custom(lambda plan: repeat(impute(matched(plan), known, mask), times)), 12, block=n).x
+        method = custom(lambda context: repeat(impute(matched(context), known, mask), times))
+        return sample(model, n, method, 12, block=n).x
 
     far, near = (abs(float(drawn(k)[:, 1].mean()) - 0.8) for k in (1, 20))
     assert near < 5 * 0.6 / math.sqrt(n) + 0.05 and near < far

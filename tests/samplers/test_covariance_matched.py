@@ -13,10 +13,10 @@ from benchmarks.measure.laws import digits, modes
 from undiffuse.metrics import sliced_w2
 from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.processes import EDM, VE, VP, Cosine, PowerVE, RectifiedFlow, SubVP
-from undiffuse.samplers.covariance_matched import Posterior
+from undiffuse.samplers.covariance_matched import PosteriorCovariance
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import nodes_of
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 
 
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE(), PowerVE(), EDM(), Cosine(), RectifiedFlow()],
@@ -51,11 +51,11 @@ def test_without_the_covariance_it_is_the_ancestral_step() -> None:
 def test_the_measured_posterior_is_the_closed_form_of_gaussian_data() -> None:
     """(x_0 − D)(x_0 − D)ᵀ has the mean (C⁻¹ + I/σ̂²)⁻¹ and, entry by entry, the deviation √(P_ii P_jj + P_ij²)/√n."""
     model, n = LAW.denoiser(VP()), 20_000
-    table = Posterior.measure(model, LAW.sample(n), levels=4)
+    table = PosteriorCovariance.measure(model, LAW.sample(n), levels=4)
     for node in nodes_of(VP(), VP().time_of(table.log_snr)):
         true = torch.linalg.inv(torch.linalg.inv(LAW.covariance) + torch.eye(2) * (node.alpha / node.sigma) ** 2)
         scatter = (torch.outer(true.diagonal(), true.diagonal()) + true**2).sqrt() / math.sqrt(n)
-        assert ((table.covariance(node) - true).abs() < 5 * scatter).all()
+        assert ((table.at(node) - true).abs() < 5 * scatter).all()
 
 
 def test_the_average_uses_the_table_and_is_exact_with_an_exact_one() -> None:
@@ -66,10 +66,9 @@ def test_the_average_uses_the_table_and_is_exact_with_an_exact_one() -> None:
     exact = [torch.linalg.inv(torch.linalg.inv(LAW.covariance) + one * torch.exp(2 * v)) for v in lam]
     s2, level = model.sigma_data**2, torch.exp(-2 * lam)
     ratios = torch.stack([e / (s2 * v / (s2 + v)) for e, v in zip(exact, level, strict=True)])
-    model.posterior = Posterior(lam, ratios, s2)
-    assert max(errors("matched_average", VP(), grid, model)) < 1e-12
-    model.posterior = Posterior(lam, 1.2 * ratios, s2)
-    assert errors("matched_average", VP(), grid, model)[1] > 0.01
+    table, wrong = PosteriorCovariance(lam, ratios, s2), PosteriorCovariance(lam, 1.2 * ratios, s2)
+    assert max(errors("matched_average", VP(), grid, model, covariance=table)) < 1e-12
+    assert errors("matched_average", VP(), grid, model, covariance=wrong)[1] > 0.01
 
 
 @pytest.mark.slow
@@ -79,7 +78,7 @@ def test_it_halves_the_distance_of_the_ancestral_sampler_at_few_steps(law: objec
     truth = law()
     model, real, n = truth.denoiser(VP()), truth.sample(2048, seed=1), 2048
     model.block = n
-    ours, theirs = (sliced_w2(sample(model, n, as_row(name), evaluations - 1, t_end=1e-3).x, real)
+    ours, theirs = (sliced_w2(sample(model, n, as_method(name), evaluations - 1, t_end=1e-3).x, real)
                     for name in ("matched", "ancestral"))
     assert float(ours) <= 0.5 * float(theirs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from itertools import product
 
 import pytest
@@ -13,14 +14,17 @@ from oracles import correlated_gaussian, f64, random_mixture
 
 from undiffuse.errors import InputError
 from undiffuse.mixture import Gaussian
-from undiffuse.model import Denoiser, FixedConditions, Model, ScoreModel
+from undiffuse.model import Denoiser, FixedConditions, Model
 from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
 from undiffuse.random import normal
 from undiffuse.samplers import ALL, default_sampler
 from undiffuse.samplers.default import IMAGES, PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.method import Method, SamplerContext, Step
+from undiffuse.samplers.registry import as_method
+from undiffuse.score_model import ScoreModel
 from undiffuse.sde import NonlinearSDE, Time, as_time
+from undiffuse.transforms.conditions import RESERVED
 
 METHODS_SEEN = ("auto", "deis_3", "dpmpp_2m_sde", "heun", "seeds_2", "wiener_2m")
 
@@ -36,8 +40,8 @@ def small(labels: bool = False) -> Model:
 @given(method=st.sampled_from(METHODS_SEEN), n=st.integers(1, 13), first=st.integers(0, 20), seed=st.integers(0, 3))
 @example(method="dpmpp_2m_sde", n=11, first=4, seed=0)
 def test_sample_i_is_the_same_bytes_in_every_request(method: str, n: int, first: int, seed: int) -> None:
-    whole = sample(small(), 33, as_row(method), 3, seed=seed).x
-    assert torch.equal(sample(small(), n, as_row(method), 3, seed=seed, first_index=first).x, whole[first:first + n])
+    whole = sample(small(), 33, as_method(method), 3, seed=seed).x
+    assert torch.equal(sample(small(), n, as_method(method), 3, seed=seed, first_index=first).x, whole[first:first + n])
 
 
 def test_seeds_indices_and_methods_give_different_samples() -> None:
@@ -48,14 +52,14 @@ def test_seeds_indices_and_methods_give_different_samples() -> None:
 @pytest.mark.parametrize("method", ["deis_3", "dpmpp_2m_sde"])
 def test_labels_go_with_their_samples(method: str) -> None:
     labels = torch.arange(11) % 3
-    whole = sample(small(True), 11, as_row(method), 4, label=labels).x
-    assert torch.equal(sample(small(True), 4, as_row(method), 4, label=labels[7:], first_index=7).x, whole[7:])
-    assert torch.equal(sample(small(True), 2, as_row(method), 4, label=1, first_index=1).x[:1], whole[1:2])
-    unconditional = sample(small(True), 3, as_row(method), 4, label=2, first_index=2).x[:1]
+    whole = sample(small(True), 11, as_method(method), 4, label=labels).x
+    assert torch.equal(sample(small(True), 4, as_method(method), 4, label=labels[7:], first_index=7).x, whole[7:])
+    assert torch.equal(sample(small(True), 2, as_method(method), 4, label=1, first_index=1).x[:1], whole[1:2])
+    unconditional = sample(small(True), 3, as_method(method), 4, label=2, first_index=2).x[:1]
     assert torch.equal(unconditional, whole[2:3])
-    assert torch.equal(sample(small(True).given(label=0), 1, as_row(method), 4).x, whole[:1])
-    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.tolist()).x, whole)
-    assert torch.equal(sample(small(True), 11, as_row(method), 4, label=labels.to(torch.uint8)).x, whole)
+    assert torch.equal(sample(small(True).given(label=0), 1, as_method(method), 4).x, whole[:1])
+    assert torch.equal(sample(small(True), 11, as_method(method), 4, label=labels.tolist()).x, whole)
+    assert torch.equal(sample(small(True), 11, as_method(method), 4, label=labels.to(torch.uint8)).x, whole)
 
 
 class Counting(Model):
@@ -79,7 +83,7 @@ class Counting(Model):
 @pytest.mark.parametrize("method", ["auto", *(name for name, m in ALL.items() if not m.adaptive)])
 def test_every_model_call_is_counted(method: str, last: bool) -> None:
     model = Counting()
-    assert sample(model, 4, as_row(method), 6, denoise_last=last).nfe == model.calls
+    assert sample(model, 4, as_method(method), 6, denoise_last=last).nfe == model.calls
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 20, 35, 50, 100])
@@ -87,7 +91,7 @@ def test_the_default_spends_as_many_evaluations_as_it_is_given_and_says_how(step
     for model, kind in product((small(), FixedConditions(small(), {})), ("auto", "sde")):
         out = sample(model, 2, kind, steps, denoise_last=False)
         assert out.nfe == steps
-        assert ALL[out.method.split(" on ")[0]].stochastic == (kind == "sde")
+        assert ALL[out.method].stochastic == (kind == "sde")
 
 
 @pytest.mark.parametrize(("label", "said"), [("cat", "got label=cat"), (["cat"], "the number of a class"),
@@ -100,18 +104,17 @@ def test_labels_that_are_no_numbers_or_too_few_are_a_sentence(label: object, sai
 
 def test_the_default_starts_from_moments_only_where_they_are_the_models_own() -> None:
     law, model = random_mixture(3, 2, labels=True), random_mixture(3, 2, labels=True).denoiser(VP())
-    jumps, plain = str(WITH_MOMENTS[10]), str(PLAIN[10])
-    none = (None, None)
-    assert default_sampler(model, 10, none, False)[0] == jumps
-    assert default_sampler(model, 10, none, True)[0] == plain  # a condition
-    assert default_sampler(model.given(label=1), 10, none, False)[0] == plain
+    from_moments, plain = WITH_MOMENTS[10], PLAIN[10]
+    assert default_sampler(model, 10) is from_moments
+    assert default_sampler(model, 10, conditional=True) is plain
+    assert default_sampler(model.given(label=1), 10) is plain
     low = float(model.sde.time_of(f64(0.0)))
-    assert default_sampler(model, 10, (low, None), False)[0] == plain  # the start is not far above the data
-    assert default_sampler(model, 10, (None, 0.9), False)[0] == plain
-    assert default_sampler(model, 10, none, False, "sde")[0] == str(SDE_WITH_MOMENTS[1])
+    assert default_sampler(model, 10, (low, None)) is plain  # the start is not far above the data
+    assert default_sampler(model, 10, (None, 0.9)) is plain
+    assert default_sampler(model, 10, kind="sde") is SDE_WITH_MOMENTS[10]
     model.moments = None
-    assert default_sampler(model, 10, none, False)[0] == plain
-    assert default_sampler(model, 10, none, False, "sde")[0] == str(SDE_PLAIN[1])
+    assert default_sampler(model, 10) is plain
+    assert default_sampler(model, 10, kind="sde") is SDE_PLAIN[1]
     assert law.classes == 2
 
 
@@ -119,11 +122,12 @@ def test_networks_for_images_have_defaults_of_their_own_and_keep_them_when_wrapp
     model = Denoiser(torch.nn.Identity(), VP(), shape=(1, 4, 4))
     for used in (model, model.given(label=1)):
         for kind, table in IMAGES.items():
-            named = [default_sampler(used, steps, (None, None), False, kind)[0] for steps in (3, 10, 20)]
+            chosen = [default_sampler(used, steps, kind=kind) for steps in (3, 10, 20)]
             rows = [max(n for n in table if n <= steps) for steps in (3, 10, 20)]
-            assert named == [str(table[n]) for n in rows] and len(set(named)) == len(table)
+            assert chosen == [table[n] for n in rows] and len(set(chosen)) == len(table)
+    assert default_sampler(model, 10, images=False) is PLAIN[10]
     exact = random_mixture(3, 2).denoiser(VP())
-    assert default_sampler(exact, 10, (None, None), False)[0] == str(WITH_MOMENTS[10])
+    assert default_sampler(exact, 10) is WITH_MOMENTS[10]
 
 
 def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() -> None:
@@ -136,6 +140,42 @@ def test_the_default_is_exact_on_gaussian_data_above_the_data_and_close_below() 
     truth = law.mean + (x - law.mean) @ basis * gain @ basis.T
     out = sample(model, method="auto", steps=10, x_T=x, t_end=0.01, denoise_last=False)
     assert float((out.x - truth).abs().max()) < 0.02
+
+
+def test_samples_say_how_they_were_drawn() -> None:
+    """Method, grid, start and start level as fields, for every way to a sampler."""
+
+    def summary(model: Model, *args: object, **request: object) -> tuple[object, ...]:
+        out = sample(model, 2, *args, **request)  # type: ignore[arg-type]
+        return out.method, out.grid, out.start, out.start_level, out.tuned_for
+
+    x_T, grid = normal(0, 0, 0, 0, 2, (2,), torch.float64), f64(0.9, 0.5, 0.1)
+    assert summary(small(), steps=8) == ("deis_3", "karras(12)", "moments", 14, "")
+    assert summary(small().given(), steps=8) == ("deis_3", "karras(12)", "prior", 12, "")
+    assert summary(small(), "heun", 4) == ("heun", "karras", "prior", None, "")
+    assert summary(small(), "ddim", x_T=x_T, grid=grid) == ("ddim", "custom", "x_T", None, "")
+    assert summary(small(), ALL["seeds_2"], 4)[0] == "custom"
+    assert sample(small(), 2, steps=8).sampler == "deis_3 on karras(12) from 14 data std"
+
+
+def test_the_step_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[torch.Tensor] = []
+
+    def make(context: SamplerContext, **options: object) -> Step:
+        built.append(context.template)
+        return ALL["ddim"].step(context, {})
+
+    method = Method(make, 1)
+    x = sample(small(), 11, method, 4).x  # three blocks
+    assert len(built) == 1 and built[0].shape == (0, 2) and built[0].dtype == torch.float64
+    assert torch.equal(x, sample(small(), 11, "ddim", 4).x)
+    with pytest.raises(InputError, match="this method has"):
+        sample(small(), 0, "ddim", 4, options={"eta": 1.0})
+
+
+def test_reserved_names_of_conditions_are_the_arguments_of_sample() -> None:
+    arguments = set(signature(sample).parameters) - {"cond"}
+    assert arguments <= set(RESERVED) and set(RESERVED) - arguments == {"self", "x", "t", "label"}
 
 
 def test_a_trajectory_goes_from_the_start_to_the_sample() -> None:
@@ -182,7 +222,7 @@ def test_where_alpha_is_zero_at_the_start() -> None:
     x = normal(0, 0, 0, 0, 6, (2,), torch.float64)
     truth = sample(law.denoiser(RectifiedFlow()), method="rk4_log_snr", steps=300, x_T=x, t_end=0.01).x
     for name in ("deis_3", "dpmpp_3m", "unipc_3", "dpm_solver_3s", "wiener_3m"):
-        found = sample(law.denoiser(RectifiedFlow()), method=as_row(name), steps=300, x_T=x, t_end=0.01).x
+        found = sample(law.denoiser(RectifiedFlow()), method=as_method(name), steps=300, x_T=x, t_end=0.01).x
         assert float((found - truth).abs().max()) < 2e-3, name
 
 
@@ -223,6 +263,6 @@ def test_a_model_that_gives_nan_is_named() -> None:
 @pytest.mark.parametrize("method", ["ancestral", "seeds_2", "edm_churn", "predictor_corrector"])
 def test_noise_drawn_for_many_steps_at_once_is_the_noise_of_every_step(method: str, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:
-    together = sample(small(), 5, as_row(method), 9, seed=4).x
-    monkeypatch.setattr("undiffuse.samplers.driver.AHEAD", 1)
-    assert torch.equal(together, sample(small(), 5, as_row(method), 9, seed=4).x)
+    together = sample(small(), 5, as_method(method), 9, seed=4).x
+    monkeypatch.setattr("undiffuse.samplers.driver.NORMALS_PER_CALL", 1)
+    assert torch.equal(together, sample(small(), 5, as_method(method), 9, seed=4).x)

@@ -29,7 +29,7 @@ from undiffuse.samplers.coefficients import (
 )
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import nodes_of
-from undiffuse.samplers.registry import DETERMINISTIC, as_row
+from undiffuse.samplers.registry import DETERMINISTIC, as_method
 from undiffuse.sde import GaussianSDE
 
 CLOCKS = (VP(), SubVP(), VE(sigma_min=1e-3), EDM(), RectifiedFlow())
@@ -41,7 +41,7 @@ def through(sde: GaussianSDE, name: str, z: Tensor, lam: Tensor, **options: obje
     grid = sde.time_of(lam)
     ends = sde.alpha(grid[[0, -1]])
     model = random_mixture(4, 2).denoiser(sde)
-    out = sample(model, method=as_row(name), x_T=ends[0] * z, grid=grid, denoise_last=False, options=options, seed=3,
+    out = sample(model, method=as_method(name), x_T=ends[0] * z, grid=grid, denoise_last=False, options=options, seed=3,
                  block=16)
     return out.x / ends[1]
 
@@ -68,7 +68,7 @@ def test_the_wiener_frame_is_exact_in_one_step_on_gaussian_data(name: str, sde: 
     gain = ((b**2 * spectrum + r**2) / (a**2 * spectrum + s**2)).sqrt()
     truth = b * law.mean + (x - a * law.mean) @ basis * gain @ basis.T
     for steps in (1, 7):
-        out = sample(model, method=as_row(name), steps=steps, x_T=x, t_end=float(t[1]), denoise_last=False)
+        out = sample(model, method=as_method(name), steps=steps, x_T=x, t_end=float(t[1]), denoise_last=False)
         assert torch.allclose(out.x, truth, atol=1e-9)
         assert out.nfe == steps
 
@@ -78,7 +78,7 @@ def test_a_frame_without_variance_is_no_frame(name: str) -> None:
     model = random_mixture(3, 2).denoiser(VP())
     model.moments = Moments((2,), f64(0.3, -1.0), torch.zeros(2, dtype=torch.float64), "pca",
                             torch.eye(2, dtype=torch.float64))
-    plain, framed = (sample(model, 6, as_row(name), 9, options={"frame": frame}).x for frame in (False, True))
+    plain, framed = (sample(model, 6, as_method(name), 9, options={"frame": frame}).x for frame in (False, True))
     assert torch.allclose(plain, framed, atol=1e-9)
 
 
@@ -114,7 +114,7 @@ def test_rows_integrate_polynomials_exactly(kernel: DataPrediction | NoisePredic
     """Σ w_j ν_jᵏ is ∫ kernel(u) uᵏ du, by a sum over 20,000 points."""
     node, s = nodes_of(EDM(), f64(2.0, 0.7))
     offsets = [0.0, -0.4, -1.1]
-    weights = step_coefficients(kernel, node, s, offsets, like=f64(0.0)).weights
+    weights = step_coefficients(kernel, node, s, offsets, template=f64(0.0)).weights
     h = node.step_to(s)
     u = (np.arange(20000) + 0.5) / 20000 * h
     c = 1 + kernel.level(node) ** 2 if isinstance(kernel, DataPrediction) else 0
@@ -137,11 +137,11 @@ def test_many_rows_at_once_are_the_rows_one_by_one(rule: object) -> None:
         DataPrediction(lambda level: float(level > 1)),
     ):
         offsets = [[0.0, -0.3, -0.7, -1.3][:1 + i % 4] for i in range(29)]
-        together = batch_step_coefficients(kernel, steps, offsets, rule, like=f64(0.0))
+        together = batch_step_coefficients(kernel, steps, offsets, rule, template=f64(0.0))
         for (node, s), nu, found in zip(steps, offsets, together, strict=True):
-            alone = step_coefficients(kernel, node, s, nu, rule, like=f64(0.0))
-            for one, other in zip((alone.carry, *alone.weights, alone.spread),
-                                  (found.carry, *found.weights, found.spread), strict=True):
+            alone = step_coefficients(kernel, node, s, nu, rule, template=f64(0.0))
+            for one, other in zip((alone.decay, *alone.weights, alone.noise_std),
+                                  (found.decay, *found.weights, found.noise_std), strict=True):
                 assert torch.allclose(torch.as_tensor(one), torch.as_tensor(other), rtol=1e-12, atol=1e-15)
 
 
@@ -150,13 +150,13 @@ def test_published_rules_differ_from_the_exact_one_where_they_say() -> None:
     node, s = nodes_of(EDM(), f64(2.0, 1.0))
     h = node.step_to(s)
     one, two = (
-        step_coefficients(DataPrediction(), node, s, [0.0, -h, -2 * h], rule, like=f64(0.0))
+        step_coefficients(DataPrediction(), node, s, [0.0, -h, -2 * h], rule, template=f64(0.0))
         for rule in (midpoint, square)
     )
     assert one.weights == pytest.approx(two.weights)
-    pair = step_coefficients(DataPrediction(), node, s, [0.0, -h], square, like=f64(0.0)).weights
+    pair = step_coefficients(DataPrediction(), node, s, [0.0, -h], square, template=f64(0.0)).weights
     assert sum(w * nu for w, nu in zip(pair, (0.0, -h), strict=True)) == pytest.approx(h**2 / 2)
-    numbers = step_coefficients(NoisePrediction(), node, s, [0.0, -h], adams, like=f64(0.0)).weights
+    numbers = step_coefficients(NoisePrediction(), node, s, [0.0, -h], adams, template=f64(0.0)).weights
     assert [w / sum(numbers) for w in numbers] == pytest.approx([1.5, -0.5])
 
 
@@ -175,7 +175,7 @@ def test_every_sampler_is_finite_at_few_steps(sde: GaussianSDE) -> None:
     model = random_mixture(3, 2).denoiser(sde)
     for name, method in ALL.items():
         for steps in (1, 2, 3, 5, 12) if not method.adaptive else (1,):
-            assert bool(sample(model, 3, as_row(name), steps, block=3).x.isfinite().all()), (name, steps)
+            assert bool(sample(model, 3, as_method(name), steps, block=3).x.isfinite().all()), (name, steps)
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -63,12 +63,12 @@ def test_where_alpha_is_zero_a_grid_in_log_snr_begins_after_one_step(process: st
 
 def test_a_first_step_to_a_multiple_of_the_data() -> None:
     sde = VP()
-    t = time_grid(sde, 6, "karras", None, 1e-3, sigma_data=2.0, first=3.5)
+    t = time_grid(sde, 6, "karras", None, 1e-3, sigma_data=2.0, start_level=3.5)
     lam = sde.log_snr(t)
     assert len(t) == 7 and float(t[0]) == 1.0 and float(lam[1]) == pytest.approx(-math.log(7.0), abs=1e-9)
     assert torch.allclose(t[1:], time_grid(sde, 5, "karras", float(t[1]), 1e-3))
     low = float(sde.time_of(f64(0.0)))  # already below that level: no such step
-    assert torch.equal(time_grid(sde, 6, "karras", low, 1e-3, first=3.5), time_grid(sde, 6, "karras", low, 1e-3))
+    assert torch.equal(time_grid(sde, 6, "karras", low, 1e-3, start_level=3.5), time_grid(sde, 6, "karras", low, 1e-3))
 
 
 def test_a_users_own_grid_is_taken_as_it_is() -> None:

@@ -19,7 +19,7 @@ from undiffuse.samplers.coefficients import DataPrediction
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.exponential import Multistep
 from undiffuse.samplers.method import CountingModel, nodes_of
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.samplers.stochastic import corrector, langevin
 
 FAMILIES = ("vp", "subvp", "ve", "power_ve", "edm", "cosine", "rectified_flow")
@@ -53,15 +53,15 @@ def test_in_the_frame_of_the_moments_gaussian_data_are_exact_at_any_step_size(na
 def test_stages_that_do_not_share_their_noise_lose_an_order() -> None:
     """The fault: the second stage sees new noise on the first half of the step too."""
 
-    def apart(plan: SamplerContext) -> object:
-        good = ALL["seeds_2"].make(plan)
-        growth = good._plan
+    def apart(context: SamplerContext) -> object:
+        good = ALL["seeds_2"].make(context)
+        growth = good._build
 
         def forget(node: Node, s: Node) -> list[object]:
             first, last = growth(node, s)
-            return [first, last._replace(growth=good._row(node, s, [0.0])._replace(carry=0.0))]
+            return [first, last._replace(growth=good._coefficients(node, s, [0.0])._replace(decay=0.0))]
 
-        good._plan = forget
+        good._build = forget
         return good
 
     found = [errors(Method(apart, 2), VP(), lambda_grid(VP(), n))[1] for n in (32, 64)]
@@ -77,14 +77,14 @@ def test_stages_that_do_not_share_their_noise_lose_an_order() -> None:
 ])
 def test_without_noise_it_is_the_deterministic_row(name: str, options: dict[str, float], same: str) -> None:
     model = random_mixture().denoiser(VP())
-    a, b = (sample(model, 4, as_row(m), 7, grid="log_snr", options=o).x for m, o in ((name, options), (same, {})))
+    a, b = (sample(model, 4, as_method(m), 7, grid="log_snr", options=o).x for m, o in ((name, options), (same, {})))
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_with_noise_to_the_end_it_is_the_row_with_noise() -> None:
     model = random_mixture().denoiser(VP())
     cases = (("sde_then_ode", {"low": 0.0, "eta": 1.0}), ("dpmpp_2m_sde", {}))
-    a, b = (sample(model, 4, as_row(m), 9, options=o).x for m, o in cases)
+    a, b = (sample(model, 4, as_method(m), 9, options=o).x for m, o in cases)
     assert torch.equal(a, b)
 
 
@@ -101,8 +101,8 @@ def test_below_its_level_it_follows_the_flow() -> None:
 
 def test_sa_solver_without_noise_is_predictor_and_corrector_of_the_ode() -> None:
     model = random_mixture().denoiser(VP())
-    plain = Method(lambda plan: Multistep(DataPrediction(), 3, plan.nodes, plan.like, corrector=True), 4)
-    a, b = (sample(model, 4, as_row(m), 9, options=o).x for m, o in (("sa_solver", {"tau": 0.0}), (plain, {})))
+    plain = Method(lambda context: Multistep(DataPrediction(), 3, context.nodes, context.template, corrector=True), 4)
+    a, b = (sample(model, 4, as_method(m), 9, options=o).x for m, o in (("sa_solver", {"tau": 0.0}), (plain, {})))
     assert torch.equal(a, b)
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_lost_at_any_number_of_steps(family: str) -> None:
     model = random_mixture().denoiser(PROCESSES[family])
     for name in STOCHASTIC:
         for steps in (1, 2, 3, 20):
-            assert sample(model, 4, as_row(name), steps, block=4).x.isfinite().all(), (name, steps)
+            assert sample(model, 4, as_method(name), steps, block=4).x.isfinite().all(), (name, steps)
 
 
 def test_a_path_adds_up_and_has_the_covariance_of_brownian_motion() -> None:
@@ -149,7 +149,7 @@ def test_finer_steps_refine_the_same_path(name: str, grid: str) -> None:
     sde, law = VP(), random_mixture(spread=1.0)
     model, n = law.denoiser(sde), 16
     ends = {"t_start": 0.6, "t_end": 0.1, "x_T": law.sample(n), "block": n, "noise": "path", "denoise_last": False}
-    x = {steps: sample(model, method=as_row(name), steps=steps, grid=grid, **ends).x for steps in (10, 20, 40, 160)}
+    x = {steps: sample(model, method=as_method(name), steps=steps, grid=grid, **ends).x for steps in (10, 20, 40, 160)}
     apart = [float((x[k] - x[160]).square().mean().sqrt()) for k in (10, 20, 40)]
     assert apart[0] / apart[2] > 2.5 and apart[0] > apart[1] > apart[2]
 

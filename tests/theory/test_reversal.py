@@ -12,11 +12,11 @@ from oracles import moments_of_steps, order
 from torch import Tensor
 
 from undiffuse.mixture import Gaussian, Mixture
-from undiffuse.model import reverse
 from undiffuse.ode import EULER, HEUN, RK4, rk_step
 from undiffuse.processes import OU, VP, SubVP
 from undiffuse.random import Purpose, brownian, normal
 from undiffuse.samplers.driver import sample
+from undiffuse.score_model import reverse
 from undiffuse.sde import GaussianSDE, NonlinearSDE, euler_maruyama
 
 LAW = Mixture([0.4, 0.6], [[-1.0], [1.2]], [0.1, 0.2])

@@ -15,15 +15,15 @@ from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import nodes_of
 from undiffuse.sde import GaussianSDE
 from undiffuse.tuning.fit import fit, robust
-from undiffuse.tuning.grid_search import FIRST, joint_refinement, loss, refined, search, slopes, spaced, starts
-from undiffuse.tuning.reference import SEED, Meter, Reference
+from undiffuse.tuning.grid_search import START_LEVELS, joint_refinement, loss, refined, search, slopes, spaced, starts
+from undiffuse.tuning.reference import SEED, Reference, RowCounter
 
 LAW = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
 
 
 def reference(sde: GaussianSDE, n: int = 16) -> Reference:
     model = LAW.denoiser(sde)
-    return Reference.follow(Meter(model, {}), model.moments, n, 0, model.t_end())
+    return Reference.follow(RowCounter(model, {}), model.moments, n, 0, model.t_end())
 
 
 @pytest.mark.slow
@@ -32,18 +32,18 @@ def test_paths_are_exact_at_their_levels_and_between_them(sde: GaussianSDE) -> N
     ref = reference(sde)
     grid = sde.time_of(torch.linspace(-4.9, 4.3, 900, dtype=torch.float64))
     grid = torch.cat([torch.tensor([sde.T], dtype=torch.float64), grid])
-    exact = sample(ref.meter.model, 16, "rk4_log_snr", grid=grid, seed=SEED, denoise_last=False, trajectory=True)
+    exact = sample(ref.counter.model, 16, "rk4_log_snr", grid=grid, seed=SEED, denoise_last=False, trajectory=True)
     for k in (400, 601, 777, -1):
         t, x = exact.trajectory[k]
         node = nodes_of(sde, torch.tensor([t], dtype=torch.float64))[0]
-        assert (ref.kernel.leave(ref.at(node), node) - x).abs().median() < 2e-6
+        assert (ref.kernel.from_coordinates(ref.at(node), node) - x).abs().median() < 2e-6
 
 
 def test_every_evaluation_is_counted() -> None:
     ref = reference(VP(), 8)
-    assert ref.meter.rows == 8 * (256 + 129)
+    assert ref.counter.rows == 8 * (256 + 129)
     fit(ref, *next(iter(starts(ref, 5))))
-    assert ref.meter.rows == 8 * (256 + 129 + 5)
+    assert ref.counter.rows == 8 * (256 + 129 + 5)
 
 
 def test_coefficients_are_found_in_spite_of_lost_paths() -> None:
@@ -76,29 +76,29 @@ def test_grids_share_the_error_evenly() -> None:
 def test_every_start_has_the_budget_asked_for(sde: GaussianSDE) -> None:
     ref = reference(sde, 8)
     found = list(starts(ref, 5))
-    assert len(found) > len(FIRST) // 2
-    for nodes, leap in found:
-        assert len(nodes) - 1 - leap == 5
-        assert nodes[0].t == sde.T and abs(float(nodes[-1].t) - ref.meter.model.t_end()) < 1e-12
+    assert len(found) > len(START_LEVELS) // 2
+    for nodes, first_step_free in found:
+        assert len(nodes) - 1 - first_step_free == 5
+        assert nodes[0].t == sde.T and abs(float(nodes[-1].t) - ref.counter.model.t_end()) < 1e-12
         assert all(a.log_snr < b.log_snr for a, b in pairwise(nodes))
 
 
 def test_what_is_known_before_a_node_need_not_be_done_again() -> None:
     ref = reference(VP(), 8)
     whole = fit(ref, *next(iter(starts(ref, 5))))
-    before = ref.meter.rows
-    again = fit(ref, whole.nodes, whole.leap, whole.stops[:3])
-    assert torch.equal(again.error, whole.error) and ref.meter.rows - before == 8 * 3
+    before = ref.counter.rows
+    again = fit(ref, whole.nodes, whole.first_step_free, whole.states[:3])
+    assert torch.equal(again.error, whole.error) and ref.counter.rows - before == 8 * 3
 
 
 def test_gates_of_zero_are_the_fit_without_them_and_gates_gain() -> None:
     ref = reference(VP(), 16)
     plain = fit(ref, *next(iter(starts(ref, 5))))
-    theta = [torch.cat([row, 0 * row]) for row in plain.stops[-1].theta]
-    same = fit(ref, plain.nodes, plain.leap, gated=True, theta=theta)
+    theta = [torch.cat([row, 0 * row]) for row in plain.states[-1].theta]
+    same = fit(ref, plain.nodes, plain.first_step_free, gated=True, theta=theta)
     assert torch.allclose(same.error, plain.error, rtol=0, atol=1e-13)
-    model, grid = ref.meter.model, {"seed": SEED, "denoise_last": False}
-    ours, theirs = (sample(model, 16, f.calibration.method(model.moments), **grid).x for f in (same, plain))
+    model, grid = ref.counter.model, {"seed": SEED, "denoise_last": False}
+    ours, theirs = (sample(model, 16, f.sampler.method(model.moments), **grid).x for f in (same, plain))
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
 
 
@@ -106,22 +106,22 @@ def test_gates_of_zero_are_the_fit_without_them_and_gates_gain() -> None:
 def test_the_solver_that_is_sampled_with_is_the_one_that_was_fitted(gated: bool) -> None:
     ref = reference(VP(), 16)
     fitted = fit(ref, *next(iter(starts(ref, 5))), gated=gated)
-    out = sample(ref.meter.model, 16, fitted.calibration.method(ref.meter.model.moments), seed=SEED, denoise_last=False)
+    out = sample(ref.counter.model, 16, fitted.sampler.method(ref.counter.model.moments), seed=SEED, denoise_last=False)
     end = fitted.nodes[-1]
-    error = (ref.kernel.enter(out.x, end) - ref.at(end)) / (end.alpha * 2**0.5)
+    error = (ref.kernel.to_coordinates(out.x, end) - ref.at(end)) / (end.alpha * 2**0.5)
     assert torch.allclose(error, fitted.error, rtol=0, atol=1e-10)
 
 
 def test_slopes_are_those_of_the_whole_solver() -> None:
     ref = reference(VP(), 8)
     fitted = fit(ref, *next(iter(starts(ref, 4))), gated=True)
-    theta = [row.clone() for row in fitted.stops[-1].theta]
+    theta = [row.clone() for row in fitted.states[-1].theta]
     found, j = slopes(ref, fitted), 4 + 1  # the second coefficient of the second step, after 2 x 2 of the first
     ends = []
     for by in (1e-5, -1e-5):
         moved = [*theta]
         moved[1] = theta[1] + by * torch.eye(len(theta[1]), dtype=torch.float64)[1]
-        ends.append(fit(ref, fitted.nodes, fitted.leap, gated=True, theta=moved).error)
+        ends.append(fit(ref, fitted.nodes, fitted.first_step_free, gated=True, theta=moved).error)
     exact = (ends[0] - ends[1]) / 2e-5
     assert (found[j] - exact).abs().max() < 0.02 * exact.abs().max()
 
@@ -136,9 +136,10 @@ def test_coefficients_fitted_together_end_nearer_than_step_by_step() -> None:
 def test_a_finer_grid_has_the_density_of_a_coarser_one() -> None:
     ref = reference(VP(), 8)
     coarse = fit(ref, *next(iter(starts(ref, 4))))
-    nodes, leap = refined(ref, coarse, 8)
+    nodes, first_step_free = refined(ref, coarse, 8)
     lam, rough = (np.array([node.log_snr for node in part]) for part in (nodes, coarse.nodes))
-    assert leap == coarse.leap and np.allclose(lam[leap::2], rough[leap:]) and np.all(np.diff(lam) > 0)
+    assert first_step_free == coarse.first_step_free and np.all(np.diff(lam) > 0)
+    assert np.allclose(lam[first_step_free::2], rough[first_step_free:])
 
 
 def test_moving_the_nodes_gains() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,18 @@ from tiny import THREE, small
 
 from undiffuse.errors import InputError
 from undiffuse.mixture import Mixture
-from undiffuse.model import Denoiser
 from undiffuse.processes import EDM, VP
 from undiffuse.report.plots import draw
 from undiffuse.samplers.driver import sample
-from undiffuse.tuning import NAME, attach, lines, load, save, tune
+from undiffuse.tuning import NAME, Tuned, attach, lines, load, save, tune, tuning_of
 
 
 @pytest.fixture(scope="module")
-def model() -> Denoiser:
+def model() -> Tuned:
     return tune(small(), [3, 4], rounds=0, trajectories=8)
 
 
-def test_what_is_loaded_samples_the_same(model: Denoiser, tmp_path: Path) -> None:
+def test_what_is_loaded_samples_the_same(model: Tuned, tmp_path: Path) -> None:
     again = load(small(), save(model, tmp_path / NAME))
     for n in (3, 4):
         assert torch.equal(sample(again, 5, steps=n).x, sample(model, 5, steps=n).x)
@@ -31,7 +29,7 @@ def test_what_is_loaded_samples_the_same(model: Denoiser, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("change", ["weight", "process", "scale"])
-def test_it_is_refused_when_the_model_changed(model: Denoiser, tmp_path: Path, change: str) -> None:
+def test_it_is_refused_when_the_model_changed(model: Tuned, tmp_path: Path, change: str) -> None:
     path, other = save(model, tmp_path / NAME), small()
     if change == "weight":
         other.net.weight.add_(1e-7)
@@ -42,19 +40,20 @@ def test_it_is_refused_when_the_model_changed(model: Denoiser, tmp_path: Path, c
     with pytest.raises(InputError, match="another model"):
         load(other, path)
     said: list[str] = []
-    assert attach(other, tmp_path, said.append).tuning is None and "untuned" in said[0]
+    assert attach(other, tmp_path, said.append) is other and "untuned" in said[0]
 
 
 def test_laws_are_told_apart_by_what_they_give(tmp_path: Path) -> None:
     law = THREE.denoiser(VP())
-    path, other = save(tune(law, [3], rounds=0, trajectories=8), tmp_path / NAME), copy.copy(law)
+    path = save(tune(law, [3], rounds=0, trajectories=8), tmp_path / NAME)
+    other = THREE.denoiser(VP())
     other.law = Mixture(THREE.weights, THREE.means + 0.1, THREE.covariances, labels=[0, 1, 1])
     with pytest.raises(InputError, match="another model"):
         load(other, path)
 
 
 @pytest.mark.parametrize("place", [0, 9, -200, -9])
-def test_a_damaged_file_is_a_sentence(model: Denoiser, tmp_path: Path, place: int) -> None:
+def test_a_damaged_file_is_a_sentence(model: Tuned, tmp_path: Path, place: int) -> None:
     path = save(model, tmp_path / NAME)
     content = bytearray(path.read_bytes())
     content[place] ^= 0x55
@@ -66,7 +65,7 @@ def test_a_damaged_file_is_a_sentence(model: Denoiser, tmp_path: Path, place: in
         load(small(), path)
 
 
-def test_a_figure_that_was_changed_is_noticed(model: Denoiser, tmp_path: Path) -> None:
+def test_a_figure_that_was_changed_is_noticed(model: Tuned, tmp_path: Path) -> None:
     """The header of the file, which holds the end of the paths and what was measured, is sealed as well."""
     path = save(model, tmp_path / NAME)
     content = path.read_bytes()
@@ -80,10 +79,10 @@ def test_a_figure_that_was_changed_is_noticed(model: Denoiser, tmp_path: Path) -
 def test_what_is_not_tuned_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has not been tuned"):
         save(small(), tmp_path / NAME)
-    assert not (tmp_path / NAME).exists() and attach(small(), tmp_path, print).tuning is None
+    assert not (tmp_path / NAME).exists() and tuning_of(attach(small(), tmp_path, print)) is None
 
 
-def test_the_table_and_the_figure_show_every_row(model: Denoiser, tmp_path: Path) -> None:
+def test_the_table_and_the_figure_show_every_row(model: Tuned, tmp_path: Path) -> None:
     text = list(lines(model.tuning))
     assert [row.split()[1] for row in text[2:-1]] == ["3", "4"] and text[-1].startswith("cost: ")
     assert draw(model.tuning, tmp_path / "tuning.png").read_bytes()[:4] == b"\x89PNG"

@@ -12,14 +12,14 @@ from tiny import THREE, small
 from benchmarks.measure.laws import modes
 from benchmarks.measure.tuned import Trial, cells, of_law
 from undiffuse.errors import InputError
-from undiffuse.mixture import ExactDenoiser, Gaussian, Mixture
-from undiffuse.model import ScoreModel
+from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.moments import Moments
 from undiffuse.processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from undiffuse.random import normal
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
-from undiffuse.samplers.tuned import VALUES, TunedSampler
+from undiffuse.samplers.registry import as_method
+from undiffuse.samplers.tuned import VALUES, Tuned, TunedSampler
+from undiffuse.score_model import ScoreModel
 from undiffuse.sde import GaussianSDE
 from undiffuse.tuning import NAME, load, save, tune
 from undiffuse.tuning.tune import better
@@ -33,7 +33,7 @@ def trial(n: int = 64) -> Trial:
 
 
 @cache
-def tuned() -> ExactDenoiser:
+def tuned() -> Tuned:
     return tune(trial().model, [5], t_end=trial().t_end, rounds=2)
 
 
@@ -55,9 +55,9 @@ def test_it_gains_on_every_process(sde: GaussianSDE) -> None:
 def test_no_corrections_on_the_same_nodes_are_the_second_order_row_of_the_frame() -> None:
     model = THREE.denoiser(VP())
     times = torch.tensor([1.0, 0.6, 0.3, 0.1, 0.01], dtype=torch.float64)
-    plain = TunedSampler(times, torch.zeros(4, 1 + VALUES, dtype=torch.float64), leap=False)
+    plain = TunedSampler(times, torch.zeros(4, 1 + VALUES, dtype=torch.float64), first_step_free=False)
     ours = sample(model, 16, plain.method(model.moments))
-    theirs = sample(model, 16, as_row("wiener_2m"), grid=times)
+    theirs = sample(model, 16, as_method("wiener_2m"), grid=times)
     assert torch.allclose(ours.x, theirs.x, rtol=0, atol=1e-13)
 
 
@@ -69,7 +69,7 @@ def test_gaussian_data_are_exact_at_two_evaluations() -> None:
 
 def test_a_step_costs_one_evaluation_and_the_last_one_more() -> None:
     out = sample(tuned(), 3, steps=5, t_end=trial().t_end)
-    assert out.nfe == 6 and out.method == "tuned to this model for 5 evaluations"
+    assert out.nfe == 6 and (out.method, out.grid, out.tuned_for) == ("tuned", "tuned", "5 evaluations")
     assert sample(tuned(), 3, steps=5, t_end=trial().t_end, denoise_last=False).nfe == 5
 
 
@@ -84,7 +84,7 @@ def test_a_sample_is_the_same_bytes_in_any_batch() -> None:
 def test_any_other_request_is_untuned(request_: dict[str, object]) -> None:
     asked = {"steps": 5, "t_end": trial().t_end} | request_
     ours, theirs = (sample(model, 4, **asked) for model in (tuned(), trial().model))  # type: ignore[arg-type]
-    assert torch.equal(ours.x, theirs.x) and "tuned" not in ours.method
+    assert torch.equal(ours.x, theirs.x) and not ours.tuned_for
 
 
 def test_what_does_not_gain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,19 +94,37 @@ def test_what_does_not_gain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None
     def poor(reference: object, steps: int, rounds: int, coarser: object) -> object:
         lam = torch.linspace(-4.9, -4.0, steps, dtype=torch.float64)
         far = torch.cat([reference.log_snr[:1], lam, reference.log_snr[-1:]])  # type: ignore[attr-defined]
-        return [fit(reference, grid_search._nodes(reference, far), leap=True)]  # type: ignore[arg-type]
+        return [fit(reference, grid_search._nodes(reference, far), first_step_free=True)]  # type: ignore[arg-type]
 
     monkeypatch.setitem(tune.__globals__, "search", poor)
     model = tune(trial().model, [5], t_end=trial().t_end, rounds=0)
     assert not model.tuning.rows[0]["kept"] and model.tuning.table[""] == {}
-    assert "tuned" not in sample(model, 1, steps=5, t_end=trial().t_end).method
+    assert not sample(model, 1, steps=5, t_end=trial().t_end).tuned_for
+
+
+def test_the_tuned_model_is_the_model_in_a_wrapper() -> None:
+    """What is set on the model holds for the tuned one, and everything else passes through."""
+    model = small()
+    found = tune(model, [4], rounds=0, trajectories=8)
+    assert found.inner is model and tune(found, [4], rounds=0, trajectories=8).inner is model
+    model.sigma_data, model.block = 0.6, 3
+    assert (found.sigma_data, found.block, found.net, found.dtype) == (0.6, 3, model.net, torch.float32)
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        found.nothing_of_that_name  # noqa: B018
+    x = normal(0, 0, 0, 0, 3, model.shape)
+    assert torch.equal(found.denoise(x, 0.5), model.denoise(x, 0.5))
+    law = THREE.denoiser(VP())
+    y, exact = x[:, :2].double(), Tuned(law, found.tuning)
+    assert torch.equal(exact.divergence(y, 0.5), law.divergence(y, 0.5))
+    assert torch.equal(exact.covariance(y, 0.5), law.covariance(y, 0.5))
+    assert sample(exact, 2, steps=8).start == "moments"  # the default of the model itself
 
 
 def test_labels_have_a_table_of_their_own() -> None:
     model = tune(THREE.denoiser(VP()), [4], rounds=0)
     assert set(model.tuning.table) == {"", "label"}
     given = sample(model, 2, steps=4, label=1)
-    assert given.method.startswith("tuned")
+    assert given.method == "tuned"
     assert not torch.equal(given.x, sample(model, 2, steps=4).x)
 
 
@@ -114,7 +132,7 @@ def test_a_model_without_moments_gets_those_of_its_samples() -> None:
     model = modes().denoiser(VP())
     known, model.moments = model.moments, None
     found = tune(model, [5], rounds=0)
-    ours, truth = (frame.spectrum.sort().values for frame in (found.tuning.frame, known))
+    ours, truth = (frame.spectrum.sort().values for frame in (found.tuning.moments, known))
     assert torch.allclose(ours, truth, rtol=0.25)  # 512 samples: ± 3 × 6 %
     assert found.tuning.rows[0]["after"]["median"] < 0.5 * found.tuning.rows[0]["before"]["median"]
 
@@ -141,8 +159,8 @@ def test_low_rank_moments_are_tuned_and_come_back_from_a_file(tmp_path: Path) ->
     model.moments = Moments.measure(model.law.sample(400), "pca", 3)
     found = tune(model, [4], rounds=1, trajectories=8)
     row = found.tuning.rows[0]
-    assert not found.tuning.frame.complete and row["after"]["median"] < 0.3 * row["before"]["median"]
-    found.moments = model.moments = None  # as of a model with more than 1,024 entries, which stores none
+    assert not found.tuning.moments.complete and row["after"]["median"] < 0.3 * row["before"]["median"]
+    model.moments = None  # as of a model with more than 1,024 entries, which stores none
     again = load(model, save(found, tmp_path / NAME))
     assert torch.equal(sample(again, 3, steps=4).x, sample(found, 3, steps=4).x)
 

@@ -15,16 +15,16 @@ from undiffuse.guidance import classifier_free
 from undiffuse.model import Model
 from undiffuse.processes import EDM, VP
 from undiffuse.samplers.driver import Samples, sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.samplers.tuned import interpolate_tuning
-from undiffuse.tuning import NAME, attach, guided_lines, load, save, tune, tune_family, tune_guided
+from undiffuse.tuning import NAME, Tuned, attach, guided_lines, load, save, tune, tune_family, tune_guided, tuning_of
 
 MODEL = THREE.denoiser(VP())
 LABELS = torch.arange(9) % 2
 
 
 @cache
-def tuned() -> Model:
+def tuned() -> Tuned:
     """Without noise first, then guidance."""
     return tune_guided(tune(MODEL, [4], rounds=0, trajectories=8), [1, 2, 4], [3, 4], rounds=0, trajectories=8)
 
@@ -43,9 +43,9 @@ def test_between_two_strengths_it_is_nearer_than_untuned() -> None:
     labels = torch.arange(64) % 2
     for strength in (1.5, 2.5):
         model = family.at(strength)
-        exact = sample(guided(strength), 64, as_row("unipc_4_noise"), 200, label=labels).x
+        exact = sample(guided(strength), 64, as_method("unipc_4_noise"), 200, label=labels).x
         tuned, plain = (sample(m, 64, steps=6, label=labels) for m in (model, guided(strength)))
-        assert tuned.method.startswith("tuned")
+        assert tuned.method == "tuned"
         ours, theirs = ((out.x - exact).norm(dim=1).median() for out in (tuned, plain))
         assert ours < 0.5 * theirs
 
@@ -67,9 +67,9 @@ def test_the_ends_of_an_interval_are_what_was_fitted() -> None:
 def test_what_is_loaded_samples_the_same_at_any_scale(scale: float, tmp_path: Path) -> None:
     again = load(THREE.denoiser(VP()), save(tuned(), tmp_path / NAME))
     ours, theirs = drawn(again, scale), drawn(tuned(), scale)
-    assert torch.equal(ours.x, theirs.x) and ours.method == theirs.method
-    assert ours.method.startswith(f"tuned to this model for 3 evaluations at scale {scale:g}")
-    assert ("between 2 and 4" in ours.method) is (scale == 2.5)
+    assert torch.equal(ours.x, theirs.x) and ours.tuned_for == theirs.tuned_for
+    assert ours.tuned_for.startswith(f"3 evaluations at scale {scale:g}")
+    assert ("between 2 and 4" in ours.tuned_for) is (scale == 2.5)
     assert again.tuning.family[1][1].rows == tuned().tuning.family[1][1].rows
 
 
@@ -95,11 +95,11 @@ def test_a_guided_sample_is_the_same_bytes_in_any_batch() -> None:
 @pytest.mark.parametrize("change", [{"interval": (0.1, 1.0)}, {"negative": {"label": 0}}, {"rescale": 0.5},
                                     {"projected": True}])
 def test_guidance_of_another_kind_is_not_tuned(change: dict[str, Any]) -> None:
-    assert classifier_free(tuned(), 2.5).tuning is not None and classifier_free(tuned(), 2.5, **change).tuning is None
+    assert tuning_of(classifier_free(tuned(), 2.5)) and tuning_of(classifier_free(tuned(), 2.5, **change)) is None
 
 
 def test_outside_of_what_was_fitted_the_untuned_sampler_is_taken_or_the_request_refused() -> None:
-    assert torch.equal(drawn(tuned(), 9).x, drawn(MODEL, 9).x) and "tuned" not in drawn(tuned(), 9).method
+    assert torch.equal(drawn(tuned(), 9).x, drawn(MODEL, 9).x) and not drawn(tuned(), 9).tuned_for
     with pytest.raises(InputError, match="none at scale 9, outside of 1 to 4"):
         drawn(tuned(), 9, method="tuned")
     with pytest.raises(InputError, match="has one for 3, 4 steps"):
@@ -109,11 +109,11 @@ def test_outside_of_what_was_fitted_the_untuned_sampler_is_taken_or_the_request_
 def test_it_is_refused_for_other_models(tmp_path: Path) -> None:
     save(tuned(), tmp_path / NAME)
     said: list[str] = []
-    assert attach(THREE.denoiser(EDM()), tmp_path, said.append).tuning is None and "another model" in said[0]
+    assert tuning_of(attach(THREE.denoiser(EDM()), tmp_path, said.append)) is None and "another model" in said[0]
     with pytest.raises(InputError, match="without labels"):
         tune_guided(small(), [1, 2], [3])
     two = tune(guided(2.0), [3], rounds=0, trajectories=8)
-    assert load(guided(2.0), save(two, tmp_path / NAME)).tuning is not None
+    assert load(guided(2.0), save(two, tmp_path / NAME)).tuning.table
     with pytest.raises(InputError, match="another model"):
         load(guided(3.0), tmp_path / NAME)
 

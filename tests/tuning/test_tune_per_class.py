@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,14 +14,13 @@ from torch import Tensor
 from undiffuse.cli import main
 from undiffuse.errors import InputError
 from undiffuse.mixture import Mixture
-from undiffuse.model import Model
 from undiffuse.moments import moments_with_missing as likely
 from undiffuse.processes import VP
 from undiffuse.samplers.driver import sample
-from undiffuse.samplers.registry import as_row
+from undiffuse.samplers.registry import as_method
 from undiffuse.samplers.tuned import ClassCoefficients, TunedSampler
 from undiffuse.sde import GaussianSDE
-from undiffuse.tuning import NAME, load, save, tune, tune_classes
+from undiffuse.tuning import NAME, Tuned, load, save, tune, tune_classes
 
 TURN = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
 FLAT, TALL = (torch.diag(torch.tensor(s2, dtype=torch.float64)) for s2 in ([0.3, 0.01], [0.2, 0.02]))
@@ -35,29 +33,30 @@ LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
 
 
 @cache
-def common() -> Model:
+def common() -> Tuned:
     return tune(BENT.denoiser(VP()), [3, 4], rounds=0, trajectories=16)
 
 
 @cache
-def own() -> Model:
+def own() -> Tuned:
     x, y = BENT.sample(4000, 3, labels=True)
     return tune_classes(common(), data=x, labels=y, rounds=2, trajectories=16)
 
 
-@pytest.mark.parametrize("leap", [False, True])
-def test_with_its_own_moments_the_flow_of_a_gaussian_class_is_exact_in_two_steps(leap: bool) -> None:
+@pytest.mark.parametrize("first_step_free", [False, True])
+def test_with_its_own_moments_the_flow_of_a_gaussian_class_is_exact_in_two_steps(first_step_free: bool) -> None:
     """x_s = α_s μ + U Ψ_s/Ψ_T Uᵀ (x_T − α_T μ) with Ψ² = α² s² + σ²; with the moments of both classes it is not."""
-    sde, times = VP(), torch.tensor([1.0, 0.6, 0.3, 1e-3][not leap:], dtype=torch.float64)
+    sde, times = VP(), torch.tensor([1.0, 0.6, 0.3, 1e-3][not first_step_free:], dtype=torch.float64)
     times[0], theta = 1.0, torch.zeros(2, 5, dtype=torch.float64)
     model = GAUSSIANS.denoiser(sde)
     moments = {c: GAUSSIANS.given(c).denoiser(sde).moments for c in (0, 1)}
-    alike = TunedSampler(times, theta, leap)
-    one = TunedSampler(times, theta, leap, {c: ClassCoefficients(theta, frame) for c, frame in moments.items()})
+    alike = TunedSampler(times, theta, first_step_free)
+    own_moments = {c: ClassCoefficients(theta, frame) for c, frame in moments.items()}
+    one = TunedSampler(times, theta, first_step_free, own_moments)
     x_T = model.prior_sample(len(LABELS), 0, 0, 1.0)
     expected = torch.stack([flowed(x, SHAPES[c], GAUSSIANS.means[c], sde) for x, c in zip(x_T, LABELS, strict=True)])
     for method, exact in ((one.method(model.moments), True), (alike.method(model.moments), False)):
-        x = sample(model, len(LABELS), method, 2 + leap, grid=times, denoise_last=False, label=LABELS).x
+        x = sample(model, len(LABELS), method, 2 + first_step_free, grid=times, denoise_last=False, label=LABELS).x
         assert bool((x - expected).abs().max() < 1e-10) is exact
 
 
@@ -71,21 +70,22 @@ def flowed(x: Tensor, covariance: Tensor, mean: Tensor, sde: GaussianSDE) -> Ten
 def test_a_class_is_nearer_to_its_paths_than_with_what_all_have() -> None:
     """On starts that nothing was fitted to: the median over 400, at the same nodes."""
     for steps in (3, 4):
-        calibration = own().tuning.table["label"][steps]
-        assert torch.equal(calibration.times, common().tuning.table["label"][steps].times) and calibration.own
+        sampler = own().tuning.table["label"][steps]
+        assert sampler.per_class
+        assert torch.equal(sampler.times, common().tuning.table["label"][steps].times)
         label = torch.arange(400) % 2
-        exact = sample(common(), 400, as_row("unipc_4_noise"), 200, grid="log_snr", denoise_last=False, label=label).x
+        exact = sample(common(), 400, as_method("unipc_4_noise"), 200, grid="log_snr", denoise_last=False,
+                       label=label).x
         away = [(sample(model, 400, steps=steps, denoise_last=False, label=label).x - exact).norm(dim=1)
                 for model in (own(), common())]
-        for c in calibration.own:
+        for c in sampler.per_class:
             ours, theirs = (float(each[label == c].median()) for each in away)
             assert ours < 0.8 * theirs
 
 
 def test_a_class_without_anything_of_its_own_is_sampled_as_before() -> None:
-    tuned = copy.copy(own())
-    table = {n: replace(c, own={1: c.own[1]}) for n, c in own().tuning.table["label"].items()}
-    tuned.tuning = replace(own().tuning, table={**own().tuning.table, "label": table})
+    table = {n: replace(c, per_class={1: c.per_class[1]}) for n, c in own().tuning.table["label"].items()}
+    tuned = Tuned(own().inner, replace(own().tuning, table={**own().tuning.table, "label": table}))
     x, before, after = (sample(model, 9, steps=4, label=LABELS).x for model in (tuned, common(), own()))
     assert torch.equal(x[LABELS == 0], before[LABELS == 0]) and torch.equal(x[LABELS == 1], after[LABELS == 1])
     no_class = torch.full((9,), 2)
@@ -98,7 +98,7 @@ def test_a_sample_is_the_same_bytes_in_any_batch_and_costs_one_call_a_step() -> 
     part = sample(own(), 3, steps=4, first_index=4, label=LABELS[4:7], denoise_last=False)
     alone = sample(own(), 1, steps=4, first_index=4, label=int(LABELS[4]), denoise_last=False)
     assert torch.equal(whole.x[4:7], part.x) and torch.equal(whole.x[4:5], alone.x)
-    assert whole.nfe == 4 and whole.method == "tuned to this model for 4 evaluations, class by class"
+    assert whole.nfe == 4 and whole.tuned_for == "4 evaluations, class by class"
 
 
 def test_without_a_label_nothing_changes() -> None:
@@ -109,7 +109,7 @@ def test_what_is_loaded_samples_the_same(tmp_path: Path) -> None:
     again = load(BENT.denoiser(VP()), save(own(), tmp_path / NAME))
     assert torch.equal(*(sample(model, 9, steps=4, label=LABELS).x for model in (again, own())))
     assert again.tuning.rows == own().tuning.rows
-    kinds = [{c: found.frame is None for c, found in model.tuning.table["label"][4].own.items()}
+    kinds = [{c: found.moments is None for c, found in model.tuning.table["label"][4].per_class.items()}
              for model in (again, own())]
     assert kinds[0] == kinds[1]
 
@@ -117,7 +117,7 @@ def test_what_is_loaded_samples_the_same(tmp_path: Path) -> None:
 def test_without_rows_the_moments_are_those_of_samples() -> None:
     """512 samples of a Gaussian class: each entry of mean and covariance within four standard errors."""
     found = tune_classes(tune(GAUSSIANS.denoiser(VP()), [3], rounds=0, trajectories=8), rounds=0, trajectories=8)
-    frames = {c: own.frame for c, own in found.tuning.table["label"][3].own.items() if own.frame is not None}
+    frames = {c: own.moments for c, own in found.tuning.table["label"][3].per_class.items() if own.moments is not None}
     assert frames
     for c, frame in frames.items():
         covariance = frame.basis @ torch.diag(frame.variances) @ frame.basis.T
@@ -131,16 +131,15 @@ def test_rows_with_missing_cells_give_the_moments_that_are_most_likely() -> None
     x, y = GAUSSIANS.sample(400, 3, labels=True)
     x[::5, 0] = torch.nan
     found = tune_classes(tune(GAUSSIANS.denoiser(VP()), [3], rounds=0, trajectories=8), rounds=0, trajectories=8,
-                         data=x, labels=y).tuning.table["label"][3].own
-    frames = {c: own.frame for c, own in found.items() if own.frame is not None}
+                         data=x, labels=y).tuning.table["label"][3].per_class
+    frames = {c: own.moments for c, own in found.items() if own.moments is not None}
     assert frames
     for c, frame in frames.items():
         assert torch.equal(frame.mean, likely(x[y == c]).mean) and torch.equal(frame.basis, likely(x[y == c]).basis)
 
 
 def test_where_all_classes_have_nothing_no_class_has() -> None:
-    bare = copy.copy(common())
-    bare.tuning = replace(common().tuning, table={**common().tuning.table, "label": {}})
+    bare = Tuned(common().inner, replace(common().tuning, table={**common().tuning.table, "label": {}}))
     found = tune_classes(bare).tuning
     assert found.table == bare.tuning.table and found.rows == bare.tuning.rows
 

@@ -78,15 +78,16 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
 def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Prints which tuned sampler is used under guidance, or that none fits these conditions."""
     from undiffuse.progress import say
-    from undiffuse.samplers.tuned import find_tuned
+    from undiffuse.samplers.tuned import find_tuned, tuning_of
 
-    scales = getattr(model.tuning, "at", "")
-    if not scales or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+    tuning = tuning_of(model)
+    scale = tuning.scale_text if tuning else ""
+    if not scale or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
         return
-    if tuned := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
-        say(f"sampler: {tuned[0]}")
+    if choice := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
+        say(f"the sampler is tuned to this model for {choice.tuned_for}")
     elif method == "auto":
-        say(f"no sampler is tuned for {steps} steps{scales}; the untuned one is used")
+        say(f"no sampler is tuned for {steps} steps{scale}; the untuned one is used")
 
 
 def cycle_labels(labels: Sequence[int], first: int, count: int) -> list[int]:

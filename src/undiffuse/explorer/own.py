@@ -64,7 +64,7 @@ class OwnModel:
         out = sample(self.model, n, method, steps, seed=seed, trajectory=True, callback=self._watch)
         every = max(1, len(out.trajectory) // _FRAMES)
         kept = [*out.trajectory[:-1:every], out.trajectory[-1]]
-        return {"t": [t for t, _ in kept], "x": [_rounded(x) for _, x in kept], "nfe": out.nfe, "method": out.method}
+        return {"t": [t for t, _ in kept], "x": [_rounded(x) for _, x in kept], "nfe": out.nfe, "method": out.sampler}
 
     def field(self, given: dict[str, str]) -> dict[str, Any]:
         """Where the model would denoise points of a lattice over the data to, at time t."""

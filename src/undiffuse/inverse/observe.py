@@ -57,11 +57,12 @@ def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "
     make = twisted if name == "twisted" else STEPS[name]
     _check_options(options, tuple(k for k, p in signature(make).parameters.items() if p.kind == p.KEYWORD_ONLY))
     group = options.get("group", signature(make).parameters["group"].default) if make is twisted else 1
-    own = Method(partial(make, observed, **options), 1, stochastic=True, **_DEFAULT_GRIDS.get(name, {}), group=group)
-    return Posterior(model, observed, own, Guided(model, observed, SURROGATES["mmps"]) if make is twisted else None)
+    sampler = Method(partial(make, observed, **options), 1, stochastic=True, **_DEFAULT_GRIDS.get(name, {}),
+                     samples_per_run=group)
+    return Posterior(model, observed, sampler, Guided(model, observed, SURROGATES["mmps"]) if make is twisted else None)
 
 
-_DEFAULT_GRIDS: dict[str, dict[str, Any]] = {"twisted": {"grid": "karras", "first": 5.0, "steps": 100}}
+_DEFAULT_GRIDS: dict[str, dict[str, Any]] = {"twisted": {"grid": "karras", "start_level": 5.0, "steps": 100}}
 """Settings of a method's default grid."""
 
 

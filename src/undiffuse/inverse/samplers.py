@@ -7,7 +7,7 @@
     daps          the ODE to x_0, a sample of the Gaussian posterior around it, noised again
     gibbs         p(x_0 | z) by the reverse SDE and p(z | x_0, y), alternating at decreasing noise; exact in the limit
 
-Each is a function (observation, plan, options) -> step, and its options are those of `observe`.
+Each is a function (observation, context, options) -> step, and its options are those of `observe`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from undiffuse.errors import InputError
 from undiffuse.inverse.guides import DENSE, DenoiserPosterior
 from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
 from undiffuse.model import Model, Wrapper
-from undiffuse.samplers.combinators import hold, repeat
+from undiffuse.samplers.combinators import after_step, repeat
 from undiffuse.samplers.covariance_matched import bridge, matched
 from undiffuse.samplers.exponential import first_order
 from undiffuse.samplers.grid import time_grid
-from undiffuse.samplers.method import Node, SamplerContext, State, Step, nodes_of
+from undiffuse.samplers.method import Method, Node, RequiresSampler, SamplerContext, State, Step, nodes_of
 from undiffuse.samplers.stochastic import multistep_sde
 from undiffuse.sde import Time, as_time
 from undiffuse.tensors import ArrayLike
@@ -37,21 +37,21 @@ _ITERATIONS = 20  # of conjugate gradients
 _INNER = 64  # the first noise stage inside a step
 
 
-class Posterior(Wrapper):
+class Posterior(RequiresSampler):
     """A model of p(x | y) with its own sampler.
 
     Args:
         inner: the model of p(x).
         observation: y, the operator and the noise in model units.
-        own: the sampler, a `Method`.
+        sampler: the sampler.
         last: the model whose denoiser is used for p(x | y); None: that of p(x).
     """
 
     takes = ("y",)
 
-    def __init__(self, inner: Model, observation: Observation, own: Any, last: Model | None = None) -> None:
-        super().__init__(inner)
-        self.observation, self.own, self.last = observation, own, last
+    def __init__(self, inner: Model, observation: Observation, sampler: Method, last: Model | None = None) -> None:
+        super().__init__(inner, sampler)
+        self.observation, self.last = observation, last
 
     def denoise(self, x: ArrayLike, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
         """D, or that of `last` with y."""
@@ -70,7 +70,7 @@ def posterior_at(state: State) -> DenoiserPosterior:
         if is_posterior:
             break
     cond.pop("y", None)
-    state.model.calls += 1
+    state.model.nfe += 1
     if not isinstance(model, Model):
         raise InputError("got a model without a denoiser; expected one with a denoiser for an observation")
     return DenoiserPosterior(model, state.x, as_time(state.node.t), cond)
@@ -82,7 +82,7 @@ def linearize(observation: Observation, state: State, x0: Tensor) -> LinearizedO
     return observation.linearize(x0, _residual_variance(state, noise_variance), state.model.cond.get("y"))
 
 
-def replacement(observation: Observation, plan: SamplerContext, *, times: int = 1, eta: float = 1.0) -> Step:
+def replacement(observation: Observation, context: SamplerContext, *, times: int = 1, eta: float = 1.0) -> Step:
     """x ← x + A⁺ (α y + σ A ε − A x) after every ancestral step, each repeated `times` times.
 
     Reference: Song et al. (2021), appendix I.2, arXiv:2011.13456; Lugmayr et al. (2022), arXiv:2201.09865.
@@ -96,19 +96,19 @@ def replacement(observation: Observation, plan: SamplerContext, *, times: int = 
         w = replace(local, residual=residual, variance=variance).solve(*_isotropic(state.x, 1.0))
         return state.x + local.pull(w).reshape(state.x.shape)
 
-    step = hold(multistep_sde(1)(plan, eta=eta), replace_observed)
+    step = after_step(multistep_sde(1)(context, eta=eta), replace_observed)
     return repeat(step, times) if times > 1 else step
 
 
-def repaint(observation: Observation, plan: SamplerContext, *, times: int = 10, eta: float = 1.0) -> Step:
+def repaint(observation: Observation, context: SamplerContext, *, times: int = 10, eta: float = 1.0) -> Step:
     """Replacement with every step repeated `times` times.
 
     Reference: Lugmayr et al. (2022), "RePaint", section 4.2. arXiv:2201.09865
     """
-    return replacement(observation, plan, times=times, eta=eta)
+    return replacement(observation, context, times=times, eta=eta)
 
 
-def dps(observation: Observation, plan: SamplerContext, *, zeta: float = 1.0) -> Step:
+def dps(observation: Observation, context: SamplerContext, *, zeta: float = 1.0) -> Step:
     """z_s ← z_s − ζ ∇_z ‖y − A D‖ after an ancestral step, with the norm of each sample.
 
     The best ζ depends on the problem and on the number of steps.
@@ -123,12 +123,12 @@ def dps(observation: Observation, plan: SamplerContext, *, zeta: float = 1.0) ->
         norm = local.residual.norm(dim=1, keepdim=True).clamp_min(1e-12)
         gradient = posterior.vjp(local.pull(local.residual / norm)).reshape(state.x.shape)
         descent = s.alpha * state.node.alpha * gradient
-        return state.moved(a * state.x + b * posterior.mean + noise**0.5 * state.normal(s) + zeta * descent, s)
+        return state.advance(a * state.x + b * posterior.mean + noise**0.5 * state.normal(s) + zeta * descent, s)
 
     return step
 
 
-def diffpir(observation: Observation, plan: SamplerContext, *, strength: float = 7.0, zeta: float = 0.3) -> Step:
+def diffpir(observation: Observation, context: SamplerContext, *, strength: float = 7.0, zeta: float = 0.3) -> Step:
     """x̂ = argmin ‖y − A x‖²/R + λ ‖x − D‖²/σ̂², then α_s x̂ + σ_s (√(1 − ζ) ε̂ + √ζ ξ); λ is `strength`.
 
     Reference: Zhu et al. (2023), algorithm 1. arXiv:2305.08995
@@ -140,28 +140,28 @@ def diffpir(observation: Observation, plan: SamplerContext, *, strength: float =
         x0 = sample_conditional(local, D, _capped_noise_variance(state) / strength)
         eps = (state.x - t.alpha * x0) / t.sigma
         eps = (1 - zeta) ** 0.5 * eps + zeta**0.5 * state.normal(s)
-        return state.moved(s.alpha * x0 + s.sigma * eps, s)
+        return state.advance(s.alpha * x0 + s.sigma * eps, s)
 
     return step
 
 
-def daps(observation: Observation, plan: SamplerContext, *, inner: int = 5) -> Step:
+def daps(observation: Observation, context: SamplerContext, *, inner: int = 5) -> Step:
     """x̂_0 by `inner` ODE steps, a sample of N(x̂_0, r²) p(y | x_0) with r² = s² σ̂²/(s² + σ̂²), noised again.
 
     Reference: Zhang et al. (2024), algorithm 1. arXiv:2407.01521
     """
 
     def step(state: State, s: Node) -> State:
-        mean = _denoise_in_steps(plan, state, inner, first_order)
+        mean = _denoise_in_steps(context, state, inner, first_order)
         local = linearize(observation, state, mean)
         r2 = _residual_variance(state, math.exp(-2 * state.node.log_snr))
         x0 = sample_conditional(local, mean, r2, state, s)
-        return state.moved(s.alpha * x0 + s.sigma * state.normal(s), s)
+        return state.advance(s.alpha * x0 + s.sigma * state.normal(s), s)
 
     return step
 
 
-def gibbs(observation: Observation, plan: SamplerContext, *, inner: int = 4, repeats: int = 4) -> Step:
+def gibbs(observation: Observation, context: SamplerContext, *, inner: int = 4, repeats: int = 4) -> Step:
     """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z).
 
     Both are repeated `repeats` times at every node. At fixed σ̂ the samples converge to the distribution
@@ -170,10 +170,10 @@ def gibbs(observation: Observation, plan: SamplerContext, *, inner: int = 4, rep
     Reference: Wu et al. (2024), PnP-DM, algorithm 1, arXiv:2405.18782; Vono et al. (2019), split Gibbs.
     """
 
-    reverse_step = matched(plan, eta=1.0)
+    reverse_step = matched(context, eta=1.0)
 
     def sweep(state: State, s: Node, k: int) -> State:
-        x0 = _denoise_in_steps(plan, state, inner, reverse_step, k)
+        x0 = _denoise_in_steps(context, state, inner, reverse_step, k)
         local = linearize(observation, replace(state, node=s), x0)
         z = sample_conditional(local, x0, math.exp(-2 * s.log_snr), state, s, k)
         return replace(state, x=s.alpha * z, node=s)
@@ -182,7 +182,7 @@ def gibbs(observation: Observation, plan: SamplerContext, *, inner: int = 4, rep
         out = state
         for k in range(repeats):
             out = sweep(out, s, k)
-        return state.moved(out.x, s)
+        return state.advance(out.x, s)
 
     return step
 
@@ -220,25 +220,31 @@ def _normals_like(rows: Tensor, state: State, s: Node, stage: int) -> Tensor:
     return torch.cat(events, 1)[:, : rows.shape[1]]
 
 
-def _denoise_in_steps(plan: SamplerContext, state: State, inner: int, step: Step, sweep: int = 0) -> Tensor:
+def _denoise_in_steps(context: SamplerContext, state: State, inner: int, step: Step, sweep: int = 0) -> Tensor:
     """x_0 from a state: `inner` steps to the end of the grid, then D."""
-    last, end = plan.nodes[-1], state
+    last, end = context.nodes[-1], state
     if state.node.log_snr < last.log_snr:
-        times = time_grid(plan.sde, inner, "karras", float(state.node.t), float(last.t))[1:]
-        for k, s in enumerate(nodes_of(plan.sde, times)):
-            end = step(state.again(end.x, end.node, (sweep * inner + k) % 1024), s)
+        times = time_grid(context.sde, inner, "karras", float(state.node.t), float(last.t))[1:]
+        for k, s in enumerate(nodes_of(context.sde, times)):
+            end = step(state.substep(end.x, end.node, (sweep * inner + k) % 1024), s)
     return end.model.denoise(end.x, end.node)
+
+
+def _data_std(state: State) -> float:
+    """The data's standard deviation."""
+    model = state.model.model
+    return float(model.sigma_data) if isinstance(model, Model) else 1.0
 
 
 def _residual_variance(state: State, noise_variance: float) -> float:
     """s² σ̂²/(s² + σ̂²)."""
-    s2 = float(getattr(state.model.model, "sigma_data", 1.0)) ** 2
+    s2 = _data_std(state) ** 2
     return s2 if math.isinf(noise_variance) else s2 * noise_variance / (s2 + noise_variance)
 
 
 def _capped_noise_variance(state: State) -> float:
     """σ̂², at most 10⁴ s²."""
-    cap = 1e4 * float(getattr(state.model.model, "sigma_data", 1.0)) ** 2
+    cap = 1e4 * _data_std(state) ** 2
     return min(cap, math.exp(-2 * state.node.log_snr)) if state.node.alpha else cap
 
 

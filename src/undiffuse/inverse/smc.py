@@ -69,7 +69,7 @@ class ParticleStats:
 
 
 def twisted(
-    observation: Observation, plan: SamplerContext, *, particles: int = 256, group: int = 64, threshold: float = 0.5
+    observation: Observation, context: SamplerContext, *, particles: int = 256, group: int = 64, threshold: float = 0.5
 ) -> Step:
     """A step of runs of `particles`, each of which gives `group` samples with consecutive indices.
 
@@ -77,8 +77,8 @@ def twisted(
     """
     if particles % group:
         raise InputError(f"got particles={particles} for group={group} samples; expected a multiple")
-    if math.prod(plan.model.shape) > MAX_DIM:
-        raise InputError(f"got events of {math.prod(plan.model.shape)} numbers; expected at most {MAX_DIM} for "
+    if math.prod(context.model.shape) > MAX_DIM:
+        raise InputError(f"got events of {math.prod(context.model.shape)} numbers; expected at most {MAX_DIM} for "
                          "particles; use method gibbs")
     per_sample = particles // group
 
@@ -90,9 +90,9 @@ def twisted(
         xi = torch.stack([state.normal(s, _INNER + k) for k in range(per_sample)], 1).reshape(len(stats.x), -1).double()
         x, pending = _propose(stats, expanded.node, s, xi)
         cloud = replace(cloud, x=x, pending_log_weight=pending.reshape(-1, particles))
-        state.model.calls += per_sample
-        out = state.moved(x.reshape(expanded.x.shape)[::per_sample].to(state.x), s, cloud)
-        return out if s is not plan.nodes[-1] else _select_samples(observation, out, particles, per_sample)
+        state.model.nfe += per_sample
+        out = state.advance(x.reshape(expanded.x.shape)[::per_sample].to(state.x), s, cloud)
+        return out if s is not context.nodes[-1] else _select_samples(observation, out, particles, per_sample)
 
     return step
 
@@ -173,8 +173,8 @@ def _select_samples(observation: Observation, state: State, particles: int, per_
     """The samples, drawn from the particles at the last time, with the evidence."""
     stats, cloud = _reweight(observation, _expand_particles(state, per_sample), particles)
     group = particles // per_sample
-    state.model.calls += per_sample
-    state.model.evidence = cloud.total.repeat_interleave(group)
+    state.model.nfe += per_sample
+    state.model.log_evidence = cloud.total.repeat_interleave(group)
     rows = _systematic(cloud.log_weight.softmax(1), _uniform(state, state.node, group), group)
     index = rows + particles * torch.arange(len(rows))[:, None]
     return replace(state, x=stats.x[index.flatten()].reshape(state.x.shape).to(state.x))

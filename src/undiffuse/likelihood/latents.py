@@ -29,6 +29,7 @@ from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
 
 _BLOCK = 256
 _CONVERGED = 1e-12  # relative change at which the fixed-point iteration of DDIM's inverse stops
+_DIVERGED = 1e-4  # relative change after the last iteration above which it has not converged
 
 Denoise = Callable[[Tensor, Node], Tensor]
 
@@ -46,6 +47,7 @@ def encode(model: ReverseModel, x: ArrayLike, method: str = "ode", *, rtol: floa
         atol: absolute tolerance per step of "ode".
         steps: number of steps of "ddim".
         iterations: most fixed-point iterations per step of "ddim"; 0: the usual approximation, with D at the wrong end.
+            They converge for small steps: with r = σ̂_s/σ̂ and D' = ∇D(x_s, s), if (r − 1) ‖D'‖ < 1.
         t_end: time of the smallest noise level, at which x is taken to be; None: the model's own.
         cond: conditions such as label.
 
@@ -228,13 +230,19 @@ def _ddim(denoise: Denoise, x: Tensor, node: Node, s: Node) -> Tensor:
 def _ddim_inverse(denoise: Denoise, x: Tensor, node: Node, s: Node, iterations: int) -> Tensor:
     """The state x_s that DDIM maps to x at node: the fixed point of ddim_update(x, D(x_s, s), node, s).
 
-    With constant D the update is its own inverse, so only the point at which D is evaluated is unknown.
+    With constant D the update is its own inverse, so only the point at which D is evaluated is unknown. Raises
+    InputError if the iteration does not converge.
     """
     x_s, pending = ddim_update(x, denoise(x, node), node, s), x.new_ones(len(x), dtype=torch.bool)
+    change = x.new_zeros(len(x))
     for _ in range(iterations):
         update = torch.where(bcast(pending.double(), x) > 0, ddim_update(x, denoise(x_s, s), node, s), x_s)
+        change = (update - x_s).flatten(1).norm(dim=1) / update.flatten(1).norm(dim=1).clamp_min(1e-300)
         pending = ((update - x_s).abs() > _CONVERGED * update.abs()).flatten(1).any(1)
         x_s = update
         if not bool(pending.any()):
             break
+    if failed := int((~(change <= _DIVERGED)).sum()):
+        raise InputError(f"got DDIM steps that are too large to invert: {failed} of {len(x)} samples did not converge "
+                         f"in {iterations} iterations; use more steps or method='ode'")
     return x_s

@@ -33,6 +33,7 @@ from undiffuse.model import Model
 from undiffuse.progress import bar, part
 from undiffuse.random import Purpose, classes, normal, uniform
 from undiffuse.samplers.driver import sample
+from undiffuse.samplers.method import required_sampler
 
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
 """What can have happened to an image, by name."""
@@ -143,7 +144,7 @@ def restore(model: Model, seen: Operator, y: Tensor, noise: float = 0.0, draws: 
     if simulate:
         clean = seen(y)
         y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
-    y, group = seen.mask_unobserved(y), observed.own.group if observed.own else 1
+    y, group = seen.mask_unobserved(y), sampler.samples_per_run if (sampler := required_sampler(observed)) else 1
     each = -(-draws // group) * group  # samples of one run of particles are of one image
     told: dict[str, Any] = {name: v.repeat_interleave(each, 0) if isinstance(v, Tensor) else v
                             for name, v in cond.items()}

@@ -162,7 +162,7 @@ def _check_identities(model: Model) -> _Result:
     return _within(_max_error(model.velocity(x, t, **cond), direct), 1e-9, "velocity against f x − ½ g² score: error")
 
 
-def _gradients(model: Denoiser, h: float = 1e-5) -> _Result:
+def _gradients(model: Model, h: float = 1e-5) -> _Result:
     """The derivative of the loss along a direction of the weights against (L(θ + hv) − L(θ − hv))/2h, in float64."""
     model = deepcopy(model).double().requires_grad_(True)
     x0, eps, weights = _states(model, 4), _states(model, 4, 1) / model.sigma_data, list(model.parameters())

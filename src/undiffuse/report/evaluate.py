@@ -157,7 +157,8 @@ def measure(seen: ReportData) -> Metrics:
     """All measurements of what was gathered."""
     numbers: dict[str, Any] = {
         "kind": seen.kind, "data": seen.train.name, "n": len(seen.made), "seed": seen.seed,
-        "method": seen.samples.method, "steps": STEPS, "nfe": seen.samples.nfe, "guidance": 1.0,
+        "method": seen.samples.method, "grid": seen.samples.grid, "steps": STEPS,
+        "nfe": seen.samples.nfe, "guidance": 1.0,
         "train": len(seen.train), "held_out": 0 if seen.held_out is None else len(seen.held_out),
     }
     numbers |= _distance(seen)

@@ -56,7 +56,7 @@ def trajectory_section(seen: ReportData) -> str:
     reel = html.figure(
         wide.framed(img_of(film(wide, moments), "gif", f"Film: noise becomes {several} as t falls to 0", wide.style)),
         f"Film. {len(index):,} {several} on their way from noise at t = {moments[0].t:.3g} to data at t = 0, by "
-        f"{seen.samples.method.split()[0]} in {FRAMES} steps.")
+        f"{seen.samples.method} in {FRAMES} steps.")
     return html.section("From noise to data", "", html.pair(reel, _clock(seen, shots)),
                         _snapshots(seen, shots, cond))
 

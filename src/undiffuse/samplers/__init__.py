@@ -1,9 +1,20 @@
-"""Samplers as steps: functions (state, node) -> state, the table that names them, and the driver that runs them."""
+"""Samplers: steps (state, node) -> state, the table that names them, and `sample`, which runs them.
+
+    sample     driver -> select (default, tuned) -> grid -> a `Method` of registry, run block by block
+    method     `Method`, `SamplerContext`, `State`, `Node`: what a step is built from and what it sees
+    registry   names, orders and published formulas; its entries are built by the files below
+    exponential, coefficients   exact linear part: DDIM, DPM-Solver, UniPC, DEIS, ancestral; runge_kutta: ODE solvers
+    stochastic, covariance_matched, combinators   SDE steps, exact covariances, steps made of steps
+
+A DPM++ 2M step is read in four files: registry (its entry), exponential (`Multistep`), coefficients (`DataPrediction`,
+`midpoint`) and method; with driver, select, default and grid for the way from `sample` to it.
+"""
 
 from undiffuse.samplers.default import TABLES, default_sampler
 from undiffuse.samplers.driver import Samples, blocks, sample
 from undiffuse.samplers.method import Method, Node, SamplerContext, State, Step
-from undiffuse.samplers.registry import ALL, METHODS, method_of, multistep
+from undiffuse.samplers.registry import ALL, METHODS, multistep
+from undiffuse.samplers.select import resolve_method
 
 __all__ = ["ALL", "METHODS", "TABLES", "Method", "Node", "SamplerContext", "Samples", "State", "Step", "blocks",
-           "default_sampler", "method_of", "multistep", "sample"]
+           "default_sampler", "multistep", "resolve_method", "sample"]

@@ -1,4 +1,4 @@
-"""The part of the reverse SDE that is integrated exactly, and the weights of what is not.
+"""Kernels and coefficients: what an exponential step integrates exactly, and the weights of the rest.
 
 A kernel splits dz = −c (z − D) dλ + ℓ √2 σ̂ dw, c = 1 + ℓ², z = x/α, σ̂ = e^{−λ}, into a linear part and a remainder v:
 
@@ -6,12 +6,11 @@ A kernel splits dz = −c (z − D) dλ + ℓ √2 σ̂ dw, c = 1 + ℓ², z = x
              y' = (Ψ'/Ψ)ᶜ y + c ∫ (Ψ'/Ψ_u)ᶜ v du + Ψ' √(1 − (Ψ'/Ψ)^{2ℓ²}) ξ,  Ψ² = s² + σ̂²  (s = 0 without moments)
     noise    v = ε̂:  z' = z − ∫ σ̂_u v du  (ℓ = 0)
 
-and a step replaces v(u) by a polynomial, so it needs only the moments ∫ kernel(u) uᵏ du, the same for every solver.
+A step replaces v(u) by a polynomial, so it needs the moments I_k = ∫ kernel(u) uᵏ du only. A `Rule` turns them into
+weights, for `exact` by one small Vandermonde system per step; all steps of a grid are solved in one batch.
 
 Reference: Lu et al. (2022), eq. 8 (arXiv:2211.01095) for s = 0; Hochbruck and Ostermann (2010), "Exponential
 integrators". Zhang and Chen (2023), arXiv:2204.13902 for the noise form.
-
-The numbers of exponential steps: a small Vandermonde system each, all steps of a grid solved at once.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 class Kernel(ABC):
-    """How a step is split: coordinates, the remainder v, and the coefficients of a step from one node to another.
+    """A split of the reverse SDE: coordinates y, the remainder v, and the coefficients of a step between two nodes.
 
-    The coefficients are those of one step, or of many at once: nodes whose α, σ and λ are arrays (n, 1) give arrays
-    (n, k), with k = 1 where all coordinates are alike.
+    The coefficients are those of one step, or of many in one call: nodes whose α, σ and λ are arrays (n, 1) give arrays
+    (n, k), with k = 1 if all coordinates have equal ones.
     """
 
     @property
@@ -48,43 +47,45 @@ class Kernel(ABC):
 
     @property
     def width(self) -> int:
-        """How many coordinates have coefficients of their own."""
+        """The number of coordinates with separate coefficients."""
         return 1
 
-    def enter(self, x: Tensor, node: Node) -> Tensor:
+    def to_coordinates(self, x: Tensor, node: Node) -> Tensor:
         """The coordinates of a state."""
         return x
 
-    def leave(self, y: Tensor, node: Node) -> Tensor:
+    def from_coordinates(self, y: Tensor, node: Node) -> Tensor:
         """The state with those coordinates."""
         return y
 
-    def enter_noise(self, xi: Tensor) -> Tensor:
+    def noise_to_coordinates(self, xi: Tensor) -> Tensor:
         """Standard normals in the coordinates."""
         return xi
 
     @abstractmethod
-    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
-        """The remainder v from the denoiser's value; `spare` is a tensor that may be written to."""
+    def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
+        """The remainder v from the denoiser's value; `spare` is a tensor that may be overwritten."""
 
     @abstractmethod
-    def carry(self, node: Node, s: Node) -> Array:
+    def decay(self, node: Node, s: Node) -> Array:
         """The factor of y, an array of shape () or (k,)."""
 
     @abstractmethod
     def moments(self, node: Node, s: Node, order: int) -> Array:
         """∫₀ʰ kernel(u) uᵏ du for k < order, (order,) or (order, k)."""
 
-    def spread(self, node: Node, s: Node) -> Array:
-        """The deviation of the noise that a step adds."""
+    def noise_std(self, node: Node, s: Node) -> Array:
+        """The standard deviation of the noise that a step adds, an array of shape () or (k,)."""
         return np.zeros(())
 
 
 @dataclass
 class DataPrediction(Kernel):
-    """The kernel of data prediction, with stochasticity ℓ and optionally in the frame of the data's moments.
+    """The kernel of data prediction.
 
-    ℓ is a number, or a function of σ̂ whose value at the start of a step holds for the whole step.
+    Args:
+        ell: stochasticity ℓ, or a function of σ̂, evaluated at the start of each step.
+        frame: the data's moments, in whose principal coordinates the Wiener filter is integrated exactly; None: v = D.
     """
 
     ell: float | Callable[[float], float] = 0.0
@@ -109,24 +110,24 @@ class DataPrediction(Kernel):
         """The variances that are integrated exactly."""
         return np.zeros(()) if self.frame is None else self.frame.spectrum.numpy()
 
-    def enter(self, x: Tensor, node: Node) -> Tensor:
+    def to_coordinates(self, x: Tensor, node: Node) -> Tensor:
         """Uᵀ (x − α μ)."""
         return x if self.frame is None else self.frame.rotate(x) - node.alpha * self.frame.rotated_mean(x)
 
-    def leave(self, y: Tensor, node: Node) -> Tensor:
+    def from_coordinates(self, y: Tensor, node: Node) -> Tensor:
         """α μ + U y."""
         return y if self.frame is None else self.frame.unrotate(y + node.alpha * self.frame.rotated_mean(y))
 
-    def enter_noise(self, xi: Tensor) -> Tensor:
+    def noise_to_coordinates(self, xi: Tensor) -> Tensor:
         """Uᵀ ξ."""
         return xi if self.frame is None else self.frame.rotate(xi)
 
-    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
+    def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
         """D, or Uᵀ (D − μ) − s²/(s² + σ̂²) y/α."""
         if self.frame is None:
             return D
         gain = node.alpha * self.s2 / self._total2(node)
-        return self.frame.rotate(D) - self.frame.rotated_mean(D) - _like(gain, y) * y
+        return self.frame.rotate(D) - self.frame.rotated_mean(D) - _coefficient(gain, y) * y
 
     def _total2(self, node: Node) -> Array:
         """α² Ψ² = α² s² + σ²."""
@@ -140,11 +141,11 @@ class DataPrediction(Kernel):
         ratio2 = self._total2(s) * node.alpha**2 / (self._total2(node) * s.alpha**2)
         return np.asarray(ratio2 ** (ell**2 / 2))
 
-    def carry(self, node: Node, s: Node) -> Array:
+    def decay(self, node: Node, s: Node) -> Array:
         """(α'/α)(Ψ'/Ψ)ᶜ, finite at α = 0."""
         return np.sqrt(self._total2(s) / self._total2(node)) * self._shrink(node, s)
 
-    def spread(self, node: Node, s: Node) -> Array:
+    def noise_std(self, node: Node, s: Node) -> Array:
         """α' Ψ' √(1 − (Ψ'/Ψ)^{2ℓ²})."""
         return np.sqrt(self._total2(s) * np.maximum(0, 1 - self._shrink(node, s) ** 2))
 
@@ -165,13 +166,13 @@ class DataPrediction(Kernel):
 
 @dataclass
 class NoisePrediction(Kernel):
-    """The kernel of noise prediction; from α = 0 it is not defined."""
+    """The kernel of noise prediction, not defined from α = 0."""
 
-    def value(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
+    def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
         """ε̂ = (x − α D)/σ."""
         return torch.sub(y, D, alpha=node.alpha, out=spare).div_(node.sigma)
 
-    def carry(self, node: Node, s: Node) -> Array:
+    def decay(self, node: Node, s: Node) -> Array:
         """α'/α."""
         return np.asarray(s.alpha / node.alpha)
 
@@ -194,7 +195,7 @@ def _inner(node: Node, h: Any) -> tuple[Array, Array]:
     return u, _last(node.log_snr) + u
 
 
-def _like(c: Array, y: Tensor) -> Tensor | float:
+def _coefficient(c: Array, y: Tensor) -> Tensor | float:
     """A coefficient as a number, or as a row vector in the dtype of y."""
     return float(c) if c.ndim == 0 else y.new_tensor(c)
 
@@ -213,7 +214,7 @@ def exact(moments: Array, offsets: Array, h: Any) -> Array:
 
 
 def midpoint(moments: Array, offsets: Array, h: Any) -> Array:
-    """Through two values with I_1 = h I_0/2, as the published DPM-Solver++(2M) and UniPC's B₂(h) have it."""
+    """Through two values with I_1 = h I_0/2, as in the published DPM-Solver++(2M) and UniPC's B₂(h)."""
     return exact(np.stack([moments[0], moments[0] * h / 2]) if len(moments) == 2 else moments, offsets, h)
 
 
@@ -225,7 +226,7 @@ def square(moments: Array, offsets: Array, h: Any) -> Array:
 
 
 def half_curvature(moments: Array, offsets: Array, h: Any) -> Array:
-    """Through three values with I_2/2, as the published DPM-Solver++(3M) has it: second order only."""
+    """Through three values with I_2/2, as in the published DPM-Solver++(3M): second order only."""
     return exact(np.stack([*moments[:2], moments[2] / 2]) if len(moments) == 3 else moments, offsets, h)
 
 
@@ -233,7 +234,7 @@ _ADAMS = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 
 
 def adams(moments: Array, offsets: Array, h: Any) -> Array:
-    """I_0 times Adams and Bashforth's numbers for equal steps, as iPNDM has it whatever the steps.
+    """I_0 times Adams and Bashforth's numbers for equal steps, as in iPNDM for all step sizes.
 
     Reference: Zhang and Chen (2023), algorithm 2. arXiv:2204.13902
     """
@@ -241,18 +242,18 @@ def adams(moments: Array, offsets: Array, h: Any) -> Array:
 
 
 class StepCoefficients(NamedTuple):
-    """The numbers of one step: y' = carry·y + Σ weights_j·v_j + spread·ξ."""
+    """The coefficients of one step: y' = decay·y + Σ_j weights_j·v_j + noise_std·ξ."""
 
-    carry: float | Tensor
+    decay: float | Tensor
     weights: list[float | Tensor]
-    spread: float | Tensor
+    noise_std: float | Tensor
 
     def __call__(self, y: Tensor, values: Sequence[Tensor], noise: Tensor | None) -> Tensor:
-        """y', computed in one buffer of its own."""
-        out = y * self.carry
+        """y', computed in one new buffer."""
+        out = y * self.decay
         for w, v in zip(self.weights, values, strict=False):
             _add(out, v, w)
-        return out if noise is None else _add(out, noise, self.spread)
+        return out if noise is None else _add(out, noise, self.noise_std)
 
 
 def _add(out: Tensor, v: Tensor, w: float | Tensor) -> Tensor:
@@ -261,47 +262,49 @@ def _add(out: Tensor, v: Tensor, w: float | Tensor) -> Tensor:
 
 
 def step_coefficients(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], rule: Rule = exact, *,
-        like: Tensor) -> StepCoefficients:
-    """The row of one step from node to s that interpolates v at λ + offsets."""
-    return batch_step_coefficients(kernel, [(node, s)], [offsets], rule, like=like)[0]
+                      template: Tensor) -> StepCoefficients:
+    """The coefficients of one step from node to s that interpolates v at λ + offsets."""
+    return batch_step_coefficients(kernel, [(node, s)], [offsets], rule, template=template)[0]
 
 
 def batch_step_coefficients(
-    kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule, *, like: Tensor
+    kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule, *,
+    template: Tensor
 ) -> list[StepCoefficients]:
-    """The rows of many steps (node, s), each with its own offsets; those with as many offsets are solved together."""
-    found: dict[int, StepCoefficients] = {}
+    """The coefficients of many steps (node, s); steps with equal numbers of offsets are solved in one batch."""
+    solved: dict[int, StepCoefficients] = {}
     groups: dict[int, list[int]] = {}
     for i, (node, s) in enumerate(steps):
         if math.isinf(node.step_to(s)):
-            found[i] = _first(kernel, node, s, like)
+            solved[i] = _from_pure_noise(kernel, node, s, template)
         else:
             groups.setdefault(len(offsets[i]), []).append(i)
     for group in groups.values():
         size = max(1, _CHUNK // max(1, kernel.width))
         for part in (group[k:k + size] for k in range(0, len(group), size)):
-            together = _solve_batch(kernel, [steps[i] for i in part], [offsets[i] for i in part], rule, like)
-            found |= zip(part, together, strict=True)
-    return [found[i] for i in range(len(steps))]
+            batch = _solve_batch(kernel, [steps[i] for i in part], [offsets[i] for i in part], rule, template)
+            solved |= zip(part, batch, strict=True)
+    return [solved[i] for i in range(len(steps))]
 
 
-def _first(kernel: Kernel, node: Node, s: Node, like: Tensor) -> StepCoefficients:
-    """The row of a step from α = 0, through one value."""
-    carry, weight, spread = (_numbers(c.reshape(1, -1), like)[0]
-                             for c in (kernel.carry(node, s), kernel.moments(node, s, 1), kernel.spread(node, s)))
-    return StepCoefficients(carry, [weight], spread)
+def _from_pure_noise(kernel: Kernel, node: Node, s: Node, template: Tensor) -> StepCoefficients:
+    """The coefficients of a step from α = 0, through one value."""
+    decay, weight, noise_std = (_numbers(c.reshape(1, -1), template)[0]
+                             for c in (kernel.decay(node, s), kernel.moments(node, s, 1), kernel.noise_std(node, s)))
+    return StepCoefficients(decay, [weight], noise_std)
 
 
 def _solve_batch(kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule,
-              like: Tensor) -> list[StepCoefficients]:
-    """The rows of steps with the same number of offsets."""
+              template: Tensor) -> list[StepCoefficients]:
+    """The coefficients of steps with equal numbers of offsets."""
     node, s = (_stacked([pair[end] for pair in steps]) for end in (0, 1))
     places, n = np.array(offsets), len(steps)
     weights = rule(kernel.moments(node, s, places.shape[1]), places, node.step_to(s))
-    carry, spread = (_numbers(np.broadcast_to(c, (n, c.shape[-1] if c.ndim else 1)), like)
-                     for c in (kernel.carry(node, s), kernel.spread(node, s)))
-    columns = [_numbers(w, like) for w in weights]
-    return [StepCoefficients(c, list(w), p) for c, w, p in zip(carry, zip(*columns, strict=True), spread, strict=True)]
+    decay, noise_std = (_numbers(np.broadcast_to(c, (n, c.shape[-1] if c.ndim else 1)), template)
+                     for c in (kernel.decay(node, s), kernel.noise_std(node, s)))
+    columns = [_numbers(w, template) for w in weights]
+    numbers = zip(decay, zip(*columns, strict=True), noise_std, strict=True)
+    return [StepCoefficients(c, list(w), std) for c, w, std in numbers]
 
 
 def _stacked(nodes: Sequence[Node]) -> Node:
@@ -310,6 +313,6 @@ def _stacked(nodes: Sequence[Node]) -> Node:
     return Node(nodes[0].t, *(table[:, k:k + 1] for k in range(3)))  # type: ignore[arg-type]
 
 
-def _numbers(c: Array, like: Tensor) -> list[Any]:
-    """Coefficients (n, k), or (n,), as n numbers (k = 1), or n vectors (k,) in the dtype of the states."""
-    return list(c.reshape(len(c)).tolist()) if c.size == len(c) else list(like.new_tensor(c))
+def _numbers(c: Array, template: Tensor) -> list[Any]:
+    """Coefficients (n, k) or (n,) as n numbers (k = 1) or n vectors (k,) in the dtype of the states."""
+    return list(c.reshape(len(c)).tolist()) if c.size == len(c) else list(template.new_tensor(c))

@@ -1,14 +1,14 @@
-"""Combinators: functions that make a step out of steps.
+"""Combinators: functions that build a step from other steps.
 
-    chain(predict, correct, ...)   go to s with the first, then act at s with the others
-    repeat(step, k)                go to s k times, diffusing forwards again in between (resampling, "time travel")
+    chain(predict, correct, ...)   go to s with the first, then correct at s with the others
+    repeat(step, k)                go to s k times, diffusing back to t in between (resampling, "time travel")
     churn(step, ...)               raise the noise a little before every step
     restart(step, ...)             on the way down, go back up and down again k times
-    impute(step, known, mask)      hold the part that is known to its own diffusion
+    impute(step, observed, mask)    keep the observed entries on their own diffusion
 
-`sample(model, method=Method(lambda plan: impute(repeat(step, 10), known, mask), order=1))` runs one. A step that is
-started from other nodes than the grid's (in churn and restart) has to depend on its two ends only: any `Singlestep`,
-any Runge-Kutta method, Euler-Maruyama, but no multistep method. Combinators of different names can be nested.
+`sample(model, method=Method(lambda context: impute(repeat(step, 10), observed, mask), order=1))` runs one.
+A step that starts from nodes outside the grid (in churn and restart) has to depend on its two endpoints only: any
+`Singlestep`, any Runge-Kutta method, Euler-Maruyama, but no multistep method. Different combinators can be nested.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _MOST_CHURN = math.sqrt(2) - 1
 
 
 def chain(first: Step, *others: Step) -> Step:
-    """The first step goes from t to s, every other one starts and ends at s, as a corrector does."""
+    """The first step goes from t to s, every other one starts and ends at s, like a corrector."""
 
     def step(state: State, s: Node) -> State:
-        moved = first(state, s)
-        for k, act in enumerate(others):
-            moved = replace(moved, x=act(state.again(moved.x, s, _CHAIN + k), s).x)
-        return moved
+        out = first(state, s)
+        for k, other in enumerate(others):
+            out = replace(out, x=other(state.substep(out.x, s, _CHAIN + k), s).x)
+        return out
 
     return step
 
@@ -54,18 +54,18 @@ def repeat(step: Step, times: int) -> Step:
     def repeated(state: State, s: Node) -> State:
         out = step(state, s)
         for k in range(1, times):
-            again = state.again(out.x, state.node, _REPEAT + k)
-            back = diffuse(_process(state), out.x, s, state.node, again.normal(state.node, 8, s))
-            out = step(replace(again, x=back), s)
+            start = state.substep(out.x, state.node, _REPEAT + k)
+            x = diffuse(_process(state), out.x, s, state.node, start.normal(state.node, 8, s))
+            out = step(replace(start, x=x), s)
         return replace(out, noise=state.noise)
 
     return repeated
 
 
-def churn(step: Step, amount: float, low: float = 0.0, high: float = math.inf, swell: float = 1.0) -> Step:
-    """Raise σ̂ to (1 + γ) σ̂ by fresh noise of deviation swell √(σ̂'² − σ̂²), then take the step from there.
+def churn(step: Step, amount: float, low: float = 0.0, high: float = math.inf, s_noise: float = 1.0) -> Step:
+    """Raise σ̂ to (1 + γ) σ̂ by noise of standard deviation s_noise √(σ̂'² − σ̂²), then take the step from there.
 
-    γ = min(amount, √2 − 1) where low ≤ σ̂ ≤ high, else 0; amount is S_churn/N and swell S_noise.
+    γ = min(amount, √2 − 1) where low ≤ σ̂ ≤ high, else 0; amount is S_churn/N.
 
     Reference: Karras et al. (2022), algorithm 2. arXiv:2206.00364
     """
@@ -75,18 +75,18 @@ def churn(step: Step, amount: float, low: float = 0.0, high: float = math.inf, s
         if amount <= 0 or not low <= level <= high or math.isinf(level):
             return step(state, s)
         up = _node(state, (1 + min(amount, _MOST_CHURN)) * level)
-        again = state.again(state.x, up, _CHURN)
-        more = math.sqrt(max(0.0, (up.sigma / up.alpha) ** 2 - level**2))
-        x = up.alpha * (state.x / node.alpha + swell * more * again.normal(up, 8, node))
-        return replace(step(replace(again, x=x), s), noise=state.noise)
+        start = state.substep(state.x, up, _CHURN)
+        added = math.sqrt(max(0.0, (up.sigma / up.alpha) ** 2 - level**2))
+        x = up.alpha * (state.x / node.alpha + s_noise * added * start.normal(up, 8, node))
+        return replace(step(replace(start, x=x), s), noise=state.noise)
 
     return churned
 
 
 def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> Step:
-    """Once σ̂ has come down to `low`: `times` times add noise up to σ̂ = high and take `steps` steps down again.
+    """After the step that passes σ̂ = low: `times` times, add noise up to σ̂ = high and take `steps` steps down again.
 
-    The added noise forgets part of the errors made so far; the steps between are deterministic ones, usually.
+    The added noise contracts earlier errors; the steps are usually deterministic.
 
     Reference: Xu et al. (2023), "Restart sampling", algorithm 1. arXiv:2306.14878
     """
@@ -101,66 +101,70 @@ def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> 
             return out
         ladder, index = _ladder(state, high, s, steps), _RESTART
         for _ in range(times if len(ladder) > 1 else 0):
-            up = state.again(out.x, s, index)
+            up = state.substep(out.x, s, index)
             here = replace(up, x=diffuse(_process(state), out.x, s, ladder[0], up.normal(ladder[0], 8)))
             for node, lower in pairwise(ladder):
-                here, index = step(state.again(here.x, node, index), lower), index + 1
+                here, index = step(state.substep(here.x, node, index), lower), index + 1
             out = replace(out, x=here.x)
         return out
 
     return restarted
 
 
-def edm_churn(plan: SamplerContext, *, churn_total: float = 40.0, low: float = 0.1, high: float = 100.0,
-              swell: float = 1.0) -> Step:
-    """EDM's stochastic sampler: Heun in σ̂ with churn S_churn/N; S_min and S_max in units of the data's deviation.
+def edm_churn(context: SamplerContext, *, churn_total: float = 40.0, low: float = 0.1, high: float = 100.0,
+              s_noise: float = 1.0) -> Step:
+    """EDM's stochastic sampler: Heun in σ̂ with churn S_churn/N; S_min and S_max in standard deviations of the data.
 
-    swell is S_noise, which the authors set to 1.003 to 1.007 to make up for what networks lose.
+    s_noise: the authors use 1.003 to 1.007 to compensate for the networks' shrinkage.
 
     Reference: Karras et al. (2022), algorithm 2 and table 5. arXiv:2206.00364
     """
-    scale, steps = plan.deviation, len(plan.nodes) - 1
-    return churn(runge_kutta_sigma(HEUN)(plan), churn_total / steps, low * scale, high * scale, swell)
+    scale, steps = context.data_std, len(context.nodes) - 1
+    return churn(runge_kutta_sigma(HEUN)(context), churn_total / steps, low * scale, high * scale, s_noise)
 
 
-def edm_restart(plan: SamplerContext, *, low: float = 0.12, high: float = 0.6, times: int = 2, steps: int = 3) -> Step:
-    """Heun in σ̂ with restarts from `low` to `high`, σ̂ in units of the data's deviation.
+def edm_restart(context: SamplerContext, *, low: float = 0.12, high: float = 0.6, times: int = 2, steps: int = 3
+                ) -> Step:
+    """Heun in σ̂ with restarts from `low` to `high`, σ̂ in standard deviations of the data.
 
-    Reference: Xu et al. (2023), table 3 (0.06 to 0.30 at deviation 0.5). arXiv:2306.14878
+    Reference: Xu et al. (2023), table 3 (0.06 to 0.30 at standard deviation 0.5). arXiv:2306.14878
     """
-    scale = plan.deviation
-    return restart(runge_kutta_sigma(HEUN)(plan), low * scale, high * scale, times, steps)
+    scale = context.data_std
+    return restart(runge_kutta_sigma(HEUN)(context), low * scale, high * scale, times, steps)
 
 
-def impute(step: Step, known: Tensor, mask: Tensor) -> Step:
-    """After every step the entries in `mask` are replaced by a draw of the diffusion of `known`, α_s known + σ_s ε.
+def impute(step: Step, observed: Tensor, mask: Tensor) -> Step:
+    """After every step the entries in `mask` become samples of their diffusion, α_s observed + σ_s ε.
 
-    known, mask: of the shape of one sample, in model units, the mask True where the value is known.
+    Args:
+        step: the step.
+        observed: values (*event) in model units.
+        mask: (*event), True where the value is observed.
 
     Reference: Lugmayr et al. (2022), algorithm 1. arXiv:2201.09865. Song et al. (2021), appendix I.2.
     """
 
-    def put(state: State, eps: Tensor) -> Tensor:
-        given = state.node.alpha * known.to(eps) + state.node.sigma * eps
-        return torch.where(mask.to(eps.device), given, state.x)
+    def noised(state: State, eps: Tensor) -> Tensor:
+        x = state.node.alpha * observed.to(eps) + state.node.sigma * eps
+        return torch.where(mask.to(eps.device), x, state.x)
 
-    return hold(step, put)
+    return after_step(step, noised)
 
 
-def hold(step: Step, put: Callable[[State, Tensor], Tensor]) -> Step:
-    """After every step x becomes put(state, ε), with standard normals ε of its own."""
+def after_step(step: Step, update: Callable[[State, Tensor], Tensor]) -> Step:
+    """After every step x becomes update(state, ε), with separate standard normals ε."""
 
-    def held(state: State, s: Node) -> State:
+    def updated(state: State, s: Node) -> State:
         out = step(state, s)
         if math.isnan(s.alpha):
             raise InputError("got a process without a closed-form kernel; impute needs a Gaussian one")
-        return replace(out, x=put(out, state.again(out.x, s, _IMPUTE).normal(s, 8, s)))
+        return replace(out, x=update(out, state.substep(out.x, s, _IMPUTE).normal(s, 8, s)))
 
-    return held
+    return updated
 
 
 def diffuse(sde: SDE, x: Tensor, s: Node, t: Node, eps: Tensor) -> Tensor:
-    """A draw of x_t given x_s for s ≤ t; by one step of Euler and Maruyama where the process is not Gaussian."""
+    """A sample of x_t given x_s for s ≤ t; by one Euler-Maruyama step if the process is not Gaussian."""
     if isinstance(sde, GaussianSDE):
         return sde.renoise(x, s.t, t.t, eps)
     return euler_maruyama(sde, x, s.t, t.t, eps)
@@ -178,13 +182,13 @@ def _gaussian(state: State) -> GaussianSDE:
 
 
 def _node(state: State, sigma_hat: float) -> Node:
-    """The node of a noise level, T where it is above all."""
+    """The node of a noise level, at most T."""
     sde = _gaussian(state)
     return nodes_of(sde, sde.time_of(torch.tensor([-math.log(sigma_hat)], dtype=torch.float64)))[0]
 
 
 def _ladder(state: State, high: float, s: Node, steps: int) -> list[Node]:
-    """The nodes from σ̂ = high down to s, on Karras' grid; only s where `high` is not above it."""
+    """The nodes from σ̂ = high down to s, on Karras' grid; only s if `high` is not above it."""
     top, sde = _node(state, high), _gaussian(state)
     if top.log_snr >= s.log_snr:
         return [s]

@@ -1,15 +1,13 @@
-"""One exponential family: exact in the linear part, with an order, a stochasticity, a corrector and a frame.
+"""Exponential integrators: the linear part is exact, the remainder v of a `Kernel` is interpolated by a polynomial.
 
-A multistep method interpolates the remainder v of a `Kernel` through its latest values, a singlestep method through
-values at stages inside the step. DDIM, DDPM's ancestral sampler, DPM-Solver, DPM-Solver++ (and its SDE form), UniPC and
-SA-Solver are rows of this one table.
+    y' = decay · y + Σ_j w_j v_j + noise_std · ξ
+
+`Multistep` interpolates the latest values of v, `Singlestep` values at stages inside the step. DDIM, DDPM's ancestral
+sampler, DPM-Solver, DPM-Solver++ (and its SDE form), UniPC and SA-Solver are entries of one table (`registry`). Also
+here: first steps for methods that cannot or need not begin at T, and an exponential Rosenbrock step.
 
 Reference: Lu et al. (2022), arXiv:2206.00927 and arXiv:2211.01095; Zhao et al. (2023), arXiv:2302.04867 (UniPC);
 Xue et al. (2023), arXiv:2309.05019 (SA-Solver).
-
-First steps: where a method cannot begin at T itself, or need not.
-
-An exponential Rosenbrock-type step: the linear part is measured at every step, sample by sample.
 """
 
 from __future__ import annotations
@@ -38,36 +36,36 @@ from undiffuse.sde import GaussianSDE, bcast
 
 
 def ddim_update(x: Tensor, D: Tensor, node: Node, s: Node) -> Tensor:
-    """The flow with D held, x_s = (σ_s/σ_t) x + (α_s − α_t σ_s/σ_t) D; finite where α_t = 0."""
+    """The flow with constant D, x_s = (σ_s/σ_t) x + (α_s − α_t σ_s/σ_t) D; finite where α_t = 0."""
     ratio = s.sigma / node.sigma
     return ratio * x + (s.alpha - node.alpha * ratio) * D
 
 
 def first_order(state: State, s: Node) -> State:
     """DDIM's step."""
-    return state.moved(ddim_update(state.x, state.model.denoise(state.x, state.node), state.node, s), s)
+    return state.advance(ddim_update(state.x, state.model.denoise(state.x, state.node), state.node, s), s)
 
 
-def gaussian_flow_step(frame: Moments) -> Step:
-    """The flow of a Gaussian with the data's moments, y_s = (α_s Ψ_s/(α_t Ψ_t)) y_t in their frame: no evaluation.
+def gaussian_flow_step(moments: Moments) -> Step:
+    """The flow of a Gaussian with the data's moments, y_s = (α_s Ψ_s/(α_t Ψ_t)) y_t in whitened coordinates.
 
-    At noise levels far above the data's deviation the law of x_t is that Gaussian, and so is its flow, up to the third
-    cumulant over σ̂³.
+    It needs no model evaluation. At noise levels far above the data's standard deviation, x_t has that Gaussian
+    distribution up to the third cumulant over σ̂³.
 
     Reference: Wang and Vastola (2024), "analytical teleportation". arXiv:2412.09726
     """
-    kernel = DataPrediction(frame=frame)
+    kernel = DataPrediction(frame=moments)
 
     def step(state: State, s: Node) -> State:
-        y = kernel.enter(state.x, state.node)
-        only = step_coefficients(kernel, state.node, s, [0.0], like=y)
-        return state.moved(kernel.leave(y * only.carry, s), s)
+        y = kernel.to_coordinates(state.x, state.node)
+        step_of = step_coefficients(kernel, state.node, s, [0.0], template=y)
+        return state.advance(kernel.from_coordinates(y * step_of.decay, s), s)
 
     return step
 
 
 def after(first: Step, method: Step) -> Step:
-    """The step `first` once, then a method made for the other nodes, which counts its steps from 0."""
+    """The step `first` once, then a method built for the other nodes, which counts its steps from 0."""
 
     def step(state: State, s: Node) -> State:
         if state.index == 0:
@@ -77,11 +75,11 @@ def after(first: Step, method: Step) -> Step:
     return step
 
 
-def rosenbrock(plan: SamplerContext) -> Step:
+def rosenbrock(context: SamplerContext) -> Step:
     """dz/dλ = F = D − z by z' = z + h φ₁(hj) F + h² φ₂(hj) (F' − j F), j = ⟨F, F'⟩/⟨F, F⟩, of order 2 for any j.
 
-    F' is a difference along a first-order step to the middle: two evaluations a step. Where D does not change, j = −1
-    and the step is exact; with j = 0 it is Runge's midpoint method. From α = 0 a first-order step.
+    F' is a difference along a first-order step to the middle: two evaluations per step. For constant D, j = −1 and the
+    step is exact; j = 0 is Runge's midpoint method. From α = 0 the step is of first order.
 
     Reference: Hochbruck, Ostermann and Schweitzer (2009), "Exponential Rosenbrock-type methods", eq. 2.6.
     """
@@ -90,16 +88,16 @@ def rosenbrock(plan: SamplerContext) -> Step:
         node, x = state.node, state.x
         D = state.model.denoise(x, node)
         if math.isinf(node.log_snr):
-            return state.moved(ddim_update(x, D, node, s), s)
+            return state.advance(ddim_update(x, D, node, s), s)
         h = node.step_to(s)
-        (half,) = nodes_of(plan.sde, plan.sde.time_of(torch.tensor([node.log_snr + h / 2], dtype=torch.float64)))
+        (half,) = nodes_of(context.sde, context.sde.time_of(torch.tensor([node.log_snr + h / 2], dtype=torch.float64)))
         u = ddim_update(x, D, node, half)
         z, F = x / node.alpha, D - x / node.alpha
         slope = 2 / h * (state.model.denoise(u, half) - u / half.alpha - F)
         j = (F * slope).flatten(1).sum(1) / F.square().flatten(1).sum(1).clamp_min(1e-300)
         first, second = _phi((h * j).double().clamp(-50, 50))
         z = z + h * bcast(first, x) * F + h**2 * bcast(second, x) * (slope - bcast(j, x) * F)
-        return state.moved(s.alpha * z, s)
+        return state.advance(s.alpha * z, s)
 
     return step
 
@@ -114,31 +112,37 @@ def _phi(a: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Multistep:
-    """The multistep method of an order, made for a list of nodes.
+    """An exponential multistep method.
 
-    corrector: after the new value of v is known, the last step is done again with it (order + 1), at no evaluation.
-    lower_final: the order falls to 1 towards the end, as DPM-Solver++ and UniPC do at few steps.
+    Args:
+        kernel: the linear part and the remainder v.
+        order: number of values of v that a step combines.
+        nodes: the grid.
+        template: a tensor of the states' dtype and device.
+        corrector: repeat the last step with the new value of v (order + 1), without an evaluation.
+        rule: weights from moments.
+        lower_final: the order falls to 1 towards the end, as in DPM-Solver++ and UniPC at few steps.
     """
 
     kernel: Kernel
     order: int
     nodes: list[Node]
-    like: Tensor
+    template: Tensor
     corrector: bool = False
     rule: Rule = exact
     lower_final: bool = False
 
     @cached_property
-    def rows(self) -> list[StepCoefficients]:
-        """The rows that predict."""
+    def predictions(self) -> list[StepCoefficients]:
+        """The coefficients of every step."""
         offsets = [self._offsets(i) for i in range(len(self._steps))]
-        return batch_step_coefficients(self.kernel, self._steps, offsets, self.rule, like=self.like)
+        return batch_step_coefficients(self.kernel, self._steps, offsets, self.rule, template=self.template)
 
     @cached_property
     def corrections(self) -> list[StepCoefficients]:
-        """The rows that also use v at the end of their step (the first of its values); from α = 0 they are not used."""
+        """Those with v at the end of the step as the first value; not used from α = 0."""
         offsets = [[node.step_to(s), *self._offsets(i)] for i, (node, s) in enumerate(self._steps)]
-        return batch_step_coefficients(self.kernel, self._steps, offsets, self.rule, like=self.like)
+        return batch_step_coefficients(self.kernel, self._steps, offsets, self.rule, template=self.template)
 
     @property
     def _steps(self) -> list[tuple[Node, Node]]:
@@ -156,73 +160,81 @@ class Multistep:
     def __call__(self, state: State, s: Node) -> State:
         """One step: evaluate, correct the last step, predict the next."""
         i, node = state.index, state.node
-        y = self.kernel.enter(state.x, node)
+        y = self.kernel.to_coordinates(state.x, node)
         values, last = state.memory or ((), None)
-        spare = values[self.order] if len(values) > self.order else None  # too old for any further step
-        v = self.kernel.value(y, state.model.denoise(state.x, node), node, spare)
+        spare = values[self.order] if len(values) > self.order else None  # no longer used by any step
+        v = self.kernel.residual(y, state.model.denoise(state.x, node), node, spare)
         values = (v, *values)[: self.order + 1]
         if last is not None:
             y = self.corrections[i - 1](last[0], values, last[1])
-        noise = self.kernel.enter_noise(state.normal(s)) if self.kernel.stochastic else None
-        x = self.kernel.leave(self.rows[i](y, values, noise), s)
-        return state.moved(x, s, (values, (y, noise) if self._corrects(node) else None))
+        noise = self.kernel.noise_to_coordinates(state.normal(s)) if self.kernel.stochastic else None
+        x = self.kernel.from_coordinates(self.predictions[i](y, values, noise), s)
+        return state.advance(x, s, (values, (y, noise) if self._corrects(node) else None))
 
 
 class Stage(NamedTuple):
-    """A stage of a singlestep method: where it ends, how it is reached from the start of the step through the values
-    `use`, and how the noise grows from the end of the stage before it."""
+    """A stage of a singlestep method: its end, its coefficients from the start of the step, the indices `use` of the
+    values that they combine, and the coefficients of the noise from the end of the stage before it."""
 
     end: Node
-    row: StepCoefficients
+    coefficients: StepCoefficients
     use: tuple[int, ...]
     growth: StepCoefficients
 
 
 @dataclass
 class Singlestep:
-    """An exponential Runge-Kutta method: v at stages λ + r h (r rising), each reached through the stages before it.
+    """An exponential Runge-Kutta method: v at stages λ + r h, each reached through the stages before it.
 
-    `final` names the stages through which the step itself interpolates (0 is the start). All stages of a step see one
-    Brownian path: the noise of a stage is that of the stage before it, carried on, plus new noise for what lies
-    between. A step depends on nothing but its two ends, so it can be used between any two nodes.
+    All stages of a step share one Brownian path: the noise of a stage is the noise of the stage before it, propagated,
+    plus new noise for the interval between. A step depends on its two endpoints only, so it fits any two nodes.
+
+    Args:
+        kernel: the linear part and the remainder v.
+        stages: r of each stage, increasing.
+        final: indices of the stages that the step itself interpolates; 0 is the start.
+        sde: the process.
+        template: a tensor of the states' dtype and device.
+        rule: weights from moments.
     """
 
     kernel: Kernel
     stages: tuple[float, ...]
     final: tuple[int, ...]
     sde: GaussianSDE
-    like: Tensor
+    template: Tensor
     rule: Rule = exact
 
     def __post_init__(self) -> None:
-        self.plans: dict[tuple[float, float], list[Stage]] = {}
+        self.stages_of: dict[tuple[float, float], list[Stage]] = {}
 
-    def _plan(self, node: Node, s: Node) -> list[Stage]:
-        """Every stage, the step itself last; from λ = −∞ a first-order step."""
+    def _build(self, node: Node, s: Node) -> list[Stage]:
+        """All stages, the step itself last; from λ = −∞ a first-order step."""
         h = node.step_to(s)
         rs = () if math.isinf(h) else self.stages
         inner = self.sde.time_of(torch.tensor([node.log_snr + r * h for r in rs], dtype=torch.float64))
         offsets, ends = [0.0, *(r * h for r in rs)], [*nodes_of(self.sde, inner), s]
         uses = [*(tuple(range(j + 1)) for j in range(len(rs))), self.final if rs else (0,)]
-        return [Stage(e, self._row(node, e, [offsets[k] for k in use]), use, self._row(before, e, [0.0]))
+        coefficients = self._coefficients
+        return [Stage(e, coefficients(node, e, [offsets[k] for k in use]), use, coefficients(before, e, [0.0]))
                 for before, e, use in zip([node, *ends], ends, uses, strict=False)]
 
-    def _row(self, node: Node, s: Node, offsets: list[float]) -> StepCoefficients:
-        return step_coefficients(self.kernel, node, s, offsets, self.rule, like=self.like)
+    def _coefficients(self, node: Node, s: Node, offsets: list[float]) -> StepCoefficients:
+        return step_coefficients(self.kernel, node, s, offsets, self.rule, template=self.template)
 
     def __call__(self, state: State, s: Node) -> State:
         """One step through all stages."""
         node, x, key = state.node, state.x, (state.node.log_snr, s.log_snr)
-        plan = self.plans[key] = self.plans.get(key) or self._plan(node, s)
-        y, before = self.kernel.enter(x, node), node
+        stages = self.stages_of[key] = self.stages_of.get(key) or self._build(node, s)
+        y, before = self.kernel.to_coordinates(x, node), node
         noise = torch.zeros_like(y)
-        values = [self.kernel.value(y, state.model.denoise(x, node), node)]
-        for k, (end, step, use, growth) in enumerate(plan):
+        values = [self.kernel.residual(y, state.model.denoise(x, node), node)]
+        for k, (end, step, use, growth) in enumerate(stages):
             inner = step(y, [values[j] for j in use], None)
             if self.kernel.stochastic:
-                noise = growth(noise, (), self.kernel.enter_noise(state.normal(end, k, before)))
+                noise = growth(noise, (), self.kernel.noise_to_coordinates(state.normal(end, k, before)))
                 inner, before = inner + noise, end
-            x = self.kernel.leave(inner, end)
+            x = self.kernel.from_coordinates(inner, end)
             if end is not s:
-                values.append(self.kernel.value(inner, state.model.denoise(x, end), end))
-        return state.moved(x, s)
+                values.append(self.kernel.residual(inner, state.model.denoise(x, end), end))
+        return state.advance(x, s)

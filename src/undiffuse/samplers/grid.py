@@ -1,4 +1,4 @@
-"""Time grids: where the steps of a sampler stand, from t_start down to t_end.
+"""Time grids: the times of a sampler's steps, from t_start down to t_end.
 
 Reference: Karras et al. (2022), eq. 5 (arXiv:2206.00364); Lu et al. (2022), section 3.4 (arXiv:2206.00927).
 """
@@ -49,15 +49,25 @@ GRIDS = (*_IN_TIME, *_IN_LOG_SNR)
 
 
 def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: float | None = None,
-              t_end: float = 0.0, sigma_data: float = 0.5, first: float | None = None) -> Tensor:
-    """The steps + 1 times (float64, strictly decreasing) from t_start (default T) to t_end.
+              t_end: float = 0.0, sigma_data: float = 0.5, start_level: float | None = None) -> Tensor:
+    """The steps + 1 times of a grid, float64, strictly decreasing.
 
-    first: a grid in λ leads in one step to σ̂ = first · sigma_data and is even from there (160 where α(t_start) = 0).
-    A tensor is taken as the user's own grid. Raises InputError for an unknown name or a range that is empty.
+    Args:
+        sde: the process.
+        steps: number of intervals.
+        grid: a name in `GRIDS`, "karras(ρ)", or a tensor of times, which is validated and returned.
+        t_start: first time; None: T.
+        t_end: last time.
+        sigma_data: the data's standard deviation.
+        start_level: grids in λ go in one step to σ̂ = start_level · sigma_data and are even from there; None: even from
+            t_start, or from 160 if α(t_start) = 0.
+
+    Raises:
+        InputError: for an unknown name, an empty range, and times that do not decrease.
     """
     start = sde.T if t_start is None else t_start
     if isinstance(grid, Tensor):
-        return _own(grid, sde.T)
+        return _custom(grid, sde.T)
     if steps < 1 or not 0 <= t_end < start <= sde.T:
         raise InputError(f"got steps={steps} from t={start:g} to t={t_end:g}; expected at least 1 step and "
                          f"0 ≤ t_end < t_start ≤ T = {sde.T:g}")
@@ -65,7 +75,7 @@ def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: flo
     if grid in _IN_TIME:
         times = _IN_TIME[grid](start, t_end, u)
     elif (spacing := _spacing(grid)) and isinstance(sde, GaussianSDE):
-        times = _in_log_snr(sde, steps, spacing, start, t_end, sigma_data, first)
+        times = _in_log_snr(sde, steps, spacing, start, t_end, sigma_data, start_level)
     else:
         raise InputError(f"got grid={grid!r} for {type(sde).__name__}; expected one of "
                          f"{', '.join(GRIDS if isinstance(sde, GaussianSDE) else _IN_TIME)} or a tensor of times")
@@ -75,32 +85,32 @@ def time_grid(sde: SDE, steps: int, grid: str | Tensor = "log_snr", t_start: flo
 
 def _spacing(grid: str) -> Callable[[float, float, Tensor], Tensor] | None:
     """The grid in λ of that name."""
-    if found := re.fullmatch(r"karras\((\d*\.?\d+)\)", grid):
-        rho = float(found[1])
+    if match := re.fullmatch(r"karras\((\d*\.?\d+)\)", grid):
+        rho = float(match[1])
         return (lambda a, b, u: _karras(a, b, u, rho)) if rho else None
     return _IN_LOG_SNR.get(grid)
 
 
 def _in_log_snr(sde: GaussianSDE, steps: int, spacing: Callable[[float, float, Tensor], Tensor], start: float,
-                end: float, sigma_data: float, first: float | None) -> Tensor:
-    """The times of a grid in λ, with one step in front where `first` asks for it or the noise is endless at start.
+                end: float, sigma_data: float, start_level: float | None) -> Tensor:
+    """The times of a grid in λ, with one step in front if there is a start level or σ̂ is infinite at the start.
 
-    Beyond σ̂ = 10⁶ sigma_data neighbouring times are no longer told apart, and nothing of the data is left to see.
+    Beyond σ̂ = 10⁶ sigma_data neighbouring times are not distinguishable, and the data do not matter.
     """
     high, low = float(sde.log_snr(start)), float(sde.log_snr(end))
     if math.isinf(low):
         raise InputError(f"got t_end={end:g}, where log-SNR is infinite; choose t_end > 0 or a grid in time")
-    inner = -math.log((first or 160) * sigma_data)
+    inner = -math.log((start_level or 160) * sigma_data)
     if high < -math.log(1e6 * sigma_data):
         inner = min(inner, low - 1e-3)
-    elif first is None or steps == 1 or not high < inner < low:
+    elif start_level is None or steps == 1 or not high < inner < low:
         return sde.time_of(spacing(high, low, torch.linspace(0, 1, steps + 1, dtype=torch.float64)))
     rest = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
     times = sde.time_of(spacing(inner, low, rest))
     return torch.cat([torch.tensor([start], dtype=torch.float64), times])
 
 
-def _own(grid: Tensor, T: float) -> Tensor:
+def _custom(grid: Tensor, T: float) -> Tensor:
     times = grid.detach().double().cpu()
     if times.ndim != 1 or len(times) < 2 or not bool((times.diff() < 0).all()) or times[0] > T or times[-1] < 0:
         raise InputError(f"got a grid of shape {tuple(grid.shape)}; expected at least 2 strictly decreasing times "

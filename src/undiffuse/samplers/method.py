@@ -1,6 +1,9 @@
-"""What a sampler is made for and what it says of itself.
+"""What a sampler is: a `Method`, whose step maps (state, next node) to the next state.
 
-What a step sees and returns: the state of a sampler between two nodes of its grid.
+    step = method.step(SamplerContext(model, nodes, template), options)
+    state = step(state, node)          for every further node of the grid
+
+A step sees the model through `CountingModel` and its random numbers through `State.normal`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.model import ReverseModel
+from undiffuse.model import Model, ReverseModel, Wrapper
 from undiffuse.moments import Moments
 from undiffuse.sde import SDE, GaussianSDE
 
@@ -33,7 +36,7 @@ class Node(NamedTuple):
 
 
 def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
-    """The nodes of a grid of times, all coefficients computed in one call; NaN for a process without them."""
+    """The nodes of a grid of times, all coefficients computed in one call; NaN for a process that has none."""
     if not isinstance(sde, GaussianSDE):
         return [Node(t, math.nan, math.nan, math.nan) for t in times]
     columns = (sde.alpha(times), sde.sigma(times), sde.log_snr(times))
@@ -41,16 +44,16 @@ def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
 
 
 class CountingModel:
-    """A model with its conditions, counting every call: `denoise` for D, `drift` for the reverse drift.
+    """A model with its conditions that counts its evaluations.
 
-    `calls` counts evaluations of the whole batch, `each` (B,) those that an adaptive method made sample by sample;
-    `evidence` (B,) is what a method found for log p(y).
+    `nfe` counts evaluations of the whole batch, `nfe_per_sample` (B,) those of adaptive methods for each sample;
+    `log_evidence` (B,) is a method's estimate of log p(y).
     """
 
     def __init__(self, model: ReverseModel, cond: dict[str, Any]) -> None:
-        self.model, self.cond, self.calls = model, cond, 0
-        self.each: Tensor | None = None
-        self.evidence: Tensor | None = None
+        self.model, self.cond, self.nfe = model, cond, 0
+        self.nfe_per_sample: Tensor | None = None
+        self.log_evidence: Tensor | None = None
 
     def denoise(self, x: Tensor, node: Node) -> Tensor:
         """D(x, t) at a node."""
@@ -58,33 +61,33 @@ class CountingModel:
 
     def denoise_at(self, x: Tensor, t: Tensor) -> Tensor:
         """D(x, t), t () or (B,)."""
-        self.calls += 1
+        self.nfe += 1
         return self.model.denoise(x, t, **self.cond)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """∇log p_t(x)."""
-        self.calls += 1
+        self.nfe += 1
         return self.model.score(x, t, **self.cond)
-
-    def count_each(self, evaluations: Tensor, calls: int) -> None:
-        """Count evaluations sample by sample, and take back the calls of the batch since there were `calls`."""
-        self.calls, self.each = calls, evaluations if self.each is None else self.each + evaluations
 
     def drift(self, x: Tensor, t: Tensor, eta: float = 0.0) -> Tensor:
         """The drift of the reverse SDE with noise η g."""
-        self.calls += 1
+        self.nfe += 1
         return self.model.reverse_drift(x, t, eta, **self.cond)
+
+    def count_per_sample(self, nfe: Tensor, before: int) -> None:
+        """Count nfe (B,) evaluations in place of those of the whole batch since there were `before`."""
+        self.nfe, self.nfe_per_sample = before, nfe if self.nfe_per_sample is None else self.nfe_per_sample + nfe
 
 
 NoiseSource = Callable[[int, int, Tensor, Tensor], Tensor]
-"""Standard normals like x of (index of the step, stage, from t, to t); times are () or (B,)."""
+"""Standard normals like x for (index of the step, stage, from t, to t); times are () or (B,)."""
 STAGES = 16
-"""The stages that one step may have; a combinator gives those of a repeated step other addresses."""
+"""The number of noise stages of one step; `State.substep` uses addresses above it."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A batch on its way: x (B, *event) at `node` after `index` steps; `memory` is the method's own."""
+    """A batch between two steps: x (B, *event) at `node` after `index` steps; `memory` belongs to the method."""
 
     x: Tensor
     node: Node
@@ -94,83 +97,112 @@ class State:
     memory: Any = None
 
     def normal(self, s: Node, stage: int = 0, start: Node | None = None) -> Tensor:
-        """Standard normals like x of one stage of this step: the noise between `start` (default here) and s."""
+        """Standard normals like x for one stage of this step: the noise between `start` (default here) and s."""
         return self.noise(self.index, stage, (start or self.node).t, s.t)
 
-    def again(self, x: Tensor, node: Node, times: int) -> State:
-        """The same step at another place, with noise of its own for every number of `times` below 1024."""
-        here = self.noise
+    def substep(self, x: Tensor, node: Node, number: int) -> State:
+        """The state of a step inside this step, at x and node, with separate noise for every number below 1024."""
+        outer = self.noise
 
-        def other(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
-            return here(index, STAGES + 1024 * stage + times, t, s)
+        def noise(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
+            return outer(index, STAGES + 1024 * stage + number, t, s)
 
-        return replace(self, x=x, node=node, noise=other)
+        return replace(self, x=x, node=node, noise=noise)
 
-    def moved(self, x: Tensor, node: Node, memory: Any = None) -> State:
-        """The state one step on."""
+    def advance(self, x: Tensor, node: Node, memory: Any = None) -> State:
+        """The state after this step: x at `node`."""
         return replace(self, x=x, node=node, index=self.index + 1, memory=memory)
 
 
 Step = Callable[[State, Node], State]
+"""(state, next node) -> state at that node."""
+StepFactory = Callable[..., Step]
+"""(context, **options) -> step."""
 
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a step is made for: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
+    """What a step is built from: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
 
     model: ReverseModel
     nodes: list[Node]
-    like: Tensor
+    template: Tensor
 
     @property
     def sde(self) -> GaussianSDE:
-        """The process, which has to be Gaussian."""
+        """The process; raises InputError if it is not Gaussian."""
         sde = self.model.process()
         if not isinstance(sde, GaussianSDE):
             raise InputError(f"got a {type(sde).__name__} for a method that needs a Gaussian process")
         return sde
 
     @property
-    def deviation(self) -> float:
-        """The data's deviation; 1 where the model does not know it."""
-        return float(getattr(self.model, "sigma_data", 1.0))
+    def data_std(self) -> float:
+        """The data's standard deviation; 1 for a model that is not a denoiser."""
+        return float(self.model.sigma_data) if isinstance(self.model, Model) else 1.0
 
     @property
-    def frame(self) -> Moments | None:
-        """The data's moments, where the model has them."""
-        return getattr(self.model, "moments", None)
+    def moments(self) -> Moments | None:
+        """The data's moments, if the model has them."""
+        return self.model.moments if isinstance(self.model, Model) else None
 
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler: `make(plan, **options)` gives its step, `order` is the claimed one (weak, where `stochastic`).
+    """A sampler.
 
-    grid: the one it likes; first: the multiple of the data's deviation at which that begins, after one step; free:
-    which costs nothing. gaussian: it needs a Gaussian process. adaptive: one step goes all the way and chooses its own
-    times sample by sample. path: its noise is keyed by time. group: so many samples, from a multiple of it on, are
-    drawn together. steps: how many it takes if nothing is said.
+    Args:
+        make: (context, **options) -> step.
+        order: claimed order of convergence, the weak one if `stochastic`.
+        stochastic: whether a step adds noise.
+        grid: default time grid.
+        start_level: noise level σ̂, as a multiple of the data's standard deviation, to which the first step leads and
+            where the grid begins; None: no such step.
+        first_step_free: the first step needs no model evaluation.
+        gaussian: it needs a Gaussian process.
+        adaptive: one step goes from T to the end and chooses separate times for each sample.
+        path_noise: its noise is addressed by time instead of by step.
+        samples_per_run: this many samples, from a multiple of it on, are sampled jointly.
+        steps: default number of steps.
     """
 
-    make: Callable[..., Step]
+    make: StepFactory
     order: int
     stochastic: bool = False
     grid: str | Tensor = "log_snr"
-    first: float | None = None
-    free: bool = False
+    start_level: float | None = None
+    first_step_free: bool = False
     gaussian: bool = True
     adaptive: bool = False
-    path: bool = False
-    group: int = 1
+    path_noise: bool = False
+    samples_per_run: int = 1
     steps: int = 20
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that `make` takes, with their defaults."""
+        """The options of `make` with their defaults."""
         return {name: p.default for name, p in signature(self.make).parameters.items() if p.kind == p.KEYWORD_ONLY}
 
-    def step(self, plan: SamplerContext, options: dict[str, Any]) -> Step:
-        """The step for a plan; raises InputError for an option that this method does not have."""
+    def step(self, context: SamplerContext, options: dict[str, Any]) -> Step:
+        """The step for a context; raises InputError for an option that this method does not have."""
         if unknown := [name for name in options if name not in self.options]:
             raise InputError(f"got the option {', '.join(unknown)}; this method has "
                              f"{', '.join(f'{k}={v}' for k, v in self.options.items()) or 'none'}")
-        return self.make(plan, **options)
+        return self.make(context, **options)
+
+
+class RequiresSampler(Wrapper):
+    """A model that can be sampled by one method only."""
+
+    def __init__(self, inner: Model, sampler: Method) -> None:
+        super().__init__(inner)
+        self.sampler = sampler
+
+
+def required_sampler(model: ReverseModel) -> Method | None:
+    """The only method that can sample a model; None: any can."""
+    while isinstance(model, Wrapper):
+        if isinstance(model, RequiresSampler):
+            return model.sampler
+        model = model.inner
+    return None

@@ -1,20 +1,15 @@
-"""Steps with coefficients fitted to one model: rows of the multistep family in the frame of the data's moments.
+"""Tuned samplers: multistep steps in the coordinates of the data's moments, with coefficients fitted to one model.
 
-With y the coordinates of the state, R_j the latest values of the remainder, and a row (c, w_j) of second order,
+With y the coordinates of the state, R_j the latest values of the remainder, and second-order coefficients (c, w_j),
 
-    y' = (1 + θ_0) c y + Σ_j (w_j + θ_{j+1} I_0) R_{i−j},        I_0 the weight of a held remainder,
+    y' = (1 + θ_0) c y + Σ_j (w_j + θ_{j+1} I_0) R_{i−j},        I_0 the weight of first order,
 
-so a step costs what an uncorrected one costs, and θ = 0 is the row itself. A gated one has θ + φ g for θ, with the gain
-g = s²/(s² + σ̂²) of every direction at the end of the step. The times are fitted as well. Nothing here fits: see
-`undiffuse.tuning`.
+so a step costs what an uncorrected one costs, and θ = 0 is the second-order step. A gated sampler has θ + φ g in place
+of θ, with the gain g = s²/(s² + σ̂²) of every direction at the end of the step. The times are fitted as well. Classes
+may have separate coefficients and moments on the same nodes; each row of a batch uses those of its class, so that a
+sample has the same bytes in any batch. Fitting is in `undiffuse.tuning`.
 
-Reference: for coefficients fitted by descent, Zheng et al. (2023), arXiv:2310.13268.
-
-A step fitted class by class: every class has coefficients, and where that helps a linear part, of its own.
-
-All classes have the same nodes, and the model is asked once for a whole batch. A batch as a whole is turned to the
-coordinates of each linear part, and every class keeps its own rows, so that a row is the same bytes whatever is beside
-it. The class `REST` stands for all that have nothing of their own.
+Reference: for coefficients fitted by gradient descent, Zheng et al. (2023), arXiv:2310.13268.
 """
 
 from __future__ import annotations
@@ -29,228 +24,258 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.guidance import ExtrapolationGuidance
+from undiffuse.model import Model, ReverseModel, TransparentWrapper
 from undiffuse.moments import Moments
 from undiffuse.samplers.coefficients import DataPrediction, Kernel, StepCoefficients, step_coefficients
+from undiffuse.samplers.default import EndTimes
 from undiffuse.samplers.exponential import Multistep, after, gaussian_flow_step
 from undiffuse.samplers.method import Method, Node, SamplerContext, State, Step
 
+VALUES = 4
+"""The number of values of the remainder that a step combines."""
 OTHER_CLASSES = -1
+"""The class that stands for all without separate coefficients."""
 
 
 class CoordinateGroup(NamedTuple):
-    """A linear part, and the rows, one a step, of the classes that have it."""
+    """Coordinates, and for each class that uses them its coefficients, one entry per step."""
 
     kernel: DataPrediction
-    rows: dict[int, list[StepCoefficients]]
+    coefficients: dict[int, list[StepCoefficients]]
 
 
 @dataclass(frozen=True)
 class PerClassSampler:
-    """The multistep method that combines `order` values, made of such parts."""
+    """The multistep method whose coefficients depend on the class: one model evaluation per step for the batch."""
 
-    parts: Sequence[CoordinateGroup]
-    order: int
+    groups: Sequence[CoordinateGroup]
 
     def __call__(self, state: State, s: Node) -> State:
-        """One step: evaluate once, move every row by the numbers of its class."""
-        i, node, label, parts = state.index, state.node, *self._there(state)
+        """One step: evaluate once, then move every row by the coefficients of its class."""
+        i, node, (label, groups) = state.index, state.node, self._groups_of(state)
         D = state.model.denoise(state.x, node)
-        ys = [part.kernel.enter(state.x, node) for part in parts]
-        new = [(part.kernel.value(y, D, node), *values)[: self.order]
-               for part, y, values in zip(parts, ys, state.memory or [()] * len(parts), strict=True)]
-        moved = [{c: rows[i](y, values, None) for c, rows in part.rows.items()}
-                 for part, y, values in zip(parts, ys, new, strict=True)]
-        return state.moved(self._left(state.x, s, label, parts, moved), s, new)
+        ys = [group.kernel.to_coordinates(state.x, node) for group in groups]
+        memory = [(group.kernel.residual(y, D, node), *values)[:VALUES]
+                  for group, y, values in zip(groups, ys, state.memory or [()] * len(groups), strict=True)]
+        moved = [{c: table[i](y, values, None) for c, table in group.coefficients.items()}
+                 for group, y, values in zip(groups, ys, memory, strict=True)]
+        return state.advance(_merge_classes(state.x, s, label, groups, moved), s, memory)
 
-    def jump(self, state: State, s: Node) -> State:
-        """The flow of a Gaussian with the moments of the part, at no evaluation (`start.jump`)."""
-        label, parts = self._there(state)
-        ys = [part.kernel.enter(state.x, state.node) for part in parts]
-        moved = [dict.fromkeys(part.rows, y * step_coefficients(part.kernel, state.node, s, [0.0], like=y).carry)
-                 for part, y in zip(parts, ys, strict=True)]
-        return state.moved(self._left(state.x, s, label, parts, moved), s)
+    def first_step(self, state: State, s: Node) -> State:
+        """`gaussian_flow_step` with the moments of each class."""
+        label, groups = self._groups_of(state)
+        ys = [group.kernel.to_coordinates(state.x, state.node) for group in groups]
+        decays = [step_coefficients(group.kernel, state.node, s, [0.0], template=y).decay
+                  for group, y in zip(groups, ys, strict=True)]
+        moved = [dict.fromkeys(group.coefficients, y * c) for group, y, c in zip(groups, ys, decays, strict=True)]
+        return state.advance(_merge_classes(state.x, s, label, groups, moved), s)
 
-    def _there(self, state: State) -> tuple[Tensor, list[CoordinateGroup]]:
-        """The classes (B,) of a batch, and the parts with those that it has."""
-        asked, own = state.model.cond["label"], {c for part in self.parts for c in part.rows}
-        label = torch.as_tensor(OTHER_CLASSES if asked is None else asked).expand(len(state.x))
-        label = torch.tensor([c if c in own else OTHER_CLASSES for c in label.tolist()], device=state.x.device)
-        there = set(label.tolist())
-        found = (
-            CoordinateGroup(kernel, {c: each for c, each in rows.items() if c in there}) for kernel, rows in self.parts
-        )
-        return label, [part for part in found if part.rows]
-
-    @staticmethod
-    def _left(like: Tensor, s: Node, label: Tensor, parts: Sequence[CoordinateGroup], moved: Sequence[dict[int, Tensor]]
-              ) -> Tensor:
-        """The states at s, of every row in the coordinates and by the numbers of its class."""
-        x = torch.zeros_like(like)
-        for part, ys in zip(parts, moved, strict=True):
-            y, mine = torch.zeros_like(next(iter(ys.values()))), torch.zeros_like(label, dtype=torch.bool)
-            for c, each in ys.items():
-                y, mine = torch.where((label == c)[:, None], each, y), mine | (label == c)
-            x = torch.where(mine.view(-1, *[1] * (x.ndim - 1)), part.kernel.leave(y, s), x)
-        return x
+    def _groups_of(self, state: State) -> tuple[Tensor, list[CoordinateGroup]]:
+        """The classes (B,) of a batch, and the groups with those classes only."""
+        label, fitted = state.model.cond["label"], {c for group in self.groups for c in group.coefficients}
+        classes = torch.as_tensor(OTHER_CLASSES if label is None else label).expand(len(state.x)).tolist()
+        present = torch.tensor([c if c in fitted else OTHER_CLASSES for c in classes], device=state.x.device)
+        names = set(present.tolist())
+        groups = (CoordinateGroup(kernel, {c: table for c, table in tables.items() if c in names})
+                  for kernel, tables in self.groups)
+        return present, [group for group in groups if group.coefficients]
 
 
-VALUES = 4
-"""How many values of the remainder a step combines."""
+def _merge_classes(template: Tensor, s: Node, label: Tensor, groups: Sequence[CoordinateGroup],
+                   moved: Sequence[dict[int, Tensor]]) -> Tensor:
+    """The states at s: each row from the coordinates and coefficients of its class."""
+    x = torch.zeros_like(template)
+    for group, ys in zip(groups, moved, strict=True):
+        y, rows = torch.zeros_like(next(iter(ys.values()))), torch.zeros_like(label, dtype=torch.bool)
+        for c, value in ys.items():
+            y, rows = torch.where((label == c)[:, None], value, y), rows | (label == c)
+        x = torch.where(rows.view(-1, *[1] * (x.ndim - 1)), group.kernel.from_coordinates(y, s), x)
+    return x
 
 
 class ClassCoefficients(NamedTuple):
-    """What a class has of its own: corrections, and the moments of its data or None for those of all."""
+    """The corrections θ of a class, and the moments of its data; None: those of all data."""
 
     theta: Tensor
-    frame: Moments | None
+    moments: Moments | None
 
 
 @dataclass(frozen=True)
 class TunedSampler:
     """A sampler fitted to one model for one number of evaluations.
 
-    times (m + 1,): falling; theta (n, 1 + VALUES): the corrections θ of each step that evaluates, (n, 2 + 2 VALUES)
-    with φ; leap: the first step evaluates nothing (m = n + 1), it follows the flow of a Gaussian of the data's moments.
-    own: what classes have instead, by their numbers.
+    Args:
+        times: (m + 1,), decreasing.
+        theta: (n, 1 + VALUES), the corrections θ of each step that evaluates, or (n, 2 + 2 VALUES) with φ.
+        first_step_free: the first step is the Gaussian flow of the data's moments, without evaluation (m = n + 1).
+        per_class: separate coefficients by class.
     """
 
     times: Tensor
     theta: Tensor
-    leap: bool
-    own: Mapping[int, ClassCoefficients] = field(default_factory=dict)
+    first_step_free: bool
+    per_class: Mapping[int, ClassCoefficients] = field(default_factory=dict)
 
     @property
     def gated(self) -> bool:
-        """Whether the corrections differ from direction to direction."""
+        """Whether the corrections differ between directions."""
         return self.theta.shape[1] > 1 + VALUES
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations it makes."""
+        """The number of model evaluations."""
         return len(self.theta)
 
-    def method(self, frame: Moments) -> Method:
-        """The sampler, on its own grid."""
+    def method(self, moments: Moments) -> Method:
+        """The `Method`, on its own times."""
 
-        def make(plan: SamplerContext) -> Step:
-            nodes = plan.nodes[self.leap:]
-            if self.own:
-                step = PerClassSampler(self._parts(frame, nodes, plan.like), VALUES)
-                return after(step.jump, step) if self.leap else step
-            kernel = DataPrediction(frame=frame)
-            plain = Multistep(kernel, VALUES, nodes, plan.like)
-            plain.rows = fitted_rows(kernel, nodes, self.theta, plan.like)
-            return after(gaussian_flow_step(frame), plain) if self.leap else plain
+        def make(context: SamplerContext) -> Step:
+            nodes = context.nodes[self.first_step_free:]
+            if self.per_class:
+                step = PerClassSampler(self._groups(moments, nodes, context.template))
+                return after(step.first_step, step) if self.first_step_free else step
+            kernel = DataPrediction(frame=moments)
+            tuned = Multistep(kernel, VALUES, nodes, context.template)
+            tuned.predictions = fitted_coefficients(kernel, nodes, self.theta, context.template)
+            return after(gaussian_flow_step(moments), tuned) if self.first_step_free else tuned
 
-        return Method(make, 2, grid=self.times)
+        return Method(make, 2, grid=self.times, first_step_free=self.first_step_free)
 
-    def _parts(self, frame: Moments, nodes: list[Node], like: Tensor) -> list[CoordinateGroup]:
-        """The classes by their linear parts, that of all classes first."""
-        parts = [CoordinateGroup(DataPrediction(frame=frame), {})]
-        for c, own in {OTHER_CLASSES: ClassCoefficients(self.theta, None), **self.own}.items():
-            if own.frame is not None:
-                parts.append(CoordinateGroup(DataPrediction(frame=own.frame), {}))
-            part = parts[0 if own.frame is None else -1]
-            part.rows[c] = fitted_rows(part.kernel, nodes, own.theta, like)
-        return parts
+    def _groups(self, moments: Moments, nodes: list[Node], template: Tensor) -> list[CoordinateGroup]:
+        """The classes by their coordinates, those of all data first."""
+        groups = [CoordinateGroup(DataPrediction(frame=moments), {})]
+        for c, own in {OTHER_CLASSES: ClassCoefficients(self.theta, None), **self.per_class}.items():
+            if own.moments is not None:
+                groups.append(CoordinateGroup(DataPrediction(frame=own.moments), {}))
+            group = groups[0 if own.moments is None else -1]
+            group.coefficients[c] = fitted_coefficients(group.kernel, nodes, own.theta, template)
+        return groups
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The calibrations of a model by the names of the conditions given and the number of evaluations.
+    """The samplers fitted to a model.
 
-    frame: the moments they were fitted with; t_end: where their paths end; rows: what was measured on held-out noises;
-    family: tunings of the model at rising strengths of something, such as guidance, on the same nodes; at: the strength
-    that this one is for, in words. model: its SHA-256.
+    Args:
+        moments: those in whose coordinates they were fitted.
+        t_end: where their trajectories end.
+        table: samplers by the names of the conditions ("" or "label") and the number of evaluations.
+        rows: results on held-out noise samples.
+        family: (strength, tuning) of the model at increasing guidance scales, on the same nodes.
+        scale_text: the scale that this one is for, in words.
+        model: SHA-256 of the model.
     """
 
-    frame: Moments
+    moments: Moments
     t_end: float
     table: Mapping[str, Mapping[int, TunedSampler]]
     rows: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     family: tuple[tuple[float, Tuning], ...] = ()
-    at: str = ""
+    scale_text: str = ""
     model: str = ""
 
-    def find(self, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]) -> TunedSampler | None:
-        """The sampler for so many evaluations under these conditions, from T to the end it was fitted for."""
-        if ends[0] is not None or (ends[1] is not None and abs(ends[1] - self.t_end) >= 1e-9):
+    def find(self, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedSampler | None:
+        """The sampler for a number of evaluations under these conditions, from T to the end it was fitted for."""
+        t_start, t_end = end_times
+        if t_start is not None or (t_end is not None and abs(t_end - self.t_end) >= 1e-9):
             return None
         return self.table.get(",".join(sorted(cond)), {}).get(steps)
 
     def strength(self, value: float) -> Tuning | None:
-        """The tuning of that strength, coefficients interpolated linearly; an empty one outside of what was fitted, and
-        none without a family."""
-        known = [strength for strength, _ in self.family]
-        if not known:
+        """The tuning at a strength, with linearly interpolated coefficients; an empty one outside the fitted range, and
+        None without a family."""
+        strengths = [strength for strength, _ in self.family]
+        if not strengths:
             return None
-        if not known[0] <= value <= known[-1]:
-            return Tuning(self.frame, self.t_end, {},
-                          at=f" at scale {value:g}, outside of {known[0]:g} to {known[-1]:g}")
-        k = bisect_left(known, value)
+        if not strengths[0] <= value <= strengths[-1]:
+            return Tuning(self.moments, self.t_end, {},
+                          scale_text=f" at scale {value:g}, outside of {strengths[0]:g} to {strengths[-1]:g}")
+        k = bisect_left(strengths, value)
         high, b = self.family[k]
         if value == high:
-            return replace(b, at=f" at scale {value:g}")
+            return replace(b, scale_text=f" at scale {value:g}")
         low, a = self.family[k - 1]
-        at = f" at scale {value:g}, between {low:g} and {high:g}"
-        return replace(interpolate_tuning(a, b, (value - low) / (high - low)), at=at)
+        text = f" at scale {value:g}, between {low:g} and {high:g}"
+        return replace(interpolate_tuning(a, b, (value - low) / (high - low)), scale_text=text)
 
 
-def interpolate_tuning(a: Tuning, b: Tuning, share: float) -> Tuning:
-    """The tuning at a share of the way from a to b, which have the same nodes; what one lacks is left out."""
-    table = {given: {n: replace(c, theta=(1 - share) * c.theta + share * b.table[given][n].theta)
-                     for n, c in known.items() if n in b.table[given]} for given, known in a.table.items()}
-    return Tuning(a.frame, a.t_end, table)
+class Tuned(TransparentWrapper):
+    """A model with its tuning; `sample` uses the tuned samplers by default."""
+
+    def __init__(self, inner: Model, tuning: Tuning) -> None:
+        super().__init__(inner.inner if isinstance(inner, Tuned) else inner)
+        self.tuning = tuning
 
 
-def plain_rows(
-    kernel: Kernel, nodes: list[Node], like: Tensor
-) -> tuple[list[StepCoefficients], list[StepCoefficients]]:
-    """The rows of second order, which are corrected, and those of first order, whose weight is I_0."""
-    return Multistep(kernel, 2, nodes, like).rows, Multistep(kernel, 1, nodes, like).rows
+class TunedChoice(NamedTuple):
+    """A tuned sampler, and the request that it was fitted for in words."""
+
+    tuned_for: str
+    method: Method
 
 
-def fitted_rows(kernel: DataPrediction, nodes: list[Node], theta: Tensor, like: Tensor) -> list[StepCoefficients]:
-    """The rows of second order with their corrections, (n, 1 + VALUES) or (n, 2 + 2 VALUES)."""
-    parts = zip(*plain_rows(kernel, nodes, like), theta.tolist(), nodes[1:], strict=True)
-    return [apply_corrections(row, held, numbers, gain(kernel, s, like)) for row, held, numbers, s in parts]
+def tuning_of(model: ReverseModel) -> Tuning | None:
+    """The tuning of a model, or of its classifier-free guidance at this scale; None if it is not tuned."""
+    if isinstance(model, Tuned):
+        return model.tuning
+    if isinstance(model, ExtrapolationGuidance) and model.plain and isinstance(model.inner, Tuned):
+        return model.inner.tuning.strength(model.scale)
+    return None
 
 
-def gain(kernel: DataPrediction, s: Node, like: Tensor) -> Tensor:
-    """s²/(s² + σ̂²) at a node, (k,): which share of a direction the noise has left."""
-    return like.new_tensor(kernel.s2 / (kernel.s2 + np.exp(-2 * s.log_snr)))
-
-
-def apply_corrections(
-    row: StepCoefficients, held: StepCoefficients, theta: list[float], gains: Tensor
-) -> StepCoefficients:
-    """The row with its corrections."""
-    plain, gates = [*row.weights, *[0.0] * (VALUES - len(row.weights))], theta[1 + VALUES:]
-    found: list[Any] = [a + b * gains for a, b in zip(theta, gates, strict=False)] if gates else list(theta)
-    return StepCoefficients(
-        row.carry * (1 + found[0]), [w + c * held.weights[0] for w, c in zip(plain, found[1:], strict=True)], row.spread
-    )
-
-
-def find_tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
-          ) -> tuple[str, Method] | None:
-    """The name and the sampler fitted to this model for the request, if there is one."""
-    tuning: Tuning | None = getattr(model, "tuning", None)
-    found = tuning.find(steps, ends, cond) if tuning is not None else None
-    if tuning is None or found is None:
+def find_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedChoice | None:
+    """The sampler fitted to a model for this request; None if there is not one."""
+    tuning = tuning_of(model)
+    sampler = None if tuning is None else tuning.find(steps, end_times, cond)
+    if tuning is None or sampler is None:
         return None
-    by_class = ", class by class" * bool(found.own)
-    return f"tuned to this model for {steps} evaluations{by_class}{tuning.at}", found.method(tuning.frame)
+    by_class = ", class by class" if sampler.per_class else ""
+    return TunedChoice(f"{steps} evaluations{by_class}{tuning.scale_text}", sampler.method(tuning.moments))
 
 
-def require_tuned(model: Any, steps: int, ends: tuple[float | None, float | None], cond: Mapping[str, Any]
-             ) -> tuple[str, Method]:
-    """The same; raises InputError, saying what there is, where there is none."""
-    found = find_tuned(model, steps, ends, cond)
-    if found is None:
-        tuning: Tuning | None = getattr(model, "tuning", None)
-        there = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})
-        at = (tuning.at if tuning else "") or " for this request"
-        have = f"has one for {', '.join(map(str, there))} steps" if there else f"has none{at}"
-        raise InputError(f"got method='tuned' at {steps} steps for a model that {have}; tune it first")
-    return found
+def require_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedChoice:
+    """The sampler fitted to a model for this request; raises InputError, naming those that exist, if there is none."""
+    choice = find_tuned(model, steps, end_times, cond)
+    if choice is None:
+        tuning = tuning_of(model)
+        table = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})
+        scale = (tuning.scale_text if tuning else "") or " for this request"
+        state = f"has one for {', '.join(map(str, table))} steps" if table else f"has none{scale}"
+        raise InputError(f"got method='tuned' at {steps} steps for a model that {state}; tune it first")
+    return choice
+
+
+def interpolate_tuning(a: Tuning, b: Tuning, fraction: float) -> Tuning:
+    """The tuning between a (fraction 0) and b (1), which have the same nodes; without entries that b lacks."""
+    table = {names: {n: replace(c, theta=(1 - fraction) * c.theta + fraction * b.table[names][n].theta)
+                     for n, c in samplers.items() if n in b.table[names]} for names, samplers in a.table.items()}
+    return Tuning(a.moments, a.t_end, table)
+
+
+def plain_coefficients(kernel: Kernel, nodes: list[Node], template: Tensor
+                       ) -> tuple[list[StepCoefficients], list[StepCoefficients]]:
+    """The coefficients of second order, which are corrected, and those of first order, whose weight is I_0."""
+    second, first = (Multistep(kernel, order, nodes, template).predictions for order in (2, 1))
+    return second, first
+
+
+def fitted_coefficients(kernel: DataPrediction, nodes: list[Node], theta: Tensor, template: Tensor
+                        ) -> list[StepCoefficients]:
+    """The second-order coefficients with corrections θ, (n, 1 + VALUES) or (n, 2 + 2 VALUES)."""
+    steps = zip(*plain_coefficients(kernel, nodes, template), theta.tolist(), nodes[1:], strict=True)
+    return [apply_corrections(second, first, numbers, gain(kernel, s, template)) for second, first, numbers, s in steps]
+
+
+def gain(kernel: DataPrediction, s: Node, template: Tensor) -> Tensor:
+    """s²/(s² + σ̂²) at a node, (k,): the fraction of each direction's variance that is data."""
+    return template.new_tensor(kernel.s2 / (kernel.s2 + np.exp(-2 * s.log_snr)))
+
+
+def apply_corrections(second: StepCoefficients, first: StepCoefficients, theta: list[float], gains: Tensor
+                      ) -> StepCoefficients:
+    """The second-order coefficients of a step with its corrections."""
+    plain, gates = [*second.weights, *[0.0] * (VALUES - len(second.weights))], theta[1 + VALUES:]
+    total: list[Any] = [a + b * gains for a, b in zip(theta, gates, strict=False)] if gates else list(theta)
+    weights = [w + c * first.weights[0] for w, c in zip(plain, total[1:], strict=True)]
+    return StepCoefficients(second.decay * (1 + total[0]), weights, second.noise_std)

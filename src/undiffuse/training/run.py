@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -163,7 +163,15 @@ def open_run(folder: Path | str) -> Run:
     return Run(folder, read_experiment(folder), read_json(folder / _CONFIG))
 
 
-def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser:
+@overload
+def load(run: Path | str, which: Literal["running", "net"], device: str = ...) -> Denoiser: ...
+
+
+@overload
+def load(run: Path | str, which: str = ..., device: str = ...) -> Denoiser | tuning.Tuned: ...
+
+
+def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser | tuning.Tuned:
     """The model of a run, with the tuned sampler in its folder if it fits the weights. It does not need the data.
 
     Damaged checkpoints are skipped with a message. With patience the model is that of the best checkpoint.

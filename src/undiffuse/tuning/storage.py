@@ -1,11 +1,10 @@
-"""A tuning on disk, beside its model: one safetensors file that is refused for any other model.
+"""A tuning on disk: one safetensors file next to its model, which is refused for any other model.
 
-Which model a tuning is for: what is fitted to one says nothing of another, or of the same one after a training.
+The file stores the SHA-256 of the model, D at a few fixed states, the samplers and the measured rows.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +21,17 @@ from undiffuse.hashing import canonical, sha256_of
 from undiffuse.model import Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
-from undiffuse.samplers.tuned import VALUES, ClassCoefficients, TunedSampler, Tuning
+from undiffuse.samplers.tuned import VALUES, ClassCoefficients, Tuned, TunedSampler, Tuning, tuning_of
+
+
+def untuned(model: Model) -> Model:
+    """The model without its tuning."""
+    return model.inner if isinstance(model, Tuned) else model
 
 
 def model_digest(model: Model) -> str:
     """SHA-256 over a model's process, shape, scale, moments and weights."""
+    model = untuned(model)
     about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
     moments = {} if model.moments is None else model.moments.tensors()
     return tensors_sha256({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}, about)
@@ -40,17 +45,17 @@ def tensors_sha256(tensors: dict[str, Tensor], about: Any) -> str:
 
 
 def valid_tuning(model: Model) -> Tuning | None:
-    """What the model is tuned to, if it has not changed since."""
-    old = model.tuning
-    return old if isinstance(old, Tuning) and old.model == model_digest(model) else None
+    """The tuning of a model; None if it is not tuned or has changed since."""
+    old = model.tuning if isinstance(model, Tuned) else None
+    return old if old is not None and old.model == model_digest(model) else None
 
 
-def compatible_tuning(model: Model, frame: Moments, t_end: float) -> Tuning:
-    """The same in this frame and to this end, to set another kind of sampler beside it; else an empty tuning."""
+def compatible_tuning(model: Model, moments: Moments, t_end: float) -> Tuning:
+    """The current tuning if it has these moments and end time, so that samplers can be added; else an empty one."""
     old = valid_tuning(model)
-    if old is not None and old.frame is frame and old.t_end == t_end:
+    if old is not None and old.moments is moments and old.t_end == t_end:
         return old
-    return Tuning(frame, t_end, {}, model=model_digest(model))
+    return Tuning(moments, t_end, {}, model=model_digest(model))
 
 
 NAME = "tuning.safetensors"
@@ -61,17 +66,17 @@ M = TypeVar("M", bound=Model)
 
 
 def save(model: Model, path: Path | str) -> Path:
-    """Writes the tuning of a model to a file, with what identifies the model. InputError if it has none."""
-    path, tuning = Path(path), model.tuning
+    """Write the tuning of a model to a file; raises InputError if it is not tuned."""
+    path, tuning = Path(path), tuning_of(model)
     if tuning is None:
         raise InputError("got a model that has not been tuned; tune it first")
-    frames = {"frame": tuning.frame} if tuning.frame is not model.moments else {}
-    frames |= {f"class-{c}": own.frame for table in tuning.table.values() for found in table.values()
-               for c, own in found.own.items() if own.frame is not None}
+    frames = {"frame": tuning.moments} if tuning.moments is not model.moments else {}
+    frames |= {f"class-{c}": own.moments for table in tuning.table.values() for sampler in table.values()
+               for c, own in sampler.per_class.items() if own.moments is not None}
     frame = {f"{name}/{k}": v.contiguous() for name, moments in frames.items() for k, v in moments.tensors().items()}
     kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
-    tables = {f"{kind}/{given}/{n}/{part}": value.contiguous() for kind, known in kinds.items()
-              for given, table in known.items() for n, c in table.items() for part, value in _tensors(c).items()}
+    tables = {f"{kind}/{names}/{n}/{part}": value.contiguous() for kind, by_names in kinds.items()
+              for names, table in by_names.items() for n, c in table.items() for part, value in _tensors(c).items()}
     tensors = {**frame, **tables, "probe": _probe(model)}
     about = {"format": FORMAT, "model": model_digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
              "frames": {name: moments.config() for name, moments in frames.items()},
@@ -82,8 +87,8 @@ def save(model: Model, path: Path | str) -> Path:
     return path
 
 
-def load(model: M, path: Path | str) -> M:
-    """The same model with the tuning in a file; InputError if it is damaged or was made for another model."""
+def load(model: Model, path: Path | str) -> Tuned:
+    """The model with the tuning in a file; raises InputError if it is damaged or was made for another model."""
     tensors, about = _read(Path(path))
     try:
         if about["format"] != FORMAT:
@@ -91,17 +96,16 @@ def load(model: M, path: Path | str) -> M:
         if about.pop("sha256") != tensors_sha256(tensors, about):
             raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == model_digest(model) and _alike(tensors["probe"], _probe(model))
-        tuned = copy.copy(model)
-        tuned.tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
+        tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no tuning of undiffuse: {error}") from None
-    if not fits:
+        raise InputError(f"{path} is not a tuning of undiffuse: {error}") from None
+    if tuning is None:
         raise InputError(f"{path} was made for another model, or for this one before it changed; tune it again")
-    return tuned
+    return Tuned(model, tuning)
 
 
-def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M:
-    """The model with the tuning that lies in its folder; as it is, with a word, where that does not fit."""
+def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M | Tuned:
+    """The model with the tuning in its folder; unchanged, with a warning, if the file does not match."""
     path = Path(folder) / NAME
     if not path.is_file():
         return model
@@ -114,14 +118,14 @@ def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M:
 
 @torch.no_grad()
 def _probe(model: Model) -> Tensor:
-    """D at a few fixed states, with labels where there are classes: what tells models apart that are functions and have
-    no weights, and scales of guidance."""
-    given = {"label": torch.arange(4, device=model.device) % model.classes} if model.classes else {}
+    """D at a few fixed states, with labels if there are classes: it distinguishes models without weights and guidance
+    scales."""
+    cond = {"label": torch.arange(4, device=model.device) % model.classes} if model.classes else {}
     x = normal(0, Purpose.PROBE, 1, 0, 4, model.shape, model.dtype).to(model.device) * model.sigma_data
     levels = -torch.log(torch.tensor(_PROBES, dtype=torch.float64) * model.sigma_data)
     span = [float(model.sde.log_snr(t)) for t in (torch.tensor(float(model.sde.T)), torch.tensor(model.t_end()))]
     times = model.sde.time_of(levels.clamp(max(span[0], -10.0), span[1]))
-    return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t, **given) for t in times]).double().cpu()
+    return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t, **cond) for t in times]).double().cpu()
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -139,13 +143,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _frames(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Moments]:
-    """The moments by their names, "frame" being those of all data."""
-    found = {name: Moments.from_config(config, {k.removeprefix(f"{name}/"): v for k, v in tensors.items()
-                                                if k.startswith(f"{name}/")})
-             for name, config in about["frames"].items()}
-    if "frame" not in found and model.moments is None:
+    """The moments by name; "frame" are those of all data."""
+    frames = {name: Moments.from_config(config, {k.removeprefix(f"{name}/"): v for k, v in tensors.items()
+                                                 if k.startswith(f"{name}/")})
+              for name, config in about["frames"].items()}
+    if "frame" in frames:
+        return frames
+    if model.moments is None:
         raise ValueError("it needs the moments of the data, which the model does not have")
-    return found if "frame" in found else {**found, "frame": model.moments}  # type: ignore[dict-item]
+    return {**frames, "frame": model.moments}
 
 
 def _tuning(frames: dict[str, Moments], about: dict[str, Any], tensors: dict[str, Tensor]) -> Tuning:
@@ -162,46 +168,46 @@ def _scale(strength: float) -> str:
 
 
 def _tensors(c: TunedSampler) -> dict[str, Tensor]:
-    """What a calibration is; a class with moments of its own is framed, one without plain."""
-    own = {f"{'plain' if found.frame is None else 'framed'}-{k}": found.theta for k, found in c.own.items()}
-    return {"times": c.times, "theta": c.theta, **own}
+    """The tensors of a sampler: "framed-c" for a class with separate moments, else "plain-c"."""
+    classes = {f"{'plain' if own.moments is None else 'framed'}-{k}": own.theta for k, own in c.per_class.items()}
+    return {"times": c.times, "theta": c.theta, **classes}
 
 
 def _tables(tensors: dict[str, Tensor], kind: str, frames: dict[str, Moments]) -> dict[str, dict[int, TunedSampler]]:
-    """The calibrations of a kind by condition and number of evaluations."""
-    return {given: {n: TunedSampler(parts["times"], parts["theta"], leap, _own(parts, frames))
-                    for n, (parts, leap) in table.items()}
-            for given, table in _parts(tensors, kind).items()}
+    """The samplers of a kind by condition and number of evaluations."""
+    return {names: {n: TunedSampler(parts["times"], parts["theta"], first_step_free, _per_class(parts, frames))
+                    for n, (parts, first_step_free) in table.items()}
+            for names, table in _parts(tensors, kind).items()}
 
 
-def _own(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int, ClassCoefficients]:
-    """What classes have of their own."""
-    found = {
+def _per_class(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int, ClassCoefficients]:
+    """The coefficients and moments of the classes."""
+    classes = {
         int(c): ClassCoefficients(theta, frames[f"class-{c}"] if kind == "framed" else None)
         for name, theta in parts.items()
         for kind, dash, c in [name.partition("-")]
         if dash
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(classes.items()))
 
 
 def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[dict[str, Tensor], bool]]]:
-    """The tensors of a kind by condition and number of evaluations, and whether the first step evaluates nothing."""
-    found: dict[str, dict[int, dict[str, Tensor]]] = {}
+    """The tensors of a kind by condition and number of evaluations, and whether the first step is free."""
+    tables: dict[str, dict[int, dict[str, Tensor]]] = {}
     for name in sorted(tensors):
         if name.startswith(f"{kind}/"):
-            _, given, n, part = name.split("/")
-            found.setdefault(given, {}).setdefault(int(n), {})[part] = tensors[name]
-    return {given: {n: (parts, _leaps(n, parts)) for n, parts in sorted(table.items())}
-            for given, table in found.items()}
+            _, names, n, part = name.split("/")
+            tables.setdefault(names, {}).setdefault(int(n), {})[part] = tensors[name]
+    return {names: {n: (parts, _has_free_step(n, parts)) for n, parts in sorted(table.items())}
+            for names, table in tables.items()}
 
 
-def _leaps(n: int, parts: dict[str, Tensor]) -> bool:
-    """Whether there is a step more than evaluations; ValueError for anything else."""
+def _has_free_step(n: int, parts: dict[str, Tensor]) -> bool:
+    """Whether there is one step more than evaluations; raises ValueError for other shapes."""
     times, theta = parts["times"], parts["theta"]
-    leap = len(times) - 1 - len(theta)
+    first_step_free = len(times) - 1 - len(theta)
     forms = [(n, 1 + VALUES), (n, 2 + 2 * VALUES)]
     wrong = any(value.shape not in forms for name, value in parts.items() if name == "theta" or "-" in name)
-    if wrong or leap not in (0, 1) or not bool((times.diff() < 0).all()):
+    if wrong or first_step_free not in (0, 1) or not bool((times.diff() < 0).all()):
         raise ValueError(f"its entry for {n} evaluations has the wrong form")
-    return bool(leap)
+    return bool(first_step_free)

@@ -1,17 +1,15 @@
-"""Fitting a sampler to a model: reference paths, nodes and coefficients, and an honest look at held-out noises.
+"""Fitting samplers to a model: reference trajectories, nodes and coefficients, validation on held-out noise.
 
-Tuning class by class: on the nodes that all classes share, coefficients and a linear part of each class's own.
-
-Tuning a family of models with a strength, such as guidance: fitted at several strengths, interpolated between.
+`tune` fits one sampler per number of evaluations; `tune_classes` adds coefficients and moments per class on the same
+nodes; `tune_guided` and `tune_family` fit at several guidance scales, with linear interpolation between them.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,142 +18,152 @@ from undiffuse.errors import InputError
 from undiffuse.guidance import classifier_free
 from undiffuse.model import Model, ReverseModel
 from undiffuse.moments import Moments, measure_moments
-from undiffuse.samplers.tuned import ClassCoefficients, TunedSampler, Tuning
+from undiffuse.samplers.tuned import ClassCoefficients, Tuned, TunedSampler, Tuning
+from undiffuse.transforms.base import Transform
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.grid_search import gated, joint_refinement, loss, refit, search
-from undiffuse.tuning.reference import Meter, PathEnds, Reference, paths
+from undiffuse.tuning.reference import ModelUnits, PathEnds, Reference, RowCounter, trajectories
 from undiffuse.tuning.storage import compatible_tuning, valid_tuning
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
 UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"),
            ("dpmpp_2m", "karras"))
-"""The untuned samplers and grids of which the best is what a tuning has to beat."""
+"""The untuned samplers and grids, of which a tuned sampler has to beat the best."""
 CONDITIONS = ("", "label")
-"""What samplers are fitted under: nothing, and all labels in turn where the model has classes."""
-HELD, CHOSEN, _DRAWN = 1 << 20, 3 << 20, 1 << 21
+"""The conditions: none, and all labels in turn for a model with classes."""
+VALIDATION, SELECTION, _MOMENTS = 1 << 20, 3 << 20, 1 << 21
+"""The first indices of the starts that validate, that choose between fits, and that give moments."""
 MORE = 4
-"""How many other starts choose, and how many validate, for each that is fitted to."""
+"""The number of starts that choose, and that validate, per start that is fitted to."""
 _GATED, _LEADING = 2, 3
 _MEASURED = 512
 
-M = TypeVar("M", bound=ReverseModel)
-D = TypeVar("D", bound=Model)
 
+def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None,
+         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None,
+         conditions: Sequence[str] = CONDITIONS, say: Callable[[str], None] = lambda line: None) -> Tuned:
+    """Fit samplers to a model; `ud.sample(tuned, steps=n)` uses them for n in `evaluations`.
 
-def tune(model: M, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None, trajectories: int = 32,
-         rounds: int = 4, like: Tuning | None = None, given: Sequence[str] = CONDITIONS,
-         say: Callable[[str], None] = lambda line: None) -> M:
-    """The same model with samplers fitted to it, which `ud.sample(tuned, steps=n)` takes for n in `evaluations`.
+    The probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
+    error are tried, coefficients follow in closed form, and the Gauss-Newton method moves the nodes. Other starts
+    choose between the fits, and others validate: a sampler that does not beat the best of `UNTUNED` is not kept. A
+    model with classes is tuned with and without labels. Samplers for guidance are kept as long as the model is the
+    same. Nothing is differentiated. `tuned.tuning.rows` holds results and costs.
 
-    Its probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
-    error are tried, coefficients follow in closed form, and `rounds` rounds of Gauss and Newton's method move the
-    nodes. Four times as many other starts choose among the fits, and as many again decide: where the best of `UNTUNED`
-    is not beaten, nothing is kept. A model with classes is tuned for samples with labels and without. What else the
-    model is tuned to (under guidance) stays beside it, as long as the model is the same. Nothing is
-    differentiated; `tuned.tuning.rows` says what came out, and what it cost. A model without moments gets those of 512
-    samples of its own.
+    Args:
+        model: a denoiser; without moments, those of 512 of its samples are used.
+        evaluations: numbers of model evaluations, from 2 to 100.
+        t_end: end time of the trajectories; None: the model's own.
+        trajectories: number of starts to fit to, at least 4; four times as many choose, and as many validate.
+        rounds: Gauss-Newton rounds over the nodes; 0 fits coefficients only.
+        nodes_of: a tuning whose nodes are used, so that only the coefficients are fitted; without its missing entries.
+        conditions: the names of `CONDITIONS` to tune for.
+        say: receives a line per stage.
 
-    t_end: where paths end, the model's own end by default. like: a tuning whose nodes are kept, so that only the
-    coefficients are fitted; what it does not have is left out. given: for which conditions only, of `CONDITIONS`.
-    say: hears of every stage. Raises InputError for fewer than 2 evaluations, fewer than 4 trajectories, and for a
-    model that has no denoiser.
+    Raises:
+        InputError: for invalid arguments, and for a model without a denoiser.
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
     _check(model, evaluations, trajectories, rounds)
     assert isinstance(model, Model)
-    frame, end = frame_of(model, say, like), model.t_end() if t_end is None else t_end
+    moments, end = moments_for(model, say, nodes_of), model.t_end() if t_end is None else t_end
     table: dict[str, dict[int, TunedSampler]] = {}
     rows: list[dict[str, Any]] = []
-    for name, cond in _conditions(model, MORE * trajectories, given).items():
-        known = None if like is None else like.table.get(name, {})
-        wanted = [n for n in sorted(set(evaluations)) if known is None or n in known]
-        meter = Meter(model, cond)
-        found = list(_fit_budget(meter, frame, wanted, end, trajectories, rounds, known, say)) if wanted else []
-        table[name] = {c.evaluations: c for c, row in found if row["kept"]}
-        rows += [row for _, row in found]
-    tuned = copy.copy(model)
-    tuned.tuning = replace(compatible_tuning(model, frame, end), table=table, rows=tuple(rows))
-    return tuned
+    for name, cond in _conditions(model, MORE * trajectories, conditions).items():
+        existing = None if nodes_of is None else nodes_of.table.get(name, {})
+        budgets = [n for n in sorted(set(evaluations)) if existing is None or n in existing]
+        counter = RowCounter(model, cond)
+        fits = list(_fit_budgets(counter, moments, budgets, end, trajectories, rounds, existing, say))
+        table[name] = {c.evaluations: c for c, row in fits if row["kept"]}
+        rows += [row for _, row in fits]
+    return Tuned(model, replace(compatible_tuning(model, moments, end), table=table, rows=tuple(rows)))
 
 
-def frame_of(model: Model, say: Callable[[str], None], like: Tuning | None = None) -> Moments:
-    """The moments of the data, else those that the model is tuned in already, else those of its samples."""
-    known = like or valid_tuning(model)
+def moments_for(model: Model, say: Callable[[str], None], tuning: Tuning | None = None) -> Moments:
+    """The moments of the data, else those of a current tuning, else those of the model's samples."""
+    current = tuning or valid_tuning(model)
     if model.moments is not None:
         return model.moments
-    if known is not None:
-        return known.frame
+    if current is not None:
+        return current.moments
     say(f"drawing {_MEASURED} samples for the moments")
-    return own_moments(model, Meter(model, {}))
+    return sample_moments(RowCounter(model, {}))
 
 
-def _fit_budget(meter: Meter, frame: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
-            known: Mapping[int, TunedSampler] | None, say: Callable[[str], None]
-            ) -> Iterator[tuple[TunedSampler, dict[str, Any]]]:
-    """For each number of evaluations the calibration and what was measured of it."""
-    name, clock = ",".join(meter.cond), time.monotonic()
-    say(f"following {(1 + 2 * MORE) * n} paths" + f" given {name}" * bool(name))
-    fitted = Reference.follow(meter, frame, n, 0, t_end)
-    found: list[Fit] = []
-    chosen, held = (PathEnds.follow(meter, frame, MORE * n, first, t_end) for first in (CHOSEN, HELD))
+def _fit_budgets(counter: RowCounter, moments: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
+                 existing: Mapping[int, TunedSampler] | None, say: Callable[[str], None]
+                 ) -> Iterator[tuple[TunedSampler, dict[str, Any]]]:
+    """The sampler for each number of evaluations, and its row of results."""
+    if not evaluations:
+        return
+    name, clock = ",".join(counter.cond), time.monotonic()
+    say(f"following {(1 + 2 * MORE) * n} trajectories" + f" given {name}" * bool(name))
+    reference = Reference.follow(counter, moments, n, 0, t_end)
+    fits: list[Fit] = []
+    selection, validation = (PathEnds.follow(counter, moments, MORE * n, first, t_end)
+                             for first in (SELECTION, VALIDATION))
     for steps in evaluations:
         say(f"fitting {steps} evaluations" + f" given {name}" * bool(name))
-        found = search(fitted, steps, rounds, found) if known is None else [refit(fitted, known[steps])]
-        best = found[0].calibration if known else chosen_of(fitted, chosen, found, rounds)
-        after, _ = held.error(best.method(frame), steps)
-        untuned = [held.error(method, steps, grid) for method, grid in UNTUNED]
+        fits = search(reference, steps, rounds, fits) if existing is None else [refit(reference, existing[steps])]
+        best = fits[0].sampler if existing else best_sampler(reference, selection, fits, rounds)
+        after, _ = validation.error(best.method(moments), steps)
+        untuned = [validation.error(method, steps, grid) for method, grid in UNTUNED]
         before, method = min(untuned, key=lambda pair: loss(pair[0]))
         row = {"given": name, "evaluations": steps, "untuned": method,
                "kept": all(better(after, other) for other, _ in untuned),
-               "before": figures(before, frame), "after": figures(after, frame), "calls": meter.rows,
+               "before": figures(before, moments), "after": figures(after, moments), "calls": counter.rows,
                "seconds": round(time.monotonic() - clock, 2)}
-        meter.rows, clock = 0, time.monotonic()
+        counter.rows, clock = 0, time.monotonic()
         yield best, row
 
 
-def chosen_of(fitted: Reference, chosen: PathEnds, found: list[Fit], rounds: int, moved: bool = True) -> TunedSampler:
-    """The best on other starts of the fits that were found, the best of them with gates, and the best of all those with
-    their coefficients improved together. The loss times the root mean square is what counts: where fits differ little
-    in the one, it is the lost paths that tell them apart. moved: gates may bring nodes of their own.
+def best_sampler(reference: Reference, selection: PathEnds, fits: list[Fit], rounds: int, move_nodes: bool = True
+                 ) -> TunedSampler:
+    """The fit with the least error on the starts for selection, after gates and joint refinement of the best ones.
+
+    The criterion is the loss times the root mean square, which separates fits of similar loss by their outliers.
+    move_nodes: nodes may be improved for gates.
     """
 
     def ranked(fits: Iterable[Fit]) -> list[tuple[float, Fit]]:
-        errors = ((chosen.error(f.calibration.method(chosen.frame), f.steps)[0], f) for f in fits)
+        errors = ((selection.error(f.sampler.method(selection.moments), f.steps)[0], f) for f in fits)
         return [(loss(error) * float(error.square().mean().sqrt()), f) for error, f in errors]
 
     def best(pairs: list[tuple[float, Fit]], n: int) -> list[Fit]:
         return [f for _, f in sorted(pairs, key=lambda pair: pair[0])[:n]]
 
-    known = ranked(found)
-    known += ranked(gated(fitted, f, rounds if moved else 0) for f in best(known, _GATED))
-    known += ranked(f for start in best(known, _LEADING) for f in joint_refinement(fitted, start, rounds))
-    return best(known, 1)[0].calibration
+    pairs = ranked(fits)
+    pairs += ranked(gated(reference, f, rounds if move_nodes else 0) for f in best(pairs, _GATED))
+    pairs += ranked(f for start in best(pairs, _LEADING) for f in joint_refinement(reference, start, rounds))
+    return best(pairs, 1)[0].sampler
 
 
 def better(after: Tensor, before: Tensor) -> bool:
-    """Whether errors (n, k) are less than others of the same starts: the loss is, and the mean square is not greater by
-    more than two standard errors, of which a single path that is lost makes one."""
+    """Whether errors (n, k) are less than others from equal starts.
+
+    The loss is less, and the mean square is at most two standard errors greater; one outlier trajectory makes one.
+    """
     rise = after.square().sum(1) - before.square().sum(1)
     return loss(after) < loss(before) and float(rise.mean()) <= 2 * float(rise.std()) / len(rise) ** 0.5
 
 
-def figures(error: Tensor, frame: Moments) -> dict[str, float]:
-    """The root mean square over paths and their median error, in deviations of the data."""
-    each = error.norm(dim=1) / frame.total_std
-    return {"rmse": float(each.square().mean().sqrt()), "median": float(each.median())}
+def figures(error: Tensor, moments: Moments) -> dict[str, float]:
+    """The root mean square and the median error over trajectories, in standard deviations of the data."""
+    norms = error.norm(dim=1) / moments.total_std
+    return {"rmse": float(norms.square().mean().sqrt()), "median": float(norms.median())}
 
 
-def _conditions(model: Model, n: int, given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The conditions for n samples by their names."""
+def _conditions(model: Model, n: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The conditions for n samples, by name."""
     labels: dict[str, Any] = {"label": torch.arange(n) % max(model.classes, 1)}
     every = {"": dict[str, Any](), "label": labels}
-    return {name: cond for name, cond in every.items() if name in given and (model.classes or not name)}
+    return {name: cond for name, cond in every.items() if name in names and (model.classes or not name)}
 
 
-def own_moments(model: Model, meter: Meter) -> Moments:
-    """The moments of the model's own samples: all directions only where there are many more samples than those."""
-    x = meter.run(_MEASURED, _DRAWN, steps=20).x
+def sample_moments(counter: RowCounter) -> Moments:
+    """The moments of a model's samples, in all directions only if there are at least 4 samples per direction."""
+    model, x = counter.model, counter.sample(_MEASURED, _MOMENTS, method=counter.default(20).build(), steps=20).x
     d = x[0].numel()
     if 4 * d <= _MEASURED:
         return Moments.measure(x, "pca")
@@ -171,126 +179,171 @@ def _check(model: ReverseModel, evaluations: Sequence[int], trajectories: int, r
         raise InputError(f"got trajectories={trajectories} and rounds={rounds}; expected at least 4 and 0")
 
 
-def tune_classes(model: D, *, data: Tensor | None = None, labels: Tensor | None = None, trajectories: int = 32,
-                 rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> D:
-    """The same tuned model, whose samplers for labels have coefficients, and maybe moments, of every class's own.
+def tune_classes(model: Model, *, data: Tensor | None = None, labels: Tensor | None = None, trajectories: int = 32,
+                 rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> Tuned:
+    """Add coefficients, and moments where they help, per class to the samplers for labels of a tuned model.
 
-    Nodes stay what `tune` found for all labels in turn. For every class, paths are followed and the coefficients fitted
-    with the moments of all data and with those of the class; other starts choose, and others decide whether either is
-    nearer than what all classes have. Where no sampler for labels was kept, none of a class is fitted. data (n, *shape)
-    in data units, labels (n,): rows to measure the moments of a class by; else those of 512 samples of the model.
+    The nodes stay. For every class, coefficients are fitted with the moments of all data and with those of the class;
+    other starts choose, and others decide whether the result beats the sampler for all classes.
 
-    Raises InputError for a model without classes, and for one that is not tuned, or was before it changed.
+    Args:
+        model: the tuned model, with classes.
+        data: rows (n, *shape) in data units for the moments of the classes; None: 512 samples of the model per class.
+        labels: (n,), their classes.
+        trajectories: number of starts to fit to.
+        rounds: Gauss-Newton rounds over the coefficients.
+        say: receives a line per stage.
+
+    Raises:
+        InputError: for a model without classes, and for one that is not tuned or has changed since.
     """
     check_per_class(model)
     tuning = valid_tuning(model)
     if tuning is None or "label" not in tuning.table:
         raise InputError("got a model that is not tuned for samples with labels; tune it first")
-    known, own, rows = tuning.table["label"], {n: dict[int, ClassCoefficients]() for n in tuning.table["label"]}, []
-    for c in range(model.classes if known else 0):
+    samplers: Mapping[int, TunedSampler] = tuning.table["label"]
+    per_class: dict[int, dict[int, ClassCoefficients]] = {n: {} for n in samplers}
+    rows: list[dict[str, Any]] = []
+    for c in range(model.classes if samplers else 0):
         say(f"fitting class {c}")
-        meter = Meter(model, {"label": c})
-        frame = _moments(model, meter, c, data, labels)
-        for n, found, row in _fit_class(meter, tuning, frame, known, trajectories, rounds):
+        counter = RowCounter(model, {"label": c})
+        moments = _class_moments(counter, c, data, labels, model.transform)
+        for n, coefficients, row in _fit_class(counter, tuning, moments, samplers, trajectories, rounds):
             rows.append({**row, "given": f"label={c}"})
-            own[n] |= {c: found} if row["kept"] else {}
-    tuned = copy.copy(model)
-    table = {**tuning.table, "label": {n: replace(common, own=own[n]) for n, common in known.items()}}
+            per_class[n] |= {c: coefficients} if row["kept"] else {}
+    table = {**tuning.table, "label": {n: replace(common, per_class=per_class[n]) for n, common in samplers.items()}}
     before = [row for row in tuning.rows if "=" not in row["given"]]
-    tuned.tuning = replace(tuning, table=table, rows=(*before, *rows))
-    return tuned
+    return Tuned(model, replace(tuning, table=table, rows=(*before, *rows)))
 
 
 def check_per_class(model: Model) -> None:
-    """Raises InputError for a model without classes."""
+    """Raise InputError for a model without classes."""
     if not model.classes:
         raise InputError("got a model that was trained without labels; it has no classes to tune to")
 
 
-def _fit_class(meter: Meter, tuning: Tuning, frame: Moments, known: Mapping[int, TunedSampler], n: int, rounds: int
-            ) -> Iterator[tuple[int, ClassCoefficients, dict[str, Any]]]:
-    """For each number of evaluations what a class has of its own, and what was measured of it."""
-    clock, all_, end = time.monotonic(), tuning.frame, tuning.t_end
-    followed = paths(meter, n, 0, end)
-    references = {f: Reference.framed(meter, f, followed) for f in (all_, frame)}
-    chosen, held = (PathEnds.follow(meter, all_, MORE * n, first, end) for first in (CHOSEN, HELD))
-    for steps, common in known.items():
-        common = replace(common, own={})
-        tried = [
-            ClassCoefficients(
-                chosen_of(reference, chosen.within(f), [refit(reference, common)], rounds, False).theta,
-                None if f is all_ else f,
-            )
-            for f, reference in references.items()
-        ]
-        methods = [replace(common, theta=own.theta).method(own.frame or all_) for own in tried]
-        best = min(range(2), key=lambda k: loss(chosen.error(methods[k], steps)[0]))
-        before, after = (held.error(method, steps)[0] for method in (common.method(all_), methods[best]))
-        yield steps, tried[best], {
-            "evaluations": steps, "untuned": "all classes alike", "kept": better(after, before),
-            "before": figures(before, all_), "after": figures(after, all_), "calls": meter.rows,
+def _fit_class(counter: RowCounter, tuning: Tuning, moments: Moments, samplers: Mapping[int, TunedSampler], n: int,
+               rounds: int) -> Iterator[tuple[int, ClassCoefficients, dict[str, Any]]]:
+    """For each number of evaluations the coefficients of a class, and the row of results."""
+    clock, pooled, end = time.monotonic(), tuning.moments, tuning.t_end
+    states = trajectories(counter, n, 0, end)
+    references = {m: Reference.in_coordinates(counter, m, states) for m in (pooled, moments)}
+    selection, validation = (PathEnds.follow(counter, pooled, MORE * n, first, end)
+                             for first in (SELECTION, VALIDATION))
+    for steps, common in samplers.items():
+        common = replace(common, per_class={})
+        options = []
+        for m, reference in references.items():
+            best = best_sampler(reference, selection.in_coordinates(m), [refit(reference, common)], rounds, False)
+            options.append(ClassCoefficients(best.theta, None if m is pooled else m))
+        methods = [replace(common, theta=own.theta).method(own.moments or pooled) for own in options]
+        k = min(range(2), key=lambda k: loss(selection.error(methods[k], steps)[0]))
+        before, after = (validation.error(method, steps)[0] for method in (common.method(pooled), methods[k]))
+        yield steps, options[k], {
+            "evaluations": steps, "untuned": "one sampler for all classes", "kept": better(after, before),
+            "before": figures(before, pooled), "after": figures(after, pooled), "calls": counter.rows,
             "seconds": round(time.monotonic() - clock, 2)}
-        meter.rows, clock = 0, time.monotonic()
+        counter.rows, clock = 0, time.monotonic()
 
 
-def _moments(model: Model, meter: Meter, c: int, data: Tensor | None, labels: Tensor | None) -> Moments:
-    """The moments of the rows of a class in model units, or of samples where there are none."""
+def _class_moments(counter: RowCounter, c: int, data: Tensor | None, labels: Tensor | None, transform: Transform
+                   ) -> Moments:
+    """The moments of the rows of a class in model units, or of samples if there are no rows."""
     if data is None or labels is None or int((labels == c).sum()) < 2:
-        return own_moments(model, meter)
-    return measure_moments(data, (labels == c).nonzero()[:, 0], model.transform, table=len(model.shape) == 1)
+        return sample_moments(counter)
+    rows = (labels == c).nonzero()[:, 0]
+    return measure_moments(data, rows, transform, table=len(counter.model.shape) == 1)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Models by their strength, and a tuning whose family is tuned at some strengths, all on the same nodes."""
+    """Models by guidance scale, and a tuning whose `family` has samplers at some scales, all on the same nodes."""
 
     model: Callable[[float], Model]
     tuning: Tuning
 
-    def at(self, strength: float) -> Model:
-        """The model of that strength, its coefficients interpolated linearly; InputError outside of what was fitted."""
-        known = [fitted for fitted, _ in self.tuning.family]
-        if not known[0] <= strength <= known[-1]:
-            raise InputError(f"got the strength {strength:g}; expected one from {known[0]:g} to {known[-1]:g}")
-        model = self.model(strength)
-        model.tuning = self.tuning.strength(strength)
-        return model
+    def at(self, strength: float) -> Tuned:
+        """The tuned model at a scale, its coefficients interpolated linearly; raises InputError outside the range."""
+        low, high = self.tuning.family[0][0], self.tuning.family[-1][0]
+        tuning = self.tuning.strength(strength)
+        if tuning is None or not low <= strength <= high:
+            raise InputError(f"got the strength {strength:g}; expected one from {low:g} to {high:g}")
+        return Tuned(self.model(strength), tuning)
 
 
 def tune_family(model: Callable[[float], Model], strengths: Sequence[float], evaluations: Sequence[int] = EVALUATIONS,
-                *, trajectories: int = 32, rounds: int = 4, given: Sequence[str] = CONDITIONS,
+                *, trajectories: int = 32, rounds: int = 4, conditions: Sequence[str] = CONDITIONS,
                 say: Callable[[str], None] = lambda line: None) -> Family:
-    """A family such as `lambda w: ud.classifier_free(model, w)`, tuned at each of these strengths.
+    """Tune a family of models such as `lambda w: ud.classifier_free(model, w)` at several strengths.
 
-    The nodes are those of the middle strength; at the others the coefficients alone are fitted. What is not better
-    than untuned at one of two neighbours is not used between them. given, say: as in `tune`. Raises InputError for
-    fewer than two strengths.
+    The nodes are those of the middle strength; at the others only the coefficients are fitted. A sampler that is not
+    kept at one of two neighbouring strengths is not used between them.
+
+    Args:
+        model: strength -> model.
+        strengths: at least two.
+        evaluations: numbers of model evaluations.
+        trajectories: as in `tune`.
+        rounds: as in `tune`.
+        conditions: as in `tune`.
+        say: receives a line per stage.
+
+    Raises:
+        InputError: for fewer than two strengths.
     """
-    rising = tuple(sorted(set(map(float, strengths))))
-    if len(rising) < 2:
+    increasing = tuple(sorted(set(map(float, strengths))))
+    if len(increasing) < 2:
         raise InputError(f"got strengths={list(strengths)}; expected at least two, such as 1, 2, 4")
-    middle, found = rising[len(rising) // 2], dict[float, Tuning]()
-    for w in (middle, *(w for w in rising if w != middle)):
+    middle, tunings = increasing[len(increasing) // 2], dict[float, Tuning]()
+    for w in (middle, *(w for w in increasing if w != middle)):
         say(f"tuning at scale {w:g}")
-        found[w] = tune(model(w), evaluations, trajectories=trajectories, rounds=rounds, like=found.get(middle),
-                        given=given, say=say).tuning
-    first = found[middle]
-    return Family(model, Tuning(first.frame, first.t_end, {}, family=tuple((w, found[w]) for w in rising)))
+        tunings[w] = tune(model(w), evaluations, trajectories=trajectories, rounds=rounds,
+                          nodes_of=tunings.get(middle), conditions=conditions, say=say).tuning
+    first = tunings[middle]
+    return Family(model, Tuning(first.moments, first.t_end, {}, family=tuple((w, tunings[w]) for w in increasing)))
 
 
-def tune_guided(model: D, scales: Sequence[float], evaluations: Sequence[int] = EVALUATIONS, *, trajectories: int = 32,
-                rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> D:
-    """The same model, whose classifier-free guidance is tuned at these scales, beside the samplers that it has.
+def tune_guided(model: Model, scales: Sequence[float], evaluations: Sequence[int] = EVALUATIONS, *,
+                trajectories: int = 32, rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> Tuned:
+    """Tune the classifier-free guidance of a model at several scales; its other samplers are kept.
 
-    `ud.sample(ud.classifier_free(tuned, w), steps=n, label=...)` takes what was fitted for n in `evaluations` and any w
-    from the least scale to the greatest. Raises InputError for a model without classes, and as `tune_family`.
+    `ud.sample(ud.classifier_free(tuned, w), steps=n, label=...)` uses the sampler for n in `evaluations` and any w in
+    the range of the scales.
+
+    Args:
+        model: a model with classes.
+        scales: guidance scales, at least two.
+        evaluations: numbers of model evaluations.
+        trajectories: as in `tune`.
+        rounds: as in `tune`.
+        say: receives a line per stage.
+
+    Raises:
+        InputError: for a model without classes, and as `tune_family`.
     """
     if not model.classes:
         raise InputError("got guidance scales for a model that was trained without labels; leave them out")
-    bare, frame = copy.copy(model), frame_of(model, say)
-    bare.moments, bare.tuning = frame, None
-    family = tune_family(lambda w: classifier_free(bare, w), scales, evaluations, trajectories=trajectories,
-                         rounds=rounds, given=["label"], say=say).tuning
-    tuned = copy.copy(model)
-    tuned.tuning = replace(compatible_tuning(model, frame, family.t_end), family=family.family)
-    return tuned
+    moments = moments_for(model, say)
+    base = ModelUnits(model, moments)
+    family = tune_family(lambda w: classifier_free(base, w), scales, evaluations, trajectories=trajectories,
+                         rounds=rounds, conditions=["label"], say=say).tuning
+    return Tuned(model, replace(compatible_tuning(model, moments, family.t_end), family=family.family))
+
+
+def lines(tuning: Tuning) -> Iterator[str]:
+    """A table with a row for each number of evaluations, and the cost."""
+    yield "error on held-out noise, in standard deviations of the data: distance to the end of the exact trajectory"
+    yield f"{'given':8}{'evaluations':>12}{'median before':>15}{'after':>9}{'RMSE before':>13}{'after':>9}  before is"
+    for row in tuning.rows:
+        before, after = row["before"], row["after"]
+        verdict = "" if row["kept"] else "; tuned sampler rejected"
+        yield (f"{row['given'] or '-':8}{row['evaluations']:12}{before['median']:15.5f}{after['median']:9.5f}"
+               f"{before['rmse']:13.5f}{after['rmse']:9.5f}  {row['untuned']}{verdict}")
+    calls, seconds = (sum(row[key] for row in tuning.rows) for key in ("calls", "seconds"))
+    yield f"cost: {calls:,} model evaluations, {seconds:.0f} seconds"
+
+
+def guided_lines(tuning: Tuning) -> Iterator[str]:
+    """The tables of all guidance scales."""
+    for scale, member in tuning.family:
+        yield from (f"at guidance scale {scale:g}", *lines(member))

@@ -1,7 +1,6 @@
 """What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
 
-A network becomes a denoiser by three numbers (`predictions`). Guidance, conditions and foreign checkpoints wrap a
-`Model` and therefore work with every sampler, the ODE and the likelihood.
+A network becomes a denoiser by three numbers (`predictions`). Guidance and conditions wrap a `Model`.
 
 Reference: Efron (2011), Tweedie's formula.
 """
@@ -28,18 +27,19 @@ from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
 from undiffuse.transforms.base import Identity, Transform
 from undiffuse.transforms.conditions import Condition
+from undiffuse.transforms.table_schema import TableSchema
 
 
 class ReverseModel(nn.Module, ABC):
-    """Anything whose SDE can be run backwards: it knows a process, a prior at T and the drift of the reverse SDE.
+    """Anything whose SDE can be run backwards: it has a process, a prior at T and the drift of the reverse SDE.
 
-    `own` is the only `Method` that samples it, where it has one.
-    """
+    `own`: the only `Method` that samples it; `schema`: the columns of the table that it was trained on."""
 
     shape: tuple[int, ...]
     transform: Transform = Identity()
     classes: int = 0
     conditions: tuple[Condition, ...] = ()
+    schema: TableSchema | None = None
     block: int = 256
     own: Any = None
 
@@ -196,7 +196,7 @@ class Wrapper(Model):
         self.posterior = inner.posterior
         self.conditions = tuple(c for c in inner.conditions if c.name not in self.takes)
         self.transform, self.classes, self.block = inner.transform, inner.classes, inner.block
-        self.learned_images, self.own = inner.learned_images, inner.own
+        self.learned_images, self.own, self.schema = inner.learned_images, inner.own, inner.schema
 
     @property
     def dtype(self) -> torch.dtype:
@@ -313,7 +313,7 @@ class Denoiser(Model):
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""
         if unknown := [name for name in cond if name not in self.condition_names]:
             raise unknown_condition(unknown[0], self.condition_names)
-        pieces = [c.coded(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
+        pieces = [c.standardise(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
         return [torch.cat([piece.to(x) for piece in pieces], 1)] if pieces else []
 
     def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:

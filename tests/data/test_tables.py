@@ -34,7 +34,7 @@ def test_the_numbers_are_read_with_or_without_a_header(tmp_path: Path, header: s
     data = open_data(csv(tmp_path, lines(separator, header) + end, name))
     assert torch.equal(data.x, torch.tensor(ROWS))
     assert data.columns == (tuple(header.split()) if header else ("x1", "x2", "x3", "x4"))
-    assert data.kind == "table" and data.y is None and data.note == ()
+    assert data.kind == "table" and data.y is None and data.notes == ()
 
 
 @pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r\n"), lambda t: "\ufeff" + t,
@@ -46,7 +46,7 @@ def test_the_dialects_of_spreadsheets(tmp_path: Path, change: Callable[[str], st
 
 def test_a_header_that_only_counts_is_no_row(tmp_path: Path) -> None:
     data = open_data(csv(tmp_path, "0,1,2,3\n" + lines(",", None)))
-    assert torch.equal(data.x, torch.tensor(ROWS)) and "counts" in data.note[0]
+    assert torch.equal(data.x, torch.tensor(ROWS)) and "counts" in data.notes[0]
 
 
 def test_a_column_of_words_becomes_labels(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_command_fills_the_gaps_and_nothing_else(run: Path, tmp_path: Path) 
                 else:
                     assert now == was
     data = open_data(tmp_path / "out" / "draw-1.csv")
-    assert not data.x.isnan().any() and data.words[1] == ("New York", "Paris, FR") and (data.x[:, 3] == 5).all()
+    assert not data.x.isnan().any() and data.categories[1] == ("New York", "Paris, FR") and (data.x[:, 3] == 5).all()
 
 
 def test_a_parquet_file_is_filled_as_the_csv_of_its_rows(run: Path, tmp_path: Path,

@@ -72,10 +72,10 @@ def test_the_power_is_the_most_likely_one() -> None:
 @pytest.mark.parametrize("fitted", [Power(3.0, 2.0, 0.3, 0.1, 0.7), Power(3.0, 2.0, 1.6, 0.1, 0.7),
                                     Power(0.0, 2.0, 0.0),
                                     Quantiles((0.0, 0.5, 2.0, 7.0), (-1.0, 0.0, 0.4, 2.0), 0.3, 1.2)])
-def test_log_slopes_are_those_of_autograd(fitted: Power | Quantiles) -> None:
+def test_log_derivatives_are_those_of_autograd(fitted: Power | Quantiles) -> None:
     x = torch.tensor([-4.0, 0.3, 1.7, 6.9, 30.0], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(fitted.forward(x).sum(), x)
-    assert torch.allclose(fitted.log_slope(x.detach()), slope.log(), atol=1e-12)
+    assert torch.allclose(fitted.log_derivative(x.detach()), slope.log(), atol=1e-12)
 
 
 def test_few_numbers_come_back_as_often_as_they_were_there() -> None:

@@ -53,6 +53,6 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     done = draw(model, rows, wanted, file, lambda x: data.save_samples(
         file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
         labels=torch.cat([classes(*part) for part in wanted]) if marked else None,
-        label_name=opened.experiment.label or "label", words=about.get("words", ())))
+        label_name=opened.experiment.label or "label", categories=about["categories"]))
     if os.environ.get("RANK", "0") == "0":
         print(done)

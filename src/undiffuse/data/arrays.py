@@ -22,11 +22,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from undiffuse.data import lazy, tables, validation
-from undiffuse.data.checks import decoding, first_line, refuse_bomb
 from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import as_tensor
 from undiffuse.transforms import conditions
+from undiffuse.transforms.table_schema import frame_cells
 
 Array = NDArray[Any]
 
@@ -50,7 +51,7 @@ def read_npz(path: Path, size: int | None = None, label: str | None = None, part
     with decoding(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         refuse_bomb(path, sum(info.file_size for info in members.values()))
-        asked = dict(map(conditions.named, condition))
+        asked = dict(map(conditions.parse_spec, condition))
         x_key, y_key = _keys([key for key in members if key not in asked], label, part, quote(path))
         if unknown := [key for key in asked if key not in members]:
             raise InputError(f"{quote(path)} holds no {quote(unknown[0])}{did_you_mean(unknown[0], members)}")
@@ -72,14 +73,14 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
     _check_type(x.dtype, name)
     if not 1 <= x.ndim <= 4:
         raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
-    marks = None if y is None else _marks(np.asarray(y), len(x), name)
-    return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+    label_texts = None if y is None else _label_texts(np.asarray(y), len(x), name)
+    return _images(x, label_texts, name, size) if x.ndim > 2 else _rows(x, label_texts, name)
 
 
 def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None) -> Dataset:
     """The Dataset of a DataFrame, whose columns `label` and `condition` name, or of an array, a tensor or a list."""
     if hasattr(source, "columns"):
-        return tables.from_cells(tables.frame_cells(source), "the table", label, condition)
+        return tables.from_cells(frame_cells(source), "the table", label, condition)
     if isinstance(source, torch.Tensor) and not source.is_floating_point():
         return from_arrays(source.cpu().numpy(), size=size)
     if isinstance(source, torch.Tensor) or _of_tensors(source):
@@ -101,47 +102,47 @@ def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[cond
     if len(values) != n or values.ndim > 2:
         raise InputError(f"the condition {quote(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
                          "for each sample")
-    return conditions.read(name, kind, values.tolist() if values.dtype.kind == "U" else values)
+    return conditions.infer_rows(name, kind, values.tolist() if values.dtype.kind == "U" else values)
 
 
 def _on_disk(path: Path) -> Dataset | None:
-    """Images of an .npy file that stay there; None for what has to be read: other types, shapes and orders."""
-    with path.open("rb") as stream:
-        (shape, fortran, dtype), offset = _header(stream), stream.tell()
-    if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or offset + math.prod(shape) > path.stat().st_size:
+    """Images of an .npy file that stay there; None for other types, shapes and orders, which have to be read."""
+    try:
+        array = npy.open_memmap(path, mode="r")
+    except ValueError:  # too short, or Python objects
         return None
-    n, *row = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
-    if row[0] in (1, 3):
-        x: lazy.Lazy = lazy.StoredArray(path, offset, row, torch.uint8, n)
-    elif row[2] in (1, 3):
-        x = lazy.ChannelsLast(path, offset, row, n)
-    else:
+    if array.dtype != np.uint8 or not array.flags.c_contiguous or array.ndim not in (3, 4):
         return None
-    return Dataset(cast(Any, x), None, "image", path.name, levels=256, note=("the images are read as they are needed",))
+    n, *row = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
+    if not {row[0], row[2]} & {1, 3}:
+        return None
+    kind = lazy.StoredArray if row[0] in (1, 3) else lazy.ChannelsLast
+    return Dataset(cast(Any, kind(path, array.offset, row, torch.uint8, n)), None, "image", path.name, levels=256,
+                   notes=("the images are read as they are needed",))
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return shape, fortran, dtype
+    shape, _, dtype = read(stream)
+    return shape, dtype
 
 
-def _rows(x: Array, marks: list[str] | None, name: str) -> Dataset:
+def _rows(x: Array, label_texts: list[str] | None, name: str) -> Dataset:
     values = np.asarray(x.reshape(len(x), -1) if x.size else x.reshape(len(x), 0), np.float64)
     if values.shape[1] == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least one row and one column")
     side = math.isqrt(values.shape[1])
     flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
-    note = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
-    return validation.make_table(values, name=name, marks=marks, note=note)
+    notes = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
+    return validation.make_table(values, name=name, label_texts=label_texts, notes=notes)
 
 
-def _images(x: Array, marks: list[str] | None, name: str, size: int | None) -> Dataset:
+def _images(x: Array, label_texts: list[str] | None, name: str, size: int | None) -> Dataset:
     if x.size == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least 2 images of at least one pixel")
-    pixels, levels, note = _pixels(x, name)
+    pixels, levels, notes = _pixels(x, name)
     tensor = torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, name)))
-    return validation.images(tensor, name=name, levels=levels, marks=marks, size=size, note=note)
+    return validation.images(tensor, name=name, levels=levels, label_texts=label_texts, size=size, notes=notes)
 
 
 def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
@@ -153,8 +154,8 @@ def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
         raise InputError(f"{name} holds images with whole numbers in {low} ... {high}; expected 0 ... 255, "
                          "so scale them to uint8")
     binary = high <= 1
-    note = ["images of 0 and 1 only: two levels"] if binary else []
-    return x.astype(np.uint8), 2 if binary else 256, note
+    notes = ["images of 0 and 1 only: two levels"] if binary else []
+    return x.astype(np.uint8), 2 if binary else 256, notes
 
 
 def _from_floats(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
@@ -181,7 +182,7 @@ def _channels_first(x: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
                      "or 3 (RGB), so remove other channels such as alpha")
 
 
-def _marks(y: Array, n: int, name: str) -> list[str]:
+def _label_texts(y: Array, n: int, name: str) -> list[str]:
     """Labels as words; whole floats count as integers."""
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != (n,):
@@ -213,7 +214,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Arra
 def _read_array(opened: Callable[[], IO[bytes]], available: int, name: str) -> Array:
     """An array, after its header was compared with the bytes there are; nothing is ever unpickled."""
     with opened() as stream:
-        shape, _, dtype = _header(stream)
+        shape, dtype = _header(stream)
     _check_type(dtype, name, labels=True)
     needed = math.prod(shape) * dtype.itemsize
     if needed > available:
@@ -283,11 +284,11 @@ def _read(path: Path, name: str, size: int | None) -> Dataset:
         raise InputError(f"{quote(path)} holds labels; give the file of the images, and they are found "
                          "beside it")
     beside = _labels_beside(path)
-    marks = None if beside is None else _labels(load_idx(beside), len(x), beside)
+    label_texts = None if beside is None else _labels(load_idx(beside), len(x), beside)
     if x.ndim != 3:
-        return from_arrays(x, marks, name=name, size=size)
-    note = ["no labels were found beside the images"] if marks is None else []
-    return validation.images(torch.from_numpy(x)[:, None], name=name, marks=marks, size=size, note=note)
+        return from_arrays(x, label_texts, name=name, size=size)
+    notes = ["no labels were found beside the images"] if label_texts is None else []
+    return validation.images(torch.from_numpy(x)[:, None], name=name, label_texts=label_texts, size=size, notes=notes)
 
 
 def _labels(y: NDArray[np.uint8], n: int, path: Path) -> list[str]:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from undiffuse.data import huggingface
+from undiffuse.data import huggingface, tables
 from undiffuse.data.anndata import read_h5ad
 from undiffuse.data.arrays import images_in, in_memory, is_idx, read_idx, read_idx_folder, read_npy, read_npz
-from undiffuse.data.checks import check_first
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.images import read_folder
-from undiffuse.data.tables import read_table
 from undiffuse.data.toys import TOYS, digits, toy
+from undiffuse.data.validation import check_first
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
+from undiffuse.transforms.table_schema import Cells
 
 NAMES = ("digits", *TOYS)
 _LARGEST_SIZE = 1024
@@ -52,6 +52,17 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
     return _warn_of_twin(data, name)
 
 
+def open_cells(name: str, part: str = "train", first: int | None = None) -> Cells | None:
+    """The cells of a .csv, .tsv or parquet file, or of a table of Hugging Face; None for any other source."""
+    path = Path(os.path.expanduser(name))
+    if name and name not in NAMES and huggingface.is_source(name, path):
+        return huggingface.read_cells(name, part, first)
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        return None
+    _only_train(path, part)
+    return tables.read_cells(path)
+
+
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
                condition: Sequence[str]) -> Dataset:
     """Data that are there already."""
@@ -68,12 +79,10 @@ def _open(name: str, size: int | None, label: str | None, part: str, condition: 
     if name == "digits":
         return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
+    if name and huggingface.is_source(name, path):
+        return huggingface.read(name, size, label, part, condition, first)
     if not name or not os.path.exists(path):
-        if huggingface.is_name(name):
-            return huggingface.read_hub(name, size, label, part, condition, first)
         raise InputError(_unknown(name, path))
-    if huggingface.is_here(path):
-        return huggingface.read_here(path, size, label, part, condition, first)
     if path.is_dir():
         return _folder(path, size, part).head(first)
     if not path.is_file():
@@ -87,7 +96,7 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return read_npz(path, size, label, part, condition)
     if suffix in (".csv", ".tsv"):
         _only_train(path, part)
-        return read_table(path, label, condition)
+        return tables.read_table(path, label, condition)
     if suffix == ".h5ad":
         _only_train(path, part)
         return read_h5ad(path, label, condition)
@@ -131,9 +140,8 @@ def _check_options(size: int | None, part: str, first: int | None) -> None:
 
 def _has_columns(name: str) -> bool:
     """Whether a source may have a column or key for classes and conditions."""
-    path = Path(os.path.expanduser(name))
-    there = huggingface.is_here(path) if os.path.exists(path) else huggingface.is_name(name)
-    return there or name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad"))
+    return huggingface.is_source(name, Path(os.path.expanduser(name))) or name.lower().endswith(
+        (".csv", ".tsv", ".npz", ".h5ad"))
 
 
 def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], columns: bool) -> None:
@@ -150,7 +158,7 @@ def _check_used(data: Dataset, size: int | None, label: str | None, condition: S
 def _warn_of_twin(data: Dataset, name: str) -> Dataset:
     if name not in NAMES or not os.path.exists(name):
         return data
-    return replace(data, note=(*data.note, f"the built-in set was taken; write ./{name} for what lies here"))
+    return replace(data, notes=(*data.notes, f"the built-in set was taken; write ./{name} for what lies here"))
 
 
 def _unknown(name: str, path: Path) -> str:

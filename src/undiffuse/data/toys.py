@@ -28,7 +28,8 @@ def digits(size: int | None = None) -> Dataset:
 
     bunch = load_digits()
     x = torch.from_numpy(bunch.images.astype(np.uint8))[:, None]
-    return validation.images(x, name="digits", levels=17, marks=[str(y) for y in bunch.target.tolist()], size=size)
+    labels = [str(y) for y in bunch.target.tolist()]
+    return validation.images(x, name="digits", levels=17, label_texts=labels, size=size)
 
 
 HELD_OUT = 1 << 40  # held-out samples are those from this number on

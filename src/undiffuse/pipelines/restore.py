@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import open_data
-from undiffuse.data.checks import decoding
 from undiffuse.data.images import load_image
+from undiffuse.data.validation import decoding
 from undiffuse.data.writers import atomic, png_grid
 from undiffuse.errors import InputError
 from undiffuse.inverse import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data.lazy import StoredArray
-from undiffuse.data.writers import check_place
+from undiffuse.data.writers import check_path
 from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
 from undiffuse.progress import bar, part
@@ -41,7 +41,7 @@ def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path
     like = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
     size = math.prod(like.shape[1:]) * like.element_size()
     with process_group(model.device) as team:
-        check_place(path)
+        check_path(path)
         shelf = Path(team.share(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
         total = sum(count for _, count in wanted)
         try:

@@ -24,6 +24,7 @@ from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
 from undiffuse.transforms import base
 from undiffuse.transforms.conditions import from_config, split
+from undiffuse.transforms.table_schema import TableSchema
 
 FORMAT = 1
 _HALFWAY = 2  # of models with predict="wiener", since their networks see what `Moments.precondition` shows them now
@@ -56,8 +57,8 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
     transform, chosen = transform or fit_transform(train), precision(experiment, pick_device(experiment.device))
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
-    known = [] if train.given is None else [
-        c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
+    known = [] if train.condition_values is None else [
+        c.fitted(split(train.conditions, train.condition_values)[c.name]) for c in train.conditions]
     given = {"given": [list(c.form) for c in known]} if known else {}
     return {
         "format": _format(experiment.predict),
@@ -73,8 +74,8 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         **({"precision": chosen} if chosen != "fp32" else {}),
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
                  "counts": torch.bincount(train.y, minlength=classes).tolist() if train.y is not None else [],
-                 "columns": list(train.columns), "words": [list(w) for w in train.words],
-                 "note": list(train.note), "rows": len(train),
+                 "label": experiment.label, "columns": list(train.columns),
+                 "categories": [list(c) for c in train.categories], "notes": list(train.notes), "rows": len(train),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }
@@ -91,6 +92,7 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
                          sigma_data=config["sigma_data"], transform=base.from_config(config["transform"]),
                          classes=config["net"]["classes"], block=config["block"],
                          conditions=[from_config(c) for c in config.get("conditions", ())])
+        model.schema = TableSchema.from_config(config["data"], model.conditions)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:

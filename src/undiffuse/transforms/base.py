@@ -164,7 +164,7 @@ class Table(Transform):
     def log_det(self, x: Tensor) -> Tensor:
         """Σ log dz/dx; InputError if a column holds words or few different numbers, which have no density."""
         wide = _wide(x)
-        return torch.stack([c.log_slope(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
+        return torch.stack([c.log_derivative(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
 
     def config(self) -> dict[str, Any]:
         """{"name": "table", "columns": [...]}."""

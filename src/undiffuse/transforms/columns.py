@@ -54,7 +54,7 @@ class Column(ABC):
         """Data units (B,)."""
 
     @abstractmethod
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """log dz/dx (B,)."""
 
     def config(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Constant(Column):
         """The value."""
         return z.new_full((len(z),), self.value)
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """0, and −∞ for another value."""
         return torch.where(x.float() == torch.tensor(self.value).to(x.device).float(), 0.0, -math.inf).to(x)
 
@@ -114,7 +114,7 @@ class Power(Column):
         x = yeo_johnson_inverse(z[:, 0] * self.std + self.mean, self.power) * self.scale + self.centre
         return _rounded(x) if self.whole else x
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """sign(u) (λ − 1) log(1 + |u|) − log(scale std)."""
         u = (x - self.centre) / self.scale
         return (self.power - 1) * u.sign() * torch.log1p(u.abs()) - math.log(self.scale * self.std)
@@ -155,7 +155,7 @@ class Quantiles(Column):
         x = _linear(z[:, 0] * self.std + self.mean, s, v)
         return _rounded(x) if self.whole else x
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """The slope of the piece that x lies on."""
         v, low, high = (k.to(x) for k in self._once)
         at = _piece(x, v)
@@ -199,7 +199,7 @@ class Steps(Column):
         at = torch.bucketize(z[:, 0].contiguous(), self._cuts.to(z))
         return torch.where(z[:, 0].isnan(), z[:, 0], self._table[0].to(z)[at])
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """There is none."""
         raise _no_density("few different numbers")
 
@@ -241,7 +241,7 @@ class Words(Column):
         found = (z * self._scale + self._shares.to(z)).argmax(1).to(z)
         return torch.where(z.isnan().any(1), torch.nan, found)
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """There is none."""
         raise _no_density("words")
 

@@ -1,4 +1,4 @@
-"""Numbers as users have them (arrays, lists, DataFrames, tensors of any type) as tensors; all else is an InputError."""
+"""Conversion of array-likes (arrays, lists, DataFrames, tensors of any type) to tensors."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch import Tensor
 from undiffuse.errors import InputError
 
 REAL = (torch.float32, torch.float64)
-"""The types that states are computed in."""
+"""The dtypes of states."""
 
 
 class SupportsArray(Protocol):
-    """What NumPy can read: arrays, DataFrames, columns, `Samples`."""
+    """Objects that NumPy can convert: arrays, DataFrames, columns, `Samples`."""
 
     def __array__(self) -> NDArray[Any]:
-        """The numbers."""
+        """The object as an array."""
 
 
 ArrayLike = (Tensor | SupportsArray | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
              | Sequence[Tensor] | Sequence[NDArray[Any]])
-"""Rows of numbers as a user may have them."""
+"""Rows of numbers of any type."""
 ConditionValue = (int | float | str | Tensor | SupportsArray | Sequence[int | float | str | None]
                   | Sequence[Sequence[float]] | None)
-"""A condition of `sample`: a value for all samples, or one for each; None is not known."""
+"""A condition of `sample`: one value for all samples, or one for each; None: unknown."""
 
 
 def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """A value as a tensor of numbers, float32 or float64.
 
     Args:
-        value: A tensor, array, list or DataFrame of numbers.
-        name: What the caller calls it, for the sentence of an error.
-        dtype: That of all but tensors of float32 and float64, which stay as they are; None: that in which they are
-            exact, float32 for whole numbers and fractions of at most 16 bits.
+        value: a tensor, array, list or DataFrame of numbers.
+        name: name of the argument, for error messages.
+        dtype: dtype of the result, except for float32 and float64 tensors, which are returned unchanged; None: one that
+            is exact, float32 for types of at most 16 bits.
 
     Raises:
-        InputError: For words, objects, complex numbers and rows of different lengths.
+        InputError: for texts, objects, complex numbers and rows of different lengths.
     """
     if isinstance(value, Tensor) and value.dtype in REAL and value.layout == torch.strided:
         return value

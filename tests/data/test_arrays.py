@@ -232,5 +232,5 @@ def test_paths_of_every_kind(tmp_path: Path, refused: Refused) -> None:
     (folder / "loop.npy").symlink_to(folder / "loop.npy")
     refused(folder / "loop.npy", "neither a path")
     (folder / "notes.txt").write_text("hello")
-    refused(folder / "notes.txt", "no known type", ".npz")
+    refused(folder / "notes.txt", "unknown type", ".npz")
     refused("/dev/null", "neither a file nor a folder")

@@ -47,7 +47,7 @@ def test_images_and_labels_are_found_by_their_names(tmp_path: Path, packed: bool
 def test_the_test_part_is_the_other_file(tmp_path: Path, refused: Refused) -> None:
     train = put(tmp_path, True)
     refused(tmp_path, "0 IDX image files of the test part", part="test")
-    refused(train, "no test images beside it", part="test")
+    refused(train, "no test images next to it", part="test")
     test = put(tmp_path, True, "t10k")
     test.write_bytes(gzip.compress(idx(255 - X)))
     for source in (tmp_path, train, test):

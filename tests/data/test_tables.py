@@ -80,7 +80,7 @@ REFUSALS: list[tuple[str, str | bytes, str | None, list[str]]] = [
     ("two names alike", "a,b,a\n1,2,3\n4,5,6\n", None, ["two columns called 'a'"]),
     ("half a header", "a,2\n1,2\n3,4\n", None, ["mixes numbers such as '2' with words such as 'a'"]),
     ("unknown label", "a,kind\n1,2\n3,4\n", "kinds", ["no column 'kinds'", "did you mean 'kind'?"]),
-    ("label alone", "kind\n1\n3\n", "kind", ["beside columns of numbers"]),
+    ("label alone", "kind\n1\n3\n", "kind", ["only the column 'kind'"]),
     ("missing label", "a,kind\n1,x\n3,\n", "kind", ["row 2", "'kind'", "label is missing"]),
     ("bytes", b"a,b\n\xff\xfe,2\n", None, ["cannot be read as a table", "utf-8"]),
     ("zero bytes", b"a,b\n1,2\n\0,2\n", None, ["row 2", "not a number"]),

@@ -185,7 +185,7 @@ def test_samples_without_a_class_asked_for_say_the_class_that_was_drawn(run: Pat
 
 CASES = [("another column", [["1", "x", "2", "5"]], "size,town,count,same", "no column 'city'"),
          ("one more", [["", "New York", "2", "5", "9"]], "size,city,count,same,id", "'id'"),
-         ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which the model has never seen"),
+         ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which is not in the training data"),
          ("a word for a number", [["big", "New York", "", "5"]], "size,city,count,same", "'big'; expected a number"),
          ("an infinity", [["inf", "New York", "", "5"]], "size,city,count,same", "not finite"),
          ("no gap", [["1", "New York", "2", "5"]], "size,city,count,same", "no empty cell")]

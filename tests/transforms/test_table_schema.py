@@ -80,8 +80,9 @@ def test_what_does_not_fit_is_named_by_row_and_column(tmp_path: Path, old: str, 
 
 
 def test_a_further_column_is_refused(tmp_path: Path) -> None:
+    lines = [f"{line},{i or 'id'}" for i, line in enumerate(TEXT.splitlines())]
     with pytest.raises(InputError, match="column 'id' that the model was not trained on"):
-        SCHEMA.encode(csv(tmp_path / "t.csv", "\n".join(f"{line},{i or 'id'}" for i, line in enumerate(TEXT.splitlines()))))
+        SCHEMA.encode(csv(tmp_path / "t.csv", "\n".join(lines)))
 
 
 CELL = st.sampled_from(["1", "-2.5e3", "", "NA", "nan", "inf", "x", "1_0", "0x1", "New York", "-"])

@@ -7,22 +7,21 @@ from pathlib import Path
 
 def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = None, seed: int = 0, steps: int = 20,
            interval: float = 0.9, method: str = "linear", device: str = "auto") -> None:
-    """Fill the empty cells of TABLE, several times over; cells that hold something stay as they are, to the character.
+    """Fill the missing values of TABLE with several samples; all other cells stay as they are, to the character.
 
-    Writes draw-1.csv, draw-2.csv, ..., each the whole table with its gaps filled by one draw of what they may be given
-    the other cells of the row, and summary.csv with mean (or most frequent word) and interval.
+    Writes draw-1.csv, draw-2.csv, ..., each the table with its missing values filled by one sample given the other
+    cells of the row, and summary.csv with mean (or most frequent category) and interval.
 
     Args:
         run: Folder of a run that was trained on a table with these columns.
-        table: A .csv, .tsv or .parquet file; its columns may be in another order. Of .parquet .csv files are
-            written, for its columns have types that an interval does not fit.
-        draws: How many times every gap is filled.
+        table: A .csv, .tsv or .parquet file; its columns are matched by name. For .parquet, .csv files are written.
+        draws: Samples of every missing value.
         out: Folder to write, which must not exist or be empty; TABLE-imputed by default.
-        seed: The seed of everything random.
+        seed: Random seed.
         steps: Number of steps from noise to data.
-        interval: Share of the draws between the two ends of an interval.
-        method: linear (fast; exact if mean and covariance say all), mmps (asks the network how sure it is), twisted
-            (tends to the truth, slow), or another of `observe`.
+        interval: Fraction of the samples inside an interval.
+        method: linear (fast; exact for Gaussian data), mmps (covariance from the network), twisted (tends to the exact
+            posterior, slow), or another of `observe`.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from undiffuse.pipelines import impute

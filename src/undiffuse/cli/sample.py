@@ -32,7 +32,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     import torch
 
     from undiffuse import data, guidance, training
-    from undiffuse.pipelines.sample_to_file import draw, frequent
+    from undiffuse.pipelines.sample_to_file import draw, random_labels
     from undiffuse.samplers import driver
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, given = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
@@ -43,7 +43,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     tell(model, method, steps, [*["label"] * marked, *given])
 
     def classes(first: int, count: int) -> Any:
-        return torch.tensor(cycled(asked, first, count) if asked else frequent(counts, seed, first, count)).long()
+        return torch.tensor(cycled(asked, first, count) if asked else random_labels(counts, seed, first, count)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
         cond = {"label": classes(first, count), **given} if marked else given

@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def verify(run: Path | None = None, /) -> int:
-    """Check an installation, or the model of a run, against closed-form truth; exits with 1 if a check fails.
+    """Check the installation, or the model of a run, against closed forms; exits with 1 if a check fails.
 
     Args:
-        run: Folder of a run; the installation alone by default.
+        run: Folder of a run; None: only the installation.
     """
     from undiffuse.pipelines.verify import verify
 

@@ -57,8 +57,8 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         rows = model.schema.encode(x)
         x, labels, conditions = rows.x, rows.labels if labels is None else labels, conditions or rows.conditions
     x = as_tensor(x, "x")
-    z, cond = model.transform.forward(x), conditions_of(model, _as_conditions(labels, conditions), len(x)) \
-        if x.ndim else {}
+    z = model.transform.forward(x)
+    cond = conditions_of(model, _as_conditions(labels, conditions), len(x)) if x.ndim else {}
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
         raise InputError(f"got {draws} draws of rows {tuple(x.shape[1:])}; expected at least 1 of the model's own rows")
     full = x.expand(draws, *x.shape).clone()
@@ -140,7 +140,7 @@ def _check(out: Path, draws: int, interval: float) -> None:
         raise InputError(f"got draws={draws} and interval={interval}; expected at least 1, and a fraction between 0 "
                          "and 1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{quote(out)} holds something; choose another folder")
+        raise InputError(f"{quote(out)} is not empty; choose another folder")
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,11 @@ class Cells:
 
     def index(self, name: str) -> int:
         """The number of a label or condition column; InputError if there is no such column, or no other one."""
-        if name not in self.columns or len(self.columns) < 2:
-            raise InputError(f"{quote(self.path)} has no column {quote(name)} beside columns of numbers; it has "
+        if name not in self.columns:
+            raise InputError(f"{quote(self.path)} has no column {quote(name)}; it has "
                              f"{', '.join(map(quote, self.columns[:8]))}{did_you_mean(name, self.columns)}")
+        if len(self.columns) == 1:
+            raise InputError(f"{quote(self.path)} has only the column {quote(name)}; expected another one to learn")
         return self.columns.index(name)
 
     def numbers(self, j: int) -> NDArray[np.float64]:
@@ -103,8 +105,8 @@ class Cells:
         number, texts = {text: float(k) for k, text in enumerate(categories)}, self.texts([j])[j]
         for i, text in enumerate(texts):
             if text not in number and not is_missing(text):
-                raise InputError(f"{self.where(i, j)} holds {quote(text)}, which the model has never seen; expected "
-                                 f"one of {', '.join(map(quote, categories[:8]))}{did_you_mean(text, categories)}")
+                raise InputError(f"{self.where(i, j)} holds {quote(text)}, which is not in the training data; "
+                                 f"expected one of {', '.join(map(quote, categories[:8]))}{did_you_mean(text, categories)}")
         return np.array([number.get(text, math.nan) for text in texts])
 
     def check_finite(self, j: int) -> None:

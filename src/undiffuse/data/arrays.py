@@ -201,7 +201,7 @@ def _label_texts(y: Array, n: int, name: str) -> list[str]:
         y = y.astype(np.int64)
     if y.dtype.kind not in "iubU":
         raise InputError(f"the labels of {name} are of type {y.dtype}; expected whole numbers or words")
-    return [str(mark) for mark in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
+    return [str(label) for label in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
 
 
 def _keys(keys: list[str], label: str | None, part: str, name: str) -> tuple[str, str | None]:
@@ -294,18 +294,11 @@ def _read(path: Path, name: str, size: int | None) -> Dataset:
         raise InputError(f"{quote(path)} holds labels; give the file of the images, next to which "
                          "labels are found")
     labels = _label_file(path)
-    label_texts = None if labels is None else _labels(load_idx(labels), len(x), labels)
+    label_texts = None if labels is None else _label_texts(load_idx(labels), len(x), quote(labels))
     if x.ndim != 3:
         return from_arrays(x, label_texts, name=name, size=size)
     notes = ["no labels were found next to the images"] if label_texts is None else []
     return validation.images(torch.from_numpy(x)[:, None], name=name, label_texts=label_texts, size=size, notes=notes)
-
-
-def _labels(y: NDArray[np.uint8], n: int, path: Path) -> list[str]:
-    if y.shape != (n,):
-        raise InputError(f"{quote(path)} holds labels of shape {y.shape}; expected ({n},), one for each "
-                         "image")
-    return [str(mark) for mark in y.tolist()]
 
 
 def _open_idx(path: Path) -> BufferedIOBase:

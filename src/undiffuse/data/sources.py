@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from undiffuse.data import huggingface, tables
-from undiffuse.data.anndata import read_h5ad
 from undiffuse.data.arrays import images_in, in_memory, is_idx, read_idx, read_idx_folder, read_npy, read_npz
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.images import read_folder
@@ -106,7 +105,7 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return tables.read_table(path, label, condition)
     if suffix == ".h5ad":
         _only_train(path, part)
-        return read_h5ad(path, label, condition)
+        return tables.read_h5ad(path, label, condition)
     if suffix == ".npy":
         _only_train(path, part)
         return read_npy(path, size)

@@ -86,11 +86,11 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
 def summary(scores: Likelihood) -> str:
     """The mean with its standard error over the rows, the median errors of a row, and the most unusual rows."""
     values, unit = (scores.bits_per_dim, "bits/dim, at most") if scores.discrete else (scores.log_prob, "nats")
-    stderr = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    stderr = f" ± {float(values.std()) / math.sqrt(len(values)):.4f}" if len(values) > 1 else ""
     parts = ", ".join(f"{name} {float(getattr(scores, name).median()):.2g}"
                       for name in ("stderr", "solver", "truncation_error", "prior"))
     rows = ", ".join(str(i + 1) for i in unusual(scores).tolist())
-    return (f"{len(values)} rows: mean {float(values.mean()):.4f} ± {stderr:.4f} {unit}, "
+    return (f"{len(values)} rows: mean {float(values.mean()):.4f}{stderr} {unit}, "
             f"{float(scores.nfe.median()):.0f} model evaluations per row\nmedian error per row in nats: {parts}\n"
             f"most unusual rows: {rows}")
 

@@ -90,9 +90,9 @@ class Condition:
         """This condition with mean and standard deviation of training rows (N, width), for numbers and vectors."""
         if self.kind not in ("number", "vector"):
             return self
-        known = rows[~rows.isnan().any(1)].double()
-        std = known.std(0, unbiased=False)
-        return dataclasses.replace(self, mean=tuple(known.mean(0).tolist()),
+        values = rows[~rows.isnan().any(1)].double()
+        std = values.std(0, unbiased=False)
+        return dataclasses.replace(self, mean=tuple(values.mean(0).tolist()),
                                    std=tuple(torch.where(std > 0, std, 1.0).tolist()))
 
     def config(self) -> dict[str, Any]:
@@ -101,12 +101,12 @@ class Condition:
 
     def check(self, rows: Tensor) -> None:
         """InputError for numeric rows that are infinite or outside the vocabulary."""
-        known = rows[~rows.isnan()]
-        if bool(known.isinf().any()):
+        values = rows[~rows.isnan()]
+        if bool(values.isinf().any()):
             raise InputError(f"got an infinite {self.name}; expected a finite number")
-        if self.kind in ("class", "words") and len(known) and not 0 <= float(known.min()) <= float(
-                known.max()) < len(self.vocabulary):
-            raise InputError(f"got {self.name} from {float(known.min()):g} to {float(known.max()):g}; expected 0 to "
+        if self.kind in ("class", "words") and len(values) and not 0 <= float(values.min()) <= float(
+                values.max()) < len(self.vocabulary):
+            raise InputError(f"got {self.name} from {float(values.min()):g} to {float(values.max()):g}; expected 0 to "
                              f"{len(self.vocabulary) - 1}")
 
     @property

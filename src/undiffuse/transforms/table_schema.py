@@ -106,7 +106,8 @@ class Cells:
         for i, text in enumerate(texts):
             if text not in number and not is_missing(text):
                 raise InputError(f"{self.where(i, j)} holds {quote(text)}, which is not in the training data; "
-                                 f"expected one of {', '.join(map(quote, categories[:8]))}{did_you_mean(text, categories)}")
+                                 f"expected one of {', '.join(map(quote, categories[:8]))}"
+                                 f"{did_you_mean(text, categories)}")
         return np.array([number.get(text, math.nan) for text in texts])
 
     def check_finite(self, j: int) -> None:
@@ -251,10 +252,10 @@ def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str
             and an unknown column.
     """
     at = None if label is None else cells.index(label)
-    given = {cells.index(name): (name, kind) for name, kind in map(conditions.parse_spec, condition)}
-    plain = [j for j in range(len(cells.columns)) if j != at and j not in given]
+    specs = {cells.index(name): (name, kind) for name, kind in map(conditions.parse_spec, condition)}
+    plain = [j for j in range(len(cells.columns)) if j != at and j not in specs]
     cells.texts([j for j in range(len(cells.columns)) if j == at or cells.mostly_text(j)])
-    fitted = tuple(_condition(cells, j, name, kind) for j, (name, kind) in given.items())
+    fitted = tuple(_condition(cells, j, name, kind) for j, (name, kind) in specs.items())
     if not plain:
         raise InputError(f"all columns of {quote(cells.path)} are label or conditions; expected one that is learned")
     classes = () if at is None else _classes(cells, at)

@@ -189,7 +189,7 @@ def test_a_frame_is_read_as_the_file_of_it(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "the table", index=False)
     (tmp_path / "the table").rename(tmp_path / "t.csv")
     read, direct = ud.open_data(tmp_path / "t.csv", label="class"), ud.open_data(frame(), label="class")
-    assert read.columns == direct.columns == ("a", "kind", "b") and read.words == direct.words
+    assert read.columns == direct.columns == ("a", "kind", "b") and read.categories == direct.categories
     assert read.classes == direct.classes == ("u", "v") and torch.equal(read.x.isnan(), direct.x.isnan())
     torch.testing.assert_close(read.x, direct.x, equal_nan=True)
     with pytest.raises(InputError, match="two columns"):

@@ -1,7 +1,6 @@
 """What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
 
-A network becomes a denoiser by three numbers (`predictions`). Guidance, conditions and foreign checkpoints wrap a
-`Model` and therefore work with every sampler, the ODE and the likelihood.
+A network becomes a denoiser by three numbers (`predictions`). Guidance and conditions wrap a `Model`.
 
 Reference: Efron (2011), Tweedie's formula.
 """
@@ -27,6 +26,7 @@ from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
 from undiffuse.transforms.base import Identity, Transform
 from undiffuse.transforms.conditions import Condition
+from undiffuse.transforms.table_schema import TableSchema
 
 
 class ReverseModel(nn.Module, ABC):
@@ -36,6 +36,7 @@ class ReverseModel(nn.Module, ABC):
     transform: Transform = Identity()
     classes: int = 0
     conditions: tuple[Condition, ...] = ()
+    schema: TableSchema | None = None
     block: int = 256
 
     @abstractmethod
@@ -162,14 +163,14 @@ class Model(ReverseModel):
         return bcast(dalpha, x) * D + bcast(rate, x) * eps
 
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Draws of N(0, σ² I) at t (default T), or with the data's moments of N(α μ, α² C + σ² I)."""
+        """Samples of N(0, σ² I) at t (default T), or of N(α μ, α² C + σ² I) with the data's moments."""
         at = as_time(self.sde.T if t is None else t)
         alpha, sigma = float(self.sde.alpha(at)), float(self.sde.sigma(at))
         eps = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
         return sigma * eps if self.moments is None else self.moments.prior_sample(eps, alpha, sigma)
 
     def t_end(self) -> float:
-        """Where sampling stops by default: the time at which σ/α is 0.004 of the data's deviation (EDM's .002/.5)."""
+        """The default end of sampling: σ/α = 0.004 standard deviations of the data (EDM: .002/.5)."""
         return float(self.sde.time_of(-torch.log(torch.tensor(0.004 * self.sigma_data, dtype=torch.float64))))
 
     def _noise(self, x: Tensor, t: Time, D: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ def _delegated() -> Any:
 
 
 class Wrapper(Model):
-    """A model made of another one; everything but `denoise` is the inner model's.
+    """A model around another one; all attributes but `denoise` are those of the inner model.
 
     `takes` names conditions that are consumed here and not passed on.
     """
@@ -206,6 +207,7 @@ class Wrapper(Model):
     transform: Transform = _delegated()
     classes: int = _delegated()
     block: int = _delegated()
+    schema: TableSchema | None = _delegated()
 
     def __init__(self, inner: Model) -> None:
         super().__init__()
@@ -213,22 +215,22 @@ class Wrapper(Model):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:  # type: ignore[override]
-        """Those of the inner model, except `takes`."""
+        """The conditions of the inner model, except `takes`."""
         return tuple(c for c in self.inner.conditions if c.name not in self.takes)
 
     @property
     def moments_are_exact(self) -> bool:
-        """False: the moments are the inner model's."""
+        """False: the moments are those of the inner model."""
         return False
 
     @property
     def dtype(self) -> torch.dtype:
-        """The inner model's."""
+        """The dtype of the inner model."""
         return self.inner.dtype
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """Those of the inner model and those that `denoise` takes here."""
+        """The conditions of the inner model and those of `denoise` here."""
         inner, here = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
         return None if inner is None else tuple(dict.fromkeys((*here, *self.takes, *inner)))
 
@@ -241,20 +243,20 @@ class TransparentWrapper(Wrapper):
 
     @property
     def moments_are_exact(self) -> bool:
-        """Whether the inner model's are."""
+        """Whether those of the inner model are."""
         return self.inner.moments_are_exact
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """Those of the inner model."""
+        """The conditions of the inner model."""
         return self.inner.condition_names
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
-        """The inner model's D."""
+        """D(x, t) of the inner model."""
         return self.inner.denoise(self.states(x), t, **cond)
 
     def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
-        """The inner model's ∇·D."""
+        """∇·D of the inner model."""
         return self.inner.divergence(x, t, **cond)
 
     def __getattr__(self, name: str) -> Any:
@@ -267,7 +269,7 @@ class TransparentWrapper(Wrapper):
 
 
 class FixedConditions(Wrapper):
-    """A model with conditions fixed; a condition given at the call wins."""
+    """A model with fixed conditions; a condition of the call overrides them."""
 
     def __init__(self, inner: Model, cond: dict[str, Any]) -> None:
         super().__init__(inner)
@@ -280,7 +282,7 @@ class FixedConditions(Wrapper):
         return self.inner.denoise(self.states(x), t, **{**self.cond, **cond})
 
     def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
-        """∇·D(x, t | the fixed conditions), where the model knows it."""
+        """∇·D(x, t | the fixed conditions), or None."""
         return self.inner.divergence(x, t, **{**self.cond, **cond})
 
 
@@ -365,7 +367,7 @@ class Denoiser(Model):
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""
         if unknown := [name for name in cond if name not in self.condition_names]:
             raise unknown_condition(unknown[0], self.condition_names)
-        pieces = [c.coded(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
+        pieces = [c.standardise(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
         return [torch.cat([piece.to(x) for piece in pieces], 1)] if pieces else []
 
     def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:

@@ -97,7 +97,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     so_far = asked.replace(**{**_fields(parts + last), **overrides})
     parts += [_duration(case, so_far.batch_size) if minutes is None else
               _within(case, so_far, data, minutes, overrides.get("save_every")), *last]
-    reasons = [f"{describe(data)}.", *(f"{note}." for note in data.note)]
+    reasons = [f"{describe(data)}.", *(f"{note}." for note in data.notes)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as set." for name, value in overrides.items()]
     experiment = asked.replace(**{**_fields(parts), **overrides})

@@ -20,7 +20,7 @@ class SupportsArray(Protocol):
     """Objects that NumPy converts: arrays, DataFrames, Series, `Samples`."""
 
     def __array__(self) -> NDArray[Any]:
-        """The numbers."""
+        """The object as an array."""
 
 
 ArrayLike = (Tensor | SupportsArray | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]

@@ -16,7 +16,7 @@ import torch
 from undiffuse.cli import main
 from undiffuse.experiment import Experiment
 from undiffuse.guidance import with_guidance
-from undiffuse.pipelines.sample_to_file import frequent
+from undiffuse.pipelines.sample_to_file import random_labels
 from undiffuse.samplers.driver import sample
 from undiffuse.training import load, load_data
 
@@ -61,13 +61,13 @@ def test_a_table_has_the_numbers_and_the_labels_asked_for(run: Path, tmp_path: P
 
 def test_without_a_label_classes_are_as_frequent_as_in_the_data(run: Path, tmp_path: Path) -> None:
     """p(x) = Σ p(c) p(x | c): the labels are drawn, by index, and the samples are the model's with these labels."""
-    labels = torch.tensor(frequent([5, 0, 3, 2], 1, 40, 6000))
+    labels = torch.tensor(random_labels([5, 0, 3, 2], 1, 40, 6000))
     shares = labels.bincount(minlength=4) / 6000
     assert (shares - torch.tensor([0.5, 0.0, 0.3, 0.2])).abs().max() < 4 * 0.5 / 6000**0.5 and shares[1] == 0
-    assert frequent([5, 0, 3, 2], 1, 47, 3) == labels[7:10].tolist()
+    assert random_labels([5, 0, 3, 2], 1, 47, 3) == labels[7:10].tolist()
     counts = json.loads((run / "model" / "config.json").read_text())["data"]["counts"]
     assert counts == load_data(run)[0].y.bincount().tolist()
-    with_them = sample(load(run), 40, steps=3, label=torch.tensor(frequent(counts, 0, 0, 40))).x
+    with_them = sample(load(run), 40, steps=3, label=torch.tensor(random_labels(counts, 0, 0, 40))).x
     assert np.array_equal(drawn(run, tmp_path / "any.npy", "--n", "40"), with_them.numpy())
 
 

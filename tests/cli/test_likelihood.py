@@ -15,8 +15,8 @@ from undiffuse.data import open_data, tables
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
-from undiffuse.pipelines.score import _same_kind
 from undiffuse.training import load, train
+from undiffuse.transforms.table_schema import TableSchema
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch_size=32, eval_batch_size=16,
                         net_args={"width": 16, "depth": 1})
@@ -83,12 +83,13 @@ def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(a
     assert scores[0] == scores[1] == scores[2] != 2 and read == ["whole", "bare", "some"]
 
 
-def test_words_that_the_run_has_not_seen_are_named(run: Path, tmp_path: Path) -> None:
-    """A column of words is read as their numbers, which must not be taken for values."""
+def test_categories_that_the_run_does_not_have_are_named(tmp_path: Path) -> None:
+    """Categories are encoded by those of the run, not by those of the file."""
     (tmp_path / "t.csv").write_text("x,y\n1,here\n2,there\n3,here\n4,there\n")
-    about = json.loads((run / "model" / "config.json").read_text())["data"]
-    with pytest.raises(InputError, match=r"column 'y' of t.csv holds 'there', .* expected numbers"):
-        _same_kind({**about, "kind": "table", "columns": ["x", "y"]}, open_data(str(tmp_path / "t.csv")))
-    with pytest.raises(InputError, match="expected one of 'here', 'then'; did you mean"):
-        _same_kind({**about, "kind": "table", "columns": ["x", "y"], "words": [[], ["here", "then"]]},
-                   open_data(str(tmp_path / "t.csv")))
+    cells = tables.read_cells(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"row 1 \(line 2\), column 'y' holds 'here'; expected a number"):
+        TableSchema(("x", "y")).encode(cells)
+    with pytest.raises(InputError, match=r"row 2 .* holds 'there'.* expected one of 'here', 'then'; did you mean"):
+        TableSchema(("x", "y"), ((), ("here", "then"))).encode(cells)
+    rows = TableSchema(("y", "x"), (("there", "here"), ())).encode(cells)
+    assert rows.x.tolist() == [[1, 1], [0, 2], [1, 3], [0, 4]]

@@ -39,8 +39,8 @@ def test_what_was_written_is_read(tmp_path: Path, refused: Callable[..., str], k
     assert torch.equal(data.x, torch.from_numpy(X)) and data.columns == ("G1", "G2", "G3")
     assert data.classes == ("a", "b", "c") and data.y is not None and data.y.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
     told = open_data(path, condition=["age", "type"])
-    assert [c.kind for c in told.conditions] == ["number", "class"] and told.given is not None
-    assert told.given.T.tolist() == [list(range(8)), [0, 1, 2, 0, 1, 2, 0, 1]] and told.y is None
+    assert [c.kind for c in told.conditions] == ["number", "class"] and told.condition_values is not None
+    assert told.condition_values.T.tolist() == [list(range(8)), [0, 1, 2, 0, 1, 2, 0, 1]] and told.y is None
     refused(path, "no column 'typ'", "did you mean 'type'", label="typ")
     path.write_bytes(path.read_bytes()[:2000])
     refused(path, "cannot be read as an AnnData file")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse.data import Dataset, checks, from_arrays, open_data
+from undiffuse.data import Dataset, from_arrays, open_data, validation
 from undiffuse.errors import InputError
 
 Refused = Callable[..., str]
@@ -44,7 +44,7 @@ def test_the_kind_follows_from_shape_and_scale(tmp_path: Path) -> None:
     assert opened(tmp_path, z[:, 0]).shape == (1,)
     assert opened(tmp_path, z[:, :2] * [1, 1000]).kind == "table"  # one scale for both would lose the first
     constant = opened(tmp_path, np.concatenate([z[:, :1], np.full((40, 1), 0.1)], 1))
-    assert constant.kind == "table" and constant.note == ("1 constant column is stored and restored exactly (x2)",)
+    assert constant.kind == "table" and constant.notes == ("1 constant column is stored and restored exactly (x2)",)
 
 
 def test_images_are_told_by_their_axes(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_float_images_are_rounded_to_their_level(tmp_path: Path, low: int, note:
     data = opened(tmp_path, floats)
     expected = IMAGES.copy()
     expected[0, 0, 0] = 0
-    assert torch.equal(data.x[:, 0], torch.from_numpy(expected)) and data.note[0].startswith(note)
+    assert torch.equal(data.x[:, 0], torch.from_numpy(expected)) and data.notes[0].startswith(note)
 
 
 def test_whole_numbers_and_booleans_are_images_too(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_objects_are_never_unpickled(tmp_path: Path, refused: Refused) -> None:
 
 
 def test_a_table_of_pixels_gets_a_hint(tmp_path: Path) -> None:
-    assert "(N, 5, 5)" in opened(tmp_path, np.arange(100, dtype=np.uint8).reshape(4, 25)).note[0]
+    assert "(N, 5, 5)" in opened(tmp_path, np.arange(100, dtype=np.uint8).reshape(4, 25)).notes[0]
 
 
 def npz(tmp_path: Path, **arrays: Any) -> Path:
@@ -196,7 +196,7 @@ def test_a_header_that_promises_terabytes_is_refused_at_once(tmp_path: Path, ref
 def test_an_archive_that_unpacks_to_much_is_refused_before_it_is_read(tmp_path: Path, refused: Refused,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     path = npz(tmp_path, x=np.zeros((1000, 1000)), other=np.zeros(10))
-    monkeypatch.setattr(checks, "_SMALL", 1 << 20)
+    monkeypatch.setattr(validation, "_MAX_UNPACKED", 1 << 20)
     tracemalloc.start()
     refused(path, "would unpack to 8,000,3", "without compression")
     _, peak = tracemalloc.get_traced_memory()
@@ -232,5 +232,5 @@ def test_paths_of_every_kind(tmp_path: Path, refused: Refused) -> None:
     (folder / "loop.npy").symlink_to(folder / "loop.npy")
     refused(folder / "loop.npy", "neither a path")
     (folder / "notes.txt").write_text("hello")
-    refused(folder / "notes.txt", "no known type", ".npz")
+    refused(folder / "notes.txt", "unknown type", ".npz")
     refused("/dev/null", "neither a file nor a folder")

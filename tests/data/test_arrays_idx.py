@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse.data import checks, describe, open_data
+from undiffuse.data import describe, open_data, validation
 
 Refused = Callable[..., str]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -47,7 +47,7 @@ def test_images_and_labels_are_found_by_their_names(tmp_path: Path, packed: bool
 def test_the_test_part_is_the_other_file(tmp_path: Path, refused: Refused) -> None:
     train = put(tmp_path, True)
     refused(tmp_path, "0 IDX image files of the test part", part="test")
-    refused(train, "no test images beside it", part="test")
+    refused(train, "no test images next to it", part="test")
     test = put(tmp_path, True, "t10k")
     test.write_bytes(gzip.compress(idx(255 - X)))
     for source in (tmp_path, train, test):
@@ -61,7 +61,7 @@ def test_labels_may_be_absent_or_packed_otherwise(tmp_path: Path) -> None:
     labels.unlink()
     assert open_data(path).y is not None
     labels.with_name(labels.name + ".gz").unlink()
-    assert open_data(path).y is None and "no labels" in open_data(path).note[0]
+    assert open_data(path).y is None and "no labels" in open_data(path).notes[0]
 
 
 def test_any_name_will_do(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_header_cannot_ask_for_memory(tmp_path: Path, refused: Refused, monkey
     path.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1)))
     refused(path, "would unpack to")
     path.write_bytes(gzip.compress(idx(np.zeros((1000, 64, 64), np.uint8))))
-    monkeypatch.setattr(checks, "_SMALL", 1 << 20)
+    monkeypatch.setattr(validation, "_MAX_UNPACKED", 1 << 20)
     refused(path, "would unpack to 4,096,000 bytes")
 
 

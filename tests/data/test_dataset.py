@@ -67,7 +67,7 @@ def test_a_fingerprint_tells_any_change() -> None:
               replace(data, x=data.x.double()), replace(data, x=data.x.reshape(25, 4))]
     prints = {d.fingerprint() for d in [data, *others]}
     assert len(prints) == 1 + len(others)
-    assert replace(data, name="other", note=("n",)).fingerprint() == data.fingerprint()
+    assert replace(data, name="other", notes=("n",)).fingerprint() == data.fingerprint()
 
 
 def test_options_without_meaning_are_refused(refused: object, tmp_path: object) -> None:
@@ -80,6 +80,6 @@ def test_options_without_meaning_are_refused(refused: object, tmp_path: object) 
 
 def test_a_name_beats_a_folder_and_says_so(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # type: ignore[arg-type]
-    assert open_data("moons", n=5).note == ()
+    assert open_data("moons", n=5).notes == ()
     (tmp_path / "moons").mkdir()  # type: ignore[operator]
-    assert "./moons" in open_data("moons", n=5).note[0]
+    assert "./moons" in open_data("moons", n=5).notes[0]

@@ -186,7 +186,7 @@ def test_first_rows_of_anything_else(tmp_path: Path) -> None:
     assert few.classes == ("0", "1", "2", "3", "4") and torch.equal(few.x, whole.x[:5])
     assert [few.classes[k] for k in few.y] == [whole.classes[k] for k in whole.y[:5]]  # type: ignore[union-attr]
     more = open_data("digits", first=2000)
-    assert torch.equal(more.x, whole.x) and more.note == (*whole.note, "there are fewer rows than 2,000, and all are "
+    assert torch.equal(more.x, whole.x) and more.notes == (*whole.notes, "there are fewer rows than 2,000, and all are "
                                                           "taken")
 
 
@@ -201,7 +201,7 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     with pytest.raises(InputError, match="'cats' cannot be read by the package datasets"):
         from_datasets(mixed, "cats")
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="file' cannot be written"):
+    with pytest.raises(MachineError, match="file', where streams are stored, cannot be written"):
         from_datasets(Asked().rows, keep=tmp_path / "file")
 
 

@@ -98,15 +98,15 @@ def test_a_table_is_what_it_is_as_a_csv(tmp_path: Path) -> None:
         csv.writer(file).writerows([list(COLUMNS), *zip(*COLUMNS.values(), strict=True)])
     for options in ({}, {"label": "level"}, {"label": "level", "condition": ["flag"]}, {"condition": ["b", "kind"]}):
         ours, theirs = (open_data(tmp_path / name, **options) for name in ("x.parquet", "x.csv"))
-        assert ours.columns == theirs.columns and ours.words == theirs.words and ours.note == theirs.note
+        assert ours.columns == theirs.columns and ours.categories == theirs.categories and ours.notes == theirs.notes
         assert ours.fingerprint() == theirs.fingerprint()
 
 
 def test_conditions_beside_images() -> None:
     data = from_datasets(pictures(age=[i / 2 for i in range(N)], note=[f"a cat {i % 2}" for i in range(N)]), "cats",
                      condition=["age", "note"])
-    assert [c.name for c in data.conditions] == ["age", "note"] and data.given is not None
-    assert data.given[:, 0].tolist() == [i / 2 for i in range(N)]
+    assert [c.name for c in data.conditions] == ["age", "note"] and data.condition_values is not None
+    assert data.condition_values[:, 0].tolist() == [i / 2 for i in range(N)]
 
 
 def test_the_classes_are_the_column_that_is_named(tmp_path: Path) -> None:

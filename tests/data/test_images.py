@@ -76,7 +76,7 @@ def test_what_loses_nothing_is_converted_and_noted(tmp_path: Path) -> None:
     write(tmp_path / "c.png", Image.fromarray(pixels(2, channels=3) // 64 * 64).convert("P"))
     data = open_data(tmp_path)
     assert torch.equal(data.x[0], data.x[1]) and data.shape == (3, 6, 6)
-    assert set(data.note) == {"mode P was converted to RGB (1 of 3 images)",
+    assert set(data.notes) == {"mode P was converted to RGB (1 of 3 images)",
                               "mode RGBA was converted to RGB (1 of 3 images)"}
 
 
@@ -141,7 +141,7 @@ def test_other_files_are_left_out_and_loops_end(tmp_path: Path) -> None:
     write(tmp_path / ".thumbnails" / "0.png", pixels(9))
     os.symlink(tmp_path, tmp_path / "b" / "again")
     data = open_data(tmp_path)
-    assert len(data) == 4 and data.note == ("files that are not PNG, JPEG, WEBP or BMP were left out (1)",)
+    assert len(data) == 4 and data.notes == ("files that are not PNG, JPEG, WEBP or BMP were left out (1)",)
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -176,7 +176,7 @@ def test_a_large_folder_is_decoded_when_it_is_asked_for(tmp_path: Path, refused:
     train, held = data.split(2)
     again, other = whole.split(2)
     assert torch.equal(train.x[:], again.x) and torch.equal(held.x[:], other.x)
-    train.x.expect(torch.tensor([2, 1]))
+    train.x.prefetch(torch.tensor([2, 1]))
     assert torch.equal(train.x[torch.tensor([2, 1])], again.x[[2, 1]])
     assert data.fingerprint() == open_data(tmp_path).fingerprint() != whole.fingerprint()
     (tmp_path / "a" / "4.png").write_bytes(b"\x89PNG broken")

@@ -34,7 +34,7 @@ def test_the_numbers_are_read_with_or_without_a_header(tmp_path: Path, header: s
     data = open_data(csv(tmp_path, lines(separator, header) + end, name))
     assert torch.equal(data.x, torch.tensor(ROWS))
     assert data.columns == (tuple(header.split()) if header else ("x1", "x2", "x3", "x4"))
-    assert data.kind == "table" and data.y is None and data.note == ()
+    assert data.kind == "table" and data.y is None and data.notes == ()
 
 
 @pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r\n"), lambda t: "\ufeff" + t,
@@ -46,7 +46,7 @@ def test_the_dialects_of_spreadsheets(tmp_path: Path, change: Callable[[str], st
 
 def test_a_header_that_only_counts_is_no_row(tmp_path: Path) -> None:
     data = open_data(csv(tmp_path, "0,1,2,3\n" + lines(",", None)))
-    assert torch.equal(data.x, torch.tensor(ROWS)) and "counts" in data.note[0]
+    assert torch.equal(data.x, torch.tensor(ROWS)) and "counts" in data.notes[0]
 
 
 def test_a_column_of_words_becomes_labels(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ REFUSALS: list[tuple[str, str | bytes, str | None, list[str]]] = [
     ("two names alike", "a,b,a\n1,2,3\n4,5,6\n", None, ["two columns called 'a'"]),
     ("half a header", "a,2\n1,2\n3,4\n", None, ["mixes numbers such as '2' with words such as 'a'"]),
     ("unknown label", "a,kind\n1,2\n3,4\n", "kinds", ["no column 'kinds'", "did you mean 'kind'?"]),
-    ("label alone", "kind\n1\n3\n", "kind", ["beside columns of numbers"]),
+    ("label alone", "kind\n1\n3\n", "kind", ["only the column 'kind'"]),
     ("missing label", "a,kind\n1,x\n3,\n", "kind", ["row 2", "'kind'", "label is missing"]),
     ("bytes", b"a,b\n\xff\xfe,2\n", None, ["cannot be read as a table", "utf-8"]),
     ("zero bytes", b"a,b\n1,2\n\0,2\n", None, ["row 2", "not a number"]),

@@ -63,7 +63,7 @@ def test_a_picture_holds_every_image_at_its_place(tmp_path: Path, channels: int,
 REFUSALS: list[tuple[str, Tensor, dict[str, object], str]] = [
     ("a.gif", IMAGES, {}, ".png, .npy, .csv"), ("a", IMAGES, {}, ".png, .npy, .csv"),
     ("a.png", POINTS, {}, ".npy or .csv"), ("a.csv", IMAGES, {}, ".npy or .png"),
-    ("a.png", IMAGES.expand(-1, 2, -1, -1), {}, "no images"), ("a.png", IMAGES[:0], {}, "no images"),
+    ("a.png", IMAGES.expand(-1, 2, -1, -1), {}, "not images"), ("a.png", IMAGES[:0], {}, "not images"),
     ("a.png", torch.zeros(1, 1, 9000, 9000), {}, "too many"),
     ("a.npy", torch.where(POINTS[3, 1] == POINTS, math.nan, POINTS), {}, "1 of 30 samples are not finite, the first "
      "is number 3"), ("a.png", IMAGES / 0, {}, "7 of 7"),

@@ -121,7 +121,7 @@ def test_the_command_fills_the_gaps_and_nothing_else(run: Path, tmp_path: Path) 
                 else:
                     assert now == was
     data = open_data(tmp_path / "out" / "draw-1.csv")
-    assert not data.x.isnan().any() and data.words[1] == ("New York", "Paris, FR") and (data.x[:, 3] == 5).all()
+    assert not data.x.isnan().any() and data.categories[1] == ("New York", "Paris, FR") and (data.x[:, 3] == 5).all()
 
 
 def test_a_parquet_file_is_filled_as_the_csv_of_its_rows(run: Path, tmp_path: Path,
@@ -185,7 +185,7 @@ def test_samples_without_a_class_asked_for_say_the_class_that_was_drawn(run: Pat
 
 CASES = [("another column", [["1", "x", "2", "5"]], "size,town,count,same", "no column 'city'"),
          ("one more", [["", "New York", "2", "5", "9"]], "size,city,count,same,id", "'id'"),
-         ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which the model has never seen"),
+         ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which is not in the training data"),
          ("a word for a number", [["big", "New York", "", "5"]], "size,city,count,same", "'big'; expected a number"),
          ("an infinity", [["inf", "New York", "", "5"]], "size,city,count,same", "not finite"),
          ("no gap", [["1", "New York", "2", "5"]], "size,city,count,same", "no empty cell")]

@@ -21,7 +21,7 @@ from undiffuse.inverse import (
 )
 from undiffuse.inverse.observation import Observation
 from undiffuse.mixture import Mixture
-from undiffuse.pipelines.restore import drawn_labels, images, operator, restore
+from undiffuse.pipelines.restore import images, operator, restore, sample_labels
 from undiffuse.processes import VP
 from undiffuse.random import normal
 from undiffuse.training import train
@@ -47,10 +47,10 @@ def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
 
 def test_a_class_that_is_told_by_the_image_is_drawn() -> None:
     law = Mixture([0.5, 0.5], [[[[-0.6, 0.1]]], [[[0.6, -0.1]]]], 0.01, labels=[0, 1])
-    assert drawn_labels(law.denoiser(VP()), law.means[[1, 0, 0, 1]]).tolist() == [1, 0, 0, 1]
+    assert sample_labels(law.denoiser(VP()), law.means[[1, 0, 0, 1]]).tolist() == [1, 0, 0, 1]
     one, hidden = torch.zeros(1, 1, 1, 2), box((1, 1, 2), 0, 0, 1, 1)
     told, bare = {"label": torch.tensor([1])}, Mixture([1.0], [[[[0.0, 0.1]]]], 0.01)
-    for made, rounds, more, why in ((law, 1, {"exact": True}, "particles"), (law, 1, told, "is told"),
+    for made, rounds, more, why in ((law, 1, {"exact": True}, "particles"), (law, 1, told, "a label was passed"),
                                     (bare, 1, {}, "no classes"), (law, -1, {}, "0 or more")):
         with pytest.raises(InputError, match=f"got {rounds} rounds; expected .*{why}"):
             restore(made.denoiser(VP()), hidden, one, 0.1, rounds=rounds, **more)
@@ -128,7 +128,7 @@ def test_an_observation_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("simulate, shape, words", [
     (True, (1, 5, 5), r"\(1, 4, 4\)$"), (False, (3, 4, 4), r"\(1, 2, 2\)$"),
-    (False, (1, 4, 4), r".*damaged by simulate$"),
+    (False, (1, 4, 4), r".*for clean images use simulate$"),
 ])
 def test_images_of_another_size_are_refused(simulate: bool, shape: tuple[int, ...], words: str) -> None:
     model = Mixture([1.0], torch.zeros(1, 1, 4, 4), 1.0).denoiser(VP())

@@ -68,7 +68,7 @@ FAULTS = {
 def test_a_fault_is_found_by_its_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, wrong = FAULTS[name]
     monkeypatch.setattr(owner, attribute, wrong)
-    check = verify._of_installation()[name]
+    check = verify._installation_checks()[name]
     assert not verify._run_check(name, check).ok
 
 

@@ -50,7 +50,7 @@ def _train(folder: Path, data: Dataset, held_out: int) -> Tiny:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     data = open_data("digits", n=400)
-    named = replace(data, classes=(EVIL, '"1" & more', *data.classes[2:]), note=(f"note {EVIL}",))
+    named = replace(data, classes=(EVIL, '"1" & more', *data.classes[2:]), notes=(f"note {EVIL}",))
     return _train(tmp_path_factory.mktemp("report") / "images", named, 100)
 
 

@@ -42,14 +42,14 @@ def test_each_is_hidden_as_often_as_asked_and_independent_of_the_others() -> Non
     batch = Feed(e, data, rebuild(describe(e, data, ""))).batch(0)
     parts = split(data.conditions, batch.conditions)
     hidden = torch.stack([piece.isnan().all(1) for piece in parts.values()], 1)
-    hidden = hidden[split(data.conditions, data.given)["note"][batch.rows].isfinite().any(1)]  # the note says something
+    hidden = hidden[split(data.conditions, data.condition_values)["note"][batch.rows].isfinite().any(1)]
     error = 4 * math.sqrt(0.21 / len(hidden))
     assert (hidden.double().mean(0) - 0.3).abs().max() < error
     both = (hidden[:, :, None] & hidden[:, None]).double().mean(0)
     apart = both[~torch.eye(4, dtype=torch.bool)] - 0.09
     assert apart.abs().max() < 4 * math.sqrt(0.09 * 0.91 / len(hidden))
     kept = ~batch.conditions.isnan()
-    assert torch.equal(batch.conditions[kept], data.given[batch.rows][kept])
+    assert torch.equal(batch.conditions[kept], data.condition_values[batch.rows][kept])
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy import special, stats
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal, uniform
 from undiffuse.transforms.column_fitting import fit_column
-from undiffuse.transforms.columns import Power, Quantiles, Steps, Words, column, yeo_johnson, yeo_johnson_inverse
+from undiffuse.transforms.columns import Categories, Power, Quantiles, Steps, column, yeo_johnson, yeo_johnson_inverse
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -72,10 +72,10 @@ def test_the_power_is_the_most_likely_one() -> None:
 @pytest.mark.parametrize("fitted", [Power(3.0, 2.0, 0.3, 0.1, 0.7), Power(3.0, 2.0, 1.6, 0.1, 0.7),
                                     Power(0.0, 2.0, 0.0),
                                     Quantiles((0.0, 0.5, 2.0, 7.0), (-1.0, 0.0, 0.4, 2.0), 0.3, 1.2)])
-def test_log_slopes_are_those_of_autograd(fitted: Power | Quantiles) -> None:
+def test_log_derivatives_are_those_of_autograd(fitted: Power | Quantiles) -> None:
     x = torch.tensor([-4.0, 0.3, 1.7, 6.9, 30.0], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(fitted.forward(x).sum(), x)
-    assert torch.allclose(fitted.log_slope(x.detach()), slope.log(), atol=1e-12)
+    assert torch.allclose(fitted.log_derivative(x.detach()), slope.log(), atol=1e-12)
 
 
 def test_few_numbers_come_back_as_often_as_they_were_there() -> None:
@@ -101,14 +101,14 @@ def test_a_value_that_many_cells_have_is_drawn_as_often() -> None:
 
 
 def test_words_are_told_by_the_nearest_vertex() -> None:
-    words = Words((0.5, 0.3, 0.2))
+    words = Categories((0.5, 0.3, 0.2))
     codes = torch.tensor([0.0, 1.0, 2.0, math.nan], dtype=torch.float64)
     z = words.forward(codes)
     assert torch.equal(words.inverse(z)[:3], codes[:3]) and bool(words.inverse(z)[3].isnan())
     near = z[:3] + 0.3 * (2 * uniform(0, Purpose.DATA, 52, 0, 3, (3,)) - 1)
     vertices = words.forward(torch.arange(3.0, dtype=torch.float64))
     assert torch.equal(words.inverse(near), torch.cdist(near, vertices).argmin(1).double())
-    shares = torch.tensor(words.shares, dtype=torch.float64)
+    shares = torch.tensor(words.frequencies, dtype=torch.float64)
     total = (shares[:, None] * vertices**2).sum()  # the variance of the column, 1 by the choice of units
     assert float(total) == pytest.approx(1) and torch.allclose(shares @ vertices, torch.zeros(3).double())
 
@@ -123,10 +123,11 @@ def test_missing_stays_missing() -> None:
 
 @pytest.mark.parametrize("config", [
     3, {}, {"kind": "power"}, {"kind": "steps", "levels": [1], "scores": [1], "cuts": []},
-    {"kind": "words", "shares": [0.5, 0.6]}, {"kind": "words", "shares": [1.0]}, {"kind": "constant", "value": "x"},
-    {"kind": "quantiles", "values": [1, 1], "scores": [0, 1], "mean": 0, "std": 1, "whole": False},
-    {"kind": "power", "centre": 0, "scale": 0, "power": 1, "mean": 0, "std": 1, "whole": False},
-    {"kind": "power", "centre": 0, "scale": 1, "power": 3, "mean": 0, "std": 1, "whole": False}])
+    {"kind": "categories", "frequencies": [0.5, 0.6]}, {"kind": "categories", "frequencies": [1.0]},
+    {"kind": "constant", "value": "x"},
+    {"kind": "quantiles", "values": [1, 1], "scores": [0, 1], "mean": 0, "std": 1, "integer": False},
+    {"kind": "power", "centre": 0, "scale": 0, "power": 1, "mean": 0, "std": 1, "integer": False},
+    {"kind": "power", "centre": 0, "scale": 1, "power": 3, "mean": 0, "std": 1, "integer": False}])
 def test_any_other_configuration_is_refused(config: object) -> None:
     with pytest.raises(InputError, match=r"^[^\n]+$"):
         column(config)  # type: ignore[arg-type]

@@ -36,15 +36,15 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
 
     from undiffuse import training
     from undiffuse.cli.parsing import cycle_labels, labels_of
-    from undiffuse.pipelines import restore as report
+    from undiffuse.pipelines import restore as pipeline
 
-    about, model = training.open_run(run).config["data"], training.load(run, device=device)
-    damaged = report.images(images, about["levels"])
-    classes = labels_of(label, about["classes"]) if label is not None else []
-    cond = {"label": torch.tensor(cycle_labels(classes, 0, len(damaged)))} if classes else {}
-    degradation = report.operator(operator, model.shape, mask, amount, angle, seed)
-    restored = report.restore(model, degradation, damaged, noise, draws, simulate=simulate, method=method,
-                              exact=exact, steps=steps, seed=seed, levels=about["levels"], rounds=rounds,
-                              shares=about.get("counts"), **cond)
+    config, model = training.open_run(run).config["data"], training.load(run, device=device)
+    y = pipeline.images(images, config["levels"])
+    classes = labels_of(label, config["classes"]) if label is not None else []
+    cond = {"label": torch.tensor(cycle_labels(classes, 0, len(y)))} if classes else {}
+    degradation = pipeline.operator(operator, model.shape, mask, amount, angle, seed)
+    restored = pipeline.restore(model, degradation, y, noise, draws, simulate=simulate, method=method, exact=exact,
+                                steps=steps, seed=seed, levels=config["levels"], rounds=rounds,
+                                shares=config.get("counts"), **cond)
     for path in restored.write(out or run / "restored"):
         print(path)

@@ -32,7 +32,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     import torch
 
     from undiffuse import data, guidance, training
-    from undiffuse.pipelines.sample_to_file import draw, frequent
+    from undiffuse.pipelines.sample_to_file import draw, random_labels
     from undiffuse.samplers import driver
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
@@ -43,7 +43,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     report_sampler(model, method, steps, [*["label"] * labelled, *conditions])
 
     def classes(first: int, n: int) -> Any:
-        return torch.tensor(cycle_labels(chosen, first, n) if chosen else frequent(counts, seed, first, n)).long()
+        return torch.tensor(cycle_labels(chosen, first, n) if chosen else random_labels(counts, seed, first, n)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
         cond = {"label": classes(first, count), **conditions} if labelled else conditions
@@ -53,6 +53,6 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     done = draw(model, rows, ranges, file, lambda x: data.save_samples(
         file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
         labels=torch.cat([classes(*part) for part in ranges]) if labelled else None,
-        label_name=opened.experiment.label or "label", words=about.get("words", ())))
+        label_name=opened.experiment.label or "label", categories=about["categories"]))
     if os.environ.get("RANK", "0") == "0":
         print(done)

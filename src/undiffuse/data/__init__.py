@@ -1,4 +1,12 @@
-"""Data: readers, the resolver of names and paths, and what is written."""
+"""Data sets: readers and writers.
+
+    sources                              names, paths and arrays -> Dataset
+    tables, arrays, images               files
+    huggingface, hf_streaming            Hugging Face data sets and streams
+    toys                                 built-in data
+    dataset, lazy, validation            samples with labels and conditions, rows on the disk, checks
+    writers, locks                       atomic files, folders of one process
+"""
 
 from undiffuse.data.arrays import from_arrays
 from undiffuse.data.dataset import Dataset, conditioned, describe

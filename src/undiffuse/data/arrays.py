@@ -1,8 +1,7 @@
-"""Arrays: .npy and .npz files, and NumPy arrays in memory, told apart by shape and type.
+"""Arrays: .npy, .npz and IDX files (the format of MNIST), and data in memory, recognised by shape and type.
 
-IDX files, the format of MNIST and its relatives: a big-endian header and raw bytes, compressed or not.
-
-Header: two zero bytes, the type (8 = uint8), the number of axes, and the length of each axis as uint32.
+An IDX file has two zero bytes, the type (8 = uint8), the number of axes, the length of each axis as big-endian uint32,
+and raw bytes; it may be compressed.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from undiffuse.data import lazy, tables, validation
-from undiffuse.data.checks import decoding, first_line, refuse_bomb
 from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import as_tensor
 from undiffuse.transforms import conditions
+from undiffuse.transforms.table_schema import frame_cells
 
 Array = NDArray[Any]
 
@@ -42,44 +42,55 @@ def read_npy(path: Path, size: int | None = None) -> Dataset:
 
 def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
              condition: Sequence[str] = ()) -> Dataset:
-    """The Dataset in an .npz file: samples under x, arr_0, images or data, labels under y, labels or `label`.
+    """The Dataset in an .npz file.
 
-    The names x_train, x_test, train_images ... hold the two parts where a file has both. Arrays named in `condition`,
-    as NAME or NAME:KIND, are conditions, and then not labels.
+    Args:
+        path: the file, with samples under x, arr_0, images or data, or by part x_train, x_test, train_images, ...
+        size: side of square images in pixels.
+        label: key of the labels; y or labels by default.
+        part: "train" or "test".
+        condition: keys of conditions, as NAME or NAME:KIND; these are not labels.
     """
     with decoding(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         refuse_bomb(path, sum(info.file_size for info in members.values()))
-        asked = dict(map(conditions.named, condition))
-        x_key, y_key = _keys([key for key in members if key not in asked], label, part, quote(path))
-        if unknown := [key for key in asked if key not in members]:
+        kinds = dict(map(conditions.parse_spec, condition))
+        x_key, y_key = _keys([key for key in members if key not in kinds], label, part, quote(path))
+        if unknown := [key for key in kinds if key not in members]:
             raise InputError(f"{quote(path)} holds no {quote(unknown[0])}{did_you_mean(unknown[0], members)}")
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
-        found = {key: _member(archive, members[key], path) for key in asked}
+        values = {key: _member(archive, members[key], path) for key in kinds}
     data = from_arrays(x, y, name=path.name, size=size)
-    return with_conditions(data, [_condition(key, asked[key], v, len(data)) for key, v in found.items()])
+    return with_conditions(data, [_condition(key, kinds[key], v, len(data)) for key, v in values.items()])
 
 
 def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str = "the array",
                 size: int | None = None) -> Dataset:
-    """The Dataset of an array: (N,) and (N, D) are numbers, (N, H, W) and 4-D arrays are images.
+    """The Dataset of an array.
 
-    Images are uint8 in 0 ... 255, or floats in [0, 1] or [−1, 1], with channels first or last.
-    y: N labels, integers or words. Raises InputError for everything else.
+    Args:
+        x: numbers (N,) or (N, D); or images (N, H, W) or 4-D, channels first or last, uint8 in 0 ... 255 or floats in
+            [0, 1] or [−1, 1].
+        y: labels (N,), integers or words.
+        name: name of the data.
+        size: side of square images in pixels.
+
+    Raises:
+        InputError: for other shapes, types and values.
     """
     x = np.asarray(x)
     _check_type(x.dtype, name)
     if not 1 <= x.ndim <= 4:
         raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
-    marks = None if y is None else _marks(np.asarray(y), len(x), name)
-    return _images(x, marks, name, size) if x.ndim > 2 else _rows(x, marks, name)
+    label_texts = None if y is None else _label_texts(np.asarray(y), len(x), name)
+    return _images(x, label_texts, name, size) if x.ndim > 2 else _rows(x, label_texts, name)
 
 
 def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None) -> Dataset:
-    """The Dataset of a DataFrame, whose columns `label` and `condition` name, or of an array, a tensor or a list."""
+    """The Dataset of a DataFrame (with columns `label` and `condition`), an array, a tensor or a list."""
     if hasattr(source, "columns"):
-        return tables.from_cells(tables.frame_cells(source), "the table", label, condition)
+        return tables.from_cells(frame_cells(source), "the table", label, condition)
     if isinstance(source, torch.Tensor) and not source.is_floating_point():
         return from_arrays(source.cpu().numpy(), size=size)
     if isinstance(source, torch.Tensor) or _of_tensors(source):
@@ -101,51 +112,51 @@ def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[cond
     if len(values) != n or values.ndim > 2:
         raise InputError(f"the condition {quote(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
                          "for each sample")
-    return conditions.read(name, kind, values.tolist() if values.dtype.kind == "U" else values)
+    return conditions.infer_rows(name, kind, values.tolist() if values.dtype.kind == "U" else values)
 
 
 def _on_disk(path: Path) -> Dataset | None:
-    """Images of an .npy file that stay there; None for what has to be read: other types, shapes and orders."""
-    with path.open("rb") as stream:
-        (shape, fortran, dtype), offset = _header(stream), stream.tell()
-    if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or offset + math.prod(shape) > path.stat().st_size:
+    """Images of an .npy file that stay there; None for other types, shapes and orders, which have to be read."""
+    try:
+        array = npy.open_memmap(path, mode="r")
+    except ValueError:  # too short, or Python objects
         return None
-    n, *row = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
-    if row[0] in (1, 3):
-        x: lazy.Lazy = lazy.StoredArray(path, offset, row, torch.uint8, n)
-    elif row[2] in (1, 3):
-        x = lazy.ChannelsLast(path, offset, row, n)
-    else:
+    if array.dtype != np.uint8 or not array.flags.c_contiguous or array.ndim not in (3, 4):
         return None
-    return Dataset(cast(Any, x), None, "image", path.name, levels=256, note=("the images are read as they are needed",))
+    n, *row = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
+    if not {row[0], row[2]} & {1, 3}:
+        return None
+    kind = lazy.StoredArray if row[0] in (1, 3) else lazy.ChannelsLast
+    return Dataset(cast(Any, kind(path, array.offset, row, torch.uint8, n)), None, "image", path.name, levels=256,
+                   notes=("the images are read as they are needed",))
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return shape, fortran, dtype
+    shape, _, dtype = read(stream)
+    return shape, dtype
 
 
-def _rows(x: Array, marks: list[str] | None, name: str) -> Dataset:
+def _rows(x: Array, label_texts: list[str] | None, name: str) -> Dataset:
     values = np.asarray(x.reshape(len(x), -1) if x.size else x.reshape(len(x), 0), np.float64)
     if values.shape[1] == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least one row and one column")
     side = math.isqrt(values.shape[1])
     flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
-    note = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
-    return validation.make_table(values, name=name, marks=marks, note=note)
+    notes = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
+    return validation.make_table(values, name=name, label_texts=label_texts, notes=notes)
 
 
-def _images(x: Array, marks: list[str] | None, name: str, size: int | None) -> Dataset:
+def _images(x: Array, label_texts: list[str] | None, name: str, size: int | None) -> Dataset:
     if x.size == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least 2 images of at least one pixel")
-    pixels, levels, note = _pixels(x, name)
+    pixels, levels, notes = _pixels(x, name)
     tensor = torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, name)))
-    return validation.images(tensor, name=name, levels=levels, marks=marks, size=size, note=note)
+    return validation.images(tensor, name=name, levels=levels, label_texts=label_texts, size=size, notes=notes)
 
 
 def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
-    """Images as uint8, their number of levels, and what was done."""
+    """Images as uint8, their number of grey levels, and notes."""
     if x.dtype.kind == "f":
         return _from_floats(x, name)
     low, high = int(x.min()), int(x.max())
@@ -153,8 +164,8 @@ def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
         raise InputError(f"{name} holds images with whole numbers in {low} ... {high}; expected 0 ... 255, "
                          "so scale them to uint8")
     binary = high <= 1
-    note = ["images of 0 and 1 only: two levels"] if binary else []
-    return x.astype(np.uint8), 2 if binary else 256, note
+    notes = ["images of 0 and 1 only: two levels"] if binary else []
+    return x.astype(np.uint8), 2 if binary else 256, notes
 
 
 def _from_floats(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
@@ -181,8 +192,8 @@ def _channels_first(x: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
                      "or 3 (RGB), so remove other channels such as alpha")
 
 
-def _marks(y: Array, n: int, name: str) -> list[str]:
-    """Labels as words; whole floats count as integers."""
+def _label_texts(y: Array, n: int, name: str) -> list[str]:
+    """Labels as texts; integer-valued floats are integers."""
     y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != (n,):
         raise InputError(f"the labels of {name} have shape {y.shape}; expected ({n},), one for each sample")
@@ -190,36 +201,36 @@ def _marks(y: Array, n: int, name: str) -> list[str]:
         y = y.astype(np.int64)
     if y.dtype.kind not in "iubU":
         raise InputError(f"the labels of {name} are of type {y.dtype}; expected whole numbers or words")
-    return [str(mark) for mark in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
+    return [str(label) for label in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
 
 
-def _keys(found: list[str], label: str | None, part: str, name: str) -> tuple[str, str | None]:
-    own_x, own_y = [f"x_{part}", f"{part}_images"], [f"y_{part}", f"{part}_labels"]
+def _keys(keys: list[str], label: str | None, part: str, name: str) -> tuple[str, str | None]:
+    part_x, part_y = [f"x_{part}", f"{part}_images"], [f"y_{part}", f"{part}_labels"]
     plain = part == "train"
-    x = next((k for k in [*own_x, *["x", "arr_0", "images", "data"] * plain] if k in found), None)
+    x = next((k for k in [*part_x, *["x", "arr_0", "images", "data"] * plain] if k in keys), None)
     if x is None:
-        raise InputError(f"{name} holds {', '.join(map(quote, found[:8])) or 'nothing'}; expected the "
+        raise InputError(f"{name} holds {', '.join(map(quote, keys[:8])) or 'nothing'}; expected the "
                          "samples under "
                          + ("'x', 'arr_0', 'images' or 'data'" if plain else "'x_test' or 'test_images'"))
-    if label is not None and label not in found:
-        raise InputError(f"{name} holds no labels called {quote(label)}{did_you_mean(label, found)}")
-    return x, label or next((k for k in [*own_y, *["y", "labels"] * plain] if k in found), None)
+    if label is not None and label not in keys:
+        raise InputError(f"{name} holds no labels called {quote(label)}{did_you_mean(label, keys)}")
+    return x, label or next((k for k in [*part_y, *["y", "labels"] * plain] if k in keys), None)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
     return _read_array(lambda: archive.open(info), info.file_size, f"{info.filename} in {quote(path)}")
 
 
-def _read_array(opened: Callable[[], IO[bytes]], available: int, name: str) -> Array:
-    """An array, after its header was compared with the bytes there are; nothing is ever unpickled."""
-    with opened() as stream:
-        shape, _, dtype = _header(stream)
+def _read_array(source: Callable[[], IO[bytes]], available: int, name: str) -> Array:
+    """An array, after its header was compared with the size of the file; nothing is unpickled."""
+    with source() as stream:
+        shape, dtype = _header(stream)
     _check_type(dtype, name, labels=True)
     needed = math.prod(shape) * dtype.itemsize
     if needed > available:
         raise InputError(f"the header of {name} promises {needed:,} bytes, but there are {available:,}; "
                          "the file is cut short or broken")
-    with opened() as stream:
+    with source() as stream:
         return np.asarray(npy.read_array(stream, allow_pickle=False))
 
 
@@ -235,7 +246,7 @@ _IMAGES_LABELS = (("images-idx3", "labels-idx1"), ("images.idx3", "labels.idx1")
 
 
 def is_idx(path: Path) -> bool:
-    """True if the name or the first bytes say IDX."""
+    """Whether the name or the first bytes are those of an IDX file."""
     if "idx" in path.name.lower() or path.suffix.lower() == ".gz":
         return True
     with decoding(path, "a file"), path.open("rb") as file:
@@ -249,30 +260,30 @@ def images_in(folder: Path) -> list[Path]:
 
 def read_idx_folder(folder: Path, size: int | None = None, part: str = "train") -> Dataset:
     """The Dataset of a folder with train-images-idx3-ubyte(.gz), t10k-images-..., and their labels."""
-    found = [p for p in images_in(folder) if any(prefix in p.name for prefix in _PREFIX[part])]
-    if len({p.name.removesuffix(".gz") for p in found}) != 1:
-        raise InputError(f"{quote(folder)} holds {len(found)} IDX image files of the {part} part; expected "
+    files = [p for p in images_in(folder) if any(prefix in p.name for prefix in _PREFIX[part])]
+    if len({p.name.removesuffix(".gz") for p in files}) != 1:
+        raise InputError(f"{quote(folder)} holds {len(files)} IDX image files of the {part} part; expected "
                          "one, so give the path of the file")
-    return _read(found[0], folder.name, size)
+    return _read(files[0], folder.name, size)
 
 
 def read_idx(path: Path, size: int | None = None, part: str = "train") -> Dataset:
-    """The Dataset of one IDX file of images; part "test" asks for the t10k file beside a train file."""
+    """The Dataset of one IDX file of images; part "test" is the t10k file next to a train file."""
     if part == "test":
         return _read(_test_file(path), path.parent.name, size)
     return _read(path, path.name, size)
 
 
 def load_idx(path: Path) -> NDArray[np.uint8]:
-    """The array of an IDX file of uint8, after its header was compared with the bytes there are."""
-    with decoding(path, "an IDX file"), _opened(path) as stream:
+    """The array of an IDX file of uint8, after its header was compared with the size of the data."""
+    with decoding(path, "an IDX file"), _open_idx(path) as stream:
         shape = _shape(stream, path)
         needed = math.prod(shape)
         refuse_bomb(path, needed)
         data = stream.read(needed + 1)
     if len(data) != needed:
-        held = f"{len(data):,}" if len(data) < needed else "more"
-        raise InputError(f"the header of {quote(path)} promises {needed:,} bytes, but there are {held}; "
+        size = f"{len(data):,}" if len(data) < needed else "more"
+        raise InputError(f"the header of {quote(path)} promises {needed:,} bytes, but there are {size}; "
                          "the file is cut short or broken")
     return np.frombuffer(bytearray(data), np.uint8).reshape(shape)
 
@@ -280,24 +291,17 @@ def load_idx(path: Path) -> NDArray[np.uint8]:
 def _read(path: Path, name: str, size: int | None) -> Dataset:
     x = load_idx(path)
     if x.ndim == 1:
-        raise InputError(f"{quote(path)} holds labels; give the file of the images, and they are found "
-                         "beside it")
-    beside = _labels_beside(path)
-    marks = None if beside is None else _labels(load_idx(beside), len(x), beside)
+        raise InputError(f"{quote(path)} holds labels; give the file of the images, next to which "
+                         "labels are found")
+    labels = _label_file(path)
+    label_texts = None if labels is None else _label_texts(load_idx(labels), len(x), quote(labels))
     if x.ndim != 3:
-        return from_arrays(x, marks, name=name, size=size)
-    note = ["no labels were found beside the images"] if marks is None else []
-    return validation.images(torch.from_numpy(x)[:, None], name=name, marks=marks, size=size, note=note)
+        return from_arrays(x, label_texts, name=name, size=size)
+    notes = ["no labels were found next to the images"] if label_texts is None else []
+    return validation.images(torch.from_numpy(x)[:, None], name=name, label_texts=label_texts, size=size, notes=notes)
 
 
-def _labels(y: NDArray[np.uint8], n: int, path: Path) -> list[str]:
-    if y.shape != (n,):
-        raise InputError(f"{quote(path)} holds labels of shape {y.shape}; expected ({n},), one for each "
-                         "image")
-    return [str(mark) for mark in y.tolist()]
-
-
-def _opened(path: Path) -> BufferedIOBase:
+def _open_idx(path: Path) -> BufferedIOBase:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.GzipFile(path, "rb") if packed else path.open("rb")
@@ -306,14 +310,14 @@ def _opened(path: Path) -> BufferedIOBase:
 def _shape(stream: BufferedIOBase, path: Path) -> tuple[int, ...]:
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or not 1 <= head[3] <= 4:
-        raise InputError(f"{quote(path)} is no IDX file: it begins with {head.hex(' ') or 'nothing'}; "
+        raise InputError(f"{quote(path)} is not an IDX file: it begins with {head.hex(' ') or 'nothing'}; "
                          "expected 00 00 08 and the number of axes, 1 to 4")
     if head[2] != _UINT8:
         raise InputError(f"{quote(path)} holds IDX values of type {head[2]}; expected type 8, unsigned bytes")
     return struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
 
 
-def _labels_beside(path: Path) -> Path | None:
+def _label_file(path: Path) -> Path | None:
     names = [path.name.replace(images, labels) for images, labels in _IMAGES_LABELS if images in path.name]
     stems = [name.removesuffix(".gz") for name in names]
     return _first_file([path.with_name(name) for stem in stems for name in (stem, stem + ".gz")])
@@ -321,10 +325,10 @@ def _labels_beside(path: Path) -> Path | None:
 
 def _test_file(path: Path) -> Path:
     names = [path.name.replace("train", prefix) for prefix in _PREFIX["test"] if "train" in path.name]
-    found = _first_file([path.with_name(name) for name in names])
-    if found is None and not any(prefix in path.name for prefix in _PREFIX["test"]):
-        raise InputError(f"{quote(path)} has no test images beside it; expected a t10k file of the same kind")
-    return found or path
+    file = _first_file([path.with_name(name) for name in names])
+    if file is None and not any(prefix in path.name for prefix in _PREFIX["test"]):
+        raise InputError(f"{quote(path)} has no test images next to it; expected a t10k file of the same kind")
+    return file or path
 
 
 def _first_file(paths: list[Path]) -> Path | None:

@@ -1,7 +1,7 @@
-"""Streams of Hugging Face: their first rows are written once to an Arrow file, whose rows can be read by their numbers.
+"""Streams of Hugging Face: their first rows are written once to an Arrow file, whose rows can be read by number.
 
-That is what exact resuming needs: the data order is a function of (seed, step, slot), and a stream has no rows by
-number. The rows pass through memory a few at a time, and the file takes its name when all of them are in it.
+Exact resuming needs that: the data order is a function of (seed, step, slot). The rows pass through memory a few at a
+time, and the file is renamed to its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -13,34 +13,40 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from undiffuse.data.checks import first_line
 from undiffuse.data.locks import waited_for
+from undiffuse.data.validation import first_line
 from undiffuse.data.writers import atomic, remove_stale_files
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.progress import bar
 
-BATCH = 100  # rows that are in memory at a time
+BATCH = 100  # rows in memory at a time
 
 
 def cache() -> Path:
-    """The folder of streams beside the data sets that `datasets` has fetched."""
+    """The folder of streams inside the cache of `datasets`."""
     import datasets
 
     return Path(datasets.config.HF_DATASETS_CACHE) / "undiffuse"
 
 
 def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path) -> Any:
-    """The first rows (None: all) of a stream, a `datasets.Dataset` on the file FIRST.arrow of a folder.
+    """The first rows of a stream, a `datasets.Dataset` on the file FIRST.arrow of a folder.
 
-    `stream` is called only where that file is missing; of several processes one writes it, and the others wait.
-    Raises InputError for less than two rows and for a file that is damaged, MachineError if the stream breaks off or
-    the disk refuses; nothing that was begun is kept then.
+    Args:
+        stream: opens the stream; called only if the file is missing, by one of several processes.
+        name: name of the data.
+        first: number of rows; None: all.
+        folder: folder of the file.
+
+    Raises:
+        InputError: for less than two rows and for a damaged file.
+        MachineError: if the stream breaks off or the disk refuses; no partial file is kept.
     """
     import datasets
 
     file = folder / f"{first or 'all'}.arrow"
     if not file.is_file():
-        with _alone(folder):
+        with _exclusive(folder):
             if not file.is_file():
                 remove_stale_files(folder)
                 with atomic(file) as out:
@@ -52,13 +58,13 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
                          "again") from error
 
 
-def passing(rows: Any, name: str, first: int | None) -> Any:
-    """The same on a file that has no name and goes with the process."""
-    folder = cache() / f"passing-{uuid.uuid4()}"
+def stored_temporarily(rows: Any, name: str, first: int | None) -> Any:
+    """The first rows of a stream as by `stored`, on an unlinked file that ends with the process."""
+    folder = cache() / f"temporary-{uuid.uuid4()}"
     try:
         return stored(lambda: rows, name, first, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what is mapped into memory stays there
+        shutil.rmtree(folder, ignore_errors=True)  # the mapping keeps the file until the process ends
 
 
 def _write(rows: Any, name: str, first: int | None, out: IO[bytes]) -> None:
@@ -67,7 +73,7 @@ def _write(rows: Any, name: str, first: int | None, out: IO[bytes]) -> None:
 
     writer, count = ArrowWriter(stream=out), 0
     with bar("streaming") as progress:
-        for table in _unbroken(_tables(rows, first), name):
+        for table in _checked(_tables(rows, first), name):
             writer.write_table(embed_table_storage(table))
             count += table.num_rows
             progress(count, first)
@@ -79,7 +85,7 @@ def _write(rows: Any, name: str, first: int | None, out: IO[bytes]) -> None:
 
 
 def _tables(rows: Any, first: int | None) -> Iterable[Any]:
-    """The rows as Arrow tables, images still encoded; types that are not known are those of the first values."""
+    """The rows as Arrow tables, images still encoded; unknown types are inferred from the first values."""
     import datasets
 
     rows = rows if first is None else rows.take(first)
@@ -89,8 +95,8 @@ def _tables(rows: Any, first: int | None) -> Iterable[Any]:
     return (datasets.Dataset.from_dict(batch).with_format("arrow")[:] for batch in rows.iter(BATCH))
 
 
-def _unbroken(tables: Iterable[Any], name: str) -> Iterator[Any]:
-    """The tables; a MachineError where there should be a next one, and what brings them fails."""
+def _checked(tables: Iterable[Any], name: str) -> Iterator[Any]:
+    """The tables; MachineError if the stream fails before its end."""
     count = 0
     try:
         for table in tables:
@@ -100,16 +106,16 @@ def _unbroken(tables: Iterable[Any], name: str) -> Iterator[Any]:
         raise
     except Exception as error:
         raise MachineError(f"{quote(name)} broke off after {count:,} rows ({first_line(error)}); none of them were "
-                           "kept, and the same command begins again") from error
+                           "kept; run the same command again") from error
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process has the folder."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock of the folder."""
     with ExitStack() as opened:
         try:
             opened.enter_context(waited_for(folder))
         except OSError as error:
-            raise MachineError(f"{quote(folder)} cannot be written ({error.strerror}), and a stream is kept there; let "
-                               "HF_DATASETS_CACHE name another folder") from None
+            raise MachineError(f"{quote(folder)}, where streams are stored, cannot be written ({error.strerror}); set "
+                               "HF_DATASETS_CACHE to another folder") from None
         yield

@@ -1,13 +1,14 @@
-"""Data sets of Hugging Face: OWNER/NAME of the hub, parquet files and folders of them, and what `save_to_disk` wrote.
+"""Data sets of Hugging Face: OWNER/NAME of the hub, parquet files and folders of them, folders of `save_to_disk`.
 
-The package datasets turns any of them into Arrow files that are mapped into memory, so that a row is read by its
-number. Of a stream, whose rows have no numbers, see `streams`.
+The package datasets turns each of them into memory-mapped Arrow files, whose rows can be read by number. For streams,
+whose rows cannot, see `hf_streaming`.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,16 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from undiffuse.data import hf_streaming, images
-from undiffuse.data.checks import check_first, first_line
 from undiffuse.data.dataset import Dataset, with_conditions
-from undiffuse.data.tables import Cells, Row, filled, from_cells
+from undiffuse.data.tables import from_cells
+from undiffuse.data.validation import check_first, first_line
 from undiffuse.errors import InputError, MachineError, UndiffuseError, did_you_mean, quote
 from undiffuse.transforms import conditions
+from undiffuse.transforms.table_schema import Cells, Row, condition_column
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w][\w.-]*)?")
 _FILES = (".npy", ".npz", ".csv", ".tsv", ".h5ad", ".parquet", ".json", ".gz", ".zip", ".png", ".jpg", ".jpeg", ".webp",
@@ -39,74 +39,82 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and Path(text).suffix.lower() not in _FILES
 
 
-def is_here(path: Path) -> bool:
-    """Whether a path is a parquet file, a folder of them, or a folder that `save_to_disk` wrote."""
+def is_source(name: str, path: Path) -> bool:
+    """Whether a name or path is read by this module: a parquet file, a folder of them or of `save_to_disk`, the hub."""
+    if not os.path.exists(path):
+        return is_name(name)
     if not path.is_dir():
         return path.suffix.lower() == ".parquet"
-    return _saved(path) or any(True for folder in (path, path / "data") for _ in folder.glob("*.parquet"))
+    return _is_saved(path) or any(True for folder in (path, path / "data") for _ in folder.glob("*.parquet"))
 
 
-def read_hub(name: str, size: int | None = None, label: str | None = None, part: str = "train",
-             condition: Sequence[str] = (), first: int | None = None) -> Dataset:
-    """The Dataset of OWNER/NAME[:CONFIGURATION], fetched once by `datasets.load_dataset`; the `first` rows alone are
-    streamed, once.
+def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
+    """The rows of a part, a `datasets.Dataset`; of the hub the `first` rows alone are streamed, once.
 
-    Raises MachineError where the package is missing or the hub cannot be reached; else as `from_datasets`.
+    Raises:
+        MachineError: if the package is missing or the hub cannot be reached.
     """
+    path = _local(name)
     owner_name, _, configuration = name.partition(":")
-    with _fetching(name) as datasets:
+    with _errors_of(path if path.exists() else name) as datasets:
+        if path.is_file():
+            return _split(datasets.load_dataset("parquet", data_files=str(path)), part, path.name)
+        if path.is_dir():
+            load = datasets.load_from_disk if _is_saved(path) else datasets.load_dataset
+            return _split(load(str(path)), part, path.name)
+
         def split(**how: bool) -> Any:
             return _split(datasets.load_dataset(owner_name, configuration or None, **how), part, name)
 
-        rows = split() if first is None else hf_streaming.stored(lambda: split(streaming=True), name, first,
-                                                            hf_streaming.cache() / name / part)
-    return from_datasets(rows, name, size, label, condition, first)
+        return split() if first is None else hf_streaming.stored(lambda: split(streaming=True), name, first,
+                                                                 hf_streaming.cache() / name / part)
 
 
-def read_here(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
-              condition: Sequence[str] = (), first: int | None = None) -> Dataset:
-    """The Dataset of a parquet file, of a folder of them, or of what `save_to_disk` wrote; as `from_datasets`."""
-    return from_datasets(_rows_here(path, part), path.name, size, label, condition, first)
+def read(name: str, size: int | None = None, label: str | None = None, part: str = "train",
+         condition: Sequence[str] = (), first: int | None = None) -> Dataset:
+    """The Dataset of what `is_source` accepts; see `load_rows` and `from_datasets`."""
+    path = _local(name)
+    return from_datasets(load_rows(name, part, first), path.name if path.exists() else name, size, label, condition,
+                         first)
 
 
-def read_cells(path: Path) -> Cells:
-    """The cells of a parquet file; InputError for one of which some columns hold neither numbers nor words."""
-    cells = _cells(_rows_here(path), path.name)
-    if cells.note:
-        raise InputError(f"{quote(path)}: {cells.note[0]}; remove them")
+def read_cells(name: str, part: str = "train", first: int | None = None) -> Cells:
+    """The cells of a table; InputError if some columns hold neither numbers nor words."""
+    path = _local(name)
+    cells = _cells(_indexed(load_rows(name, part, first), name, first, None), path.name if path.exists() else name)
+    if cells.notes:
+        raise InputError(f"{quote(name)}: {cells.notes[0]}; remove them")
     return cells
-
-
-def _rows_here(path: Path, part: str = "train") -> Any:
-    """The rows of a part of what lies here."""
-    with _fetching(path) as datasets:
-        if path.is_file():
-            found = datasets.load_dataset("parquet", data_files=str(path))
-        else:
-            found = datasets.load_from_disk(str(path)) if _saved(path) else datasets.load_dataset(str(path))
-    return _split(found, part, path.name)
 
 
 def from_datasets(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
                   condition: Sequence[str] = (), first: int | None = None, keep: str | Path | None = None) -> Dataset:
     """The Dataset of a `datasets.Dataset`: images if a column holds images, else a table of its numbers and words.
 
-    The classes are the column `label`; of images by default the column called label or labels, or the only one of
-    class labels. Images are decoded as in a folder of images, and stay encoded on the disk if they are more than 1 GiB.
-    first: so many rows, from the start on; None: all. The rows of a `datasets.IterableDataset`, a stream, are read
-    once, in constant memory, into a file that goes with the process, or that stays in the folder `keep` and is taken
-    from there the next time.
-    Raises InputError for columns that are unknown and rows of which no column can be learned; MachineError for a stream
-    that breaks off, of which nothing is kept.
+    Images are decoded as in a folder of images; more than 1 GiB stay encoded on the disk. The rows of a
+    `datasets.IterableDataset`, a stream, are read once, in constant memory, into a file.
+
+    Args:
+        rows: the rows.
+        name: name of the data.
+        size: side of square images in pixels.
+        label: column of the classes; of images by default the column label or labels, or the only one of class labels.
+        condition: columns that are conditions, as NAME or NAME:KIND.
+        first: number of rows from the start on; None: all.
+        keep: folder in which the file of a stream stays and is reused; None: it is removed with the process.
+
+    Raises:
+        InputError: for unknown columns, and if no column can be learned.
+        MachineError: for a stream that breaks off, of which nothing is kept.
     """
     check_first(first)
-    rows = _numbered(rows, name, first, keep)
+    rows = _indexed(rows, name, first, keep)
     pictures = [column for column, feature in rows.features.items() if type(feature).__name__ == "Image"]
-    for column in [*filter(None, [label]), *(key for key, _ in map(conditions.named, condition))]:
+    for column in [*filter(None, [label]), *(key for key, _ in map(conditions.parse_spec, condition))]:
         if column not in rows.features:
-            known = list(rows.features)
+            columns = list(rows.features)
             raise InputError(f"{quote(name)} has no column {quote(column)}; it has "
-                             f"{', '.join(map(quote, known[:8]))}{did_you_mean(column, known)}")
+                             f"{', '.join(map(quote, columns[:8]))}{did_you_mean(column, columns)}")
     if not pictures:
         return from_cells(_cells(rows, name), name, label, condition).head(first)
     if len(pictures) > 1 and not any(column in _IMAGES for column in pictures):
@@ -116,36 +124,36 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
     return _images(rows, name, column, size, label, condition).head(first)
 
 
-def _numbered(rows: Any, name: str, first: int | None, keep: str | Path | None) -> Any:
-    """The first rows, or all, of which each can be read by its number."""
+def _indexed(rows: Any, name: str, first: int | None, keep: str | Path | None) -> Any:
+    """The first rows, or all, each of which can be read by its number."""
     if hasattr(rows, "num_rows"):
         return rows if first is None else rows.select(range(min(first, rows.num_rows)))
-    with _fetching(name):
+    with _errors_of(name):
         if keep is None:
-            return hf_streaming.passing(rows, name, first)
+            return hf_streaming.stored_temporarily(rows, name, first)
         return hf_streaming.stored(lambda: rows, name, first, Path(keep))
 
 
 class Encoded(images.Pictures):
-    """The images of a column, in Arrow files."""
+    """The images of a column of Arrow files."""
 
     def __init__(self, rows: Any, column: str, name: str, size: int | None) -> None:
         self.rows, self.column, self.name = rows.select_columns([column]).with_format("arrow"), column, name
         super().__init__(len(rows), size)
 
-    def opened(self, number: int) -> Path | IO[bytes]:
+    def source(self, number: int) -> Path | IO[bytes]:
         """The bytes of the file, or the file that the row names."""
         cell = self._cells([number])[0]
         if cell is None:
-            raise InputError(f"{self.called(number)} has no image; remove the row")
+            raise InputError(f"{self.label(number)} has no image; remove the row")
         return Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"])
 
-    def called(self, number: int) -> Path:
-        """The row."""
+    def label(self, number: int) -> Path:
+        """Column and row."""
         return Path(f"{self.column} of row {number + 1} of {self.name}")
 
     def identity(self) -> bytes:
-        """The numbers of the rows, and what 1,024 of them hold."""
+        """The numbers of the rows, and the content of 1,024 of them."""
         spread = self.numbers[torch.linspace(0, len(self) - 1, min(len(self), 1024)).long()].tolist()
         return self.numbers.numpy().tobytes() + b"".join(self._content(cell) for cell in self._cells(spread))
 
@@ -158,23 +166,32 @@ class Encoded(images.Pictures):
 
 def _images(rows: Any, name: str, column: str, size: int | None, label: str | None,
             condition: Sequence[str]) -> Dataset:
-    at = label or _label_column(rows)
-    notes = [f"the images are the column {column!r}" + (f", the classes the column {at!r}" if at else "")]
     if rows.num_rows == 0:
         raise InputError(f"{quote(name)} holds no rows; expected 2 images or more")
-    data = images.gathered(Encoded(rows, column, name, size), name,
-                           lambda: None if at is None else _marks(rows, at, name), notes)
-    return with_conditions(data, [_condition(rows, *conditions.named(spec)) for spec in condition])
+    at = label or _label_column(rows)
+    notes = [f"the images are the column {column!r}" + (f", the classes the column {at!r}" if at else "")]
+    data = images.read_pictures(Encoded(rows, column, name, size), name,
+                                lambda: None if at is None else _label_texts(rows, at, name), notes)
+    if not condition:
+        return data
+    specs = dict(map(conditions.parse_spec, condition))
+    cells = _cells(rows.select_columns(list(specs)), name)
+    return with_conditions(data, [condition_column(cells, cells.columns.index(key), key, kind or _class_kind(
+        rows.features[key])) for key, kind in specs.items()])
+
+
+def _class_kind(feature: Any) -> str | None:
+    return "class" if type(feature).__name__ == "ClassLabel" else None
 
 
 def _label_column(rows: Any) -> str | None:
-    """The column of the classes that nobody named, if there is one."""
-    called = [column for column in _LABELS if _kind(rows.features.get(column)) is not None]
+    """The column of the classes if none is named: label, labels, or the only column of class labels."""
+    usual = [column for column in _LABELS if _is_cell(rows.features.get(column))]
     classes = [column for column, feature in rows.features.items() if type(feature).__name__ == "ClassLabel"]
-    return called[0] if called else classes[0] if len(classes) == 1 else None
+    return usual[0] if usual else classes[0] if len(classes) == 1 else None
 
 
-def _marks(rows: Any, column: str, name: str) -> list[str]:
+def _label_texts(rows: Any, column: str, name: str) -> list[str]:
     texts = _texts(rows, [column])[0]
     if empty := [i for i, text in enumerate(texts) if not text]:
         raise InputError(f"{quote(name)}, row {empty[0] + 1}, column {quote(column)}: the label is missing; fill it in "
@@ -182,24 +199,17 @@ def _marks(rows: Any, column: str, name: str) -> list[str]:
     return texts
 
 
-def _condition(rows: Any, name: str, kind: str | None) -> tuple[conditions.Condition, Tensor]:
-    texts = _texts(rows, [name])[0]
-    if _kind(rows.features[name]) != "number":
-        return conditions.read(name, kind, texts)
-    return conditions.read(name, kind, np.array([float(text or "nan") for text in texts]))
-
-
 def _cells(rows: Any, name: str) -> Cells:
-    """The columns of numbers, words and classes, as those of a .csv are read."""
-    columns = [column for column, feature in rows.features.items() if _kind(feature) is not None]
+    """The cells of the columns of numbers, words and classes."""
+    columns = [column for column, feature in rows.features.items() if _is_cell(feature)]
     others = [column for column in rows.features if column not in columns]
     if not columns or rows.num_rows == 0:
         raise InputError(f"{quote(name)} holds {rows.num_rows} rows of columns {', '.join(map(quote, rows.features))}; "
                          "expected a column of images, numbers or words")
-    note = [f"columns that hold neither numbers nor words were left out ({', '.join(others[:8])})"] if others else []
-    cells = Cells(Path(name), "", columns, True, [], np.empty(0), [{} for _ in columns],
-                  lambda wanted: dict(zip(wanted, _texts(rows, [columns[j] for j in wanted]), strict=True)), note)
-    return filled(cells, _rows(rows, columns))
+    notes = [f"columns that hold neither numbers nor words were left out ({', '.join(others[:8])})"] if others else []
+    cells = Cells(Path(name), "", columns, True, lambda wanted: dict(
+        zip(wanted, _texts(rows, [columns[j] for j in wanted]), strict=True)), notes)
+    return cells.fill(_rows(rows, columns))
 
 
 def _texts(rows: Any, columns: Sequence[str]) -> list[list[str]]:
@@ -208,14 +218,14 @@ def _texts(rows: Any, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _rows(rows: Any, columns: Sequence[str]) -> Iterator[Row]:
-    """Numbers of rows and the texts of some columns; "" where there is none."""
+    """Numbers of rows and the texts of some columns, "" where missing."""
     names = [getattr(rows.features[column], "names", None) for column in columns]
     count = 0
     for batch in rows.select_columns(list(columns)).with_format("arrow").iter(_BATCH):
         values = [batch.column(column).to_pylist() for column in columns]
         for row in zip(*values, strict=True):
             count += 1
-            yield count, [_text(value, known) for value, known in zip(row, names, strict=True)]
+            yield count, [_text(value, classes) for value, classes in zip(row, names, strict=True)]
 
 
 def _text(value: Any, names: Sequence[str] | None) -> str:
@@ -224,44 +234,46 @@ def _text(value: Any, names: Sequence[str] | None) -> str:
     return (names[value] if names else repr(value) if isinstance(value, float) else str(value)).strip()
 
 
-def _kind(feature: Any) -> str | None:
-    """"number", "word", or None for what is neither."""
-    if type(feature).__name__ == "ClassLabel":
-        return "word"
-    if type(feature).__name__ != "Value" or "binary" in feature.dtype:
-        return None
-    return "number" if feature.dtype.startswith(("int", "uint", "float", "decimal")) else "word"
+def _is_cell(feature: Any) -> bool:
+    """Whether a feature holds numbers, words or classes."""
+    kind = type(feature).__name__
+    return kind == "ClassLabel" or (kind == "Value" and "binary" not in feature.dtype)
 
 
-def _split(found: Any, part: str, name: str) -> Any:
-    """The rows of a part: of several splits "train", or "test" or "validation"; one alone is the training part."""
-    if not isinstance(found, dict):
-        found = {"train": found}
+def _split(splits: Any, part: str, name: str) -> Any:
+    """The rows of a part: split "train", or "test" or "validation"; a single split is the training part."""
+    if not isinstance(splits, dict):
+        splits = {"train": splits}
     wanted = ("train",) if part == "train" else ("test", "validation")
-    alone = list(found) if part == "train" and len(found) == 1 else []
-    there = [split for split in wanted if split in found] or alone
-    if not there:
-        raise InputError(f"{quote(name)} has the splits {', '.join(map(quote, found))}; expected {' or '.join(wanted)}")
-    return found[there[0]]
+    single = list(splits) if part == "train" and len(splits) == 1 else []
+    present = [split for split in wanted if split in splits] or single
+    if not present:
+        raise InputError(f"{quote(name)} has the splits {', '.join(map(quote, splits))}; expected "
+                         f"{' or '.join(wanted)}")
+    return splits[present[0]]
 
 
-def _saved(path: Path) -> bool:
+def _local(name: str) -> Path:
+    return Path(os.path.expanduser(name))
+
+
+def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 @contextmanager
-def _fetching(name: str | Path) -> Iterator[Any]:
-    """The package datasets, silent unless someone watches; what it raises becomes one sentence."""
+def _errors_of(name: str | Path) -> Iterator[Any]:
+    """The package datasets, without progress bars outside a terminal; its errors become one of ours."""
     try:
         import datasets
     except ImportError:
-        far = " is no path that exists, and to be looked for on the Hugging Face hub it" * isinstance(name, str)
-        raise MachineError(f"{quote(name)}{far} needs the package datasets, which is not here; pip install "
-                           "'undiffuse[data]' brings it") from None
+        remote = " does not exist locally; loading it from the Hugging Face hub" * isinstance(name, str)
+        raise MachineError(f"{quote(name)}{remote} needs the package datasets; install it with pip install "
+                           "'undiffuse[data]'") from None
     if not (sys.stderr and sys.stderr.isatty()):
         datasets.disable_progress_bars()
     try:
-        with _hushed():
+        with _without_retry_lines():
             yield datasets
     except (UndiffuseError, MemoryError):
         raise
@@ -269,16 +281,16 @@ def _fetching(name: str | Path) -> Iterator[Any]:
         raise InputError(f"got {quote(name)}, which is neither a path that exists nor a data set of the Hugging Face "
                          "hub that can be seen from here; check the name, or log in if it is private") from None
     except ConnectionError as error:
-        raise MachineError(f"got {quote(name)}, which is no path that exists, and the Hugging Face hub cannot be "
-                           f"reached to look for it there ({first_line(error)})") from None
+        raise MachineError(f"{quote(name)} does not exist locally, and the Hugging Face hub cannot be reached "
+                           f"({first_line(error)})") from None
     except Exception as error:
         raise InputError(f"{quote(name)} cannot be read by the package datasets ({first_line(error)}); check that it "
-                         "is whole and of a known type") from error
+                         "is complete and of a known type") from error
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """huggingface_hub without a line for each of its retries, which our sentence sums up."""
+def _without_retry_lines() -> Iterator[None]:
+    """huggingface_hub without a log line per retry, which our error sums up."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

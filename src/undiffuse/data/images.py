@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import lazy, validation
-from undiffuse.data.checks import decoding
 from undiffuse.data.dataset import Dataset
+from undiffuse.data.validation import decoding
 from undiffuse.errors import InputError, quote
 
 if TYPE_CHECKING:
@@ -29,52 +29,58 @@ _MOST_PIXELS = 64 << 20
 def read_folder(folder: Path, size: int | None = None) -> Dataset:
     """The Dataset of all images under a folder, in the order of their paths.
 
-    The first sub-folder on the way to a file is its label. With `size`, each image is cut to its centre
-    square and resampled; without, all must have one size. More than 1 GiB of pixels stay in their files, and are
-    decoded when they are needed. Raises InputError, naming files, for mixed modes or
-    sizes, broken files, transparency, more than 8 bits per channel and CMYK.
+    The first sub-folder in a file's path is its label. More than 1 GiB of pixels stay in the files and are decoded when
+    they are needed.
+
+    Args:
+        folder: the folder.
+        size: side to which the centre squares are resampled; None: all images must have one size.
+
+    Raises:
+        InputError: naming files, for mixed modes or sizes, broken files, transparency, more than 8 bits per channel and
+            CMYK.
     """
-    files, note = _files(folder)
-    return gathered(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), note)
+    files, notes = _files(folder)
+    return read_pictures(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), notes)
 
 
-def gathered(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
-             note: Sequence[str] = ()) -> Dataset:
-    """The Dataset of some pictures: decoded if they are less than 1 GiB, else when they are needed."""
+def read_pictures(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
+                  notes: Sequence[str] = ()) -> Dataset:
+    """The Dataset of encoded images: decoded at once below 1 GiB, else when they are needed."""
     if pictures.first.numel() * len(pictures) > lazy.LARGE and len(pictures) > 1:
-        y, classes = (None, ()) if (marks := labels()) is None else validation.encode(marks, name)
+        y, classes = (None, ()) if (label_texts := labels()) is None else validation.encode_labels(label_texts, name)
         return Dataset(cast(Any, pictures), y, "image", name, classes, levels=256,
-                       note=(*note, "the images are read as they are needed"))
+                       notes=(*notes, "the images are read as they are needed"))
     images, modes = zip(*(pictures.picture(number) for number in range(len(pictures))), strict=True)
     converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(pictures)} images)"
                  for mode, count in sorted(Counter(modes).items()) if _MODES[mode] != mode]
-    return validation.images(torch.stack(images), name=name, marks=labels(), note=[*note, *converted])
+    return validation.images(torch.stack(images), name=name, label_texts=labels(), notes=[*notes, *converted])
 
 
 class Pictures(lazy.Lazy):
-    """Encoded images, decoded when they are asked for; each must be like the `first` one."""
+    """Encoded images, decoded on access; all must have the shape of the first."""
 
     def __init__(self, count: int, size: int | None) -> None:
         self.size = size
-        self.first, _ = load_image(self.opened(0), size, self.called(0))
+        self.first, _ = load_image(self.source(0), size, self.label(0))
         super().__init__(self.first.shape, torch.uint8, count)
 
     @abstractmethod
-    def opened(self, number: int) -> Path | IO[bytes]:
-        """Where an image is read from."""
+    def source(self, number: int) -> Path | IO[bytes]:
+        """The encoded image."""
 
     @abstractmethod
-    def called(self, number: int) -> Path:
-        """What it is called in a sentence."""
+    def label(self, number: int) -> Path:
+        """The name of an image in error messages."""
 
     def picture(self, number: int) -> tuple[Tensor, str]:
-        """One image, decoded, and its mode; InputError names one that is broken or of another size."""
-        image, mode = load_image(self.opened(number), self.size, self.called(number))
-        _check_alike(image, self.called(number), self.first, self.called(0))
+        """One decoded image and its mode; InputError, naming it, if it is broken or of another size."""
+        image, mode = load_image(self.source(number), self.size, self.label(number))
+        _check_shape(image, self.label(number), self.first, self.label(0))
         return image, mode
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """The images, decoded."""
+        """The decoded images."""
         images = [self.picture(number)[0] for number in numbers]
         return torch.stack(images) if images else self.first.new_empty(0, *self.row)
 
@@ -86,20 +92,20 @@ class Files(Pictures):
         self.folder, self.files = folder, list(files)
         super().__init__(len(files), size)
 
-    def opened(self, number: int) -> Path:
+    def source(self, number: int) -> Path:
         """The file."""
         return self.files[number]
 
-    called = opened
+    label = source
 
     def identity(self) -> bytes:
-        """The names and sizes of the files."""
+        """Names and sizes of the files."""
         files = [self.files[number] for number in self.numbers.tolist()]
         return repr([(file.relative_to(self.folder).parts, file.stat().st_size) for file in files]).encode()
 
 
 def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | None = None) -> tuple[Tensor, str]:
-    """One image as uint8 (C, H, W), upright, and the mode it had; `name` is what a stream is called in a sentence."""
+    """One image as uint8 (C, H, W), upright, and its mode; `name` is the name of a stream in error messages."""
     from PIL import Image, ImageOps
 
     path = name or Path(str(source))
@@ -114,7 +120,7 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
 
 
 def _plain(image: Image, path: Path) -> Image:
-    """The image as 8-bit grey or RGB, if nothing is lost by that."""
+    """The image as 8-bit grey or RGB; InputError if the conversion would lose information."""
     if image.mode not in _MODES:
         raise InputError(f"{quote(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK); "
                          "expected 8-bit grey or RGB, so convert it")
@@ -125,13 +131,13 @@ def _plain(image: Image, path: Path) -> Image:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    seen = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir()]
-    files = sorted((p for p in seen if p.suffix.lower() in _SUFFIXES),
+    paths = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir()]
+    files = sorted((p for p in paths if p.suffix.lower() in _SUFFIXES),
                    key=lambda p: p.relative_to(folder).parts)
     if not files:
         raise InputError(f"{quote(folder)} holds no images; expected {', '.join(sorted(_SUFFIXES))} files, "
                          "in sub-folders if they have labels")
-    others = len(seen) - len(files)
+    others = len(paths) - len(files)
     return files, [f"files that are not PNG, JPEG, WEBP or BMP were left out ({others})"] if others else []
 
 
@@ -141,14 +147,14 @@ def _hidden(path: Path) -> bool:
 
 def _folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
     parts = [file.relative_to(folder).parts for file in files]
-    loose = [file for file, way in zip(files, parts, strict=True) if len(way) == 1]
+    loose = [file for file, names in zip(files, parts, strict=True) if len(names) == 1]
     if loose and len(loose) < len(files):
         raise InputError(f"{quote(folder)} holds images in sub-folders, which are labels, and outside such "
                          f"as {quote(loose[0].name)}; expected one or the other")
-    return None if loose else [way[0] for way in parts]
+    return None if loose else [names[0] for names in parts]
 
 
-def _check_alike(image: Tensor, path: Path, first: Tensor, first_path: Path) -> None:
+def _check_shape(image: Tensor, path: Path, first: Tensor, first_path: Path) -> None:
     if image.shape[0] != first.shape[0]:
         colour = {1: "grey", 3: "RGB"}
         raise InputError(f"{quote(path)} is {colour[image.shape[0]]} but {quote(first_path)} is "

@@ -1,8 +1,9 @@
-"""Rows that stay on the disk and are read when they are asked for, so that memory does not grow with the data."""
+"""Rows that stay on the disk and are read on access, so that memory does not grow with the data."""
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,31 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 1 << 30  # bytes beyond which images are left on the disk
+LARGE = 1 << 30  # bytes above which images stay on the disk
 _WORKERS = max(1, min(8, os.cpu_count() or 1))
-_AHEAD = 4  # requests that are read before they are made
+_MAX_PREFETCHED = 4  # requests that are read ahead
 
 
 class Lazy(ABC):
-    """Rows (N, *event) of which x[i], x[a:b] and x[index] are tensors, read at that moment, and `take` a part unread.
+    """Rows (N, *event) on the disk: x[i], x[a:b] and x[index] are tensors, read on access; `take` reads nothing.
 
-    Rows that were announced with `expect` are read by threads meanwhile, which is where images are decoded.
+    Threads read the rows of `prefetch` in advance, which is where images are decoded.
     """
 
     device = torch.device("cpu")
 
     def __init__(self, row: Sequence[int], dtype: torch.dtype, count: int) -> None:
         self.row, self.dtype, self.numbers = tuple(row), dtype, torch.arange(count)
-        self._coming: dict[bytes, list[Future[Tensor]]] = {}
+        self._prefetched: dict[bytes, list[Future[Tensor]]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     @abstractmethod
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """The rows of these numbers in the whole."""
+        """The rows of these numbers of the source."""
 
     @abstractmethod
     def identity(self) -> bytes:
-        """What tells these data from others without reading all of them."""
+        """Bytes that identify the data, from a part of them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,28 +50,28 @@ class Lazy(ABC):
         return len(self.numbers)
 
     def is_floating_point(self) -> bool:
-        """Whether the rows are fractions; images are not."""
+        """Whether the rows are floats; images are not."""
         return self.dtype.is_floating_point
 
     def take(self, index: Tensor) -> Self:
-        """The rows with these places, in this order, still unread."""
+        """The rows with these numbers, in this order, unread."""
         part = copy.copy(self)
-        part.numbers, part._coming, part._pool = self.numbers[index], {}, None
+        part.numbers, part._prefetched, part._pool = self.numbers[index], {}, None
         return part
 
-    def expect(self, index: Tensor) -> None:
-        """Begins to read rows that will be asked for soon, by exactly this index."""
+    def prefetch(self, index: Tensor) -> None:
+        """Start to read the rows of an upcoming `x[index]`."""
         numbers = self.numbers[index]
         key = numbers.numpy().tobytes()
-        if key in self._coming or len(self._coming) >= _AHEAD:
+        if key in self._prefetched or len(self._prefetched) >= _MAX_PREFETCHED:
             return
         self._pool = self._pool or ThreadPoolExecutor(_WORKERS)
         parts = [part.tolist() for part in numbers.tensor_split(_WORKERS) if len(part)]
-        self._coming[key] = [self._pool.submit(self.read, part) for part in parts]
+        self._prefetched[key] = [self._pool.submit(self.read, part) for part in parts]
 
     def __getitem__(self, key: Any) -> Tensor:
         numbers = self.numbers[key]
-        parts = self._coming.pop(numbers.numpy().tobytes(), None)
+        parts = self._prefetched.pop(numbers.numpy().tobytes(), None)
         if parts is not None:
             return torch.cat([part.result() for part in parts])
         rows = self.read(numbers.reshape(-1).tolist())
@@ -78,27 +79,37 @@ class Lazy(ABC):
 
 
 class StoredArray(Lazy):
-    """Rows of one array in a file, of the event's shape `row`, from byte `offset` on; uint8, float32 or float64."""
+    """Rows of an array in a file.
+
+    Args:
+        path: the file, which stays open.
+        offset: byte at which the array starts.
+        row: shape of a row.
+        dtype: uint8, float32 or float64.
+        count: number of rows.
+    """
 
     def __init__(self, path: Path, offset: int, row: Sequence[int], dtype: torch.dtype, count: int) -> None:
         super().__init__(row, dtype, count)
-        self.path, self.offset = path, offset
+        self.path, self.offset, self._file = path, offset, path.open("rb", buffering=0)
         self._kind = torch.empty(0, dtype=dtype).numpy().dtype
-        self._size = self._kind.itemsize * int(np.prod(self.row, dtype=np.int64))
-        self._file = path.open("rb", buffering=0)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """By one system call for rows that follow one another, else by one a row."""
+        """The rows, by one system call for consecutive rows, which keeps no page of the file in memory."""
         out = np.empty((len(numbers), *self.row), self._kind)
-        room = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        size, at = self._size, 0
-        while at < len(numbers):
-            end = at + 1
+        target, size = memoryview(out.reshape(-1).view(np.uint8)), self._row_bytes  # type: ignore[arg-type]
+        start = 0
+        while start < len(numbers):
+            end = start + 1
             while end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
                 end += 1
-            os.preadv(self._file.fileno(), [room[at * size : end * size]], self.offset + numbers[at] * size)
-            at = end
+            os.preadv(self._file.fileno(), [target[start * size : end * size]], self.offset + numbers[start] * size)
+            start = end
         return torch.from_numpy(out)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._kind.itemsize * math.prod(self.row)
 
     def identity(self) -> bytes:
         """The numbers of the rows, the size of the file, and 1,024 rows spread over it."""
@@ -110,16 +121,12 @@ class StoredArray(Lazy):
 class ChannelsLast(StoredArray):
     """Images (N, H, W, C) in a file as rows (N, C, H, W)."""
 
-    def __init__(self, path: Path, offset: int, row: Sequence[int], count: int) -> None:
-        super().__init__(path, offset, row, torch.uint8, count)
-        height, width, channels = row
-        self.seen = (channels, height, width)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        return (len(self.numbers), *self.seen)
+        height, width, channels = self.row
+        return (len(self.numbers), channels, height, width)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """The images with their channels first."""
+        """The images, channels first."""
         return super().read(numbers).permute(0, 3, 1, 2)

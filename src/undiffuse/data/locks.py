@@ -1,4 +1,4 @@
-"""One process at a time in a folder; the system ends a lock when its process ends, however it ends."""
+"""Locks of folders; the system releases a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = (LOCK, HOLDER)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one process. Raises MachineError, naming the holder, while another process has it."""
+    """Lock a folder; MachineError, naming the other process, if it is locked."""
     try:
         lock = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout:
@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def waited_for(folder: Path) -> Iterator[None]:
-    """Makes a folder and waits until no other process has it. Raises OSError where it cannot be written."""
+    """Make a folder and wait for its lock; OSError if it cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         yield

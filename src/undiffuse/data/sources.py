@@ -1,4 +1,4 @@
-"""One word or path to a Dataset."""
+"""From a name, a path or data in memory to a Dataset."""
 
 from __future__ import annotations
 
@@ -7,36 +7,42 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from undiffuse.data import huggingface
-from undiffuse.data.anndata import read_h5ad
+from undiffuse.data import huggingface, tables
 from undiffuse.data.arrays import images_in, in_memory, is_idx, read_idx, read_idx_folder, read_npy, read_npz
-from undiffuse.data.checks import check_first
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.images import read_folder
-from undiffuse.data.tables import read_table
 from undiffuse.data.toys import TOYS, digits, toy
+from undiffuse.data.validation import check_first
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
+from undiffuse.transforms.table_schema import Cells
 
 NAMES = ("digits", *TOYS)
-_LARGEST_SIZE = 1024
-
+_MAX_SIZE = 1024
 
 Source = str | os.PathLike[str] | Dataset | ArrayLike
-"""What `open_data` opens."""
+"""Sources that `open_data` opens."""
 
 
 def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
               first: int | None = None) -> Dataset:
-    """The data that `source` names: a built-in set, a file, a folder of images, of IDX or of parquet files, or
-    OWNER/NAME of the Hugging Face hub; or that it is: an array, list or tensor, a DataFrame, or a Dataset as it is.
+    """The Dataset of a source.
 
-    size: side of square images in pixels (centre square, resampled). label: the column (table) or key (.npz)
-    of the classes. condition: the columns or keys that are conditions, as NAME or NAME:KIND. n: that many
-    samples (toys: 10,000; others: all, or a random subset of a file). seed: of the toys and of the subset.
-    part: "train" or "test", where the source has both. first: so many samples, from the start on; of the hub only
-    these are fetched. Raises InputError in one sentence otherwise.
+    Args:
+        source: a built-in set, a file, a folder of images, of IDX or of parquet files, OWNER/NAME of the Hugging Face
+            hub, an array, list, tensor or DataFrame, or a Dataset.
+        size: side of square images in pixels (centre square, resampled).
+        label: column (table) or key (.npz) of the classes.
+        n: number of samples (toys: 10,000 by default; others: all, or a random subset).
+        seed: seed of toys and of the subset.
+        part: "train" or "test", where the source has both.
+        condition: columns or keys that are conditions, as NAME or NAME:KIND.
+        first: number of samples from the start on; of the hub only these are fetched.
+
+    Raises:
+        InputError: for a source that cannot be read, and options that do not apply to it.
+        MachineError: for a missing package and a hub that cannot be reached.
     """
     _check_options(size, part, first)
     if not isinstance(source, str | os.PathLike):
@@ -49,16 +55,27 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         data = _open(name, size, label, part, condition, first)
         data = data if n is None else data.subset(n, seed)
     _check_used(data, size, label, condition, _has_columns(name))
-    return _warn_of_twin(data, name)
+    return _note_shadowed(data, name)
+
+
+def open_cells(name: str, part: str = "train", first: int | None = None) -> Cells | None:
+    """The cells of a .csv, .tsv or parquet file, or of a table of Hugging Face; None for any other source."""
+    path = Path(os.path.expanduser(name))
+    if name and name not in NAMES and huggingface.is_source(name, path):
+        return huggingface.read_cells(name, part, first)
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        return None
+    _only_train(path, part)
+    return tables.read_cells(path)
 
 
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
                condition: Sequence[str]) -> Dataset:
-    """Data that are there already."""
+    """The Dataset of data in memory."""
     _only_train("data in memory", part)
     data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size)
     if isinstance(source, Dataset) and size is not None:
-        raise InputError(f"got size={size} for a Dataset, which is taken as it is; leave size out")
+        raise InputError(f"got size={size} for a Dataset, which is used unchanged; leave size out")
     _check_used(data, size, label, condition, hasattr(source, "to_numpy"))
     return data
 
@@ -68,12 +85,10 @@ def _open(name: str, size: int | None, label: str | None, part: str, condition: 
     if name == "digits":
         return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
+    if name and huggingface.is_source(name, path):
+        return huggingface.read(name, size, label, part, condition, first)
     if not name or not os.path.exists(path):
-        if huggingface.is_name(name):
-            return huggingface.read_hub(name, size, label, part, condition, first)
         raise InputError(_unknown(name, path))
-    if huggingface.is_here(path):
-        return huggingface.read_here(path, size, label, part, condition, first)
     if path.is_dir():
         return _folder(path, size, part).head(first)
     if not path.is_file():
@@ -87,16 +102,16 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return read_npz(path, size, label, part, condition)
     if suffix in (".csv", ".tsv"):
         _only_train(path, part)
-        return read_table(path, label, condition)
+        return tables.read_table(path, label, condition)
     if suffix == ".h5ad":
         _only_train(path, part)
-        return read_h5ad(path, label, condition)
+        return tables.read_h5ad(path, label, condition)
     if suffix == ".npy":
         _only_train(path, part)
         return read_npy(path, size)
     if is_idx(path):
         return read_idx(path, size, part)
-    raise InputError(f"{quote(path)} is of no known type; expected .npy, .npz, .csv, .tsv, .parquet, .h5ad, an IDX "
+    raise InputError(f"{quote(path)} has an unknown type; expected .npy, .npz, .csv, .tsv, .parquet, .h5ad, an IDX "
                      "file or a folder of images")
 
 
@@ -118,26 +133,25 @@ def _digits(size: int | None, part: str) -> Dataset:
 
 def _only_train(source: str | Path, part: str) -> None:
     if part != "train":
-        raise InputError(f"{quote(source)} has no test part; hold samples out of it with .split(held_out)")
+        raise InputError(f"{quote(source)} has no test part; make one with .split(held_out)")
 
 
 def _check_options(size: int | None, part: str, first: int | None) -> None:
     check_first(first)
     if part not in ("train", "test"):
         raise InputError(f"got part {part!r}; expected 'train' or 'test'")
-    if size is not None and not 1 <= size <= _LARGEST_SIZE:
-        raise InputError(f"got size={size}; expected 1 to {_LARGEST_SIZE} pixels")
+    if size is not None and not 1 <= size <= _MAX_SIZE:
+        raise InputError(f"got size={size}; expected 1 to {_MAX_SIZE} pixels")
 
 
 def _has_columns(name: str) -> bool:
-    """Whether a source may have a column or key for classes and conditions."""
-    path = Path(os.path.expanduser(name))
-    there = huggingface.is_here(path) if os.path.exists(path) else huggingface.is_name(name)
-    return there or name.lower().endswith((".csv", ".tsv", ".npz", ".h5ad"))
+    """Whether a source can have a column or key for classes and conditions."""
+    return huggingface.is_source(name, Path(os.path.expanduser(name))) or name.lower().endswith(
+        (".csv", ".tsv", ".npz", ".h5ad"))
 
 
 def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], columns: bool) -> None:
-    """Refuse an option that had no meaning for this data, rather than forget it."""
+    """Refuse an option that does not apply to this data."""
     if size is not None and data.kind != "image":
         raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
     named = label if label is not None else ",".join(condition)
@@ -147,16 +161,16 @@ def _check_used(data: Dataset, size: int | None, label: str | None, condition: S
                          f"{data.name} is neither, so leave {option} out")
 
 
-def _warn_of_twin(data: Dataset, name: str) -> Dataset:
+def _note_shadowed(data: Dataset, name: str) -> Dataset:
     if name not in NAMES or not os.path.exists(name):
         return data
-    return replace(data, note=(*data.note, f"the built-in set was taken; write ./{name} for what lies here"))
+    return replace(data, notes=(*data.notes, f"the built-in set was used; write ./{name} for the file of this name"))
 
 
 def _unknown(name: str, path: Path) -> str:
     try:
-        beside = [str(path.parent / entry) for entry in os.listdir(path.parent)]
+        siblings = [str(path.parent / entry) for entry in os.listdir(path.parent)]
     except (OSError, ValueError):
-        beside = []
+        siblings = []
     return (f"got {quote(name)}, which is neither a path that exists nor a built-in set ({', '.join(NAMES)})"
-            f"{did_you_mean(name, [*NAMES, *beside])}")
+            f"{did_you_mean(name, [*NAMES, *siblings])}")

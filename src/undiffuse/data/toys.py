@@ -1,6 +1,5 @@
-"""Point sets in the plane, made from stateless noise: sample i is a function of (seed, i).
-
-The handwritten digits that come with scikit-learn: 1,797 real images of 8x8 in 17 grey levels.
+"""Built-in data: points in the plane from stateless noise, where sample i is a function of (seed, i), and the digits of
+scikit-learn, 1,797 handwritten digits of 8x8 pixels in 17 grey levels.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from undiffuse.random import Purpose, normal, uniform
 
 
 def digits(size: int | None = None) -> Dataset:
-    """The whole set, classes "0" to "9".
+    """The handwritten digits, classes "0" to "9".
 
     Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI (its test part).
     """
@@ -28,11 +27,12 @@ def digits(size: int | None = None) -> Dataset:
 
     bunch = load_digits()
     x = torch.from_numpy(bunch.images.astype(np.uint8))[:, None]
-    return validation.images(x, name="digits", levels=17, marks=[str(y) for y in bunch.target.tolist()], size=size)
+    labels = [str(y) for y in bunch.target.tolist()]
+    return validation.images(x, name="digits", levels=17, label_texts=labels, size=size)
 
 
-HELD_OUT = 1 << 40  # held-out samples are those from this number on
-_MOST = 10_000_000
+HELD_OUT = 1 << 40  # index of the first held-out sample
+_MAX_POINTS = 10_000_000
 _NODES = 2048
 _CHUNK = 1024
 
@@ -63,14 +63,14 @@ class Spiral:
         return self.scale * (out + t * across), self.scale * (2 * across - t * out)
 
     def draw(self, u: Tensor, z: Tensor) -> Points:
-        """Points on the curve plus `noise` times a normal, and the arm of each if there are several."""
+        """Points on the curve plus Gaussian noise, and the arm of each if there are several."""
         theta = (self.start**2 + u[:, 0] * (self.end**2 - self.start**2)).sqrt()
         arm = (u[:, 1] * self.arms).long()
         x = _rotate(self.curve(theta), arm * (2 * math.pi / self.arms))
         return x + self.noise * z, arm if self.arms > 1 else None
 
     def distance(self, x: Tensor) -> Tensor:
-        """The distance (N,) of points (N, 2) to the nearest arm: the nearest node, then Newton's steps."""
+        """The distance (N,) of points (N, 2) to the nearest arm: the nearest node, then Newton steps."""
         turns = torch.arange(self.arms, dtype=torch.float64) * (2 * math.pi / self.arms)
         return torch.stack([self._to_first_arm(_rotate(x, -turn)) for turn in turns]).amin(0)
 
@@ -81,14 +81,14 @@ class Spiral:
         theta = near
         for _ in range(3):
             theta = self._newton(x, theta).clamp(self.start, self.end)
-        return torch.minimum(self._gap(x, near), self._gap(x, theta))
+        return torch.minimum(self._distance(x, near), self._distance(x, theta))
 
     def _newton(self, x: Tensor, theta: Tensor) -> Tensor:
-        gap, (slope, bend) = x - self.curve(theta), self.derivatives(theta)
-        square = slope.square().sum(-1)
-        return theta + (gap * slope).sum(-1) / (square - (gap * bend).sum(-1)).maximum(1e-3 * square)
+        residual, (first, second) = x - self.curve(theta), self.derivatives(theta)
+        square = first.square().sum(-1)
+        return theta + (residual * first).sum(-1) / (square - (residual * second).sum(-1)).maximum(1e-3 * square)
 
-    def _gap(self, x: Tensor, theta: Tensor) -> Tensor:
+    def _distance(self, x: Tensor, theta: Tensor) -> Tensor:
         return (x - self.curve(theta)).square().sum(-1).sqrt()
 
     def _frame(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,9 +102,9 @@ SPIRALS = {"swiss_roll": Spiral(1.5 * math.pi, 4.5 * math.pi, 0.1, arms=1, noise
 
 
 def toy(name: str, n: int = 10_000, seed: int = 0, part: str = "train") -> Dataset:
-    """`n` points of a built-in law; part "test" gives samples that no training set of this seed holds."""
-    if not 2 <= n <= _MOST:
-        raise InputError(f"got n={n}; expected 2 to {_MOST:,}")
+    """`n` points of a built-in distribution; part "test": samples that are in no training set of this seed."""
+    if not 2 <= n <= _MAX_POINTS:
+        raise InputError(f"got n={n}; expected 2 to {_MAX_POINTS:,}")
     first = 0 if part == "train" else HELD_OUT
     u = uniform(seed, Purpose.DATA, TOY_UNIFORM, first, n, (2,))
     z = normal(seed, Purpose.DATA, TOY_NORMAL, first, n, (2,), torch.float64)
@@ -116,10 +116,11 @@ def toy(name: str, n: int = 10_000, seed: int = 0, part: str = "train") -> Datas
 def distance_to_curve(name: str, x: Tensor) -> Tensor:
     """The distance (N,) of points (N, 2) to the noiseless curve of "swiss_roll" or "spiral".
 
-    Raises InputError for another name, another shape, or points that are not finite.
+    Raises:
+        InputError: for another name or shape, and points that are not finite.
     """
     if name not in SPIRALS:
-        raise InputError(f"got {name!r}; expected a set that is made from a curve: {', '.join(SPIRALS)}")
+        raise InputError(f"got {name!r}; expected a set with a curve: {', '.join(SPIRALS)}")
     if x.ndim != 2 or x.shape[1] != 2 or not x.isfinite().all():
         raise InputError(f"got points of shape {tuple(x.shape)}; expected finite numbers of shape (N, 2)")
     return SPIRALS[name].distance(x.detach().cpu().double())

@@ -1,8 +1,11 @@
-"""From numbers in memory to a Dataset: the checks that no reader may skip."""
+"""Checks that every reader applies: broken and malicious files, and numbers in memory on their way to a Dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,46 +14,104 @@ from torch import Tensor
 from torch.nn import functional
 
 from undiffuse.data.dataset import Dataset
-from undiffuse.errors import InputError, quote
-from undiffuse.transforms.conditions import by_number
+from undiffuse.errors import InputError, UndiffuseError, quote
+from undiffuse.transforms.conditions import categories_of
+from undiffuse.transforms.table_schema import default_columns
 
-_LARGEST = 1e30
+_MAX_VALUE = 1e30
 _CHUNK = 256
+_MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
 
 
-def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (), marks: Sequence[str] | None = None,
-         words: Sequence[tuple[str, ...]] = (), gaps: bool = False, note: Sequence[str] = ()) -> Dataset:
-    """Points (up to three columns of similar scale) or a table, from finite numbers (N, D).
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into one InputError that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (UndiffuseError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"there is no file {quote(path)}") from None
+    except Exception as error:
+        reason = " ".join(ascii(str(error))[1:-1].split())[:160] or type(error).__name__
+        raise InputError(f"{quote(path)} cannot be read as {what} ({reason}); "
+                         "check that the file is complete and of this type") from error
 
-    words: what the numbers of each column stand for; gaps: NaN is a cell that is missing. Raises InputError for less
-    than two rows, NaN or Inf, columns without a value, equal rows, and numbers that float32 cannot hold.
+
+def refuse_bomb(path: Path, unpacked: int) -> None:
+    """Refuse a compressed file that unpacks to over 256 MiB and over a hundred times its size."""
+    if unpacked > max(_MAX_UNPACKED, _MAX_RATIO * path.stat().st_size):
+        raise InputError(f"{quote(path)} would unpack to {unpacked:,} bytes, more than {_MAX_RATIO} times its "
+                         "size; if this is meant, save it without compression")
+
+
+def check_first(first: int | None) -> None:
+    """Refuse a number of first rows below two."""
+    if first is not None and first < 2:
+        raise InputError(f"got first={first}; expected at least 2 rows, or none for all rows")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or else its type, in at most 200 characters."""
+    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__
+
+
+def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (),
+               label_texts: Sequence[str] | None = None, categories: Sequence[tuple[str, ...]] = (),
+               missing: bool = False, notes: Sequence[str] = ()) -> Dataset:
+    """The Dataset of numbers (N, D): points (up to three columns of similar scale) or a table.
+
+    Args:
+        x: the numbers.
+        name: name of the data.
+        columns: names of the columns; x1, x2, ... by default.
+        label_texts: the class of every row.
+        categories: the categories of every column, () for numbers.
+        missing: whether NaN is a missing value rather than an error.
+        notes: remarks on what was done to the data.
+
+    Raises:
+        InputError: for less than two rows, NaN or Inf, columns without a value, equal rows, and numbers that float32
+            cannot hold.
     """
     names = tuple(columns) or tuple(default_columns(x.shape[1]))
-    _enough(len(x), name)
-    missing = np.isnan(x) if gaps else np.zeros(x.shape, dtype=np.bool_)
-    _check_filled(missing, name, names)
-    check_finite(np.where(missing, 0.0, x), name, names)
-    seen = np.ma.masked_array(x, missing)
-    constant = np.asarray(seen.max(0) == seen.min(0))
+    _check_count(len(x), name)
+    empty = np.isnan(x) if missing else np.zeros(x.shape, dtype=np.bool_)
+    _check_filled(empty, name, names)
+    check_finite(np.where(empty, 0.0, x), name, names)
+    values = np.ma.masked_array(x, empty)
+    constant = np.asarray(values.max(0) == values.min(0))
     if constant.all():
         raise InputError(f"all {len(x)} rows of {name} are equal, so there is nothing to learn")
-    std = np.where(constant, np.nan, _std(seen, name))
-    _check_precision(seen, std, name, names)
-    alike = len(names) <= 3 and not constant.any() and not missing.any() and not any(words) and (
+    std = np.where(constant, np.nan, _std(values, name))
+    _check_precision(values, std, name, names)
+    similar = len(names) <= 3 and not constant.any() and not empty.any() and not any(categories) and (
         std.max() <= 10 * std.min())
-    y, classes = encode(marks, name) if marks is not None else (None, ())
-    return Dataset(torch.from_numpy(x.astype(np.float32)), y, "points" if alike else "table", name, classes,
-                   names, words=tuple(words) if any(words) else (), note=(
-                       *note, *_words_note(names, words), *_missing_note(missing), *_constant_note(names, constant)))
+    y, classes = encode_labels(label_texts, name) if label_texts is not None else (None, ())
+    return Dataset(torch.from_numpy(x.astype(np.float32)), y, "points" if similar else "table", name, classes, names,
+                   categories=tuple(categories) if any(categories) else (), notes=(
+                       *notes, *_category_note(names, categories), *_missing_note(empty),
+                       *_constant_note(names, constant)))
 
 
-def images(x: Tensor, *, name: str, levels: int = 256, marks: Sequence[str] | None = None,
-           size: int | None = None, note: Sequence[str] = ()) -> Dataset:
-    """Images from uint8 (N, C, H, W) in 0 ... levels−1, grey or RGB, resized to `size` if given.
+def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str] | None = None,
+           size: int | None = None, notes: Sequence[str] = ()) -> Dataset:
+    """The Dataset of images, grey or RGB.
 
-    Raises InputError for less than two images, empty or equal images, and another number of channels.
+    Args:
+        x: uint8 (N, C, H, W) in 0 ... levels−1.
+        name: name of the data.
+        levels: number of grey levels.
+        label_texts: the class of every image.
+        size: side to which the centre squares are resized; None: unchanged.
+        notes: remarks on what was done to the data.
+
+    Raises:
+        InputError: for less than two images, empty or equal images, and another number of channels.
     """
-    _enough(len(x), name)
+    _check_count(len(x), name)
     if x.shape[1] not in (1, 3) or 0 in x.shape:
         raise InputError(f"{name} has images of {'x'.join(map(str, x.shape[1:]))} (channels, height, width); "
                          "expected 1 (grey) or 3 (RGB) channels and at least one pixel")
@@ -58,12 +119,12 @@ def images(x: Tensor, *, name: str, levels: int = 256, marks: Sequence[str] | No
         x = resize(x, size, levels)
     if (x == x[:1]).all():
         raise InputError(f"all {len(x)} images of {name} are equal, so there is nothing to learn")
-    y, classes = encode(marks, name) if marks is not None else (None, ())
-    return Dataset(x, y, "image", name, classes, levels=levels, note=tuple(note))
+    y, classes = encode_labels(label_texts, name) if label_texts is not None else (None, ())
+    return Dataset(x, y, "image", name, classes, levels=levels, notes=tuple(notes))
 
 
 def resize(x: Tensor, size: int, levels: int = 256) -> Tensor:
-    """The centre square of images uint8 (N, C, H, W), resampled to size x size (bicubic, antialiased)."""
+    """The centre squares of images uint8 (N, C, H, W), resampled to size x size (bicubic, antialiased)."""
     side = min(x.shape[-2:])
     top, left = ((length - side) // 2 for length in x.shape[-2:])
     square = x[..., top:top + side, left:left + side]
@@ -72,22 +133,17 @@ def resize(x: Tensor, size: int, levels: int = 256) -> Tensor:
     return torch.cat([_resample(part, size, levels) for part in torch.split(square, _CHUNK)])
 
 
-def default_columns(count: int) -> list[str]:
-    """The names x1, x2, ... of columns that have none."""
-    return [f"x{j + 1}" for j in range(count)]
+def encode_labels(texts: Sequence[str], name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Class numbers 0, 1, ... (int64) and the names of the classes: numbers in order, then words in order.
 
-
-def encode(marks: Sequence[str], name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels 0, 1, ... (int64) and the class names they stand for: numbers in order, then words in order.
-
-    Raises InputError when there are so many different labels that they must be identifiers.
+    Raises:
+        InputError: if the labels hardly repeat, so that they must be identifiers.
     """
-    classes = tuple(sorted(set(marks), key=by_number))
-    if len(classes) > max(10, len(marks) // 2):
-        raise InputError(f"the labels of {name} take {len(classes)} different values in {len(marks)} rows; "
-                         "expected classes that occur again, so choose another label")
-    number = {mark: i for i, mark in enumerate(classes)}
-    return torch.tensor([number[mark] for mark in marks]), classes
+    classes = categories_of(texts, lambda count: (
+        f"the labels of {name} take {count} different values in {len(texts)} rows; expected classes that occur again, "
+        "so choose another label"))
+    number = {text: i for i, text in enumerate(classes)}
+    return torch.tensor([number[text] for text in texts]), classes
 
 
 def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ()) -> None:
@@ -101,12 +157,12 @@ def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ())
 
 
 def _resample(x: Tensor, size: int, levels: int) -> Tensor:
-    soft = functional.interpolate(x.float(), (size, size), mode="bicubic", antialias=True)
-    # A little more than a half: ties go one way, whatever the last bits of this machine's arithmetic.
-    return (soft + 0.5001).floor().clamp(0, levels - 1).to(torch.uint8)
+    smooth = functional.interpolate(x.float(), (size, size), mode="bicubic", antialias=True)
+    # Slightly above a half: ties are rounded the same way whatever the last bits of the arithmetic.
+    return (smooth + 0.5001).floor().clamp(0, levels - 1).to(torch.uint8)
 
 
-def _enough(n: int, name: str) -> None:
+def _check_count(n: int, name: str) -> None:
     if n < 2:
         raise InputError(f"{name} holds {n} sample{'s' * (n != 1)}; expected at least 2")
 
@@ -118,42 +174,35 @@ def _check_filled(missing: NDArray[np.bool_], name: str, columns: Sequence[str])
 
 
 def _std(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    if np.abs(x).max() > _LARGEST:
-        raise InputError(f"{name} holds {np.abs(x).max():.3g}; expected numbers up to {_LARGEST:g}, so scale "
-                         "them")
+    if np.abs(x).max() > _MAX_VALUE:
+        raise InputError(f"{name} holds {np.abs(x).max():.3g}; expected numbers up to {_MAX_VALUE:g}, so scale them")
     return np.asarray(x.std(0), np.float64)
 
 
-def _check_precision(x: NDArray[np.float64], std: NDArray[np.float64], name: str,
-                     columns: Sequence[str]) -> None:
+def _check_precision(x: NDArray[np.float64], std: NDArray[np.float64], name: str, columns: Sequence[str]) -> None:
     """Refuse a column whose variation is lost in float32, such as identifiers and time stamps."""
     lost = np.abs(x - x.astype(np.float32)).max(0) > 1e-3 * std
-    lost |= std < 1 / _LARGEST
+    lost |= std < 1 / _MAX_VALUE
     if lost.any():
         j = int(np.argmax(lost))
-        raise InputError(f"column {quote(columns[j])} of {name} varies by {std[j]:.3g} around "
-                         f"{x[:, j].mean():.6g}, "
+        raise InputError(f"column {quote(columns[j])} of {name} varies by {std[j]:.3g} around {x[:, j].mean():.6g}, "
                          "less than float32 resolves; subtract an offset and scale it, or remove it")
 
 
-def _words_note(columns: Sequence[str], words: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    found = [f"{c} ({len(w)})" for c, w in zip(columns, words, strict=False) if w]
-    return (f"words are categories: {', '.join(found[:8])}{', ...' if len(found) > 8 else ''}",) if found else ()
+def _category_note(columns: Sequence[str], categories: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    counts = [f"{c} ({len(w)})" for c, w in zip(columns, categories, strict=False) if w]
+    return (f"columns of categories: {', '.join(counts[:8])}{', ...' if len(counts) > 8 else ''}",) if counts else ()
 
 
 def _missing_note(missing: NDArray[np.bool_]) -> tuple[str, ...]:
     count = int(missing.sum())
-    if count == 0:
-        return ()
-    return (f"{count:,} of {missing.size:,} cells are empty; what the others say is learned",)
+    return (f"{count:,} of {missing.size:,} cells are missing values, which the loss leaves out",) if count else ()
 
 
 def _constant_note(columns: Sequence[str], constant: NDArray[np.bool_]) -> tuple[str, ...]:
     names = [c for c, same in zip(columns, constant, strict=True) if same]
     if not names:
         return ()
-    shown_names = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    plural = "columns are" if len(names) > 1 else "column is"
-    return (f"{len(names)} constant {plural} stored and restored exactly ({shown_names})",)
-
-
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return (f"{len(names)} constant {'columns are' if len(names) > 1 else 'column is'} stored and restored exactly "
+            f"({listed})",)

@@ -1,4 +1,4 @@
-"""Samples to files: .png grids, .npy arrays and .csv tables, whole or not at all."""
+"""Samples to files: .png grids, .npy arrays and .csv tables, written atomically."""
 
 from __future__ import annotations
 
@@ -17,24 +17,34 @@ from torch import Tensor
 from torch.nn import functional
 
 from undiffuse.data.lazy import Lazy
-from undiffuse.data.validation import default_columns
 from undiffuse.errors import InputError, MachineError, quote
+from undiffuse.transforms.table_schema import default_columns
 
 _SUFFIXES = (".png", ".npy", ".csv")
-_MOST_PIXELS = 64 << 20
-_VIEWABLE = 32
+_MAX_PIXELS = 64 << 20
+_MIN_SIDE = 32  # pixels to which small images are enlarged
 _PART = 1 << 20  # numbers that are written at a time
 
 
 def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, columns: Sequence[str] = (),
                  labels: Tensor | None = None, classes: Sequence[str] = (),
-                 label_name: str = "label", words: Sequence[Sequence[str]] = ()) -> Path:
-    """Write samples in data units: images (N, C, H, W) as .png or .npy, points and tables as .npy or .csv.
+                 label_name: str = "label", categories: Sequence[Sequence[str]] = ()) -> Path:
+    """Write samples to a file; returns its path.
 
-    Images are rounded and clamped to 0 ... levels−1. A .csv has a header and, with labels (N,), a last column
-    of class names; `words` are what the numbers of each column stand for, as in a `Dataset`. Raises InputError,
-    before anything is written, for samples that are not finite, an unknown
-    ending or a form the file cannot hold; MachineError if the disk refuses.
+    Args:
+        path: .png or .npy for images, .npy or .csv for points and tables.
+        x: samples in data units; images (N, C, H, W) are rounded and clamped to 0 ... levels−1.
+        levels: number of grey levels; 0: 256.
+        columns: names of the columns of a .csv.
+        labels: class numbers (N,), the last column of a .csv.
+        classes: names of the classes.
+        label_name: name of that column.
+        categories: for every column the categories 0, 1, ..., () for numbers.
+
+    Raises:
+        InputError: before anything is written, for samples that are not finite, an unknown ending, and a shape that the
+            file cannot hold.
+        MachineError: if the disk refuses.
     """
     path = Path(path)
     _check(path, x, labels)
@@ -44,19 +54,19 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         elif path.suffix.lower() == ".png":
             file.write(png_grid(x[:], levels or 256))
         else:
-            for part in _csv(x, columns, labels, classes, label_name, words):
+            for part in _csv(x, columns, labels, classes, label_name, categories):
                 file.write(part.encode())
     return path
 
 
 def png_grid(x: Tensor, levels: int = 256) -> bytes:
-    """A PNG of images (N, C, H, W) in an almost square grid, enlarged by a whole number to be seen."""
+    """A PNG of images (N, C, H, W) in an almost square grid; small images are enlarged by an integer factor."""
     from PIL import Image
 
     across = math.ceil(math.sqrt(len(x)))
     down = math.ceil(len(x) / across)
-    zoom = max(1, _VIEWABLE // max(x.shape[-2:]))
-    if across * down * zoom**2 * math.prod(x.shape[-2:]) > _MOST_PIXELS:
+    zoom = max(1, _MIN_SIDE // max(x.shape[-2:]))
+    if across * down * zoom**2 * math.prod(x.shape[-2:]) > _MAX_PIXELS:
         raise InputError(f"got {len(x)} images of {x.shape[-1]}x{x.shape[-2]}, too many for one .png; "
                          "save them as .npy")
     grey = (_in_units(x, levels).double() * (255 / (levels - 1))).round().to(torch.uint8)
@@ -69,9 +79,10 @@ def png_grid(x: Tensor, levels: int = 256) -> bytes:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its name only when it is complete: written beside, flushed to disk, renamed.
+    """A binary file that is written under a temporary name, flushed to disk and renamed.
 
-    Raises MachineError, and leaves nothing behind, if the disk refuses.
+    Raises:
+        MachineError: if the disk refuses; no file is left then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -89,13 +100,13 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Removes what writers that were killed left behind; call it only under the folder's lock."""
+    """Remove the temporary files of writers that were killed; call it only under the folder's lock."""
     for stale in folder.glob(".*.tmp"):
         stale.unlink(missing_ok=True)
 
 
-def check_place(path: Path) -> None:
-    """InputError where no samples can be written: an unknown ending, a folder, or a folder that does not exist."""
+def check_path(path: Path) -> None:
+    """InputError for a path that cannot be written: an unknown ending, a folder, or a missing folder."""
     if path.suffix.lower() not in _SUFFIXES:
         raise InputError(f"got {quote(path)}; expected a name that ends in {', '.join(_SUFFIXES)}")
     if path.is_dir() or not path.parent.is_dir():
@@ -103,13 +114,13 @@ def check_place(path: Path) -> None:
 
 
 def _check(path: Path, x: Tensor | Lazy, labels: Tensor | None) -> None:
-    check_place(path)
+    check_path(path)
     suffix = path.suffix.lower()
     if suffix == ".png" and not (len(x.shape) == 4 and x.shape[1] in (1, 3) and 0 not in x.shape):
-        raise InputError(f"got samples of shape {tuple(x.shape)}, which are no images for a .png; save them "
+        raise InputError(f"got samples of shape {tuple(x.shape)}, which are not images for a .png; save them "
                          "as .npy or .csv")
     if suffix == ".csv" and len(x.shape) != 2:
-        raise InputError(f"got samples of shape {tuple(x.shape)}, which are no rows for a .csv; save them as "
+        raise InputError(f"got samples of shape {tuple(x.shape)}, which are not rows for a .csv; save them as "
                          ".npy or .png")
     if labels is not None and labels.shape != tuple(x.shape[:1]):
         raise InputError(f"got {tuple(labels.shape)} labels for {len(x)} samples; expected one for each")
@@ -121,7 +132,7 @@ def _check(path: Path, x: Tensor | Lazy, labels: Tensor | None) -> None:
 
 
 def _parts(x: Tensor | Lazy) -> Iterator[tuple[int, Tensor]]:
-    """The samples a part at a time, each with the place where it begins."""
+    """The samples in parts, each with its first number."""
     size = max(1, _PART // max(1, math.prod(x.shape[1:])))
     return ((at, x[at : at + size]) for at in range(0, len(x), size))
 
@@ -136,13 +147,13 @@ def _npy(file: IO[bytes], x: Tensor | Lazy, levels: int) -> None:
 
 
 def _in_units(x: Tensor, levels: int) -> Tensor:
-    """Images as uint8 levels, everything else as it is, on the CPU."""
+    """Images as uint8 levels, other samples unchanged, on the CPU."""
     x = x.detach().cpu()
     return x.round().clamp(0, (levels or 256) - 1).to(torch.uint8) if x.ndim == 4 else x
 
 
 def _tiles(x: Tensor, across: int, down: int) -> Tensor:
-    """(N, C, H, W) as one picture (rows, columns, C), with a black line between images and black gaps."""
+    """(N, C, H, W) as one picture (rows, columns, C), with black lines between images."""
     x = functional.pad(x, (0, 1, 0, 1))
     n, channels, height, width = x.shape
     padded = torch.cat([x, x.new_zeros(across * down - n, channels, height, width)])
@@ -151,25 +162,25 @@ def _tiles(x: Tensor, across: int, down: int) -> Tensor:
 
 
 def _csv(x: Tensor | Lazy, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
-         label_name: str, words: Sequence[Sequence[str]] = ()) -> Iterator[str]:
+         label_name: str, categories: Sequence[Sequence[str]] = ()) -> Iterator[str]:
     """The text of a table, part by part: the header and the rows."""
     header = list(columns) or default_columns(x.shape[1])
     if len(header) != x.shape[1]:
         raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")
     yield _text([[*header, *([label_name] if labels is not None else [])]])
     for at, part in _parts(x):
-        marks = None if labels is None else labels[at : at + len(part)].tolist()
-        yield _text(_cells(part, marks, classes, words))
+        numbers = None if labels is None else labels[at : at + len(part)].tolist()
+        yield _text(_cells(part, numbers, classes, categories))
 
 
 def _cells(x: Tensor, labels: Sequence[int] | None, classes: Sequence[str],
-           words: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The words of a table; as many digits as give back every number exactly."""
+           categories: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The cells of a table, with the digits that restore every number exactly."""
     digits = ".17g" if x.dtype == torch.float64 else ".9g"
     rows = [[format(value, digits) for value in row] for row in x.detach().cpu().tolist()]
-    for j, known in enumerate(words):
-        for row, value in zip(rows, x[:, j].tolist() if known else (), strict=False):
-            row[j] = known[int(value)]
+    for j, names in enumerate(categories):
+        for row, value in zip(rows, x[:, j].tolist() if names else (), strict=False):
+            row[j] = names[int(value)]
     for row, label in zip(rows, labels or (), strict=labels is not None):
         row.append(classes[label] if classes else str(label))
     return rows

@@ -41,8 +41,9 @@ from undiffuse.random import Purpose, normal, uniform
 from undiffuse.samplers.driver import conditions_of
 from undiffuse.samplers.grid import time_grid
 from undiffuse.sde import as_time, bcast
-from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
+from undiffuse.tensors import ArrayLike, ConditionValue
 from undiffuse.transforms.base import GreyLevels
+from undiffuse.transforms.table_schema import data_rows
 
 _GROUPS = 8  # independent groups of samples, whose spread gives the standard error
 
@@ -99,7 +100,7 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
 
     Reference: Kingma et al. (2021), eqs. 13-18, arXiv:2107.00630.
     """
-    denoiser, x = gaussian_model(model), as_tensor(x, "x")
+    denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z = to_model_units(denoiser, x)
     cond = conditions_of(denoiser, cond, len(z), signature(elbo).parameters)
     kind = ("levels" if isinstance(denoiser.transform, GreyLevels) else "gaussian") if decoder == "auto" else decoder
@@ -289,7 +290,7 @@ def path_log_likelihood(model: ReverseModel, x: ArrayLike, steps: int = 128, pat
 
     Reference: Song et al. (2021), appendix A, arXiv:2101.09258; Karczewski et al. (2024), theorem 1, arXiv:2411.01293.
     """
-    denoiser, x = gaussian_model(model), as_tensor(x, "x")
+    denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z = to_model_units(denoiser, x)
     cond = conditions_of(denoiser, cond, len(z), signature(path_log_likelihood).parameters)
     if steps < 1 or paths < 1:

@@ -13,7 +13,8 @@ from undiffuse.likelihood.bounds import elbo
 from undiffuse.likelihood.coordinates import gaussian_model
 from undiffuse.model import ReverseModel
 from undiffuse.sde import GaussianSDE
-from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
+from undiffuse.tensors import ArrayLike, ConditionValue, as_rows
+from undiffuse.transforms.table_schema import data_rows
 
 _END_NOISE = 0.2  # in standard deviations of the data
 
@@ -45,7 +46,7 @@ def label_posterior(model: ReverseModel, x: ArrayLike, samples: int = 48, seed: 
 
     Reference: Li et al. (2023), "Your diffusion model is secretly a zero-shot classifier", eq. 4. arXiv:2303.16203
     """
-    denoiser, x = gaussian_model(model), as_tensor(x, "x")
+    denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     given: dict[str, Any] = {**cond}
     if not denoiser.classes:
         raise InputError("got a model without classes; expected one that was trained with labels")

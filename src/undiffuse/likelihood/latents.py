@@ -26,6 +26,7 @@ from undiffuse.samplers.grid import time_grid
 from undiffuse.samplers.method import Node, nodes_of
 from undiffuse.sde import as_time, bcast
 from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
+from undiffuse.transforms.table_schema import data_rows
 
 _BLOCK = 256
 _CONVERGED = 1e-12  # relative change at which the fixed-point iteration of DDIM's inverse stops
@@ -60,7 +61,7 @@ def encode(model: ReverseModel, x: ArrayLike, method: str = "ode", *, rtol: floa
     Reference: Song et al. (2021), section 4.3, arXiv:2011.13456.
     """
     denoiser = gaussian_model(model)
-    z, coordinates = to_model_units(denoiser, as_tensor(x, "x")), WhitenedCoordinates(denoiser, t_end)
+    z, coordinates = to_model_units(denoiser, data_rows(denoiser.schema, x)), WhitenedCoordinates(denoiser, t_end)
     cond = conditions_of(denoiser, cond, len(z), signature(encode).parameters)
     if _is_ddim(method):
         nodes = list(reversed(_nodes(coordinates, steps)))

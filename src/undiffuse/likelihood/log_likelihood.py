@@ -17,7 +17,8 @@ from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model
 from undiffuse.likelihood.density_ode import TraceEstimator, solve_density_ode
 from undiffuse.model import ReverseModel
 from undiffuse.samplers.driver import blocks, conditions_of
-from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
+from undiffuse.tensors import ArrayLike, ConditionValue
+from undiffuse.transforms.table_schema import data_rows
 
 _EXACT_UP_TO = 64  # entries per event up to which divergence="auto" is exact
 _TENSORS = ("log_prob", "stderr", "solver", "truncation", "truncation_error", "prior", "log_det", "nfe")
@@ -136,7 +137,7 @@ def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", 
     Reference: Chen et al. (2018), arXiv:1806.07366; Song et al. (2021), eq. 39, arXiv:2011.13456; Grathwohl et al.
     (2019), arXiv:1810.01367 for fixed probes.
     """
-    denoiser, x = gaussian_model(model), as_tensor(x, "x")
+    denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z, kind = to_model_units(denoiser, x), dequantization.resolve_kind(denoiser, dequantise, x)
     settings = _Settings(divergence, probes, rtol, atol, seed, truncation, draws, block)
     settings.check()

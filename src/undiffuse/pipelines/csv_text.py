@@ -1,19 +1,26 @@
-"""The text of a table with some cells replaced, every other character as it was: quotes, spaces and line ends too."""
+"""The text of a table with some cells replaced; quotes, spaces and line ends stay as they are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from undiffuse.data.tables import Cells
 from undiffuse.errors import InputError, quote
+from undiffuse.transforms.table_schema import Cells
 
 
 @dataclass(frozen=True)
 class Text:
-    """The text of a table: lines of raw cells, each line with its end, and the number of the line of every row."""
+    """The text of a table.
+
+    Args:
+        separator: separator of the cells.
+        lines: raw cells of every line.
+        ends: end of every line.
+        rows: number of the line of every row.
+        header: number of the line of the header; None without one.
+    """
 
     separator: str
     lines: list[list[str]]
@@ -22,33 +29,37 @@ class Text:
     header: int | None
 
     @classmethod
-    def read(cls, path: Path, cells: Cells) -> Text:
-        """The text of the file that gave these cells; InputError if its lines are not theirs."""
-        lines, ends = split(path.read_bytes().decode(), cells.separator)
-        full = [i for i, line in enumerate(lines) if len(line) > 1 or line[0].strip("\ufeff \t")]
-        header, rows = (full[0], full[1:]) if cells.header else (None, full)
-        if len(rows) != len(cells.lines) or any(len(lines[i]) != len(cells.columns) for i in rows):
-            raise InputError(f"{quote(path)} quotes its cells in an unusual way; save it again from a spreadsheet")
-        return cls(cells.separator, lines, ends, rows, header)
-
-    @classmethod
     def of(cls, cells: Cells) -> Text:
-        """The text of a .csv with these cells, which are of no text."""
-        texts = cells.texts(range(len(cells.columns)))
-        rows = zip(*(texts[j] for j in range(len(cells.columns))), strict=True)
-        lines = [[cell(word, ",") for word in row] for row in (cells.columns, *rows)]
-        return cls(",", lines, ["\n"] * len(lines), list(range(1, len(lines))), 0)
+        """The text of the file of these cells, or of a .csv with them; InputError if its lines are not those read."""
+        if not cells.separator:
+            texts = cells.texts(range(len(cells.columns)))
+            rows = zip(*(texts[j] for j in range(len(cells.columns))), strict=True)
+            lines = [[cell(text, ",") for text in row] for row in (cells.columns, *rows)]
+            return cls(",", lines, ["\n"] * len(lines), list(range(1, len(lines))), 0)
+        lines, ends = split(cells.path.read_bytes().decode(), cells.separator)
+        full = [i for i, line in enumerate(lines) if len(line) > 1 or line[0].strip("\ufeff \t")]
+        header, numbers = (full[0], full[1:]) if cells.header else (None, full)
+        if len(numbers) != len(cells.lines) or any(len(lines[i]) != len(cells.columns) for i in numbers):
+            raise InputError(f"{quote(cells.path)} quotes its cells in an unusual way; save it again from a "
+                             "spreadsheet")
+        return cls(cells.separator, lines, ends, numbers, header)
 
-    def filled(self, cells: Mapping[tuple[int, int], str], more: Sequence[str] = (),
-               beside: Mapping[tuple[int, str], str] | None = None) -> str:
-        """The text with cells (row, column) replaced, and with columns `more` on the right, empty but for `beside`."""
+    def filled(self, cells: Mapping[tuple[int, int], str], columns: Sequence[str] = (),
+               values: Mapping[tuple[int, str], str] | None = None) -> str:
+        """The text with other cells.
+
+        Args:
+            cells: new text of cells, by row and column.
+            columns: names of additional columns on the right.
+            values: text of their cells, by row and name; others are empty.
+        """
         lines = [list(line) for line in self.lines]
         for (row, column), text in cells.items():
             lines[self.rows[row]][column] = text
         for row, line in enumerate(self.rows):
-            lines[line] += [(beside or {}).get((row, name), "") for name in more]
+            lines[line] += [(values or {}).get((row, name), "") for name in columns]
         if self.header is not None:
-            lines[self.header] += [cell(name, self.separator) for name in more]
+            lines[self.header] += [cell(name, self.separator) for name in columns]
         return "".join(self.separator.join(line) + end for line, end in zip(lines, self.ends, strict=True))
 
 
@@ -56,18 +67,18 @@ def split(text: str, separator: str) -> tuple[list[list[str]], list[str]]:
     """The raw cells of every line, and the ends of the lines."""
     field = re.compile(rf'("(?:[^"]|"")*"[^{separator}\r\n]*|[^{separator}\r\n]*)({separator}|\r\n|\n|\r|\Z)')
     lines, ends, line = list[list[str]](), list[str](), list[str]()
-    for found in field.finditer(text):
-        if found.start() == len(text) and not line:
+    for match in field.finditer(text):
+        if match.start() == len(text) and not line:
             break
-        line.append(found[1])
-        if found[2] != separator:
+        line.append(match[1])
+        if match[2] != separator:
             lines.append(line)
-            ends.append(found[2])
+            ends.append(match[2])
             line = []
     return lines, ends
 
 
 def cell(text: str, separator: str) -> str:
-    """A cell of that text, in quotes if it has to be."""
+    """A text as a cell, quoted if necessary."""
     special = any(c in text for c in (separator, '"', "\n", "\r")) or text != text.strip()
     return '"' + text.replace('"', '""') + '"' if special else text

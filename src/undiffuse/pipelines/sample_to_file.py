@@ -1,7 +1,7 @@
-"""Samples drawn by one process or several into one file, with memory that does not depend on how many they are.
+"""Samples by one process or several into one file, in constant memory.
 
-Sample i of a seed is the same bytes wherever it is drawn; so the file is the same whatever the number of processes.
-They share a disk: each writes its rows into one file beside the final one, and the first makes that from it.
+Sample i of a seed has the same bytes on every process, so the file does not depend on their number. The processes
+share a disk: each writes its rows into one temporary file, from which the first process makes the final one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data.lazy import StoredArray
-from undiffuse.data.writers import check_place
+from undiffuse.data.writers import check_path
 from undiffuse.errors import InputError, MachineError
 from undiffuse.model import Model
 from undiffuse.progress import bar, part
@@ -23,7 +23,7 @@ from undiffuse.random import classes
 from undiffuse.samplers.driver import Progress
 from undiffuse.training.distributed import ProcessGroup, process_group
 
-_NUMBERS = 1 << 21  # in one piece
+_NUMBERS = 1 << 21  # numbers in one piece
 
 
 Rows = Callable[[int, int, Progress], Tensor]
@@ -31,64 +31,73 @@ Rows = Callable[[int, int, Progress], Tensor]
 
 def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path, save: Callable[[StoredArray], Path]
          ) -> Path:
-    """Makes a file of the samples in stretches (first index, how many), in this order, and returns its path.
+    """Write a file of samples; returns its path.
 
-    rows(first, count, progress) draws samples in data units; save(all of them) writes the file, on the first process.
-    Raises InputError for a path that cannot be, MachineError for a full disk.
+    Args:
+        model: the model that is sampled.
+        rows: rows(first, count, progress) makes samples in data units.
+        wanted: ranges (first index, count) of samples, in the order of the file.
+        path: the file.
+        save: writes the file from all samples, on the first process.
+
+    Raises:
+        InputError: for a path that cannot be written.
+        MachineError: for a full disk.
     """
-    if least := [count for _, count in wanted if count < 0]:
-        raise InputError(f"got n={least[0]}; expected a number of samples ≥ 0")
-    like = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
-    size = math.prod(like.shape[1:]) * like.element_size()
+    if negative := [count for _, count in wanted if count < 0]:
+        raise InputError(f"got n={negative[0]}; expected a number of samples ≥ 0")
+    template = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
+    size = math.prod(template.shape[1:]) * template.element_size()
     with process_group(model.device) as team:
-        check_place(path)
-        shelf = Path(team.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
+        check_path(path)
+        stored = Path(team.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
         total = sum(count for _, count in wanted)
         try:
-            team.broadcast_object(lambda: _reserve(shelf, size * total))
-            _fill(team, shelf, rows, list(_pieces(wanted, model.block, like)), size)
+            team.broadcast_object(lambda: _reserve(stored, size * total))
+            _fill(team, stored, rows, list(_pieces(wanted, model.block, template)), size)
             team.barrier()
-            return Path(team.broadcast_object(lambda: str(save(StoredArray(shelf, 0, like.shape[1:], like.dtype,
-                                                                           total)))))
+            samples = StoredArray(stored, 0, template.shape[1:], template.dtype, total)
+            return Path(team.broadcast_object(lambda: str(save(samples))))
         finally:
             if team.is_main:
-                shelf.unlink(missing_ok=True)
+                stored.unlink(missing_ok=True)
 
 
-def frequent(counts: Sequence[int], seed: int, first: int, n: int) -> list[int]:
-    """Classes of the samples first ... first + n − 1, at the frequencies that they have in the data."""
-    found: list[int] = classes(seed, first, torch.tensor(counts).expand(n, -1)).tolist()
-    return found
+def random_labels(counts: Sequence[int], seed: int, first: int, n: int) -> list[int]:
+    """Random classes of the samples first ... first + n − 1, as frequent as in the data."""
+    labels: list[int] = classes(seed, first, torch.tensor(counts).expand(n, -1)).tolist()
+    return labels
 
 
-def _pieces(wanted: Sequence[tuple[int, int]], block: int, like: Tensor) -> Iterator[tuple[int, int, int]]:
-    """(place in the file, first index, how many) of pieces of whole blocks."""
-    size, place = block * max(1, _NUMBERS // (block * max(1, math.prod(like.shape[1:])))), 0
+def _pieces(wanted: Sequence[tuple[int, int]], block: int, template: Tensor) -> Iterator[tuple[int, int, int]]:
+    """(row in the file, first index, count) of pieces that are multiples of the block."""
+    size, row = block * max(1, _NUMBERS // (block * max(1, math.prod(template.shape[1:])))), 0
     for first, count in wanted:
         for start in range(0, count, size):
-            yield place + start, first + start, min(size, count - start)
-        place += count
+            yield row + start, first + start, min(size, count - start)
+        row += count
 
 
-def _fill(team: ProcessGroup, shelf: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
-    """Draws the pieces of this process and writes each where it belongs."""
-    mine = pieces[team.rank :: team.size]
-    with shelf.open("r+b", buffering=0) as file, bar("sampling", team.is_main) as progress:
-        for k, (place, first, count) in enumerate(mine):
-            drawn = rows(first, count, part(progress, k, len(mine)))
-            data, at = drawn.contiguous().numpy().tobytes(), place * size
+def _fill(team: ProcessGroup, stored: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
+    """Write the pieces of this process."""
+    local = pieces[team.rank :: team.size]
+    with stored.open("r+b", buffering=0) as file, bar("sampling", team.is_main) as progress:
+        for k, (row, first, count) in enumerate(local):
+            samples = rows(first, count, part(progress, k, len(local)))
+            data, at = samples.contiguous().numpy().tobytes(), row * size
             try:
                 while data:
                     written = os.pwrite(file.fileno(), data, at)
                     data, at = data[written:], at + written
             except OSError as error:
-                raise MachineError(f"cannot write {shelf}: {error.strerror}; make room and draw again") from error
+                raise MachineError(f"cannot write {stored}: {error.strerror}; free space and run the command "
+                                   "again") from error
 
 
-def _reserve(shelf: Path, size: int) -> int:
+def _reserve(stored: Path, size: int) -> int:
     try:
-        with shelf.open("wb") as file:
+        with stored.open("wb") as file:
             file.truncate(size)
     except OSError as error:
-        raise MachineError(f"cannot write {shelf}: {error.strerror}; choose another place") from error
+        raise MachineError(f"cannot write {stored}: {error.strerror}; choose another folder") from error
     return size

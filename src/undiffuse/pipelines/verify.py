@@ -1,6 +1,6 @@
-"""Checks of an installation, or of the model of a run, against closed-form truth; they take seconds and no data.
+"""Checks of an installation, or of the model of a run, against closed forms; they take seconds and need no data.
 
-Each check returns the numbers that it measured and the limit that they have to keep.
+Each check reports the error that it measured and its limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ORDERS = {"euler": 1, "ddim": 1, "heun": 2, "dpmpp_2m": 2, "rk4": 4}
 
 
 class Check(NamedTuple):
-    """What was checked, whether it holds, and the numbers."""
+    """Result of a check: its name, whether it passed, and the numbers."""
 
     name: str
     ok: bool
@@ -38,20 +38,23 @@ class Check(NamedTuple):
 
 
 def verify(run: Path | str | None = None) -> list[Check]:
-    """The checks of this installation, or those of the model in the folder of a run.
+    """The results of all checks; one that raises has failed, with the error as its detail.
 
-    A check that raises has failed, and its detail is the error. Raises InputError for a folder without a run.
+    Args:
+        run: folder of a run, whose model is checked; None: the installation.
+
+    Raises:
+        InputError: for a folder without a run.
     """
-    return [
-        _run_check(name, check) for name, check in (_of_installation() if run is None else _of_run(Path(run))).items()
-    ]
+    checks = _installation_checks() if run is None else _run_checks(Path(run))
+    return [_run_check(name, check) for name, check in checks.items()]
 
 
 _Result = tuple[bool, str]
 _Checks = dict[str, Callable[[], _Result]]
 
 
-def _of_installation() -> _Checks:
+def _installation_checks() -> _Checks:
     every = [cls() for cls in PROCESSES.values()]
     nets = {"mlp": (3,), "unet": (1, 8, 8)}
     return {
@@ -65,7 +68,7 @@ def _of_installation() -> _Checks:
     }
 
 
-def _of_run(run: Path) -> _Checks:
+def _run_checks(run: Path) -> _Checks:
     model = load(run, device="cpu")
     return {
         "schedule": partial(_schedules, [model.sde]),
@@ -89,13 +92,13 @@ def _within(value: float, limit: float, what: str) -> _Result:
 
 
 def _max_error(a: Tensor, b: Tensor) -> float:
-    """The greatest difference relative to the scale of b; NaN counts as infinite."""
-    gap = (a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-300)
-    return math.inf if gap.isnan() else float(gap)
+    """The largest difference relative to the scale of b; NaN counts as infinite."""
+    error = (a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-300)
+    return math.inf if error.isnan() else float(error)
 
 
 def _small(name: str, shape: tuple[int, ...]) -> Denoiser:
-    """A small network with random weights, none of them 0, under VP."""
+    """A small network with random non-zero weights, under VP."""
     args = {"width": 16, "depth": 1} if name == "mlp" else {}
     model = Denoiser(build(name, shape, 2, **args), VP(), shape=shape, classes=2)
     with torch.no_grad():
@@ -105,13 +108,13 @@ def _small(name: str, shape: tuple[int, ...]) -> Denoiser:
 
 
 def _random_numbers() -> _Result:
-    """The published answer of Philox4x64-10 for key and counter 0."""
+    """The published output of Philox4x64-10 for key and counter 0."""
     got = " ".join(f"{word:016x}" for word in raw_words(0, 0, 0, 0, 4))
-    return got == _PHILOX, "Philox4x64-10 gives its published answer" if got == _PHILOX else f"got {got}"
+    return got == _PHILOX, "Philox4x64-10 gives its published output" if got == _PHILOX else f"got {got}"
 
 
 def _schedules(processes: Iterable[GaussianSDE]) -> _Result:
-    """t → λ → t, compared as λ."""
+    """Round trip t → λ → t, compared as λ."""
     errors = []
     for sde in processes:
         lam = sde.log_snr(sde.T * torch.linspace(0.001, 0.999, 200, dtype=torch.float64))
@@ -120,7 +123,7 @@ def _schedules(processes: Iterable[GaussianSDE]) -> _Result:
 
 
 def _kernels(processes: Iterable[GaussianSDE]) -> _Result:
-    """Mean and variance of the process run forward by Euler-Maruyama, extrapolated to steps of 0, against α and σ²."""
+    """Mean and variance of an Euler-Maruyama simulation, extrapolated to step size 0, against α and σ²."""
     errors = []
     for sde in processes:
         end = 0.8 * sde.T
@@ -139,18 +142,17 @@ def _forward_moments(sde: GaussianSDE, end: float, steps: int) -> Tensor:
     return torch.stack([a.prod(), sde.variance(t[0]) * later[0] + (b**2 * later[1:]).sum()])
 
 
-def _law() -> Mixture:
+def _mixture() -> Mixture:
     return Mixture([1, 2], [[-2.0, 0.0], [1.0, 1.0]], [[[0.5, 0.2], [0.2, 0.3]], [[0.2, 0.0], [0.0, 0.8]]])
 
 
 def _score(t: float = 0.3) -> _Result:
     """The score of a diffused mixture and of its denoiser against the gradient of its log-density."""
-    law, sde = _law(), VP()
-    x = law.diffused(sde, t).sample(100).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(law.diffused(sde, t).log_prob(x).sum(), x)
-    error = max(
-        _max_error(law.diffused(sde, t).score(x), gradient), _max_error(law.denoiser(sde).score(x, t), gradient)
-    )
+    mixture, sde = _mixture(), VP()
+    diffused = mixture.diffused(sde, t)
+    x = diffused.sample(100).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(diffused.log_prob(x).sum(), x)
+    error = max(_max_error(diffused.score(x), gradient), _max_error(mixture.denoiser(sde).score(x, t), gradient))
     return _within(error, 1e-9, "score against autograd of log p: error")
 
 
@@ -171,16 +173,18 @@ def _gradients(model: Model, h: float = 1e-5) -> _Result:
     def loss() -> Tensor:
         return denoising_loss(model, x0, t, eps, **_labels(model, 4)).mean()
 
-    slopes = torch.autograd.grad(loss(), weights)
+    gradients = torch.autograd.grad(loss(), weights)
     v = [normal(0, Purpose.PROBE, i, 0, 1, tuple(p.shape), torch.float64)[0] for i, p in enumerate(weights)]
-    exact = sum(float((g * d).sum()) for g, d in zip(slopes, v, strict=True))
-    ends = [_moved(weights, v, step, loss) for step in (h, -2 * h)]
-    return _within(abs((ends[0] - ends[1]) / (2 * h) / exact - 1), 1e-5, "autograd against finite differences: error")
+    exact = sum(float((g * d).sum()) for g, d in zip(gradients, v, strict=True))
+    values = [_loss_after_step(weights, v, step, loss) for step in (h, -2 * h)]
+    error = abs((values[0] - values[1]) / (2 * h) / exact - 1)
+    return _within(error, 1e-5, "autograd against finite differences: error")
 
 
 @torch.no_grad()
-def _moved(weights: list[torch.nn.Parameter], v: list[Tensor], step: float, loss: Callable[[], Tensor]) -> float:
-    """The loss after all weights have moved by step · v."""
+def _loss_after_step(weights: list[torch.nn.Parameter], v: list[Tensor], step: float,
+                     loss: Callable[[], Tensor]) -> float:
+    """The loss after a step · v of all weights."""
     for p, d in zip(weights, v, strict=True):
         p.add_(d, alpha=step)
     return float(loss())
@@ -188,31 +192,31 @@ def _moved(weights: list[torch.nn.Parameter], v: list[Tensor], step: float, loss
 
 def _orders() -> _Result:
     """Errors of solvers at 16 and 32 steps on a Gaussian, whose flow only scales: x_s = x_t (var_s/var_t)^½."""
-    law, sde, found = Gaussian([0.0], 0.25), VP(), {}
-    x, scale = torch.ones(1, 1, dtype=torch.float64), [law.diffused(sde, t).covariance[0, 0] for t in (0.9, 0.2)]
+    gaussian, sde, orders = Gaussian([0.0], 0.25), VP(), {}
+    x, scale = torch.ones(1, 1, dtype=torch.float64), [gaussian.diffused(sde, t).covariance[0, 0] for t in (0.9, 0.2)]
     truth = float((scale[1] / scale[0]).sqrt())
     for name in _ORDERS:
-        errors = [abs(float(sample(law.denoiser(sde), x_T=x, method=name, steps=n, grid="time", t_start=0.9, t_end=0.2,
-                                   denoise_last=False, block=1).x) - truth) for n in (32, 64)]
-        found[name] = math.log2(errors[0] / errors[1])
-    ok = all(found[name] > order - 0.3 for name, order in _ORDERS.items())
-    return ok, "measured orders " + ", ".join(f"{name} {found[name]:.2f} of {k}" for name, k in _ORDERS.items())
+        errors = [abs(float(sample(gaussian.denoiser(sde), x_T=x, method=name, steps=n, grid="time", t_start=0.9,
+                                   t_end=0.2, denoise_last=False, block=1).x) - truth) for n in (32, 64)]
+        orders[name] = math.log2(errors[0] / errors[1])
+    ok = all(orders[name] > order - 0.3 for name, order in _ORDERS.items())
+    return ok, "measured orders " + ", ".join(f"{name} {orders[name]:.2f} of {k}" for name, k in _ORDERS.items())
 
 
 def _transform(model: Model) -> _Result:
-    """Data units → model units → data units, column by column; the other way whole numbers and words are rounded."""
+    """Round trip data units → model units → data units, column by column."""
     x = model.transform.inverse(_states(model, 8))
     back = model.transform.inverse(model.transform.forward(x))
-    worst = max(_max_error(a, b) for a, b in zip(back.flatten(1).mT, x.flatten(1).mT, strict=True))
-    return _within(worst, 1e-9, "there and back: error")
+    error = max(_max_error(a, b) for a, b in zip(back.flatten(1).mT, x.flatten(1).mT, strict=True))
+    return _within(error, 1e-9, "round trip to model units: error")
 
 
 def _samples(model: Model) -> _Result:
-    """Sample 7 alone and among 10: the same bytes."""
+    """Sample 7 has the same bytes alone and in a batch of 10."""
     label: dict[str, Any] = {"label": 0} if model.classes else {}
     ten, alone = sample(model, 10, steps=3, **label).x, sample(model, 1, steps=3, first_index=7, **label).x
-    same = torch.equal(ten[7:8], alone)
-    return same, f"sample 7 alone and among 10: {'the same bytes' if same else 'not the same bytes'}"
+    equal = torch.equal(ten[7:8], alone)
+    return equal, f"sample 7 alone and in a batch of 10: {'equal' if equal else 'different'} bytes"
 
 
 def _states(model: Model, n: int, stream: int = 0) -> Tensor:

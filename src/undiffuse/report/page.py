@@ -98,7 +98,7 @@ def _repeat(seen: ReportData) -> str:
     folder = seen.run.folder
     command = shlex.join(["undiffuse", "train", str(folder / "experiment.json"), "--out", str(folder) + "-again"])
     settings = {**seen.run.experiment.to_dict(), **_outcome(seen)}
-    notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in seen.train.note)
+    notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in seen.train.notes)
     return html.section(
         "How to repeat it", "On one machine this gives the same weights bit for bit.",
         html.tag("pre", html.words("code", command)), html.definitions({k: _value(v) for k, v in settings.items()}),

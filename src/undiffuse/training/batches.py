@@ -127,7 +127,7 @@ class Feed:
         self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if missing else [self.x]
         self.entry_weights = _entry_weights(self.x).to(model.dtype) if missing else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
-        self.conditions = None if data.given is None else data.given.to(model.device)
+        self.conditions = None if data.condition_values is None else data.condition_values.to(model.device)
         self.levels = NoiseLevelDistribution(experiment.noise_distribution, experiment.level_mean, experiment.level_std,
                                              model.sigma_data)
 
@@ -138,7 +138,7 @@ class Feed:
         plain = self.at(step, rows, self.experiment.label_dropout, first, size)
         if isinstance(self.x, Lazy):
             for later in (step + 1, step + 2):
-                self.x.expect(order(self.experiment.seed, len(self.x), later * size + first, end - first))
+                self.x.prefetch(order(self.experiment.seed, len(self.x), later * size + first, end - first))
         return plain._replace(x0=augment(plain.x0, self.experiment, step, first))
 
     def at(self, step: int, rows: Tensor, dropout: float = 0.0, first: int = 0, size: int | None = None) -> Batch:

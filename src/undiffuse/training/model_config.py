@@ -23,6 +23,7 @@ from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
 from undiffuse.transforms import base
 from undiffuse.transforms.conditions import from_config, split
+from undiffuse.transforms.table_schema import TableSchema
 
 FORMAT = 3
 _CHUNK = 4096
@@ -58,8 +59,8 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
     transform, layers = transform or fit_transform(train), precision(experiment, pick_device(experiment.device))
     shape = model_shape(train, transform)
     classes = len(train.classes) if train.y is not None else 0
-    conditions = [] if train.given is None else [
-        c.fitted(split(train.conditions, train.given)[c.name]) for c in train.conditions]
+    conditions = [] if train.condition_values is None else [
+        c.fitted(split(train.conditions, train.condition_values)[c.name]) for c in train.conditions]
     return {
         "format": FORMAT,
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes,
@@ -75,8 +76,8 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         "precision": layers,
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
                  "counts": torch.bincount(train.y, minlength=classes).tolist() if train.y is not None else [],
-                 "columns": list(train.columns), "words": [list(w) for w in train.words],
-                 "note": list(train.note), "rows": len(train),
+                 "label": experiment.label, "columns": list(train.columns),
+                 "categories": [list(c) for c in train.categories], "notes": list(train.notes), "rows": len(train),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }
@@ -92,6 +93,7 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
                          sigma_data=config["sigma_data"], transform=base.from_config(config["transform"]),
                          classes=config["net"]["classes"], block=config["eval_batch_size"],
                          conditions=[from_config(c) for c in config["conditions"]])
+        model.schema = TableSchema.from_config(config["data"], model.conditions)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:

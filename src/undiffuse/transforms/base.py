@@ -20,17 +20,17 @@ from undiffuse.transforms.columns import Column, column
 
 
 class Transform(ABC):
-    """An invertible map of single samples; frozen, and its own configuration."""
+    """An invertible map of samples; frozen, and its own configuration."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Model units from data units (B, *event): float64 stays float64, all other types become float32."""
+        """Model units from data units (B, *event); float64 for float64, else float32."""
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
-        """Data units from model units, of the type of z and not rounded."""
+        """Data units from model units, in the dtype of z, unrounded."""
 
     @abstractmethod
     def log_det(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Transform(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What `from_config` needs, in JSON types."""
+        """The JSON-compatible description that `from_config` reads."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Identity(Transform):
 
 @dataclass(frozen=True)
 class GreyLevels(Transform):
-    """z = 2x/(levels−1) − 1: the grey levels 0 ... levels−1 of images onto [−1, 1]."""
+    """z = 2x/(levels−1) − 1 maps the grey levels 0 ... levels−1 to [−1, 1]."""
 
     levels: int
     name = "levels"
@@ -76,11 +76,11 @@ class GreyLevels(Transform):
         return _real(x) * (2 / (self.levels - 1)) - 1
 
     def inverse(self, z: Tensor) -> Tensor:
-        """x = (z+1)(levels−1)/2; rounded, it is the level that forward was given."""
+        """x = (z+1)(levels−1)/2; rounding restores the grey level."""
         return (z + 1) * ((self.levels - 1) / 2)
 
     def log_det(self, x: Tensor) -> Tensor:
-        """D log(2/(levels−1)) with D the number of values of one image."""
+        """D log(2/(levels−1)) for D values per image."""
         return _constant(x, x[0].numel() * math.log(2 / (self.levels - 1)) if len(x) else 0.0)
 
     def config(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class GreyLevels(Transform):
 
 @dataclass(frozen=True)
 class Standardise(Transform):
-    """z = (x − mean)/std for each column; a column of std 0 is constant, left out of z and restored."""
+    """z = (x − mean)/std for each column; a constant column (std 0) is left out of z and restored."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -109,10 +109,10 @@ class Standardise(Transform):
 
     def log_det(self, x: Tensor) -> Tensor:
         """−Σ log std over the columns that vary; −∞ for a row that differs from a constant column."""
-        whole = -math.fsum(math.log(s) for s in self.std if s > 0)
+        log_det = -math.fsum(math.log(s) for s in self.std if s > 0)
         fixed = torch.tensor([s == 0 for s in self.std])
-        same = x[:, fixed].float() == self._mean[fixed].float().to(x.device)
-        return _constant(x, whole).masked_fill(~same.all(1), -math.inf)
+        equal = x[:, fixed].float() == self._mean[fixed].float().to(x.device)
+        return _constant(x, log_det).masked_fill(~equal.all(1), -math.inf)
 
     def config(self) -> dict[str, Any]:
         """{"name": "standardise", "mean": [...], "std": [...]}."""
@@ -134,9 +134,9 @@ class Standardise(Transform):
 
 @dataclass(frozen=True)
 class Table(Transform):
-    """Every column by a map of its own (`transforms.columns`); a word becomes several numbers, a constant none.
+    """A separate map for every column (`transforms.columns`); categories become several numbers, constants none.
 
-    Cells that are missing are NaN and stay NaN.
+    Missing values are NaN and stay NaN.
     """
 
     columns: tuple[Column, ...]
@@ -148,7 +148,7 @@ class Table(Transform):
 
     @property
     def widths(self) -> list[int]:
-        """How many numbers each column becomes."""
+        """The number of model entries of each column."""
         return [c.width for c in self.columns]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,14 +157,14 @@ class Table(Transform):
         return torch.cat([c.forward(wide[:, j]) for j, c in enumerate(self.columns)], 1).to(_real(x[:0]).dtype)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """(B, sum of the widths) to (B, D): whole numbers are whole, words are numbers of words."""
+        """(B, sum of the widths) to (B, D); integer columns are rounded, categories are their numbers."""
         parts = torch.split(_wide(z), self.widths, 1)
         return torch.stack([c.inverse(p) for c, p in zip(self.columns, parts, strict=True)], 1).to(z.dtype)
 
     def log_det(self, x: Tensor) -> Tensor:
-        """Σ log dz/dx; InputError if a column holds words or few different numbers, which have no density."""
+        """Σ log dz/dx; InputError for columns of categories or few distinct numbers, which have no density."""
         wide = _wide(x)
-        return torch.stack([c.log_slope(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
+        return torch.stack([c.log_derivative(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
 
     def config(self) -> dict[str, Any]:
         """{"name": "table", "columns": [...]}."""
@@ -172,7 +172,7 @@ class Table(Transform):
 
 
 def from_config(config: Mapping[str, Any]) -> Transform:
-    """The transform that `config()` described. Raises InputError for anything but such a description."""
+    """The transform that `Transform.config` described; InputError for anything else."""
     entry = dict(config)
     name = entry.pop("name", None)
     if not isinstance(name, str) or name not in _READERS:
@@ -206,7 +206,7 @@ def _table(columns: Any) -> Transform:
 
 def _floats(values: Any, what: str) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or not all(map(_is_finite, values)):
-        raise InputError(f"got a {what} that is no list of finite numbers")
+        raise InputError(f"got a {what} that is not a list of finite numbers")
     return tuple(map(float, values))
 
 
@@ -215,7 +215,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _of_width(x: Tensor, columns: int) -> Tensor:
-    """x, if it has so many columns."""
+    """x (B, columns); InputError for another shape."""
     if x.ndim != 2 or x.shape[1] != columns:
         raise InputError(f"got x of shape {tuple(x.shape)}; expected (B, {columns}), one row per sample (a single "
                          "point is x[None])")

@@ -1,13 +1,13 @@
-"""One column of a table as numbers that a model can learn: a bijection of ℝ, a staircase, or one number a word.
+"""Maps of one table column to entries of a model.
 
-    power       Yeo and Johnson's ψ of the standardised column, with an exponent in [0, 2], for which it is onto ℝ
-    quantiles   Φ⁻¹ of the distribution function, linear between 64 quantiles: for what no power makes normal
-    steps       Φ⁻¹ of the middle of each step, for few different numbers; the inverse is always one of them
-    words       one-hot, centred, in units in which the column has variance 1; the inverse is the largest
-    constant    nothing, restored exactly
+    power       Yeo and Johnson's ψ of the standardised column, with an exponent in [0, 2], where it is onto ℝ
+    quantiles   Φ⁻¹ of the distribution function, linear between 64 quantiles, if no power makes the column normal
+    steps       Φ⁻¹ of the middle of each step, for few distinct numbers; the inverse is one of them
+    categories  centred one-hot vector with total variance 1; the inverse is the largest entry
+    constant    no entry; restored exactly
 
-All but the last are followed by the affine map that gives the training rows mean 0 and variance 1. NaN is a cell that
-is missing, and stays NaN.
+All but the last end with the affine map that gives the training rows mean 0 and variance 1. Missing values are NaN and
+stay NaN.
 
 Reference: Yeo and Johnson (2000), eq. 2.1, Biometrika 87, 954-959.
 """
@@ -36,13 +36,13 @@ Floats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Column(ABC):
-    """The map of one column: x (B,) to z (B, width), float64; frozen, and its own configuration."""
+    """A map of one column, x (B,) to z (B, width), float64; frozen, and its own configuration."""
 
     kind: ClassVar[str]
 
     @property
     def width(self) -> int:
-        """How many numbers the model sees."""
+        """The number of model entries."""
         return 1
 
     @abstractmethod
@@ -54,24 +54,24 @@ class Column(ABC):
         """Data units (B,)."""
 
     @abstractmethod
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """log dz/dx (B,)."""
 
     def config(self) -> dict[str, Any]:
-        """What `column` needs, in JSON types."""
+        """The JSON-compatible description that `column` reads."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 
 
 @dataclass(frozen=True)
 class Constant(Column):
-    """A column of one value: no number for the model."""
+    """A column of one value, without model entries."""
 
     value: float
     kind = "constant"
 
     @property
     def width(self) -> int:
-        """None."""
+        """0."""
         return 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,14 +82,14 @@ class Constant(Column):
         """The value."""
         return z.new_full((len(z),), self.value)
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """0, and −∞ for another value."""
         return torch.where(x.float() == torch.tensor(self.value).to(x.device).float(), 0.0, -math.inf).to(x)
 
 
 @dataclass(frozen=True)
 class Power(Column):
-    """z = (ψ_λ(u) − mean)/std with u = (x − centre)/scale; whole numbers are rounded on the way back.
+    """z = (ψ_λ(u) − mean)/std with u = (x − centre)/scale; integers are rounded by the inverse.
 
     ψ_λ(u) = ((1+u)^λ − 1)/λ for u ≥ 0 and −ψ_{2−λ}(−u) below, log(1+u) for λ = 0. λ = 1 is the identity.
     """
@@ -99,7 +99,7 @@ class Power(Column):
     power: float = 1.0
     mean: float = 0.0
     std: float = 1.0
-    whole: bool = False
+    integer: bool = False
     kind = "power"
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ class Power(Column):
     def inverse(self, z: Tensor) -> Tensor:
         """(B,)."""
         x = yeo_johnson_inverse(z[:, 0] * self.std + self.mean, self.power) * self.scale + self.centre
-        return _rounded(x) if self.whole else x
+        return _rounded(x) if self.integer else x
 
-    def log_slope(self, x: Tensor) -> Tensor:
+    def log_derivative(self, x: Tensor) -> Tensor:
         """sign(u) (λ − 1) log(1 + |u|) − log(scale std)."""
         u = (x - self.centre) / self.scale
         return (self.power - 1) * u.sign() * torch.log1p(u.abs()) - math.log(self.scale * self.std)
@@ -122,17 +122,17 @@ class Power(Column):
 
 @dataclass(frozen=True)
 class Quantiles(Column):
-    """z = (s(x) − mean)/std with s linear between knots (values, scores), and on beyond them as between the last two.
+    """z = (s(x) − mean)/std with s linear between knots (values, scores), extrapolated from the last two.
 
-    Equal values in a row are a value that many cells have: it goes to the middle of their scores, and all of the
-    scores come back to it; where such a value is the first or last, nothing comes back from beyond it.
+    Equal successive values are a frequent value (atom): it maps to the middle of their scores, and all these scores
+    map back to it. Beyond an atom at either end the inverse is constant.
     """
 
     values: Floats
     scores: Floats
     mean: float = 0.0
     std: float = 1.0
-    whole: bool = False
+    integer: bool = False
     kind = "quantiles"
 
     def __post_init__(self) -> None:
@@ -142,43 +142,43 @@ class Quantiles(Column):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1)."""
-        v, low, high = (k.to(x) for k in self._once)
-        at = _piece(x, v)
-        share = (x - v[at]) / (v[at + 1] - v[at])
-        between = torch.lerp(high[at], low[at + 1], share)
-        s = torch.where(share == 0, (low + high)[at] / 2, torch.where(share == 1, (low + high)[at + 1] / 2, between))
+        v, low, high = (k.to(x) for k in self._distinct)
+        at = _segment(x, v)
+        w = (x - v[at]) / (v[at + 1] - v[at])
+        between = torch.lerp(high[at], low[at + 1], w)
+        s = torch.where(w == 0, (low + high)[at] / 2, torch.where(w == 1, (low + high)[at + 1] / 2, between))
         return ((s - self.mean) / self.std)[:, None]
 
     def inverse(self, z: Tensor) -> Tensor:
         """(B,)."""
-        s, v = (k.to(z) for k in self._all)
+        s, v = (k.to(z) for k in self._knots)
         x = _linear(z[:, 0] * self.std + self.mean, s, v)
-        return _rounded(x) if self.whole else x
+        return _rounded(x) if self.integer else x
 
-    def log_slope(self, x: Tensor) -> Tensor:
-        """The slope of the piece that x lies on."""
-        v, low, high = (k.to(x) for k in self._once)
-        at = _piece(x, v)
+    def log_derivative(self, x: Tensor) -> Tensor:
+        """The logarithm of the slope of the segment that contains x."""
+        v, low, high = (k.to(x) for k in self._distinct)
+        at = _segment(x, v)
         return torch.log((low[at + 1] - high[at]) / (v[at + 1] - v[at])) - math.log(self.std)
 
     @cached_property
-    def _all(self) -> tuple[Tensor, Tensor]:
+    def _knots(self) -> tuple[Tensor, Tensor]:
         return torch.tensor(self.scores, dtype=torch.float64), torch.tensor(self.values, dtype=torch.float64)
 
     @cached_property
-    def _once(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every value once, with the lowest and the highest of its scores."""
-        values, index = torch.unique(self._all[1], return_inverse=True)
-        low = self._all[0].new_full(values.shape, math.inf).scatter_reduce(0, index, self._all[0], "amin")
-        high = self._all[0].new_full(values.shape, -math.inf).scatter_reduce(0, index, self._all[0], "amax")
+    def _distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every distinct value with its lowest and highest score."""
+        values, index = torch.unique(self._knots[1], return_inverse=True)
+        low = self._knots[0].new_full(values.shape, math.inf).scatter_reduce(0, index, self._knots[0], "amin")
+        high = self._knots[0].new_full(values.shape, -math.inf).scatter_reduce(0, index, self._knots[0], "amax")
         return values, low, high
 
 
 @dataclass(frozen=True)
 class Steps(Column):
-    """Few different numbers: `levels` in order, the scores that they go to, and the cuts between those on the way back.
+    """Few distinct numbers: sorted `levels`, their scores, and the cuts between scores that the inverse uses.
 
-    A normal z is cut such that every level comes back as often as it was there.
+    A normal z gives every level its frequency in the training rows.
     """
 
     levels: Floats
@@ -191,7 +191,7 @@ class Steps(Column):
                 and _increasing(self.scores), "increasing levels, as many scores and a cut between any two")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1); a number between two levels lies between their scores."""
+        """(B, 1), interpolated between levels."""
         return _linear(x, self._table[0].to(x), self._table[1].to(x))[:, None]
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -199,9 +199,9 @@ class Steps(Column):
         at = torch.bucketize(z[:, 0].contiguous(), self._cuts.to(z))
         return torch.where(z[:, 0].isnan(), z[:, 0], self._table[0].to(z)[at])
 
-    def log_slope(self, x: Tensor) -> Tensor:
-        """There is none."""
-        raise _no_density("few different numbers")
+    def log_derivative(self, x: Tensor) -> Tensor:
+        """Raises InputError: a discrete column has no density."""
+        raise _no_density("few distinct numbers")
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
@@ -213,45 +213,46 @@ class Steps(Column):
 
 
 @dataclass(frozen=True)
-class Words(Column):
-    """z = (e_k − p)/√(1 − Σp²) for word number k: one-hot, with p the shares of the words in the training rows.
+class Categories(Column):
+    """z = (e_k − p)/√(1 − Σp²) for category k, with unit vectors e_k and the training frequencies p.
 
-    The inverse is the word whose e is nearest, which is the largest entry of z √(1 − Σp²) + p.
+    The inverse is the nearest e_k, the largest entry of z √(1 − Σp²) + p.
     """
 
-    shares: Floats
-    kind = "words"
+    frequencies: Floats
+    kind = "categories"
 
     def __post_init__(self) -> None:
-        good = min(self.shares, default=-1.0) >= 0 and abs(sum(self.shares) - 1) < 1e-6 and max(self.shares) < 1
-        _expect(good, "shares of words that add up to 1")
+        p = self.frequencies
+        valid = min(p, default=-1.0) >= 0 and abs(sum(p) - 1) < 1e-6 and max(p) < 1
+        _expect(valid, "frequencies of categories that add up to 1")
 
     @property
     def width(self) -> int:
-        """The number of words."""
-        return len(self.shares)
+        """The number of categories."""
+        return len(self.frequencies)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, number of words)."""
-        hot = torch.nn.functional.one_hot(x.nan_to_num(0.0).long(), len(self.shares)).to(x)
-        return torch.where(x[:, None].isnan(), torch.nan, (hot - self._shares.to(x)) / self._scale)
+        """(B, number of categories)."""
+        hot = torch.nn.functional.one_hot(x.nan_to_num(0.0).long(), len(self.frequencies)).to(x)
+        return torch.where(x[:, None].isnan(), torch.nan, (hot - self._p.to(x)) / self._scale)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """The number of the word, (B,)."""
-        found = (z * self._scale + self._shares.to(z)).argmax(1).to(z)
-        return torch.where(z.isnan().any(1), torch.nan, found)
+        """The number of the category, (B,)."""
+        nearest = (z * self._scale + self._p.to(z)).argmax(1).to(z)
+        return torch.where(z.isnan().any(1), torch.nan, nearest)
 
-    def log_slope(self, x: Tensor) -> Tensor:
-        """There is none."""
-        raise _no_density("words")
+    def log_derivative(self, x: Tensor) -> Tensor:
+        """Raises InputError: a discrete column has no density."""
+        raise _no_density("categories")
 
     @cached_property
-    def _shares(self) -> Tensor:
-        return torch.tensor(self.shares, dtype=torch.float64)
+    def _p(self) -> Tensor:
+        return torch.tensor(self.frequencies, dtype=torch.float64)
 
     @cached_property
     def _scale(self) -> float:
-        return math.sqrt(1 - sum(p * p for p in self.shares))
+        return math.sqrt(1 - sum(p * p for p in self.frequencies))
 
 
 def yeo_johnson(u: Tensor, power: float) -> Tensor:
@@ -266,7 +267,7 @@ def yeo_johnson_inverse(w: Tensor, power: float) -> Tensor:
 
 
 def column(config: Mapping[str, Any]) -> Column:
-    """The column that `config()` described; InputError for anything else."""
+    """The column that `Column.config` described; InputError for anything else."""
     entry = dict(config) if isinstance(config, Mapping) else {}
     kind = KINDS.get(str(entry.pop("kind", None)))
     if kind is None or set(entry) != {f.name for f in dataclasses.fields(kind)}:
@@ -281,14 +282,14 @@ def _clean(value: Any) -> Any:
         return value
     numbers = value if isinstance(value, list | tuple) else [value]
     if not all(type(v) in (int, float) and abs(v) < 1e38 for v in numbers):
-        raise InputError("got a column with something that is no finite number; expected numbers")
+        raise InputError("got a column with something that is not a finite number; expected numbers")
     return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(value)
 
 
 def _box_cox(u: Tensor, power: float) -> Tensor:
-    """((1+u)^λ − 1)/λ for u ≥ 0, exact to rounding near 0 too."""
-    grown = torch.log1p(u)
-    return grown if power == 0 else u if power == 1 else torch.expm1(power * grown) / power
+    """((1+u)^λ − 1)/λ for u ≥ 0, without cancellation near 0."""
+    log = torch.log1p(u)
+    return log if power == 0 else u if power == 1 else torch.expm1(power * log) / power
 
 
 def _box_cox_inverse(w: Tensor, power: float) -> Tensor:
@@ -298,34 +299,34 @@ def _box_cox_inverse(w: Tensor, power: float) -> Tensor:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    """x rounded, with the derivative of x, so that what is seen of whole numbers can guide."""
+    """x rounded, with derivative 1, so that observed integers give guidance gradients."""
     return x + (x.round() - x).detach()
 
 
-def _piece(x: Tensor, knots: Tensor) -> Tensor:
-    """The number of the piece between two knots that x lies on, the first or the last beyond them."""
+def _segment(x: Tensor, knots: Tensor) -> Tensor:
+    """The number of the segment that contains x, the first or last one beyond the knots."""
     return (torch.searchsorted(knots, x.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
 
 
 def _linear(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The polyline through (a, b), continued beyond its ends; NaN stays NaN."""
-    at = _piece(x, a)
-    share = (x - a[at]) / (a[at + 1] - a[at])
-    return torch.where(share <= 0.5, b[at] + share * (b[at + 1] - b[at]), b[at + 1] + (share - 1) * (b[at + 1] - b[at]))
+    """The polyline through (a, b), extrapolated; NaN stays NaN."""
+    at = _segment(x, a)
+    w = (x - a[at]) / (a[at + 1] - a[at])
+    return torch.where(w <= 0.5, b[at] + w * (b[at + 1] - b[at]), b[at + 1] + (w - 1) * (b[at + 1] - b[at]))
 
 
 def _increasing(values: Floats) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
-def _expect(good: bool, words: str) -> None:
-    if not good:
-        raise InputError(f"got a column of a table that is broken; expected {words}")
+def _expect(valid: bool, expected: str) -> None:
+    if not valid:
+        raise InputError(f"got a column of a table that is invalid; expected {expected}")
 
 
-KINDS: dict[str, type[Column]] = {c.kind: c for c in (Constant, Power, Quantiles, Steps, Words)}
+KINDS: dict[str, type[Column]] = {c.kind: c for c in (Constant, Power, Quantiles, Steps, Categories)}
 
 
 def _no_density(kind: str) -> InputError:
-    return InputError(f"got a table with a column of {kind}, which has probabilities and no density; for a likelihood, "
-                      "train on a table of the other columns")
+    return InputError(f"got a table with a column of {kind}, which has probabilities but no density; for a "
+                      "likelihood, train on a table of the other columns")

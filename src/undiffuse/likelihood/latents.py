@@ -243,6 +243,6 @@ def _ddim_inverse(denoise: Denoise, x: Tensor, node: Node, s: Node, iterations: 
         if not bool(pending.any()):
             break
     if failed := int((~(change <= _DIVERGED)).sum()):
-        raise InputError(f"got DDIM steps that are too large to invert: {failed} of {len(x)} samples did not converge in "
-                         f"{iterations} iterations; use more steps or method='ode'")
+        raise InputError(f"got DDIM steps that are too large to invert: {failed} of {len(x)} samples did not converge "
+                         f"in {iterations} iterations; use more steps or method='ode'")
     return x_s

@@ -40,8 +40,8 @@ _MEASURED = 512
 
 
 def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None,
-         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None, conditions: Sequence[str] = CONDITIONS,
-         say: Callable[[str], None] = lambda line: None) -> Tuned:
+         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None,
+         conditions: Sequence[str] = CONDITIONS, say: Callable[[str], None] = lambda line: None) -> Tuned:
     """Fit samplers to a model; `ud.sample(tuned, steps=n)` uses them for n in `evaluations`.
 
     The probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local

@@ -150,7 +150,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
                                   path_noise=noise == "path" or plan.method.path_noise)
     rows, conditions = _pad_front(start, ahead), {k: _pad_front(value, ahead) for k, value in conditions.items()}
     pieces = [sampler(*piece) for piece in blocks(n + ahead, first_index - ahead, size, rows, conditions)]
-    return _collect(pieces, ahead, sampler, plan, "x_T" if plan.start == "prior" and start is not None else plan.start)
+    origin = "x_T" if plan.start == "prior" and start is not None else plan.start
+    return _collect(pieces, ahead, sampler, plan, times, origin)
 
 
 class _Block(NamedTuple):
@@ -243,10 +244,11 @@ class _BlockSampler:
                              "another method, or a model that is trained further")
 
 
-def _collect(pieces: list[_Block], ahead: int, sampler: _BlockSampler, plan: SamplerPlan, start: str) -> Samples:
+def _collect(pieces: list[_Block], ahead: int, sampler: _BlockSampler, plan: SamplerPlan, times: Tensor,
+             start: str) -> Samples:
     """The samples of all blocks, without the first `ahead` rows."""
     states = [torch.cat(parts)[ahead:] for parts in zip(*(piece.states for piece in pieces), strict=True)]
-    model, times = sampler.model, torch.stack([node.t for node in sampler.nodes])
+    model = sampler.model
     per_sample, evidence = ([value for piece in pieces if (value := getattr(piece, name)) is not None]
                             for name in ("nfe_per_sample", "log_evidence"))
     counts = torch.cat(per_sample)[ahead:] if per_sample else None

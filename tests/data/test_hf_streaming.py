@@ -80,13 +80,13 @@ def test_a_run_finds_the_same_rows_again(hub: list[dict[str, Any]], tmp_path: Pa
     rows, held = load_data(tmp_path / "whole")
     assert held is not None and sorted(torch.cat([rows.x, held.x]).flatten(1).tolist()) == sorted(
         pixels()[:20].reshape(20, -1).tolist())
-    with pytest.raises(InputError, match="first is 20 there and 21 here"):
+    with pytest.raises(InputError, match="max_rows is 20 there and 21 here"):
         train(e.replace(max_rows=21), tmp_path / "whole", progress=False)
 
 
 def test_on_the_command_line(hub: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4", "--net", "mlp", "--held-out", "4"]
-    for first, words in (("20", "first = 20, as asked"), ("2000", "there are fewer rows than 2,000")):
+    for first, words in (("20", "max_rows = 20, as asked"), ("2000", "there are fewer rows than 2,000")):
         assert main(["train", "someone/cats", "--max-rows", first, *run]) == (2 if first == "2000" else 0)
         assert words in capsys.readouterr().out
     assert main(["train", str(tmp_path / "run")]) == 0 and hub == [{"streaming": True}] * 2

@@ -53,7 +53,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 22_000
+LINES = 18_000
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -313,12 +313,21 @@ def test_no_imports_run_in_a_circle() -> None:
         TopologicalSorter(graph(circle)).prepare()
 
 
+def docstring_lines(module: Module) -> int:
+    """Number of lines of a file that belong to docstrings."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    documented = [node.body[0] for node in ast.walk(module.tree)
+                  if isinstance(node, kinds) and ast.get_docstring(node, clean=False)]
+    return sum((first.end_lineno or 0) - first.lineno + 1 for first in documented)
+
+
 def test_the_house_stays_small() -> None:
-    """Files, files of a folder, and lines without the answers of the course's exercises."""
+    """Files, files per folder, and lines outside docstrings, without the answers of the course's exercises."""
     files = modules()
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
-    lines = sum(module.text.count("\n") for module in files if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 150 and max(folders.values()) <= 18 and lines <= LINES
+    lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
+                if not module.name.startswith("course.exercises_"))
+    assert len(files) <= 151 and max(folders.values()) <= 18 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

@@ -2,22 +2,56 @@
 
 The metadata hold `sha256`, the SHA-256 of the whole file with the 64 digits of that entry written as zeros, and
 `state`, the JSON values. The digest is checked before anything else is parsed. Any safetensors reader opens the file.
+
+Locks of folders; the system releases a lock when its process ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, MachineError
 from undiffuse.hashing import sha256_of
+
+LOCK, HOLDER = "lock", "lock.holder"
+FILES = (LOCK, HOLDER)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder; MachineError, naming the other process, if it is locked."""
+    try:
+        lock = FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        holder = "another process"
+        with suppress(OSError):
+            holder = (folder / HOLDER).read_text("utf-8")[:200] or holder
+        raise MachineError(f"{folder} is in use by {holder}; wait for it or choose another folder") from None
+    with lock:
+        with open(folder / HOLDER, "w", encoding="utf-8") as stream:
+            stream.write(f"process {os.getpid()} on {platform.node()}")
+        yield
+
+
+@contextmanager
+def waited_for(folder: Path) -> Iterator[None]:
+    """Make a folder and wait for its lock; OSError if it cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        yield
+
 
 _ZEROS = b"0" * 64
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')

@@ -121,7 +121,7 @@ def test_help_describes_the_command_and_each_of_its_flags(name: str, capsys, mon
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"undiffuse {name}" in text
-    described = re.findall(r"^│ +\*? *((?:--[\w-]+|[A-Z]+)(?: \S+)*?) {2,}(\S.*)│$", text, re.MULTILINE)
+    described = re.findall(r"^│ (?:\*  |   )?((?:--[\w-]+|[A-Z]+)(?: \S+)*?) {2,}(\S.*)│$", text, re.MULTILINE)
     assert len(described) == len(re.findall(r"^│ (?:\*  |   )?(?:--[a-z]|[A-Z]+ )", text, re.MULTILINE)) > 0
 
 

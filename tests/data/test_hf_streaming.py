@@ -86,7 +86,7 @@ def test_a_run_finds_the_same_rows_again(hub: list[dict[str, Any]], tmp_path: Pa
 
 def test_on_the_command_line(hub: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4", "--net", "mlp", "--held-out", "4"]
-    for first, words in (("20", "max_rows = 20, as asked"), ("2000", "there are fewer rows than 2,000")):
+    for first, words in (("20", "max_rows = 20, as set"), ("2000", "there are fewer rows than 2,000")):
         assert main(["train", "someone/cats", "--max-rows", first, *run]) == (2 if first == "2000" else 0)
         assert words in capsys.readouterr().out
     assert main(["train", str(tmp_path / "run")]) == 0 and hub == [{"streaming": True}] * 2

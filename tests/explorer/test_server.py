@@ -20,9 +20,8 @@ import torch
 import undiffuse as ud
 from undiffuse.data.validation import make_table
 from undiffuse.errors import InputError
-from undiffuse.explorer.guard import admitted
 from undiffuse.explorer.own import MOST, OwnModel
-from undiffuse.explorer.server import Server
+from undiffuse.explorer.server import Server, admitted
 
 TOKEN, PORT = "0123456789abcdef0123456789abcdef", 5000
 GOOD = {"host": [f"127.0.0.1:{PORT}"]}

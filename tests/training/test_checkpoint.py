@@ -15,10 +15,10 @@ from safetensors import safe_open
 from torch import Tensor
 from training.small_runs import Crash, code_of, in_child
 
-from undiffuse.data.locks import locked
 from undiffuse.data.writers import remove_stale_files
 from undiffuse.errors import InputError, MachineError
 from undiffuse.random import normal
+from undiffuse.storage import locked
 from undiffuse.training.checkpoint import load, newest, path_of, read_json, save, steps, write_json
 
 STATE = {"experiment": "e" * 64, "seconds": 1.5}

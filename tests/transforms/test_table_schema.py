@@ -110,7 +110,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("schema") / "t.csv"
     path.write_text("\n".join(["a,b,kind,age", *rows]))
     experiment = ud.Experiment(data=str(path), label="kind", condition=("age",), steps=2, save_every=2, warmup=1,
-                               batch_size=8, block=16, net_args={"width": 8, "depth": 1})
+                               batch_size=8, eval_batch_size=16, net_args={"width": 8, "depth": 1})
     return ud.train(experiment, path.parent / "run", progress=False)
 
 

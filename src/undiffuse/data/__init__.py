@@ -5,7 +5,7 @@
     huggingface, hf_streaming            Hugging Face data sets and streams
     toys                                 built-in data
     dataset, lazy, validation            samples with labels and conditions, rows on the disk, checks
-    writers, locks                       atomic files, folders of one process
+    writers                              atomic files
 """
 
 from undiffuse.data.arrays import from_arrays

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from undiffuse.data.locks import waited_for
 from undiffuse.data.validation import first_line
 from undiffuse.data.writers import atomic, remove_stale_files
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.progress import bar
+from undiffuse.storage import waited_for
 
 BATCH = 100  # rows in memory at a time
 

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
-from undiffuse.data.locks import locked
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
 from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.model import Denoiser
 from undiffuse.progress import Progress, say
 from undiffuse.samplers.driver import sample
+from undiffuse.storage import locked
 from undiffuse.training import checkpoint
 from undiffuse.training.batches import Feed, batch_gradient, batch_losses
 from undiffuse.training.diagnose import explain

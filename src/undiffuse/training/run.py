@@ -16,8 +16,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from undiffuse import tuning
-from undiffuse.data import Dataset, locks, open_data
+from undiffuse import storage, tuning
+from undiffuse.data import Dataset, open_data
 from undiffuse.data.writers import remove_stale_files
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
@@ -311,7 +311,7 @@ def machine(state: State, processes: int = 1) -> dict[str, Any]:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder without a run holds other files than those of a run that was killed at its start."""
-    return any(path.name not in locks.FILES and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
+    return any(path.name not in storage.FILES and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 
 def _report_resume(newest: checkpoint.Checkpoint, environment: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -286,9 +287,14 @@ class FixedConditions(Wrapper):
         return self.inner.divergence(x, t, **{**self.cond, **cond})
 
 
-def _keywords(function: Callable[..., Any], variadic: bool = True) -> tuple[str, ...] | None:
+def _keywords(method: Callable[..., Any], variadic: bool = True) -> tuple[str, ...] | None:
     """The names of a bound `denoise(x, t, ...)` after x and t; None for one that takes any, if `variadic`."""
-    parameters = list(signature(function).parameters.values())[2:]
+    return _keywords_of(getattr(method, "__func__", method), hasattr(method, "__func__"), variadic)
+
+
+@lru_cache(256)
+def _keywords_of(function: Callable[..., Any], bound: bool, variadic: bool) -> tuple[str, ...] | None:
+    parameters = list(signature(function).parameters.values())[2 + bound:]
     names = tuple(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
     return None if variadic and len(names) < len(parameters) else names
 

@@ -293,3 +293,12 @@ def test_drift_and_diffusion_are_finite_at_the_start(name: str) -> None:
     x = torch.ones(2, 1)
     for t in (0.0, torch.zeros(2)):
         assert PROCESSES[name].drift(x, t).isfinite().all() and PROCESSES[name].diffusion(x, t).isfinite().all()
+
+
+@pytest.mark.parametrize("panels", [1, 7, 64])
+def test_a_linear_process_has_variance_zero_at_zero(panels: int) -> None:
+    """Exactly, not −1e−19, whose square root is NaN; g² there is that of the definition."""
+    for k in range(20):
+        sde = Linear(lambda t, k=k: -0.3 * k * t, lambda t, k=k: 1 + 0.1 * k * t, panels=panels)
+        assert float(sde.variance(0.0)) == 0.0 and float(sde.alpha(0.0)) == 1.0
+        assert float(sde.g2(0.0)) == pytest.approx(1.0, abs=1e-11)

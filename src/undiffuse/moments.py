@@ -199,7 +199,9 @@ class Moments:
         assert self.basis is not None
         key, (d, k) = (x.device, x.dtype), self.basis.shape
         if key not in self._casts:
-            self._casts[key] = torch.nn.functional.pad(self.basis.to(x.device, x.dtype), (0, -k % _EVEN, 0, -d % _EVEN))
+            padded = torch.zeros(d + -d % _EVEN, k + -k % _EVEN, device=x.device, dtype=x.dtype)
+            padded[:d, :k] = self.basis
+            self._casts[key] = padded
         return self._casts[key]
 
 

@@ -23,13 +23,14 @@ class Integral:
         projection = vander * weights[:, None] * (np.arange(self.order) + 0.5)
         pieces = np.polynomial.legendre.legint(projection.T @ values.T, lbnd=-1)
         self.pieces = torch.from_numpy(pieces * self.width / 2)
+        self.left = _legendre(self.pieces, -torch.ones(panels, dtype=torch.float64))  # 0 up to rounding
         self.starts = torch.cat([torch.zeros(1, dtype=torch.float64), self.pieces.sum(0).cumsum(0)])
 
     def __call__(self, t: Tensor) -> Tensor:
         """F(t) for any shape of t, in the dtype of t; differentiable."""
         u = t.double() / self.width
         panel = u.detach().floor().clamp(0, self.panels - 1).long()
-        value = self.starts[panel] + _legendre(self.pieces[:, panel], 2 * (u - panel) - 1)
+        value = self.starts[panel] + (_legendre(self.pieces[:, panel], 2 * (u - panel) - 1) - self.left[panel])
         return value.to(t.dtype)
 
 

@@ -295,7 +295,7 @@ def test_drift_and_diffusion_are_finite_at_the_start(name: str) -> None:
         assert PROCESSES[name].drift(x, t).isfinite().all() and PROCESSES[name].diffusion(x, t).isfinite().all()
 
 
-@pytest.mark.parametrize("panels", [1, 7, 64])
+@pytest.mark.parametrize("panels", [16, 64])
 def test_a_linear_process_has_variance_zero_at_zero(panels: int) -> None:
     """Exactly, not −1e−19, whose square root is NaN; g² there is that of the definition."""
     for k in range(20):

@@ -36,7 +36,8 @@ def test_the_file_is_the_same_on_one_two_and_three_processes(run: Path, ending: 
 
             capfd.readouterr()
             assert together(size, work) == [0] * size
-            assert capfd.readouterr().out.count("\n") == 1
+            printed = capfd.readouterr().out  # torch 2.9 adds lines of its own
+            assert printed.count(str(folder / f"{size}{ending}")) == 1
             assert (folder / f"{size}{ending}").read_bytes() == (folder / f"1{ending}").read_bytes()
         assert sorted(path.name for path in folder.iterdir()) == [f"{k}{ending}" for k in (1, 2, 3)]
 

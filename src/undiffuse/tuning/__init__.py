@@ -4,6 +4,7 @@
     reference    exact trajectories of the model, and the errors of finished samplers
     fit          coefficients on fixed nodes, by robust ridge regression; grid_search moves the nodes
     storage      the file next to the model
+
 The fitted sampler itself, and the wrapper `Tuned` that `tune` returns, are in `undiffuse.samplers.tuned`.
 """
 

@@ -23,11 +23,16 @@ default_role = "code"
 
 
 def _as_written(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
-    """Docstrings are plain text: |x| and *shape mean themselves outside `code`."""
+    """Docstrings are plain text: |x| and *shape mean themselves outside `code`, and indented maps keep their lines."""
+    written: list[str] = []
     for i, line in enumerate(lines):
+        indented = what == "module" and line.startswith("    ")
+        if indented and (i == 0 or not lines[i - 1].startswith("    ")):
+            written += ["::", ""]
         parts = line.split("`")
         parts[::2] = [part.replace("|", r"\|").replace("*", r"\*") for part in parts[::2]]
-        lines[i] = "`".join(parts)
+        written.append(line if indented else "`".join(parts))
+    lines[:] = written
 
 
 def _generate(app):  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from tiny import THREE, small
 from undiffuse.errors import InputError
 from undiffuse.mixture import Mixture
 from undiffuse.processes import EDM, VP
-from undiffuse.report.plots import draw
+from undiffuse.report.plots import tuning_figure
 from undiffuse.samplers.driver import sample
 from undiffuse.tuning import NAME, Tuned, attach, lines, load, save, tune, tuning_of
 
@@ -85,4 +85,4 @@ def test_what_is_not_tuned_is_not_stored(tmp_path: Path) -> None:
 def test_the_table_and_the_figure_show_every_row(model: Tuned, tmp_path: Path) -> None:
     text = list(lines(model.tuning))
     assert [row.split()[1] for row in text[2:-1]] == ["3", "4"] and text[-1].startswith("cost: ")
-    assert draw(model.tuning, tmp_path / "tuning.png").read_bytes()[:4] == b"\x89PNG"
+    assert tuning_figure(model.tuning, tmp_path / "tuning.png").read_bytes()[:4] == b"\x89PNG"

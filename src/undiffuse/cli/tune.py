@@ -26,7 +26,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
 
     from undiffuse import training, tuning
     from undiffuse.cli.parsing import budgets_of, scales_of
-    from undiffuse.report.plots import draw
+    from undiffuse.report.plots import tuning_figure
 
     def say(line: str) -> None:
         if sys.stderr.isatty():
@@ -43,5 +43,5 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
         tuned = tuning.tune_classes(tuned, data=data.x, labels=data.y, **fitting)
     print(*(tuning.guided_lines if scales else tuning.lines)(tuned.tuning), sep="\n")
     paths = [tuning.save(tuned, run / tuning.NAME)]
-    paths += [] if scales else [draw(tuned.tuning, run / "tuning.png")]
+    paths += [] if scales else [tuning_figure(tuned.tuning, run / "tuning.png")]
     print(f"{' and '.join(map(str, paths))}; `undiffuse sample` uses it at these --steps")

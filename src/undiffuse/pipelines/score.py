@@ -17,7 +17,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.progress import bar
-from undiffuse.report.plots import scores_figure, unusual
+from undiffuse.report.plots import least_likely, scores_figure
 from undiffuse.transforms.table_schema import TableSchema
 
 
@@ -84,12 +84,12 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
 
 
 def summary(scores: Likelihood) -> str:
-    """The mean with its standard error over the rows, the median errors of a row, and the most unusual rows."""
+    """Mean with its standard error over the rows, median errors per row, and the least likely rows."""
     values, unit = (scores.bits_per_dim, "bits/dim, at most") if scores.discrete else (scores.log_prob, "nats")
     stderr = f" ± {float(values.std()) / math.sqrt(len(values)):.4f}" if len(values) > 1 else ""
     parts = ", ".join(f"{name} {float(getattr(scores, name).median()):.2g}"
                       for name in ("stderr", "solver", "truncation_error", "prior"))
-    rows = ", ".join(str(i + 1) for i in unusual(scores).tolist())
+    rows = ", ".join(str(i + 1) for i in least_likely(scores).tolist())
     return (f"{len(values)} rows: mean {float(values.mean()):.4f}{stderr} {unit}, "
             f"{float(scores.nfe.median()):.0f} model evaluations per row\nmedian error per row in nats: {parts}\n"
             f"most unusual rows: {rows}")

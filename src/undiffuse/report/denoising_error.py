@@ -1,4 +1,4 @@
-"""How far the training came: the error that the denoiser leaves at every noise level, and the least loss there is."""
+"""Denoising error at every noise level, and the lower bound of the training loss for a known data distribution."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _QUANTILES = 64
 _ROWS = 4096
 
 
-class Errors(NamedTuple):
-    """Root mean square errors of the output, (L,), at noise levels σ/α, all in standard deviations of the data.
+class DenoisingErrors(NamedTuple):
+    """Root mean square denoising errors (L,) at noise levels σ/α, all in standard deviations of the data.
 
-    `linear` is that of the best linear denoiser, which knows the covariance of the training rows and their mean,
-    class by class where the network knows the class.
+    `linear` is the error of the best linear denoiser, from the mean and covariance of the training rows (per class, if
+    the network is class-conditional).
     """
 
     level: NDArray[np.float64]
@@ -36,8 +36,8 @@ class Errors(NamedTuple):
     linear: NDArray[np.float64]
 
 
-def errors(model: Model, train: Dataset, held_out: Dataset | None) -> Errors:
-    """The error of a model on training and on held-out rows at levels from 0.03 to 30."""
+def denoising_errors(model: Model, train: Dataset, held_out: Dataset | None) -> DenoisingErrors:
+    """Errors of a model on training and held-out rows at noise levels from 0.03 to 30 standard deviations."""
     sd = model.sigma_data
     level = torch.logspace(math.log10(0.03), math.log10(30), _LEVELS, dtype=torch.float64)
     highest = math.exp(-float(model.sde.log_snr(model.sde.T)))
@@ -46,25 +46,26 @@ def errors(model: Model, train: Dataset, held_out: Dataset | None) -> Errors:
     spectrum = Moments.measure(_centred(model, train)).spectrum
     variance = (sd * level[:, None]) ** 2
     linear = (spectrum * variance / (spectrum + variance)).sum(1).div(math.prod(model.shape)).sqrt() / sd
-    return Errors(level.numpy(), _measured(model, train, count, level),
-                  None if held_out is None else _measured(model, held_out, count, level), linear.numpy())
+    return DenoisingErrors(level.numpy(), _errors_at(model, train, count, level),
+                           None if held_out is None else _errors_at(model, held_out, count, level), linear.numpy())
 
 
-def floor_of(experiment: Experiment, model: Model, data: Dataset) -> float | None:
-    """The least loss that any network can reach, with the classes known to it, where the law of the data is known."""
-    law = law_of(data.name, model.transform)
-    if law is None or experiment.weighting == WHITENED:
+def minimum_loss(experiment: Experiment, model: Model, data: Dataset) -> float | None:
+    """Lower bound of the training loss over all networks, given the classes; None for an unknown distribution."""
+    distribution = data_distribution(data.name, model.transform)
+    if distribution is None or experiment.weighting == WHITENED:
         return None
     levels = NoiseLevelDistribution(experiment.noise_distribution, experiment.level_mean, experiment.level_std,
                                     model.sigma_data)
     u = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
     times = levels.quantile(model.sde, u)
-    known = law.given(0) if model.classes else law  # the eight are alike
-    return float(loss_floor(known, model.sde, times, experiment.weighting, levels).value.mean())
+    if model.classes:
+        distribution = distribution.given(0)  # the bound is equal for all eight classes
+    return float(loss_floor(distribution, model.sde, times, experiment.weighting, levels).value.mean())
 
 
-def law_of(name: str, transform: Transform) -> Mixture | None:
-    """The law of a built-in set as a mixture in model units, if it is one: the eight Gaussians."""
+def data_distribution(name: str, transform: Transform) -> Mixture | None:
+    """The distribution of the eight Gaussians in model units; None for other data sets."""
     if name != "8gaussians":
         return None
     angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
@@ -74,7 +75,7 @@ def law_of(name: str, transform: Transform) -> Mixture | None:
 
 
 def _centred(model: Model, data: Dataset) -> Tensor:
-    """Rows in model units, less the mean of their class where the model knows classes."""
+    """Rows in model units, minus the mean of their class if the model has classes."""
     z = model.transform.forward(data.x[:_ROWS])
     if not model.classes or data.y is None:
         return z
@@ -84,14 +85,15 @@ def _centred(model: Model, data: Dataset) -> Tensor:
 
 
 @torch.no_grad()
-def _measured(model: Model, data: Dataset, count: int, level: Tensor) -> NDArray[np.float64]:
-    rows = torch.from_numpy(np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(np.int64)))
-    some = data.take(rows)
-    z = model.transform.forward(some.x).to(model.dtype)
+def _errors_at(model: Model, data: Dataset, count: int, level: Tensor) -> NDArray[np.float64]:
+    """Errors (L,) at `level` (L,) on at most `count` evenly spaced rows."""
+    index = torch.from_numpy(np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(np.int64)))
+    rows = data.take(index)
+    z = model.transform.forward(rows.x).to(model.dtype)
     eps = normal(0, Purpose.PROBE, 1, 0, len(z), tuple(z.shape[1:]), model.dtype)
-    cond = {"label": some.y.to(model.device)} if model.classes and some.y is not None else {}
+    cond = {"label": rows.y.to(model.device)} if model.classes and rows.y is not None else {}
     values = []
     for t in model.sde.time_of(-torch.log(model.sigma_data * level)):
-        guess = model.denoise(model.sde.perturb(z, t, eps).to(model.device), t, **cond).cpu()
-        values.append(float((guess - z).double().square().mean().sqrt()) / model.sigma_data)
+        denoised = model.denoise(model.sde.perturb(z, t, eps).to(model.device), t, **cond).cpu()
+        values.append(float((denoised - z).double().square().mean().sqrt()) / model.sigma_data)
     return np.array(values)

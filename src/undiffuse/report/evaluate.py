@@ -1,9 +1,8 @@
-"""The figures of a run, measured so that none is better than it is.
+"""Metrics of a run, measured against held-out rows so that memorisation does not improve them.
 
-The classifier and the nearest neighbours know the training rows only; real data to compare with are the rows that were
-held out of the training. Without such rows, what needs them is None.
-
-What a report looks at: a run, its model and data, and one batch of samples that every number and figure shares.
+`gather` loads a run and generates one batch of samples; `measure` computes all metrics of it; `evaluate` does both.
+The classifier and the nearest-neighbour distances use the training rows only, and real rows to compare with are those
+held out of the training. Without held-out rows the metrics that need them are None.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,253 +29,277 @@ from undiffuse.training import Run
 from undiffuse.training.batches import completed
 
 STEPS = 20
-_MOST = 5000
+_MAX_SAMPLES = 5000
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run with its rows and the generated ones: `made` (n, *event) in data units, `labels` (n,) asked for, or None.
+    """A run, its model and data, and one batch of samples, shared by all metrics and figures.
 
-    Images are rounded to their grey levels, as they are when they are saved.
+    Args:
+        run, model: the run and its model.
+        train: training rows.
+        held_out: rows held out of the training, or None.
+        generated: samples (n, *event) in data units; images are rounded to grey levels, as in saved files.
+        labels: requested classes (n,), or None for a model without classes.
+        samples: result of the sampler.
+        seed: seed of the samples.
     """
 
     run: Run
     model: Model
     train: Dataset
     held_out: Dataset | None
-    made: Tensor
+    generated: Tensor
     labels: Tensor | None
     samples: Samples
     seed: int
 
     @property
     def kind(self) -> str:
-        """points, table or image."""
+        """Kind of the data: points, table or image."""
         return self.train.kind
 
     @property
     def real(self) -> Dataset:
-        """The real rows to compare with: held-out ones, or those of the training where none were held out."""
+        """Real rows to compare with: the held-out rows, or the training rows if there are none."""
         return self.train if self.held_out is None else self.held_out
 
-    @cached_property
+    @property
     def conditional(self) -> bool:
-        """Whether samples were asked for by class."""
+        """Whether the samples were generated given classes."""
         return self.labels is not None
 
     def condition(self, index: Tensor | slice = slice(None)) -> dict[str, Any]:
-        """The condition of some of the samples."""
+        """The conditions of the samples at `index`."""
         return {} if self.labels is None else {"label": self.labels[index]}
 
 
 def gather(folder: Path, n: int | None = None, seed: int = 0, *, model: Model | None = None,
            data: Dataset | None = None) -> ReportData:
-    """Loads a run and draws n samples of it, with the labels of random training rows where it knows classes.
+    """Load a run and generate n samples, with the labels of random training rows if the model has classes.
 
-    n: by default as many as rows were held out, within what takes seconds. `model` and `data` take the place of what
-    the folder names. Empty cells of a table are filled with draws of the model's Gaussian part, so that rows can be
-    compared. Raises InputError for n < 2.
+    Args:
+        folder: folder of the run.
+        n: number of samples; None: as many as held-out rows, within limits that take seconds.
+        seed: seed of labels and samples.
+        model, data: replace the model and the data of the run.
+
+    Returns:
+        The data of the report; missing values of a table are replaced by samples of the model's Gaussian moments.
+
+    Raises:
+        InputError: for n < 2, and as `training.load` and `sample`.
     """
     run = training.open_run(folder)
-    train, held = training.load_data(folder, data)
+    train, held_out = training.load_data(folder, data)
     model = model or training.load(folder)
-    train, held = _whole(train, model), None if held is None else _whole(held, model)
-    count = n if n is not None else _count(train, held)
+    train, held_out = _complete(train, model), None if held_out is None else _complete(held_out, model)
+    count = n if n is not None else _default_count(train, held_out)
     if count < 2:
         raise InputError(f"got n={count}; expected at least 2 samples to compare")
     labels = _labels(train, count, seed) if model.classes else None
     cond: dict[str, Any] = {} if labels is None else {"label": labels}
-    drawn = sample(model, count, steps=STEPS, seed=seed, **cond)
-    return ReportData(run, model, train, held, _as_data(drawn.x, train), labels, drawn, seed)
+    samples = sample(model, count, steps=STEPS, seed=seed, **cond)
+    return ReportData(run, model, train, held_out, _round_images(samples.x, train), labels, samples, seed)
 
 
-def _count(train: Dataset, held: Dataset | None) -> int:
-    """As many as held-out rows; for images up to 1,000, the fewer the larger they are."""
-    rows = len(train if held is None else held)
+def _default_count(train: Dataset, held_out: Dataset | None) -> int:
+    """The number of held-out rows; for images 200 to 1,000, fewer for larger images."""
+    rows = len(train if held_out is None else held_out)
     if train.kind != "image":
-        return min(max(rows, 2), _MOST)
+        return min(max(rows, 2), _MAX_SAMPLES)
     return max(200, min(1000, 300_000 // math.prod(train.shape)))
 
 
-def _whole(data: Dataset, model: Model) -> Dataset:
-    """The data with their empty cells filled."""
-    gaps = data.x.isnan() if data.kind == "table" else torch.zeros(1)
-    if not gaps.any():
+def _complete(data: Dataset, model: Model) -> Dataset:
+    """The data with missing values imputed."""
+    missing = data.x.isnan() if data.kind == "table" else torch.zeros(1)
+    if not missing.any():
         return data
     filled = model.transform.inverse(completed(model.transform.forward(data.x), model))
-    return replace(data, x=torch.where(gaps, filled, data.x))
+    return replace(data, x=torch.where(missing, filled, data.x))
 
 
 def _labels(train: Dataset, n: int, seed: int) -> Tensor:
-    """The labels of n training rows in random order, so that classes are as frequent as they are in the data."""
-    assert train.y is not None  # a model that knows classes was trained with them
+    """Labels of n training rows in random order, so that class frequencies equal those of the data."""
+    assert train.y is not None  # a model with classes was trained on labels
     order = permutation(seed, Purpose.CONDITION, 0, len(train))
     return train.y[order[torch.arange(n) % len(train)]]
 
 
-def _as_data(x: Tensor, train: Dataset) -> Tensor:
+def _round_images(x: Tensor, train: Dataset) -> Tensor:
     return x.round().clamp(0, train.levels - 1) if train.kind == "image" else x
 
 
-_JUDGED, _PAIRED = 2000, 1000  # rows for the classifier, and for distances between all pairs
-_RARE, _EQUAL = 0.01, 1e-6
+_CLASSIFIED, _PAIRED = 2000, 1000  # maximal numbers of rows for the classifier, and for pairwise distances
+_COPY_QUANTILE, _IDENTICAL = 0.01, 1e-6
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What was measured: `numbers` for JSON, and for the figures the labels that the classifier read, the distances
-    to the nearest training row of generated and of held-out real rows, and the distances off the curve.
+    """Metrics of a run, and the per-sample values that the figures show.
+
+    Args:
+        numbers: the metrics as JSON types, see `evaluate`.
+        predicted: classes (n,) that the classifier assigns to the samples.
+        generated_distance, real_distance: distances to the nearest training row of samples and held-out rows.
     """
 
     numbers: dict[str, Any]
-    read: Tensor | None = None
-    near_made: Tensor | None = None
-    near_held: Tensor | None = None
-    off_curve: Tensor | None = None
+    predicted: Tensor | None = None
+    generated_distance: Tensor | None = None
+    real_distance: Tensor | None = None
 
 
 def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Model | None = None,
              data: Dataset | None = None) -> dict[str, Any]:
-    """The figures of a run as a dict of JSON types; the same run, n and seed give the same figures.
+    """Metrics of a run as a dict of JSON types, deterministic in run, n and seed.
 
-    All: kind, data, n, seed, method, steps, nfe (model calls a sample), train and held_out (rows), sliced_w2 to the
-    held-out rows, its floor (what real training rows of the same number give) with its spread, and their ratio.
-    Images and tables: the median distance to the nearest training row of generated (nearest_made) and of held-out real
-    rows (nearest_held_out), nearest_ratio, copies (the share nearer than 99 % of held-out real rows) and identical (how
-    many equal a training row; identical_held_out for real ones). Images with classes: class_agreement with its standard
-    error, per_class, confusion, and the classifier's own accuracy on held-out rows. Points: mmd and off_curve. Tables:
-    ks, the Kolmogorov-Smirnov distance of each column, and ks_by_chance, which 95 % of equal laws stay below.
+    All data: kind, data, n, seed, method, grid, steps, nfe (model evaluations per sample), guidance, train_rows,
+    held_out_rows, sliced_w2 to the held-out rows, sliced_w2_floor (between two sets of real rows),
+    sliced_w2_floor_stderr and sliced_w2_ratio. Images and tables: median distance to the nearest training row of samples
+    (nearest_generated) and of held-out rows (nearest_held_out), nearest_ratio, copied_fraction (samples nearer to a
+    training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row). Images
+    with classes: class_agreement and class_agreement_stderr, per_class, confusion, classifier_accuracy and
+    classifier_per_class on held-out rows. Points: mmd with floor, curve_distance. Tables: ks (Kolmogorov-Smirnov
+    distance per column) and ks_critical (exceeded by 5 % of equal distributions).
 
-    Raises InputError for a folder that holds no run, and what `training.load` and `sample` raise.
+    Args:
+        run: folder of the run.
+        n: number of samples; None: as many as held-out rows, within limits.
+        seed: seed of the samples.
+        model, data: replace the model and the data of the run.
+
+    Raises:
+        InputError: for a folder without a run, and as `training.load` and `sample`.
     """
     return measure(gather(Path(run), n, seed, model=model, data=data)).numbers
 
 
-def measure(seen: ReportData) -> Metrics:
-    """All measurements of what was gathered."""
+def measure(data: ReportData) -> Metrics:
+    """All metrics of the gathered data."""
     numbers: dict[str, Any] = {
-        "kind": seen.kind, "data": seen.train.name, "n": len(seen.made), "seed": seen.seed,
-        "method": seen.samples.method, "grid": seen.samples.grid, "steps": STEPS,
-        "nfe": seen.samples.nfe, "guidance": 1.0,
-        "train": len(seen.train), "held_out": 0 if seen.held_out is None else len(seen.held_out),
+        "kind": data.kind, "data": data.train.name, "n": len(data.generated), "seed": data.seed,
+        "method": data.samples.method, "grid": data.samples.grid, "steps": STEPS,
+        "nfe": data.samples.nfe, "guidance": 1.0,
+        "train_rows": len(data.train), "held_out_rows": 0 if data.held_out is None else len(data.held_out),
     }
-    numbers |= _distance(seen)
-    found = {"points": _points, "table": _table, "image": _image}[seen.kind](seen)
-    return Metrics({**numbers, **found.numbers}, found.read, found.near_made, found.near_held, found.off_curve)
+    numbers |= _distance(data)
+    metrics_of_kind = {"points": _points, "table": _table, "image": _image}[data.kind](data)
+    return replace(metrics_of_kind, numbers={**numbers, **metrics_of_kind.numbers})
 
 
-def classifier_of(train: Dataset) -> Callable[[Tensor], Tensor]:
-    """The judge: a classifier that has seen the training rows and nothing else."""
-    assert train.y is not None
-    return metrics.classifier(train.x, train.y)
+def _distance(data: ReportData) -> dict[str, Any]:
+    """Sliced W₂ to the held-out rows, and its noise floor between equally many real rows."""
+    if data.held_out is None:
+        return dict.fromkeys(("sliced_w2", "sliced_w2_floor", "sliced_w2_floor_stderr", "sliced_w2_ratio"))
+    generated, real = comparable(data, data.generated), comparable(data, data.held_out.x)
+    train = comparable(data, data.train.x[_evenly_spaced(len(data.train), len(generated))])
+    value, floor = metrics.sliced_w2(generated, real), metrics.noise_floor(metrics.sliced_w2, train, real)
+    return {"sliced_w2": value, "sliced_w2_floor": floor.value, "sliced_w2_floor_stderr": floor.stderr,
+            "sliced_w2_ratio": value / floor.value if floor.value else None}
 
 
-def _distance(seen: ReportData) -> dict[str, Any]:
-    """Sliced W₂ to the held-out rows and its floor, between real rows in the same numbers."""
-    if seen.held_out is None:
-        return {"sliced_w2": None, "floor": None, "floor_spread": None, "ratio": None}
-    made, real = comparable(seen, seen.made), comparable(seen, seen.held_out.x)
-    other = comparable(seen, seen.train.x[_spread(len(seen.train), len(made))])
-    value, floor = metrics.sliced_w2(made, real), metrics.noise_floor(metrics.sliced_w2, other, real)
-    return {"sliced_w2": value, "floor": floor.value, "floor_spread": floor.stderr,
-            "ratio": value / floor.value if floor.value else None}
+def _points(data: ReportData) -> Metrics:
+    """MMD to the held-out rows, and the mean distance to the curve of a spiral data set."""
+    numbers: dict[str, Any] = {"mmd": None, "mmd_floor": None, "mmd_floor_stderr": None}
+    if data.held_out is not None:
+        generated, real = data.generated[:_PAIRED], data.held_out.x[:_PAIRED]
+        train = data.train.x[_evenly_spaced(len(data.train), len(generated))]
+        floor = metrics.noise_floor(metrics.mmd, train, real)
+        numbers = {"mmd": metrics.mmd(generated, real), "mmd_floor": floor.value, "mmd_floor_stderr": floor.stderr}
+    if data.train.name not in SPIRALS:
+        return Metrics({**numbers, "curve_distance": None})
+    distance, real_distance = (float(distance_to_curve(data.train.name, x).mean())
+                               for x in (data.generated, data.real.x))
+    return Metrics({**numbers, "curve_distance": distance, "curve_distance_real": real_distance})
 
 
-def _points(seen: ReportData) -> Metrics:
-    numbers: dict[str, Any] = {"mmd": None, "mmd_floor": None, "mmd_spread": None}
-    if seen.held_out is not None:
-        made, real = seen.made[:_PAIRED], seen.held_out.x[:_PAIRED]
-        floor = metrics.noise_floor(metrics.mmd, seen.train.x[_spread(len(seen.train), len(made))], real)
-        numbers = {"mmd": metrics.mmd(made, real), "mmd_floor": floor.value, "mmd_spread": floor.stderr}
-    if seen.train.name not in SPIRALS:
-        return Metrics({**numbers, "off_curve": None})
-    off = distance_to_curve(seen.train.name, seen.made)
-    real = distance_to_curve(seen.train.name, seen.real.x)
-    return Metrics({**numbers, "off_curve": float(off.mean()), "off_curve_real": float(real.mean())}, off_curve=off)
-
-
-def _table(seen: ReportData) -> Metrics:
-    """Kolmogorov-Smirnov distance of each column, and the nearest rows in standardised units."""
-    held, made = seen.held_out, seen.made.numpy()
+def _table(data: ReportData) -> Metrics:
+    """Kolmogorov-Smirnov distance per column, and the nearest rows in standardised units."""
+    generated = data.generated.numpy()
     numbers: dict[str, Any] = {}
-    if held is not None:
-        real = held.x.numpy()
-        numbers["ks"] = {name: float(stats.ks_2samp(made[:, j], real[:, j]).statistic)
-                         for j, name in enumerate(seen.train.columns)}
-        numbers["ks_by_chance"] = 1.358 * math.sqrt((len(made) + len(real)) / (len(made) * len(real)))
-    return _nearest(seen, numbers)
+    if data.held_out is not None:
+        real = data.held_out.x.numpy()
+        numbers["ks"] = {name: float(stats.ks_2samp(generated[:, j], real[:, j]).statistic)
+                         for j, name in enumerate(data.train.columns)}
+        numbers["ks_critical"] = 1.358 * math.sqrt((len(generated) + len(real)) / (len(generated) * len(real)))
+    return _nearest(data, numbers)
 
 
-def _image(seen: ReportData) -> Metrics:
-    if seen.labels is None or seen.train.y is None:
-        return _nearest(seen, {})
-    judge = classifier_of(seen.train)
-    read = judge(seen.made)
-    agree = metrics.agreement(read, seen.labels)
-    numbers = {"class_agreement": agree.value, "class_agreement_stderr": agree.stderr,
-               "per_class": _per_class(seen, read, seen.labels), "confusion": _confusion(seen, read, seen.labels)}
-    numbers |= _accuracy(seen, judge)
-    return _nearest(seen, numbers, read)
+def _image(data: ReportData) -> Metrics:
+    """Class agreement, if there are classes, and the nearest images."""
+    if data.labels is None or data.train.y is None:
+        return _nearest(data, {})
+    classify = metrics.classifier(data.train.x, data.train.y)
+    predicted = classify(data.generated)
+    rate = metrics.agreement(predicted, data.labels)
+    numbers = {"class_agreement": rate.value, "class_agreement_stderr": rate.stderr,
+               "per_class": _per_class(data, predicted, data.labels),
+               "confusion": _confusion(data, predicted, data.labels)}
+    return _nearest(data, numbers | _accuracy(data, classify), predicted)
 
 
-def _accuracy(seen: ReportData, judge: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """How often the classifier is right on real images that it has not seen."""
-    if seen.held_out is None or seen.held_out.y is None:
+def _accuracy(data: ReportData, classify: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Accuracy of the classifier on held-out images."""
+    if data.held_out is None or data.held_out.y is None:
         return {"classifier_accuracy": None, "classifier_per_class": None}
-    held = seen.held_out.take(_spread(len(seen.held_out), _JUDGED))
-    assert held.y is not None
-    read = judge(held.x)
-    right = metrics.agreement(read, held.y)
-    return {"classifier_accuracy": right.value, "classifier_per_class": _per_class(seen, read, held.y)}
+    real = data.held_out.take(_evenly_spaced(len(data.held_out), _CLASSIFIED))
+    assert real.y is not None
+    predicted = classify(real.x)
+    return {"classifier_accuracy": metrics.agreement(predicted, real.y).value,
+            "classifier_per_class": _per_class(data, predicted, real.y)}
 
 
-def _nearest(seen: ReportData, numbers: dict[str, Any], read: Tensor | None = None) -> Metrics:
-    """How near generated and held-out real rows are to the training rows."""
-    train, held = comparable(seen, seen.train.x), seen.held_out
-    near = metrics.nearest_distance(comparable(seen, seen.made), train)
-    numbers |= {"nearest_made": float(near.median()), "identical": int((near < _EQUAL).sum())}
-    if held is None:
-        return Metrics({**numbers, "nearest_held_out": None, "nearest_ratio": None, "copies": None}, read, near)
-    rows = held.x[_spread(len(held), len(seen.made))]
-    real = metrics.nearest_distance(comparable(seen, rows), train)
-    middle = float(real.median())
-    numbers |= {"nearest_held_out": middle, "nearest_ratio": float(near.median()) / middle if middle else None,
-                "identical_held_out": int((real < _EQUAL).sum()),
-                "copies": float((near < torch.quantile(real, _RARE)).double().mean())}
-    return Metrics(numbers, read, near, real)
+def _nearest(data: ReportData, numbers: dict[str, Any], predicted: Tensor | None = None) -> Metrics:
+    """Distances of samples and held-out rows to their nearest training rows."""
+    train = comparable(data, data.train.x)
+    generated = metrics.nearest_distance(comparable(data, data.generated), train)
+    numbers |= {"nearest_generated": float(generated.median()), "identical": int((generated < _IDENTICAL).sum())}
+    if data.held_out is None:
+        missing = dict.fromkeys(("nearest_held_out", "nearest_ratio", "copied_fraction"))
+        return Metrics(numbers | missing, predicted, generated)
+    rows = data.held_out.x[_evenly_spaced(len(data.held_out), len(data.generated))]
+    real = metrics.nearest_distance(comparable(data, rows), train)
+    median = float(real.median())
+    numbers |= {"nearest_held_out": median, "nearest_ratio": float(generated.median()) / median if median else None,
+                "identical_held_out": int((real < _IDENTICAL).sum()),
+                "copied_fraction": float((generated < torch.quantile(real, _COPY_QUANTILE)).double().mean())}
+    return Metrics(numbers, predicted, generated, real)
 
 
-def _per_class(seen: ReportData, read: Tensor, asked: Tensor) -> dict[str, dict[str, float]]:
-    """The share of each class that is read as asked, its 95 % interval (Wilson, 1927), and how many were asked for."""
+def _per_class(data: ReportData, predicted: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
+    """Per class: agreement of prediction and label, its 95 % interval (Wilson, 1927), and the number of rows."""
     rates: dict[str, dict[str, float]] = {}
-    for label, name in enumerate(seen.train.classes):
-        here = asked == label
-        if here.any():
-            right, n = int((read[here] == label).sum()), int(here.sum())
-            low, high = stats.binomtest(right, n).proportion_ci(0.95, "wilson")
-            rates[name] = {"agreement": right / n, "low": float(low), "high": float(high), "n": n}
+    for label, name in enumerate(data.train.classes):
+        rows = labels == label
+        if rows.any():
+            correct, n = int((predicted[rows] == label).sum()), int(rows.sum())
+            low, high = stats.binomtest(correct, n).proportion_ci(0.95, "wilson")
+            rates[name] = {"agreement": correct / n, "low": float(low), "high": float(high), "n": n}
     return rates
 
 
-def _confusion(seen: ReportData, read: Tensor, asked: Tensor) -> list[list[int]]:
-    """How many of each asked class (row) are read as each class (column)."""
-    size = len(seen.train.classes)
-    return torch.bincount(asked * size + read, minlength=size * size).reshape(size, size).tolist()
+def _confusion(data: ReportData, predicted: Tensor, labels: Tensor) -> list[list[int]]:
+    """Counts of predicted classes (columns) for each label (row)."""
+    size = len(data.train.classes)
+    return torch.bincount(labels * size + predicted, minlength=size * size).reshape(size, size).tolist()
 
 
-def comparable(seen: ReportData, x: Tensor) -> Tensor:
-    """Rows in the unit in which they are compared.
+def comparable(data: ReportData, x: Tensor) -> Tensor:
+    """Rows x in the unit in which distances are measured.
 
-    Points as they are; tables with every column at standard deviation 1; images so that a distance is the root mean
-    square difference of a pixel, 1 being the whole range.
+    Points: data units. Tables: model units, standard deviation 1 per column. Images: scaled so that a distance is the
+    root mean square pixel difference as a fraction of the grey-level range.
     """
-    if seen.kind == "table":
-        return seen.model.transform.forward(x.double())
-    if seen.kind == "points":
+    if data.kind == "table":
+        return data.model.transform.forward(x.double())
+    if data.kind == "points":
         return x
-    return x.to(torch.float64, copy=True).div_((seen.train.levels - 1) * math.sqrt(math.prod(seen.train.shape)))
+    return x.to(torch.float64, copy=True).div_((data.train.levels - 1) * math.sqrt(math.prod(data.train.shape)))
 
 
-def _spread(n: int, most: int) -> Tensor:
-    """At most `most` of the numbers 0 ... n − 1, evenly spread."""
-    return torch.from_numpy(np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)))
+def _evenly_spaced(n: int, count: int) -> Tensor:
+    """At most `count` of the integers 0 ... n − 1, evenly spaced."""
+    return torch.from_numpy(np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)))

@@ -1,11 +1,8 @@
-"""The charts of a report: functions from numbers to an <svg>, whose first argument is the text for those who listen.
+"""Charts of a report: functions from numbers to a `Chart`, an SVG that takes its colours from the page.
 
-Colours mean the same everywhere: REAL is real data, MADE is generated, MUTED is a reference.
-
-One look for every chart: a drawing surface, and its SVG that takes its colours from the page.
-
-Matplotlib writes placeholder colours, which become CSS variables: one chart serves the light and the dark page. Text
-stays text, in the page's own font.
+Every function takes the alternative text first. Colours by role: REAL data, GENERATED samples, MUTED references.
+Matplotlib draws with placeholder colours, which become CSS variables, so that one chart serves the light and the dark
+page; text stays text, in the font of the page.
 """
 
 from __future__ import annotations
@@ -13,9 +10,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
-from html import escape
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, ClassVar, Concatenate, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -27,13 +24,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-INK, MUTED, RULE, REAL, MADE, PAPER = (f"#00000{k}" for k in range(1, 7))
+INK, MUTED, RULE, REAL, GENERATED, PAPER = (f"#00000{k}" for k in range(1, 7))
 """Colours by role: text, secondary text, thin lines, real data, generated data, the page."""
 
 WIDTH = 400.0
-"""Width of a chart in points: as wide as a telephone's screen, so that its labels can be read there."""
+"""Width of a chart in points, that of a telephone's screen, so that its labels are legible there."""
 
-_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real", MADE: "made", PAPER: "paper"}
+_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real", GENERATED: "generated", PAPER: "paper"}
 _STYLE: Any = {
     "font.size": 12, "axes.labelsize": 12, "axes.titlesize": 12, "axes.titlelocation": "left", "axes.titlepad": 9,
     "xtick.labelsize": 11, "ytick.labelsize": 11, "text.color": INK, "axes.labelcolor": MUTED,
@@ -48,32 +45,42 @@ _STYLE: Any = {
 P = ParamSpec("P")
 
 
-def chart(draw: Callable[P, Figure]) -> Callable[Concatenate[str, P], str]:
-    """A function that draws a figure, as one that returns an <svg>; it takes first the text that says what is shown."""
+@dataclass(frozen=True)
+class Chart:
+    """An SVG chart: alternative text, view box, and the elements in it up to the closing tag."""
+
+    kind: ClassVar = "chart"
+    alt: str
+    view_box: str
+    body: str
+
+
+def chart(draw: Callable[P, Figure]) -> Callable[Concatenate[str, P], Chart]:
+    """Decorator: a function that draws a figure then takes an alternative text first and returns a Chart."""
 
     @wraps(draw)
-    def drawn(alt: str, /, *args: P.args, **kwargs: P.kwargs) -> str:
+    def render(alt: str, /, *args: P.args, **kwargs: P.kwargs) -> Chart:
         with matplotlib.rc_context(_STYLE):
             return _svg(draw(*args, **kwargs), alt)
 
-    return drawn
+    return render
 
 
 def canvas(height: float = 230, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure of that size in points and its axes."""
+    """A figure of the given size in points, and its axes."""
     figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def bare(ax: Axes) -> None:
-    """Axes without lines, ticks and grid."""
+def remove_frame(ax: Axes) -> None:
+    """Remove the lines, ticks and grid of the axes."""
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
 
 
 def logarithmic(axis: Axis, name: str) -> None:
-    """A logarithmic axis ("x" or "y") whose ticks are plain numbers, or a linear one where all values are alike."""
+    """Make an axis ("x" or "y") logarithmic with plain numbers at its ticks, if its values span a factor above 5."""
     low, high = axis.get_data_interval()
     if not 0 < low < high / 5:
         return
@@ -84,18 +91,18 @@ def logarithmic(axis: Axis, name: str) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _svg(figure: Figure, alt: str) -> str:
+def _svg(figure: Figure, alt: str) -> Chart:
+    """The figure as a chart, without Matplotlib's header and definitions."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    size = re.search(r'viewBox="[^"]*"', text)
-    body = text[text.index("</defs>") + len("</defs>"):]
-    opening = f'<svg class="chart" role="img" aria-label="{escape(alt)}" {size[0] if size else ""}>'
-    return opening + _themed(_slim(body)).strip()
+    size = re.search(r'viewBox="([^"]*)"', text)
+    body = text[text.index("</defs>") + len("</defs>"):text.rindex("</svg>")]
+    return Chart(alt, size[1] if size else "", _with_variables(_compact(body)).strip())
 
 
-def _slim(text: str) -> str:
-    """Without comments, ids that nothing refers to, and digits that nobody sees."""
+def _compact(text: str) -> str:
+    """The SVG without comments, unused ids and superfluous digits."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r' id="[a-zA-Z0-9.]+_\d+(_\d+)*"', "", text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
@@ -103,32 +110,32 @@ def _slim(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text)
 
 
-def _themed(text: str) -> str:
-    """With CSS variables for the placeholder colours, and the page's font for Matplotlib's."""
-    for code, name in _VARIABLES.items():
-        text = text.replace(code, f"var(--{name})")
+def _with_variables(text: str) -> str:
+    """The SVG with CSS variables in place of placeholder colours, and without Matplotlib's fonts."""
+    for colour, name in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     return re.sub(r"font-family: [^;\"]*;? ?", "", text)
 
 
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]
-"""The places on the x axis and the values there."""
+"""Positions on the x axis and the values there."""
 Rate = Mapping[str, float]
-"""A share as `agreement`, and its interval from `low` to `high`."""
+"""A rate `agreement` with its confidence interval `low` to `high`."""
 
 
 @chart
 def training_curve(train: Curve, held_out: Curve | None = None, floor: float | None = None,
                    mark: float | None = None) -> Figure:
-    """The loss against the step: all values faint, their running mean, the held-out loss, and the least possible.
+    """Loss against step: values, running mean, held-out loss, and lower bound.
 
-    `mark` is the step of the model, where the training went on.
+    `mark`: the step of the model, if training continued after it.
     """
     figure, ax = canvas()
     steps, loss = train
-    ax.plot(steps, loss, color=MADE, alpha=0.25, linewidth=0.8)
-    ax.plot(steps, running_mean(loss), color=MADE)
+    ax.plot(steps, loss, color=GENERATED, alpha=0.25, linewidth=0.8)
+    ax.plot(steps, running_mean(loss), color=GENERATED)
     if held_out is not None:
         ax.plot(*held_out, color=REAL)
     if floor is not None:
@@ -141,13 +148,10 @@ def training_curve(train: Curve, held_out: Curve | None = None, floor: float | N
 
 @chart
 def gradient_norm(norm: Curve, mark: float | None = None) -> Figure:
-    """The norm of the gradient before it was clipped, against the step: all values faint, their running mean.
-
-    `mark` as in `training_curve`.
-    """
+    """Gradient norm before clipping against step: values and running mean; `mark` as in `training_curve`."""
     figure, ax = canvas()
-    ax.plot(*norm, color=MADE, alpha=0.25, linewidth=0.8)
-    ax.plot(norm[0], running_mean(norm[1]), color=MADE)
+    ax.plot(*norm, color=GENERATED, alpha=0.25, linewidth=0.8)
+    ax.plot(norm[0], running_mean(norm[1]), color=GENERATED)
     _step(ax, mark)
     ax.set(xlabel="step", title="norm of the gradient", xlim=(0, max(float(norm[0][-1]), 1)))
     logarithmic(ax.yaxis, "y")
@@ -155,14 +159,14 @@ def gradient_norm(norm: Curve, mark: float | None = None) -> Figure:
 
 
 @chart
-def loss_by_level(saves: Sequence[Curve]) -> Figure:
-    """The held-out loss against the noise level, one line for each save, the later the darker."""
+def loss_by_level(checkpoints: Sequence[Curve]) -> Figure:
+    """Held-out loss against noise level, one line per checkpoint, darker for later ones."""
     figure, ax = canvas()
-    for place, (level, loss) in enumerate(saves, 1):
-        last = place == len(saves)
-        ax.plot(level, loss, color=REAL, alpha=1.0 if last else 0.15 + 0.4 * place / len(saves),
+    for number, (level, loss) in enumerate(checkpoints, 1):
+        last = number == len(checkpoints)
+        ax.plot(level, loss, color=REAL, alpha=1.0 if last else 0.15 + 0.4 * number / len(checkpoints),
                 linewidth=1.6 if last else 0.9)
-    ax.set(xlabel="noise in the input, σ/α", title="held-out loss")
+    ax.set(xlabel="noise level of the input, σ/α", title="held-out loss")
     logarithmic(ax.xaxis, "x")
     logarithmic(ax.yaxis, "y")
     return figure
@@ -170,42 +174,42 @@ def loss_by_level(saves: Sequence[Curve]) -> Figure:
 
 @chart
 def error_by_level(level: Array, train: Array, held_out: Array | None, linear: Array) -> Figure:
-    """The error of the denoiser, in deviations of the data, against the noise level σ/α in the same unit."""
+    """Denoising error against noise level σ/α, both in standard deviations of the data."""
     figure, ax = canvas()
     ax.plot(level, linear, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-    ax.plot(level, train, color=MADE)
+    ax.plot(level, train, color=GENERATED)
     if held_out is not None:
         ax.plot(level, held_out, color=REAL)
-    ax.set(xlabel="noise in the input", title="error left in the output")
+    ax.set(xlabel="noise level of the input", title="error of the output")
     logarithmic(ax.xaxis, "x")
     logarithmic(ax.yaxis, "y")
     return figure
 
 
 @chart
-def average_lengths(length: Array, held_out: Array, running: float) -> Figure:
-    """The held-out loss of averages of the weights against their relative length, and that of the running average."""
+def ema_lengths(sigma_rel: Array, held_out: Array, running: float) -> Figure:
+    """Held-out loss of averaged weights against relative EMA length, and the loss of the running average."""
     figure, ax = canvas()
-    ax.plot(length, held_out, "o-", color=REAL, markersize=4)
+    ax.plot(sigma_rel, held_out, "o-", color=REAL, markersize=4)
     _reference(ax, running)
-    ax.set(xlabel="relative length of the average, σ_rel", title="held-out loss")
+    ax.set(xlabel="relative EMA length, σ_rel", title="held-out loss")
     logarithmic(ax.xaxis, "x")
     return figure
 
 
 @chart
-def class_rates(names: Sequence[str], made: Mapping[str, Rate], real: Mapping[str, Rate]) -> Figure:
-    """For each class the share that is read as asked with its interval, and that of held-out real data as a tick."""
+def class_rates(names: Sequence[str], generated: Mapping[str, Rate], real: Mapping[str, Rate]) -> Figure:
+    """Class agreement of samples with its interval, and of held-out rows as a tick, per class."""
     figure, ax = canvas(_class_height(len(names)))
     for row, name in enumerate(names):
         if name in real:
             ax.plot(real[name]["agreement"], row, "|", color=REAL, markersize=13, markeredgewidth=2.2, clip_on=False)
-        if name in made:
-            rate = made[name]
-            ax.plot([rate["low"], rate["high"]], [row, row], color=MADE, linewidth=1.4, alpha=0.6, clip_on=False)
-            ax.plot(rate["agreement"], row, "o", color=MADE, markersize=6, clip_on=False)
-    low = min([0.9, *(rate["low"] for rate in made.values()), *(rate["agreement"] for rate in real.values())])
-    ax.set(xlim=(max(0.0, np.floor(20 * low) / 20), 1), ylim=(len(names) - 0.5, -0.5), title="read as asked")
+        if name in generated:
+            rate = generated[name]
+            ax.plot([rate["low"], rate["high"]], [row, row], color=GENERATED, linewidth=1.4, alpha=0.6, clip_on=False)
+            ax.plot(rate["agreement"], row, "o", color=GENERATED, markersize=6, clip_on=False)
+    low = min([0.9, *(rate["low"] for rate in generated.values()), *(rate["agreement"] for rate in real.values())])
+    ax.set(xlim=(max(0.0, np.floor(20 * low) / 20), 1), ylim=(len(names) - 0.5, -0.5), title="classified as requested")
     ax.set_yticks(range(len(names)), [_short(name) for name in names])
     ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     ax.spines["bottom"].set_visible(False)
@@ -213,44 +217,44 @@ def class_rates(names: Sequence[str], made: Mapping[str, Rate], real: Mapping[st
 
 
 @chart
-def confusion(names: Sequence[str], shares: Array) -> Figure:
-    """Which class (column) the samples of each asked class (row) are read as: shares (C, C) whose rows sum to 1."""
+def confusion(names: Sequence[str], fractions: Array) -> Figure:
+    """Confusion matrix: fractions (C, C) of each requested class (row) by predicted class (column)."""
     figure, ax = canvas(_class_height(len(names)))
-    _cells(ax, shares, [_short(name) for name in names], lambda share: MADE)
+    _cells(ax, fractions, [_short(name) for name in names], lambda fraction: GENERATED)
     ax.set_aspect("auto")
     if len(names) <= 12:
-        for (i, j), share in np.ndenumerate(shares):
-            if share >= 0.005:
-                ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=10,
-                        color=PAPER if share > 0.6 else INK)
-    ax.set_title("asked ↓   read as → (%)")
+        for (i, j), fraction in np.ndenumerate(fractions):
+            if fraction >= 0.005:
+                ax.text(j, i, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=10,
+                        color=PAPER if fraction > 0.6 else INK)
+    ax.set_title("requested ↓   predicted → (%)")
     return figure
 
 
 @chart
 def correlations(names: Sequence[str], values: Array) -> Figure:
-    """A correlation matrix (D, D): positive in the colour of real data, negative in the other one."""
+    """Correlation matrix (D, D): positive entries in the colour REAL, negative ones in GENERATED."""
     figure, ax = canvas(400)
-    _cells(ax, values, [_short(name) for name in names], lambda r: REAL if r > 0 else MADE)
+    _cells(ax, values, [_short(name) for name in names], lambda r: REAL if r > 0 else GENERATED)
     ax.tick_params(axis="both", labelsize=11 if len(names) <= 12 else 8)
     ax.tick_params(axis="x", labelrotation=90)
     return figure
 
 
 @chart
-def overlaid(real: Array, made: Array, xlabel: str, low: float | None = None) -> Figure:
-    """The densities of two samples of numbers: real filled, generated as a line. `low` is the left end, if known."""
+def overlaid(real: Array, generated: Array, xlabel: str, low: float | None = None) -> Figure:
+    """Histograms of real (filled) and generated values (line); `low`: left end of the axis."""
     figure, ax = canvas()
-    _density(ax, real, made, _edges(real, made, 40, low))
+    _density(ax, real, generated, _edges(real, generated, 40, low))
     ax.set_xlabel(xlabel)
     return figure
 
 
 @chart
-def column(real: Array, made: Array, title: str) -> Figure:
-    """The densities of one column of a table, small."""
+def column(real: Array, generated: Array, title: str) -> Figure:
+    """Small histograms of one column of a table."""
     figure, ax = canvas(128, width=230)
-    _density(ax, real, made, _edges(real, made, 24, None))
+    _density(ax, real, generated, _edges(real, generated, 24, None))
     ax.set_title(_short(title, 30))
     ax.locator_params(axis="x", nbins=4)
     return figure
@@ -258,17 +262,17 @@ def column(real: Array, made: Array, title: str) -> Figure:
 
 @chart
 def schedule(curve: Curve, marks: Array, height: float) -> Figure:
-    """The log-SNR against t, and marks (2, K) on it."""
+    """Log-SNR against t, with dots at `marks` (2, K)."""
     figure, ax = canvas(height)
     ax.plot(*curve, color=INK, linewidth=1.3)
-    ax.plot(marks[0], marks[1], "o", color=MADE, markersize=6, clip_on=False)
+    ax.plot(marks[0], marks[1], "o", color=GENERATED, markersize=6, clip_on=False)
     ax.set(xlabel="t (0 is data)", title="log(α/σ)", xlim=(0, float(curve[0][-1])))
     return figure
 
 
 @chart
 def scatter(points: Array, window: tuple[float, float, float, float], role: str, axes: tuple[str, str]) -> Figure:
-    """Points (n, 2) as dots in the window (left, right, bottom, top)."""
+    """Scatter plot of points (n, 2) in the window (left, right, bottom, top)."""
     left, right, bottom, top = window
     figure, ax = canvas(400)
     pairs = np.repeat(points, 3, axis=0)
@@ -280,26 +284,26 @@ def scatter(points: Array, window: tuple[float, float, float, float], role: str,
 
 
 def _class_height(count: int) -> float:
-    """The same height for the two charts that stand beside each other."""
+    """Common height of the two charts of classes."""
     return 60 + 20.0 * count
 
 
 def running_mean(values: Array) -> Array:
-    """The mean over a window of a fortieth of the whole."""
+    """Running mean over a fortieth of the values."""
     return np.asarray(uniform_filter1d(values, max(1, len(values) // 40), mode="nearest"))
 
 
-def _density(ax: Axes, real: Array, made: Array, edges: Array) -> None:
-    for values, role, filled in ((real, REAL, True), (made, MADE, False)):
+def _density(ax: Axes, real: Array, generated: Array, edges: Array) -> None:
+    for values, role, filled in ((real, REAL, True), (generated, GENERATED, False)):
         ax.hist(values, edges.tolist(), density=True, histtype="stepfilled" if filled else "step", linewidth=1.6,
                 edgecolor=role, facecolor=to_rgba(role, 0.25) if filled else "none")
     ax.set_xlim(edges[0], edges[-1])
     ax.set_yticks([])
 
 
-def _edges(real: Array, made: Array, bins: int, low: float | None) -> Array:
-    """Bins over what both samples cover, apart from their thousandth in either tail; whole ones for whole numbers."""
-    both = np.concatenate([real, made])
+def _edges(real: Array, generated: Array, bins: int, low: float | None) -> Array:
+    """Edges of bins over the central 99.8 % of both samples; unit bins for integers."""
+    both = np.concatenate([real, generated])
     first, last = np.quantile(both, [0.001, 0.999])
     first = first if low is None else low
     if last <= first:
@@ -310,8 +314,8 @@ def _edges(real: Array, made: Array, bins: int, low: float | None) -> Array:
 
 
 def _cells(ax: Axes, values: Array, names: Sequence[str], role: Callable[[float], str]) -> None:
-    """A matrix of squares, whose colour is the role of the value and whose strength is its size."""
-    bare(ax)
+    """A matrix of squares, coloured by the role of the value, opaque by its magnitude."""
+    remove_frame(ax)
     for (i, j), value in np.ndenumerate(values):
         strength = min(abs(float(value)), 1.0)
         square = to_rgba(role(float(value)), strength) if strength >= 0.005 else to_rgba(RULE, 0.25)
@@ -332,5 +336,5 @@ def _step(ax: Axes, step: float | None) -> None:
 
 
 def _short(name: str, limit: int = 12) -> str:
-    """A name that fits at an axis; Matplotlib reads no formula into it."""
+    """A name short enough for an axis, with $ escaped."""
     return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")

@@ -1,8 +1,6 @@
-"""How a batch in model units becomes a picture: images as tiles, everything else as dots in a plane.
+"""Pictures of batches in model units: images as tiles, points and tables as dots in a plane, and animations as GIF.
 
-Samples as pictures inside the page: tiles of images, dots of points, and bytes as data: addresses.
-
-The film of a reverse process: a GIF that loops, with the time written in every frame.
+A `BatchView` draws batches of one kind of data, as a `Picture` or `Dots` for the page or as a frame of an animation.
 """
 
 from __future__ import annotations
@@ -11,7 +9,8 @@ import io
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,24 +22,45 @@ from torch import Tensor
 
 from undiffuse.data import Dataset, Transform
 from undiffuse.random import Purpose, normal
-from undiffuse.report import html
-from undiffuse.report.trajectory import Snapshot, stamp
+from undiffuse.report.trajectory import Snapshot, time_labels
 
 _GAP, _SIDE = 1, 56
-_MANY = 300  # points from which on dots are small
-_SMOOTHED = 3  # smaller factors are too small to see squares
+_MANY = 300  # number of points above which dots are small
+_SMOOTHED = 3  # smallest factor at which smoothing is visible
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file as a data: address; `style` is its CSS class, `plate` whether it lies on a tinted ground."""
+
+    kind: ClassVar = "image"
+    alt: str
+    source: str
+    style: str = ""
+    plate: bool = False
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Dots as one SVG path of lines of length 0 with round ends, in a square of side 1000."""
+
+    kind: ClassVar = "dots"
+    alt: str
+    path: str
+    role: str
+    width: int
 
 
 def greys(x: Tensor, levels: int) -> NDArray[np.uint8]:
-    """Images uint8 (n, C, H, W) in 0 ... levels − 1 as bytes (n, H, W, C) in 0 ... 255."""
+    """Images (n, C, H, W) with grey levels 0 ... levels − 1 as bytes (n, H, W, C) in 0 ... 255."""
     full = (x.double() * (255 / (levels - 1))).round().clamp(0, 255).to(torch.uint8)
     return full.permute(0, 2, 3, 1).numpy()
 
 
 def tiled(images: NDArray[np.uint8], columns: int, smooth: bool = False, clear: bool = False) -> Image.Image:
-    """Images (n, H, W, C) in rows of `columns`, a pixel apart; small ones are enlarged, to squares or smoothly.
+    """Images (n, H, W, C) in rows of `columns`, one pixel apart, small ones enlarged (`smooth`: bicubic).
 
-    What is between them is black, or with `clear` transparent.
+    Gaps are black, or transparent with `clear`.
     """
     n, height, width, channels = images.shape
     times = max(1, round(_SIDE / max(height, width)))
@@ -51,14 +71,14 @@ def tiled(images: NDArray[np.uint8], columns: int, smooth: bool = False, clear: 
         top, left = (k // columns) * step[0], (k % columns) * step[1]
         sheet[top:top + times * height, left:left + times * width] = _enlarged(image, times, smooth)
         solid[top:top + times * height, left:left + times * width] = 255
-    whole = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
     if clear:
-        whole.putalpha(Image.fromarray(solid))
-    return whole
+        picture.putalpha(Image.fromarray(solid))
+    return picture
 
 
 def _enlarged(image: NDArray[np.uint8], times: int, smooth: bool) -> NDArray[np.uint8]:
-    """An image (H, W, C), each side that many times as long."""
+    """An image (H, W, C) enlarged by the factor `times`."""
     if not smooth or times < _SMOOTHED:
         return image.repeat(times, 0).repeat(times, 1)
     height, width, channels = image.shape
@@ -68,35 +88,32 @@ def _enlarged(image: NDArray[np.uint8], times: int, smooth: bool) -> NDArray[np.
 
 
 def strokes(images: NDArray[np.uint8]) -> bool:
-    """Whether images (n, H, W, C) are light strokes on a black ground, which a light page shows as ink on paper."""
+    """Whether images (n, H, W, C) are light strokes on black, which a light page shows inverted."""
     edges = np.concatenate([images[:, [0, -1]].reshape(-1), images[:, :, [0, -1]].reshape(-1)])
     return images.shape[-1] == 1 and bool(np.median(edges) == 0)
 
 
-def img(image: Image.Image, alt: str, style: str = "") -> str:
-    """An <img> that carries its own PNG."""
+def png(image: Image.Image, alt: str, style: str = "") -> Picture:
+    """An image as a PNG for the page."""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
-    return img_of(stream.getvalue(), "png", alt, style)
+    return Picture(alt, data_url(stream.getvalue(), "png"), style)
 
 
-def img_of(data: bytes, kind: str, alt: str, style: str = "") -> str:
-    """An <img> that carries a file of that kind (png, gif)."""
-    source = f"data:image/{kind};base64,{b64encode(data).decode()}"
-    return f'<img class="{style}" alt="{escape(alt)}" src="{source}">'
+def data_url(content: bytes, kind: str) -> str:
+    """The bytes of an image file of that kind (png, gif) as a data: address."""
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def dots(points: NDArray[np.float64], role: str, alt: str) -> str:
-    """Points (n, 2) in the unit square as one <svg> of lines of no length with round ends; y points up."""
+def dots(points: NDArray[np.float64], role: str, alt: str) -> Dots:
+    """Points (n, 2) in the unit square as dots; y points up."""
     x, y = (np.clip(1000 * points[:, k], -200, 1200).round().astype(int) for k in (0, 1))
-    width = 14 if len(points) > _MANY else 22
     path = "".join(f"M{a} {1000 - b}h0" for a, b in zip(x, y, strict=True))
-    return (f'<svg class="dots plate" role="img" aria-label="{escape(alt)}" viewBox="0 0 1000 1000">'
-            f'<path d="{path}" style="stroke: var(--{role}); stroke-width: {width}; stroke-opacity: .8"/></svg>')
+    return Dots(alt, path, role, 14 if len(points) > _MANY else 22)
 
 
 def splat(points: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Points (n, 2) in the unit square as a picture (size, size) of soft dots, 0 where there are none; y points up."""
+    """Points (n, 2) in the unit square as soft light dots on black (size, size); y points up."""
     counts, _, _ = np.histogram2d(1 - points[:, 1], points[:, 0], bins=size, range=((0, 1), (0, 1)))
     width = 0.8 if len(points) > _MANY else 1.3
     light = gaussian_filter(counts, width, mode="constant") * width**2
@@ -106,29 +123,27 @@ def splat(points: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
 _MARGIN = 0.08
 
 
-class View(ABC):
-    """A fixed way to look at batches of one kind of data, z (n, *event) in model units."""
+class BatchView(ABC):
+    """Pictures of batches z (n, *event) in model units, of one kind of data."""
 
     style = ""
-    """The CSS class of its pictures."""
+    """CSS class of the pictures."""
+    plate = False
+    """Whether an animation lies on a tinted ground."""
     colour = (191, 191, 191)
-    """Of grey frames, the colour of what is three quarters as bright as white."""
+    """Colour of grey frames at three quarters of the brightness of white."""
 
     @abstractmethod
-    def picture(self, z: Tensor, alt: str, role: str = "made") -> str:
-        """The batch as an HTML element."""
-
-    def framed(self, film: str) -> str:
-        """A film as it stands on the page."""
-        return html.tag("div", film, class_="film")
+    def picture(self, z: Tensor, alt: str, role: str = "generated") -> Picture | Dots:
+        """The batch as a graphic of the page."""
 
     @abstractmethod
     def frame(self, z: Tensor) -> Image.Image:
-        """The batch as a frame of a film, in grey or RGB."""
+        """The batch as a frame of an animation, in grey or RGB."""
 
 
-class Tiles(View):
-    """Images side by side, `columns` to a row."""
+class Tiles(BatchView):
+    """Images in a grid of `columns` columns."""
 
     def __init__(self, data: Dataset, transform: Transform, columns: int) -> None:
         self.transform, self.columns, self.levels = transform, columns, data.levels
@@ -138,32 +153,29 @@ class Tiles(View):
         """Images in data units as bytes (n, H, W, C)."""
         return greys(x, self.levels)
 
-    def sheet(self, x: Tensor, alt: str, columns: int) -> str:
-        """Images in data units as an HTML element, enlarged smoothly."""
-        return img(tiled(self.bytes(x), columns, smooth=True, clear=not self.style), alt, self.style)
+    def sheet(self, x: Tensor, alt: str, columns: int) -> Picture:
+        """Images in data units, smoothly enlarged."""
+        return png(tiled(self.bytes(x), columns, smooth=True, clear=not self.style), alt, self.style)
 
-    def picture(self, z: Tensor, alt: str, role: str = "made") -> str:
-        """The tiles as a PNG, pixel for pixel."""
+    def picture(self, z: Tensor, alt: str, role: str = "generated") -> Picture:
+        """The tiles as a PNG without smoothing."""
         tiles = tiled(self.bytes(self.transform.inverse(z)), self.columns, clear=not self.style)
-        return img(tiles, alt, self.style)
+        return png(tiles, alt, self.style)
 
     def frame(self, z: Tensor) -> Image.Image:
         """The tiles."""
         return tiled(self.bytes(self.transform.inverse(z)), self.columns)
 
 
-class Plane(View):
-    """Points as they are in two dimensions, else on the two principal axes of the real data.
+class Plane(BatchView):
+    """Points in two dimensions, others projected on the two principal axes of the real data.
 
     `window` is (left, right, bottom, top), a square around the real data.
     """
 
     style = "stroke"
+    plate = True
     colour = (240, 144, 90)
-
-    def framed(self, film: str) -> str:
-        """A film on the plate that the dots lie on."""
-        return html.tag("div", film, class_="film plate")
 
     def __init__(self, data: Dataset, transform: Transform) -> None:
         z = transform.forward(data.x).flatten(1).double()
@@ -174,13 +186,13 @@ class Plane(View):
         self.window = _square(self.points(z))
 
     def points(self, z: Tensor) -> NDArray[np.float64]:
-        """The places (n, 2) in the plane; numbers are spread at random along the second axis."""
+        """Coordinates (n, 2) in the plane; of scalars the second coordinate is random."""
         flat = z.flatten(1).double() - self.centre
         if flat.shape[1] == 1:
             return torch.cat([flat, 0.3 * normal(0, Purpose.PROBE, 0, 0, len(flat), (1,), torch.float64)], 1).numpy()
         return (flat @ self.axes).numpy()
 
-    def picture(self, z: Tensor, alt: str, role: str = "made") -> str:
+    def picture(self, z: Tensor, alt: str, role: str = "generated") -> Dots:
         """The points as dots."""
         return dots(self._unit(z), role, alt)
 
@@ -194,7 +206,7 @@ class Plane(View):
 
 
 def _principal(z: Tensor) -> Tensor:
-    """The two axes of greatest variance, (D, 2), each pointing so that its largest entry is positive."""
+    """The two principal axes (D, 2), the largest entry of each positive."""
     axes: Tensor = torch.linalg.svd(z - z.mean(0), full_matrices=False).Vh[:2].mT
     return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
 
@@ -210,38 +222,35 @@ _WIDTH = 480
 _FIRST, _EACH, _LAST = 700, 80, 2600
 
 
-def film(view: View, moments: Sequence[Snapshot]) -> bytes:
-    """The GIF of the moments in their order; it holds the first one shortly and the last one longer.
-
-    Its comment lists the times, one a frame.
-    """
-    last = max(len(moments) - 1, 1)
-    frames = [_frame(view.frame(m.shown), m, k / last, view.colour) for k, m in enumerate(moments)]
+def animation(view: BatchView, snapshots: Sequence[Snapshot]) -> bytes:
+    """A looping GIF of the snapshots, the first and the last shown longer; its comment lists the times."""
+    last = max(len(snapshots) - 1, 1)
+    frames = [_frame(view.frame(s.scaled), s, k / last, view.colour) for k, s in enumerate(snapshots)]
     durations = [_FIRST, *[_EACH] * (len(frames) - 2), _LAST][-len(frames):]
-    comment = " ".join(f"{m.t:.6g}" for m in moments).encode()
+    comment = " ".join(f"{s.t:.6g}" for s in snapshots).encode()
     stream = io.BytesIO()
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0,
                    comment=comment, optimize=False, disposal=1)
     return stream.getvalue()
 
 
-def _frame(picture: Image.Image, moment: Snapshot, done: float, colour: tuple[int, int, int]) -> Image.Image:
-    """A picture above a line that shows how far the process is, the time and the log-SNR."""
+def _frame(picture: Image.Image, snapshot: Snapshot, progress: float, colour: tuple[int, int, int]) -> Image.Image:
+    """A picture above a progress line, the time and the log-SNR."""
     picture = _fitted(picture)
     width, height = picture.size
-    whole = Image.new(picture.mode, (width, height + _STRIP))
-    whole.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(whole)
+    frame = Image.new(picture.mode, (width, height + _STRIP))
+    frame.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(frame)
     light = 255 if picture.mode == "L" else (255, 255, 255)
-    draw.rectangle((_INSET, height + 8, _INSET + round(done * (width - 1 - 2 * _INSET)), height + 9), fill=light)
+    draw.rectangle((_INSET, height + 8, _INSET + round(progress * (width - 1 - 2 * _INSET)), height + 9), fill=light)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 14)
-    for x, anchor, text in zip((_INSET, width - _INSET), ("la", "ra"), stamp(moment), strict=True):
+    for x, anchor, text in zip((_INSET, width - _INSET), ("la", "ra"), time_labels(snapshot), strict=True):
         draw.text((x, height + 14), text, fill=light, font=font, anchor=anchor)
-    return _few_colours(whole, colour)
+    return _few_colours(frame, colour)
 
 
 def _fitted(picture: Image.Image) -> Image.Image:
-    """The picture at most 480 pixels wide, enlarged by a whole factor where it is small."""
+    """The picture at most 480 pixels wide; small ones are enlarged by an integer factor."""
     width, height = picture.size
     factor = max(1, _WIDTH // width) if width < _WIDTH else _WIDTH / width
     size = (round(width * factor), round(height * factor))
@@ -249,7 +258,7 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 
 def _few_colours(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """The frame in a few shades from black over the colour to white: noise costs bytes by the number of its shades."""
+    """The frame in a few shades from black over the colour to white, since noise with many is large."""
     if image.mode != "L":
         return image.quantize(2 * _SHADES)
     shade = np.linspace(0, 1, _SHADES)

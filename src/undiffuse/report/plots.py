@@ -1,7 +1,4 @@
-"""The figure of a likelihood: how the scores are spread, how well each is known, and what is most and least likely.
-
-The figure of a tuning: error against evaluations, before and after.
-"""
+"""PNG figures of other commands: errors of a tuned sampler against model evaluations, and log-likelihood scores."""
 
 from __future__ import annotations
 
@@ -23,26 +20,35 @@ from undiffuse.report.figures import logarithmic
 from undiffuse.report.images import greys, tiled
 from undiffuse.samplers.tuned import Tuning
 
-_FIGURES = {"median": "median over paths", "rmse": "root mean square over paths"}
+_FIGURES = {"median": "median over trajectories", "rmse": "root mean square over trajectories"}
 _BEFORE, _AFTER = "#8a8a8a", "#c0392b"
 
 
-def draw(tuning: Tuning, path: Path) -> Path:
-    """Writes the figure as a PNG, a panel for the median and one for the root mean square; InputError without rows."""
+def tuning_figure(tuning: Tuning, path: Path) -> Path:
+    """Write a PNG of error against model evaluations before and after tuning: median and root mean square.
+
+    Args:
+        tuning: tuned sampler with the rows of its measurement.
+        path: file to write.
+
+    Raises:
+        InputError: if the tuning has no measured rows.
+    """
     if not tuning.rows:
-        raise InputError("got a tuning of which nothing was measured; tune the model again")
+        raise InputError("got a tuning without measured errors; expected at least one; tune the model again")
     figure = Figure(figsize=(9, 4), layout="constrained")
     for ax, (key, title) in zip(figure.subplots(1, 2, sharey=True), _FIGURES.items(), strict=True):
-        for given in dict.fromkeys(row["given"] for row in tuning.rows if "=" not in row["given"]):
-            _lines(ax, [row for row in tuning.rows if row["given"] == given], key, f" given {given}" * bool(given))
-        ax.set(title=title, xlabel="evaluations", xscale="log")
+        for condition in dict.fromkeys(row["given"] for row in tuning.rows if "=" not in row["given"]):
+            _lines(ax, [row for row in tuning.rows if row["given"] == condition], key,
+                   f" given {condition}" * bool(condition))
+        ax.set(title=title, xlabel="model evaluations", xscale="log")
         ticks = sorted({row["evaluations"] for row in tuning.rows})
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
         logarithmic(ax.yaxis, "y")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("distance to the exact end,\ndeviations of the data")
+    figure.axes[0].set_ylabel("distance to the exact endpoint,\nstandard deviations of the data")
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     with atomic(path) as file:
@@ -50,85 +56,87 @@ def draw(tuning: Tuning, path: Path) -> Path:
     return path
 
 
-def _lines(ax: Axes, rows: list[dict[str, object]], key: str, given: str) -> None:
-    """Before and after, of one condition."""
-    n, style = [row["evaluations"] for row in rows], {"marker": "o", "ms": 4, "ls": "--" if given else "-"}
+def _lines(ax: Axes, rows: list[dict[str, object]], key: str, condition: str) -> None:
+    """Errors before and after tuning, given one condition (a suffix of the labels)."""
+    n, style = [row["evaluations"] for row in rows], {"marker": "o", "ms": 4, "ls": "--" if condition else "-"}
     for part, colour, name in (("before", _BEFORE, "best untuned"), ("after", _AFTER, "tuned")):
-        ax.plot(n, [row[part][key] for row in rows], color=colour, label=name + given, **style)  # type: ignore[index,arg-type]
+        ax.plot(n, [row[part][key] for row in rows], color=colour, label=name + condition, **style)  # type: ignore[index,arg-type]
 
 
 _SHOWN = 16
 _LIKELY, _UNLIKELY, _ALL = "#1f6f8b", "#d9480f", "#8a939b"
 
 
-def scores_figure(found: Likelihood, data: Dataset) -> bytes:
-    """A PNG: the histogram of the scores, their standard errors in order of rank, and the extremes.
+def scores_figure(likelihood: Likelihood, data: Dataset) -> bytes:
+    """A PNG: histogram of the scores, log p with standard errors by rank, and the extremes.
 
-    Images are shown as they are, points in the plane coloured by their score, other rows not at all.
+    Args:
+        likelihood: log-likelihoods of the rows.
+        data: the rows; images show their extremes, points in the plane are coloured by log p.
     """
     plane = data.x.ndim == 2 and data.x.shape[1] == 2
     figure = Figure(figsize=(12 if data.kind == "image" or plane else 8, 3.6), layout="constrained")
     sides = figure.subplots(1, 3 if data.kind == "image" or plane else 2)
-    _histogram(sides[0], found)
-    _ranked(sides[1], found)
+    _histogram(sides[0], likelihood)
+    _ranked(sides[1], likelihood)
     if data.kind == "image":
-        _extremes(sides[2], found, data)
+        _extremes(sides[2], likelihood, data)
     elif plane:
-        _plane(sides[2], found, data)
+        _plane(sides[2], likelihood, data)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()
 
 
-def _score(found: Likelihood) -> tuple[NDArray[np.float64], str]:
-    """What is drawn: bits per dimension of levels, nats of everything else."""
-    if found.discrete:
-        return found.bits_per_dim.numpy(), "bits per dimension (fewer: more likely)"
-    return found.log_prob.numpy(), "log p in nats"
+def _score(likelihood: Likelihood) -> tuple[NDArray[np.float64], str]:
+    """The scores and their name: bits per dimension for discrete data, else nats."""
+    if likelihood.discrete:
+        return likelihood.bits_per_dim.numpy(), "bits per dimension (lower: more likely)"
+    return likelihood.log_prob.numpy(), "log p in nats"
 
 
-def _histogram(ax: Axes, found: Likelihood) -> None:
-    values, name = _score(found)
+def _histogram(ax: Axes, likelihood: Likelihood) -> None:
+    values, name = _score(likelihood)
     ax.hist(values, bins=min(40, max(5, len(values) // 4)), color=_ALL)
     ax.axvline(float(values.mean()), color="black", lw=1)
     ax.set(xlabel=name, ylabel="rows", title=f"{len(values):,} rows, mean {values.mean():.4g}")
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _ranked(ax: Axes, found: Likelihood) -> None:
-    order = found.log_prob.argsort()
-    error = found.error.nan_to_num(0.0)[order].numpy()
-    values = found.log_prob[order].numpy()
+def _ranked(ax: Axes, likelihood: Likelihood) -> None:
+    order = likelihood.log_prob.argsort()
+    error = likelihood.error.nan_to_num(0.0)[order].numpy()
+    values = likelihood.log_prob[order].numpy()
     rank = np.arange(1, len(order) + 1)
-    ax.fill_between(rank, values - 2 * error, values + 2 * error, color=_ALL, alpha=0.4, lw=0, label="± 2 errors")
+    ax.fill_between(rank, values - 2 * error, values + 2 * error, color=_ALL, alpha=0.4, lw=0, label="± 2 s.e.")
     ax.plot(rank, values, color="black", lw=1)
     ax.set(xlabel="rank (1: most unusual)", title="log p in nats, by rank")
     ax.legend(frameon=False, loc="lower right")
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _extremes(ax: Axes, found: Likelihood, data: Dataset) -> None:
-    order = found.log_prob.argsort()
+def _extremes(ax: Axes, likelihood: Likelihood, data: Dataset) -> None:
+    order = likelihood.log_prob.argsort()
     n = min(_SHOWN, len(order) // 2 or 1)
     ax.set(title="most unusual (above), most likely (below)")
-    for place, rows in ((0.52, order[:n]), (0.0, order[-n:].flip(0))):
+    for bottom, rows in ((0.52, order[:n]), (0.0, order[-n:].flip(0))):
         image = tiled(greys(data.x[rows], data.levels), 8)
-        inset = ax.inset_axes((0, place, 1, 0.48))
+        inset = ax.inset_axes((0, bottom, 1, 0.48))
         inset.imshow(np.asarray(image), cmap="gray", aspect="equal", interpolation="nearest")
         inset.set_axis_off()
     ax.set_axis_off()
 
 
-def _plane(ax: Axes, found: Likelihood, data: Dataset) -> None:
-    order = found.log_prob.argsort(descending=True)
+def _plane(ax: Axes, likelihood: Likelihood, data: Dataset) -> None:
+    order = likelihood.log_prob.argsort(descending=True)
     x, few = data.x.double()[order].numpy(), min(10, len(order))
-    drawn = ax.scatter(x[:, 0], x[:, 1], c=found.log_prob[order].numpy(), s=6, cmap="viridis", rasterized=True)
+    points = ax.scatter(x[:, 0], x[:, 1], c=likelihood.log_prob[order].numpy(), s=6, cmap="viridis", rasterized=True)
     ax.scatter(x[-few:, 0], x[-few:, 1], s=60, facecolors="none", edgecolors=_UNLIKELY, label="most unusual")
-    ax.figure.colorbar(drawn, ax=ax, label="log p in nats")
-    ax.set(title="where they are", aspect="equal")
+    ax.figure.colorbar(points, ax=ax, label="log p in nats")
+    ax.set(title="log p in the plane", aspect="equal")
     ax.legend(frameon=False, loc="upper left")
 
 
-def unusual(found: Likelihood, n: int = 10) -> torch.Tensor:
-    """The numbers of the n least likely rows, the least likely first."""
-    return found.log_prob.argsort()[:n]
+def least_likely(likelihood: Likelihood, n: int = 10) -> torch.Tensor:
+    """Indices of the n least likely rows, the least likely first."""
+    return likelihood.log_prob.argsort()[:n]

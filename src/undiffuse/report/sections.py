@@ -1,13 +1,13 @@
-"""The sections that judge: whether samples are what was asked for, whether they are new, how the training went.
+"""Sections of the page as data: titles, texts and figures, which templates/figures.html turns into HTML.
 
-The sections that show samples: real beside generated, and the way from noise to data.
+Real and generated samples, class agreement, memorisation, the trajectory from noise to data, and the training.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,125 +15,165 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.report import figures, html, trajectory
-from undiffuse.report.denoising_error import Errors, errors, floor_of
+from undiffuse.report import figures, trajectory
+from undiffuse.report.denoising_error import DenoisingErrors, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import Metrics, ReportData, comparable
-from undiffuse.report.figures import MADE, REAL
-from undiffuse.report.images import Plane, Tiles, View, film, img_of
-from undiffuse.report.wording import nouns, novelty, percent, short
+from undiffuse.report.figures import GENERATED, REAL
+from undiffuse.report.images import BatchView, Picture, Plane, Tiles, animation, data_url
+from undiffuse.report.trajectory import Snapshot
+from undiffuse.report.wording import memorisation, nouns, percent, short
 from undiffuse.training import checkpoint
 from undiffuse.training.early_stopping import model_step, stopping_summary
 from undiffuse.training.ema_sweep import ema_scores
 
 Array = NDArray[np.float64]
+Key = tuple[tuple[str, str], ...]
+"""Texts and roles of the colours of a figure: real, generated, muted or ink; "dashed" after the role makes a line."""
 
 FRAMES = 32
-_ROWS, _ACROSS = 10, 8
-_SHOWN = 6
+_MAX_LABELS, _PER_LABEL = 10, 8
+_SNAPSHOTS = 6
 _DOTS, _FEW_DOTS = 2500, 700
-_CAST, _TILES, _CINEMA, _SEARCHED = 30, 16, 10, 1000
+_IMAGES, _TILES, _ANIMATION_COLUMNS, _SEARCHED = 30, 16, 10, 1000
 _COLUMNS = 24
-_CLOCK = 8.0  # beyond this log-SNR there is nothing to see
-_LOW, _HIGH = 190.0, 370.0  # heights of a chart beside a film of tiles, and of dots
+_MAX_LOG_SNR = 8.0  # beyond it the schedule shows nothing
+_LOW, _HIGH = 190.0, 370.0  # heights of the schedule next to an animation of tiles, and of dots
+_PAIRS = 12
+_EMA_ROWS = 256
+_MAX_CLASSES = 40
 
 
-def side_by_side(seen: ReportData, found: Metrics) -> str:
-    """Real beside generated."""
-    several = nouns(seen.train)[1]
-    held = "were held out of the training" if seen.held_out is not None else "are those of the training"
-    text = f"The real {several} {held}. The generated ones are the first drawn with seed {seen.seed}; none was chosen."
-    shown = _table(seen, found) if seen.kind == "table" else _grids(seen) if seen.kind == "image" else _scatters(seen)
-    return html.section("Real and generated", text, shown)
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of the page: its content, caption, colour key, and the macro of figures.html that lays it out."""
+
+    content: Any
+    caption: str
+    key: Key = ()
+    layout: str = "graphic"
 
 
-def trajectory_section(seen: ReportData) -> str:
-    """The film of the reverse process beside the log-SNR it runs through, and forward and reverse snapshots."""
-    index, several = _cast(seen.made, seen.labels, seen), nouns(seen.train)[1]
-    start = seen.model.prior_sample(len(seen.made), seen.seed, 0)[index]
-    cond = seen.condition(index)
-    moments = trajectory.backward(seen.model, start, FRAMES, seed=seen.seed, **cond)
-    shots, wide = trajectory.spaced(moments, _SHOWN), _view(seen, _CINEMA)
-    reel = html.figure(
-        wide.framed(img_of(film(wide, moments), "gif", f"Film: noise becomes {several} as t falls to 0", wide.style)),
-        f"Film. {len(index):,} {several} on their way from noise at t = {moments[0].t:.3g} to data at t = 0, by "
-        f"{seen.samples.method} in {FRAMES} steps.")
-    return html.section("From noise to data", "", html.pair(reel, _clock(seen, shots)),
-                        _snapshots(seen, shots, cond))
+Block = ReportFigure | tuple[ReportFigure, ...]
+"""A figure, or figures side by side."""
 
 
-def _clock(seen: ReportData, shots: list[trajectory.Snapshot]) -> str:
-    """The log-SNR against t, with the moments of the snapshots."""
-    sde = seen.model.sde
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: its title, a paragraph or "", and figures."""
+
+    title: str
+    text: str
+    blocks: tuple[Block, ...]
+
+
+def samples_section(data: ReportData, metrics: Metrics) -> Section:
+    """Real next to generated samples."""
+    plural = nouns(data.train)[1]
+    source = "were held out of the training" if data.held_out is not None else "are training data"
+    text = f"The real {plural} {source}. The generated {plural} are the first with seed {data.seed}, without selection."
+    blocks = _table(data, metrics) if data.kind == "table" else (
+        (_images(data),) if data.kind == "image" else (_scatters(data),))
+    return Section("Real and generated", text, blocks)
+
+
+def trajectory_section(data: ReportData) -> Section:
+    """Animation of the reverse process, its log-SNR, and snapshots of the forward and the reverse process."""
+    index, plural = _selection(data.generated, data.labels, data), nouns(data.train)[1]
+    start = data.model.prior_sample(len(data.generated), data.seed, 0)[index]
+    cond = data.condition(index)
+    frames = trajectory.backward(data.model, start, FRAMES, seed=data.seed, **cond)
+    shown, view = trajectory.evenly_spaced(frames, _SNAPSHOTS), _view(data, _ANIMATION_COLUMNS)
+    picture = Picture(f"Animation: noise becomes {plural} as t falls to 0", data_url(animation(view, frames), "gif"),
+                      view.style, view.plate)
+    caption = (f"Animation of {len(index):,} {plural} from noise at t = {frames[0].t:.3g} to data at t = 0, by "
+               f"{data.samples.method} in {FRAMES} steps.")
+    return Section("From noise to data", "", ((ReportFigure(picture, caption, layout="animation"),
+                                               _schedule(data, shown)), _snapshots(data, shown, cond)))
+
+
+def _schedule(data: ReportData, snapshots: list[Snapshot]) -> ReportFigure:
+    """Log-SNR against t, with dots at the snapshots."""
+    sde = data.model.sde
     t = torch.linspace(0, sde.T, 400, dtype=torch.float64)[1:]
-    t = t[sde.log_snr(t).abs() < _CLOCK]
-    marks = [(m.t, m.log_snr) for m in shots if abs(m.log_snr) < _CLOCK]
+    t = t[sde.log_snr(t).abs() < _MAX_LOG_SNR]
+    marks = [(s.t, s.log_snr) for s in snapshots if abs(s.log_snr) < _MAX_LOG_SNR]
     curve = (t.numpy(), sde.log_snr(t).numpy())
-    drawn = figures.schedule("Curve of log-SNR against t, falling from data to noise", curve, np.array(marks).T,
-                             _LOW if seen.kind == "image" else _HIGH)
-    return html.figure(drawn, f"The process, {sde.name}: the signal left at time t. Dots are the moments below.")
+    chart = figures.schedule("Curve of log-SNR against t, falling from data to noise", curve, np.array(marks).T,
+                             _LOW if data.kind == "image" else _HIGH)
+    return ReportFigure(chart, f"The process, {sde.name}: log-SNR against time t. Dots mark the snapshots below.")
 
 
-def _snapshots(seen: ReportData, shots: list[trajectory.Snapshot], cond: dict[str, Any]) -> str:
-    """Data turning into noise, noise turning into data, and what the model expects on the way."""
-    view, several = _view(seen, 4), nouns(seen.train)[1]
-    cast = _cast(seen.real.x, seen.real.y if seen.conditional else None, seen)
-    real = seen.model.transform.forward(seen.real.x[cast]).to(seen.model.dtype)
-    there = trajectory.forward(seen.model, real, [m.t for m in reversed(shots)], seen.seed)
-    guesses = trajectory.expected_data(seen.model, shots, **cond)
-    rows = (_strip(view, f"Forward: real {several} under more and more noise", there, [m.shown for m in there], "real"),
-            _strip(view, "Reverse: samples of the film", shots, [m.shown for m in shots], "made"),
-            _strip(view, "What the model expects of them, E[x₀ | xₜ]", shots, guesses, "made"))
-    return html.figure("".join(rows), "The same moments forward and in reverse, all scaled to the spread of the data. "
-                       "Under much noise the model can only expect the mean; what it expects becomes definite before "
-                       "the samples show it.")
+def _snapshots(data: ReportData, snapshots: list[Snapshot], cond: dict[str, Any]) -> ReportFigure:
+    """The forward process, the reverse process, and the expected data."""
+    view, plural = _view(data, 4), nouns(data.train)[1]
+    index = _selection(data.real.x, data.real.y if data.conditional else None, data)
+    real = data.model.transform.forward(data.real.x[index]).to(data.model.dtype)
+    forward = trajectory.forward(data.model, real, [s.t for s in reversed(snapshots)], data.seed)
+    expected = trajectory.expected_data(data.model, snapshots, **cond)
+    strips = [_strip(view, f"Forward process: real {plural} with increasing noise", forward, None, "real"),
+              _strip(view, "Reverse process: samples of the animation", snapshots, None, "generated"),
+              _strip(view, "Data expected by the model, E[x₀ | xₜ]", snapshots, expected, "generated")]
+    caption = ("Forward and reverse process at the same times, scaled to the standard deviation of the data. At high "
+               "noise levels the expected data is close to the mean; it becomes definite before the samples do.")
+    return ReportFigure(strips, caption, layout="strips")
 
 
-def _view(seen: ReportData, columns: int) -> View:
-    """How samples of this kind are looked at."""
-    if seen.kind == "image":
-        return Tiles(seen.train, seen.model.transform, columns)
-    return Plane(seen.train, seen.model.transform)
+def _strip(view: BatchView, title: str, snapshots: list[Snapshot], batches: list[Tensor] | None,
+           role: str) -> tuple[str, list[tuple[Any, tuple[str, str]]]]:
+    """The title of a strip, and its graphics with time and log-SNR; `batches`: other states than the snapshots'."""
+    cells = []
+    for snapshot, z in zip(snapshots, batches or [s.scaled for s in snapshots], strict=True):
+        texts = trajectory.time_labels(snapshot)
+        graphic = view.picture(z[:_TILES] if isinstance(view, Tiles) else z, f"{title}, {texts[0]}", role)
+        cells.append((graphic, texts))
+    return title, cells
 
 
-def _grids(seen: ReportData) -> str:
-    several = nouns(seen.train)[1]
-    real = _rows(seen, seen.real.x, seen.real.y if seen.conditional else None, f"Real {several}")
-    made = _rows(seen, seen.made, seen.labels, f"Generated {several}")
-    how = "a row for each class that was asked for" if seen.conditional else "without a class"
-    return html.pair(html.figure(real, f"Real {several}.", [("real", "real")]),
-                     html.figure(made, f"Generated {several}, {how}.", [("generated", "made")]))
+def _view(data: ReportData, columns: int) -> BatchView:
+    """Pictures of the kind of data: tiles in `columns` columns, or dots."""
+    if data.kind == "image":
+        return Tiles(data.train, data.model.transform, columns)
+    return Plane(data.train, data.model.transform)
 
 
-def _rows(seen: ReportData, x: Tensor, labels: Tensor | None, alt: str) -> str:
-    """Rows of images, one for each class with its name, at most ten."""
-    tiles = Tiles(seen.train, seen.model.transform, _ACROSS)
+def _images(data: ReportData) -> tuple[ReportFigure, ...]:
+    plural = nouns(data.train)[1]
+    caption = f"Generated {plural}, " + ("one row per requested class." if data.conditional else "without a class.")
+    real = _image_rows(data, data.real.x, data.real.y if data.conditional else None, f"Real {plural}")
+    generated = _image_rows(data, data.generated, data.labels, f"Generated {plural}")
+    return (_grid(real, f"Real {plural}.", (("real", "real"),)), _grid(generated, caption, (("generated",) * 2,)))
+
+
+def _grid(content: Any, caption: str, key: Key) -> ReportFigure:
+    return ReportFigure(content, caption, key, "graphic" if isinstance(content, Picture) else "rows")
+
+
+def _image_rows(data: ReportData, x: Tensor, labels: Tensor | None, alt: str) -> Picture | list[tuple[str, Picture]]:
+    """One row of images per class with its name, for at most ten classes; one grid without classes."""
+    tiles = Tiles(data.train, data.model.transform, _PER_LABEL)
     if labels is None:
-        return tiles.sheet(x[:_ACROSS * _ACROSS], alt, _ACROSS)
-    names = seen.train.classes[:_ROWS]
-    style = "row wide" if max(map(len, names)) > 3 else "row"
+        return tiles.sheet(x[:_PER_LABEL * _PER_LABEL], alt, _PER_LABEL)
     rows = []
-    for label, name in enumerate(names):
-        some = x[(labels == label).nonzero()[:_ACROSS, 0]]
-        padded = torch.cat([some, some.new_zeros(_ACROSS - len(some), *some.shape[1:])])
-        rows.append(html.tag("div", html.words("span", name, "label"),
-                             tiles.sheet(padded, f"{alt} of class {name}", _ACROSS), class_=style))
-    return "".join(rows)
+    for label, name in enumerate(data.train.classes[:_MAX_LABELS]):
+        images = x[(labels == label).nonzero()[:_PER_LABEL, 0]]
+        padded = torch.cat([images, images.new_zeros(_PER_LABEL - len(images), *images.shape[1:])])
+        rows.append((name, tiles.sheet(padded, f"{alt} of class {name}", _PER_LABEL)))
+    return rows
 
 
-def _scatters(seen: ReportData) -> str:
-    view = Plane(seen.train, seen.model.transform)
-    several, names = nouns(seen.train)[1], seen.train.columns
-    flat = len(names) == 2
-    axes = (names[0], names[1]) if flat else ("first principal axis", "second principal axis")
+def _scatters(data: ReportData) -> tuple[ReportFigure, ...]:
+    """Scatter plots of real and generated points, in two dimensions or on the principal axes."""
+    view = Plane(data.train, data.model.transform)
+    plural, names = nouns(data.train)[1], data.train.columns
+    plane = len(names) == 2
+    axes = (names[0], names[1]) if plane else ("first principal axis", "second principal axis")
+    window = _window(data.real.x.double().numpy()) if plane else view.window
     panels = []
-    for role, name, x in ((REAL, "real", seen.real.x), (MADE, "generated", seen.made)):
-        some = x[:_DOTS]
-        places = some.double().numpy() if flat else view.points(seen.model.transform.forward(some))
-        window = _window(seen.real.x.double().numpy()) if flat else view.window
-        drawn = figures.scatter(f"Scatter plot of {len(some)} {name} {several}", places, window, role, axes)
-        key = [(name, "real" if role == REAL else "made")]
-        panels.append(html.figure(drawn, f"{len(some):,} {name} {several}, in the same frame.", key))
-    return html.pair(*panels)
+    for role, name, x in ((REAL, "real", data.real.x[:_DOTS]), (GENERATED, "generated", data.generated[:_DOTS])):
+        points = x.double().numpy() if plane else view.points(data.model.transform.forward(x))
+        chart = figures.scatter(f"Scatter plot of {len(x)} {name} {plural}", points, window, role, axes)
+        panels.append(ReportFigure(chart, f"{len(x):,} {name} {plural}, on the same axes.", ((name, name),)))
+    return tuple(panels)
 
 
 def _window(points: Array) -> tuple[float, float, float, float]:
@@ -141,229 +181,218 @@ def _window(points: Array) -> tuple[float, float, float, float]:
     return (float(middle[0] - half), float(middle[0] + half), float(middle[1] - half), float(middle[1] + half))
 
 
-def _table(seen: ReportData, found: Metrics) -> str:
-    """Every column by itself, and all pairs of columns."""
-    real, made = seen.real.x.double().numpy(), seen.made.double().numpy()
-    names, ks = seen.train.columns[:_COLUMNS], found.numbers.get("ks") or {}
-    charts = [figures.column(f"Histograms of column {name}, real and generated", real[:, j], made[:, j],
+def _table(data: ReportData, metrics: Metrics) -> tuple[Block, ...]:
+    """Histograms of the columns, and correlation matrices."""
+    real, generated = data.real.x.double().numpy(), data.generated.double().numpy()
+    names, ks = data.train.columns[:_COLUMNS], metrics.numbers.get("ks") or {}
+    charts = [figures.column(f"Histograms of column {name}, real and generated", real[:, j], generated[:, j],
                              f"{name} ({ks[name]:.2f})" if ks else name) for j, name in enumerate(names)]
-    of = "every column" if len(names) == len(seen.train.columns) else f"the first {len(names)} columns"
-    chance = short(found.numbers.get("ks_by_chance"))
-    distance = f", with their Kolmogorov-Smirnov distances; 95 % of equal laws stay below {chance}" if ks else ""
-    both = html.figure(html.tag("div", *charts, class_="columns"), f"The values in {of}{distance}.",
-                       [("real", "real"), ("generated", "made")])
-    return both + _correlations(names, real[:, :_COLUMNS], made[:, :_COLUMNS])
+    columns = "all columns" if len(names) == len(data.train.columns) else f"the first {len(names)} columns"
+    distances = (f", with Kolmogorov-Smirnov distances; for equal distributions 95 % are below "
+                 f"{short(metrics.numbers.get('ks_critical'))}") if ks else ""
+    histograms = ReportFigure(charts, f"Values of {columns}{distances}.",
+                              (("real", "real"), ("generated", "generated")), "columns")
+    return (histograms, *_correlations(names, real[:, :_COLUMNS], generated[:, :_COLUMNS]))
 
 
-def _correlations(names: tuple[str, ...], real: Array, made: Array) -> str:
-    """The correlation matrices of the columns that vary."""
-    vary = [j for j in range(len(names)) if np.ptp(real[:, j]) > 0 and np.ptp(made[:, j]) > 0]
-    if len(vary) < 2:
-        return ""
-    both = {name: np.atleast_2d(np.corrcoef(x[:, vary].T)) for name, x in (("real", real), ("generated", made))}
-    gap = short(float(np.abs(both["real"] - both["generated"]).max()))
-    ends = {"real": ".", "generated": f"; the largest difference is {gap}."}
-    key = [("positive", "real"), ("negative", "made")]
-    return html.pair(*(html.figure(
-        figures.correlations(f"Correlation matrix of {name} rows", [names[j] for j in vary], values),
-        f"Correlations of {name} rows{ends[name]}", key) for name, values in both.items()))
+def _correlations(names: tuple[str, ...], real: Array, generated: Array) -> tuple[Block, ...]:
+    """Correlation matrices of the columns that are not constant."""
+    varying = [j for j in range(len(names)) if np.ptp(real[:, j]) > 0 and np.ptp(generated[:, j]) > 0]
+    if len(varying) < 2:
+        return ()
+    matrices = {name: np.atleast_2d(np.corrcoef(x[:, varying].T)) for name, x in
+                (("real", real), ("generated", generated))}
+    difference = short(float(np.abs(matrices["real"] - matrices["generated"]).max()))
+    suffix = {"real": ".", "generated": f"; the largest difference is {difference}."}
+    key = (("positive", "real"), ("negative", "generated"))
+    return (tuple(ReportFigure(
+        figures.correlations(f"Correlation matrix of {name} rows", [names[j] for j in varying], values),
+        f"Correlations of {name} rows{suffix[name]}", key) for name, values in matrices.items()),)
 
 
-def _cast(x: Tensor, labels: Tensor | None, seen: ReportData) -> Tensor:
-    """The rows that are followed: of images a few, all classes in turn, of the rest some hundreds."""
-    if seen.kind != "image":
+def _selection(x: Tensor, labels: Tensor | None, data: ReportData) -> Tensor:
+    """Indices of the rows in the animation: some hundreds of points, a few images with all classes in turn."""
+    if data.kind != "image":
         return torch.arange(min(len(x), _FEW_DOTS))
     if labels is None:
-        return torch.arange(min(len(x), _CAST))
+        return torch.arange(min(len(x), _IMAGES))
     labels = labels[:_SEARCHED]
     turn = torch.stack([(labels[:k] == labels[k]).sum() for k in range(len(labels))])
-    return torch.argsort(turn * (int(labels.max()) + 1) + labels)[:_CAST]
+    return torch.argsort(turn * (int(labels.max()) + 1) + labels)[:_IMAGES]
 
 
-def _strip(view: View, title: str, moments: list[trajectory.Snapshot], batches: list[Tensor], role: str) -> str:
-    cells = []
-    for m, z in zip(moments, batches, strict=True):
-        left, right = trajectory.stamp(m)
-        picture = view.picture(z[:_TILES] if isinstance(view, Tiles) else z, f"{title}, {left}", role)
-        cells.append(html.tag("div", picture, f'<div class="stamp">{escape(left)}<br>{escape(right)}</div>'))
-    return html.words("p", title, "label") + html.tag("div", *cells, class_="strip")
+def class_agreement_section(data: ReportData, metrics: Metrics) -> Section | None:
+    """Class agreement by a classifier per class, and the confusion matrix; None without classes or above 40."""
+    if metrics.predicted is None or len(data.train.classes) > _MAX_CLASSES:
+        return None
+    n, plural, names = metrics.numbers, nouns(data.train)[1], data.train.classes
+    generated, real, counts = n["per_class"], n["classifier_per_class"] or {}, np.array(n["confusion"], float)
+    rates = ReportFigure(
+        figures.class_rates(f"Fraction of generated {plural} classified as requested, per class", names, generated,
+                            real), _lowest_agreement(generated),
+        (("generated, 95 % interval", "generated"), ("held-out real", "real"))[: 2 if real else 1])
+    errors = ReportFigure(
+        figures.confusion("Matrix of requested against predicted classes", names,
+                          counts / counts.sum(1, keepdims=True).clip(1)), _most_confused(counts, names))
+    text = (f"A classifier trained on the real training {plural} only is applied to {n['n']:,} generated {plural}, "
+            "each requested by class, without guidance.")
+    return Section("Class agreement", text, ((rates, errors),))
 
 
-_PAIRS = 12
-_COMPARED = 256
-_MOST_CLASSES = 40
+def _lowest_agreement(rates: dict[str, dict[str, float]]) -> str:
+    name = min(rates, key=lambda label: rates[label]["agreement"])
+    rate = rates[name]["agreement"]
+    return ("All samples are classified as requested." if rate == 1 else
+            f"The class with the lowest agreement is {name}: {percent(rate)}.")
 
 
-def asked(seen: ReportData, found: Metrics) -> str:
-    """Class agreement by a classifier, class by class, and what is read in place of what was asked for."""
-    if found.read is None or len(seen.train.classes) > _MOST_CLASSES:
-        return ""
-    n, several, names = found.numbers, nouns(seen.train)[1], seen.train.classes
-    made, real, counts = n["per_class"], n["classifier_per_class"] or {}, np.array(n["confusion"], float)
-    drawn = figures.class_rates(f"Share of generated {several} read as asked, class by class", names, made, real)
-    rates = html.figure(drawn, _weakest(made),
-                        [("generated, 95 % interval", "made"), ("held-out real", "real")][: 2 if real else 1])
-    wrong = html.figure(
-        figures.confusion("Matrix of classes asked for against classes read", names,
-                          counts / counts.sum(1, keepdims=True).clip(1)), _most_mixed(counts, names))
-    text = (f"A classifier trained on the real training {several}, and on nothing else, reads {n['n']:,} generated "
-            f"{several}, each asked for by its class, without guidance.")
-    return html.section("Is it what was asked for?", text, html.pair(rates, wrong))
+def _most_confused(counts: Array, names: tuple[str, ...]) -> str:
+    wrong = counts * (1 - np.eye(len(counts)))
+    if not wrong.any():
+        return "No sample is classified as another class."
+    i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    return (f"Off-diagonal entries are misclassified samples, most often {names[i]} as {names[j]} "
+            f"({int(wrong[i, j])} of {int(counts[i].sum())}).")
 
 
-def new(seen: ReportData, found: Metrics) -> str:
-    """Distances to the nearest training row, and for images the pairs that are closest."""
-    if found.near_made is None:
-        return ""
-    several = nouns(seen.train)[1]
-    near, held = found.near_made.numpy(), found.near_held
-    unit = "root mean square difference of a pixel" if seen.kind == "image" else "distance in standard deviations"
-    drawn = figures.overlaid("Histograms of the distance to the nearest training row, generated and held-out real",
-                             near if held is None else held.numpy(), near, unit, low=0.0)
-    text = novelty(found.numbers, several) or "No rows were held out, so there is no distance to compare with."
-    key = [("generated", "made")] if held is None else [("held-out real", "real"), ("generated", "made")]
-    histogram = html.figure(drawn, f"Distance to the nearest training {'image' if seen.kind == 'image' else 'row'}. "
-                            f"{_copied(found.numbers)}", key)
-    return html.section("Is it new?", text, html.pair(histogram, _closest(seen, found)))
+def memorisation_section(data: ReportData, metrics: Metrics) -> Section | None:
+    """Distances to the nearest training row, and for images the nearest pairs; None if they were not measured."""
+    if metrics.generated_distance is None:
+        return None
+    generated, real = metrics.generated_distance.numpy(), metrics.real_distance
+    unit = "root mean square pixel difference" if data.kind == "image" else "distance in standard deviations"
+    chart = figures.overlaid("Histograms of the distance to the nearest training row, generated and held-out real",
+                             generated if real is None else real.numpy(), generated, unit, low=0.0)
+    text = memorisation(metrics.numbers, nouns(data.train)[1]) or (
+        "No rows were held out, so there is no distance to compare with.")
+    row = "image" if data.kind == "image" else "row"
+    histogram = ReportFigure(chart, f"Distance to the nearest training {row}. {_copies(metrics.numbers, row)}",
+                             ((("held-out real", "real"),) if real is not None else ()) + (("generated",) * 2,))
+    nearest = (_nearest_pairs(data, metrics.generated_distance),) if data.kind == "image" else ()
+    return Section("Memorisation", text, ((histogram, *nearest),))
 
 
-def learning(seen: ReportData) -> str:
-    """The loss during training, up to the step of the model and beyond, and the error that it leaves at every level."""
-    entries, several = seen.run.metrics(), nouns(seen.train)[1]
-    step = model_step(entries, seen.run.experiment)
-    measured = errors(seen.model, seen.train, seen.held_out)
-    reals = [("held-out", "real")] if seen.held_out is not None else []
-    drawn = figures.error_by_level("Curves of the error of the denoiser against the noise level", *measured)
-    level = html.figure(drawn, _gain(measured, several),
-                        [("training", "made"), *reals, ("best linear denoiser", "muted dashed")])
-    return html.section("How it learned", stopping_summary(entries, seen.run.experiment),
-                        html.pair(_curve(seen, entries, step), level), watched(entries, step), _averages(seen))
+def _copies(numbers: dict[str, Any], row: str) -> str:
+    identical, fraction = numbers["identical"], numbers["copied_fraction"]
+    equal = f"{identical or 'none'} {'equals' if identical < 2 else 'equal'} a training {row}"
+    if fraction is None:
+        return f"Of the generated samples, {equal}."
+    return f"{percent(fraction)} of the generated samples are nearer than 99 % of the held-out ones; {equal}."
 
 
-def watched(entries: Sequence[Mapping[str, Any]], step: int) -> str:
-    """The norm of the gradient, and the held-out loss at each noise level, save by save; "" where none was noted.
+def _nearest_pairs(data: ReportData, distance: Tensor) -> ReportFigure:
+    """The generated images nearest to a training image, each next to it."""
+    worst = distance.argsort()[:_PAIRS]
+    train = comparable(data, data.train.x).flatten(1)
+    nearest = torch.cdist(comparable(data, data.generated[worst]).flatten(1), train).argmin(1)
+    tiles, cells = Tiles(data.train, data.model.transform, 2), []
+    for i, j in zip(worst.tolist(), nearest.tolist(), strict=True):
+        images = torch.stack([data.generated[i], data.train.x[j].to(data.generated)])
+        text = f"{float(distance[i]):.3f}"
+        cells.append((tiles.sheet(images, f"A generated image and its nearest training image, distance {text}", 2),
+                      text))
+    return ReportFigure(cells, f"The {len(cells)} generated images nearest to a training image (left), the training "
+                        "image (right), and the distance.", layout="tiles")
 
-    What is said is about the step of the model; later saves are left out, the later norm is shown.
+
+def training_section(data: ReportData) -> Section:
+    """Loss during training, and the denoising error at every noise level."""
+    entries, plural = data.run.metrics(), nouns(data.train)[1]
+    step = model_step(entries, data.run.experiment)
+    errors = denoising_errors(data.model, data.train, data.held_out)
+    chart = figures.error_by_level("Curves of the denoising error against the noise level", *errors)
+    real = (("held-out", "real"),) if data.held_out is not None else ()
+    by_level = ReportFigure(chart, _error_caption(errors, plural),
+                            (("training", "generated"), *real, ("best linear denoiser", "muted dashed")))
+    blocks = (*_loss(data, entries, step), by_level), training_figures(entries, step), _ema(data)
+    return Section("Training", stopping_summary(entries, data.run.experiment), tuple(filter(None, blocks)))
+
+
+def training_figures(entries: Sequence[Mapping[str, Any]], step: int) -> tuple[ReportFigure, ...]:
+    """Gradient norm, and held-out loss at each noise level per checkpoint, as far as they were logged.
+
+    The captions describe the model's `step`; later checkpoints are left out, later gradient norms are shown.
     """
-    norm = [(e["step"], e["grad_norm"]) for e in entries if e.get("grad_norm", 0) > 0]
-    saves = [(e["step"], np.array(e["levels"], float).T) for e in entries if e.get("levels") and e["step"] <= step]
+    norms = [(e["step"], e["grad_norm"]) for e in entries if e.get("grad_norm", 0) > 0]
+    losses = [(e["step"], np.array(e["levels"], float).T) for e in entries if e.get("levels") and e["step"] <= step]
     parts = []
-    if norm:
-        verb, mark, key = _mark(norm, step)
-        parts.append(html.figure(
-            figures.gradient_norm("Curve of the norm of the gradient", _columns(norm), mark),
-            f"The gradient's norm, before it was clipped, {verb} {short(_until(norm, step)[-1][1])}.",
-            [("running mean", "made"), *key]))
-    if saves:
-        (first, before), (last, after) = saves[0], saves[-1]
-        share = after[1] / before[1]
-        least = short(math.exp(after[0][int(share.argmax())]))
-        drawn = figures.loss_by_level("Curves of the held-out loss against the noise level, one for each save",
-                                      [(np.exp(level), loss) for _, (level, loss) in saves])
-        said = (f"From step {first:,} to step {last:,} the held-out loss went to {short(share.min())} of what it was "
-                f"at best, and to {short(share.max())} at noise {least}.")
-        parts.append(html.figure(drawn, said, [("held-out, the later the darker", "real")]))
-    return html.pair(*parts) if parts else ""
+    if norms:
+        verb, mark, key = _mark(norms, step)
+        parts.append(ReportFigure(
+            figures.gradient_norm("Curve of the gradient norm", _columns(norms), mark),
+            f"The gradient norm before clipping {verb} {short(_until(norms, step)[-1][1])}.",
+            (("running mean", "generated"), *key)))
+    if losses:
+        (first, before), (last, after) = losses[0], losses[-1]
+        ratio = after[1] / before[1]
+        level = short(math.exp(after[0][int(ratio.argmax())]))
+        chart = figures.loss_by_level("Curves of the held-out loss against the noise level, one per checkpoint",
+                                      [(np.exp(level), loss) for _, (level, loss) in losses])
+        caption = (f"From step {first:,} to step {last:,} the held-out loss changed by a factor between "
+                   f"{short(ratio.min())} and {short(ratio.max())}, the latter at noise level {level}.")
+        parts.append(ReportFigure(chart, caption, (("held-out, later checkpoints darker", "real"),)))
+    return tuple(parts)
 
 
-def _averages(seen: ReportData) -> str:
-    """Averages of the weights of several lengths, compared on held-out rows; "" where there are none."""
-    if seen.held_out is None or not checkpoint.steps(seen.run.averages_folder):
-        return ""
-    running, *others = ema_scores(seen.run, seen.held_out, n=_COMPARED)
-    best, chosen = min(others, key=lambda row: row.held_out), seen.run.ema_choice()
-    drawn = figures.average_lengths("Curve of the held-out loss against the length of the average of the weights",
-                                    *_columns([(row.sigma_rel or 0.0, row.held_out) for row in others]),
-                                    running.held_out)
-    taken = "the running average" if chosen is None else f"the one of σ_rel {short(chosen)}"
-    rows = min(_COMPARED, len(seen.held_out))
-    said = (f"Averages of the weights, made after the training, on {rows} held-out rows: that of σ_rel "
-            f"{short(best.sigma_rel or 0.0)} has the least loss, {short(best.held_out)}, the running average "
-            f"{short(running.held_out)}. This page is about {taken}.")
-    return html.pair(html.figure(drawn, said, [("power averages", "real"), ("running average", "ink dashed")]))
+def _ema(data: ReportData) -> tuple[ReportFigure, ...]:
+    """Held-out loss of averaged weights of several EMA lengths; () if there are none."""
+    if data.held_out is None or not checkpoint.steps(data.run.averages_folder):
+        return ()
+    running, *others = ema_scores(data.run, data.held_out, n=_EMA_ROWS)
+    best, chosen = min(others, key=lambda row: row.held_out), data.run.ema_choice()
+    chart = figures.ema_lengths("Curve of the held-out loss against the relative EMA length",
+                                *_columns([(row.sigma_rel or 0.0, row.held_out) for row in others]), running.held_out)
+    model = "the running average" if chosen is None else f"the average with σ_rel {short(chosen)}"
+    rows = min(_EMA_ROWS, len(data.held_out))
+    caption = (f"Post-hoc averages of the weights on {rows} held-out rows: σ_rel {short(best.sigma_rel or 0.0)} has "
+               f"the lowest loss, {short(best.held_out)}; the running average has {short(running.held_out)}. "
+               f"This report uses {model}.")
+    return (ReportFigure(chart, caption, (("power averages", "real"), ("running average", "ink dashed"))),)
 
 
 def _until(pairs: Sequence[tuple[int, float]], step: int) -> Sequence[tuple[int, float]]:
-    """The values up to a step; the first one at least."""
+    """The pairs up to a step, at least the first one."""
     return [pair for pair in pairs if pair[0] <= step] or pairs[:1]
 
 
-def _mark(pairs: Sequence[tuple[int, float]], step: int) -> tuple[str, int | None, list[tuple[str, str]]]:
-    """How a value at the step of the model is told, and where it is marked in a curve that goes on, with its key."""
+def _mark(pairs: Sequence[tuple[int, float]], step: int) -> tuple[str, int | None, Key]:
+    """The verb for a value at the model's step; the step to mark in a curve that continues after it, and its key."""
     if step >= pairs[-1][0]:
-        return "ends at", None, []
-    return f"at the model's step {step:,} was", step, [("the model's step", "muted dashed")]
+        return "ends at", None, ()
+    return f"at the model's step {step:,} was", step, (("the model's step", "muted dashed"),)
 
 
-def _curve(seen: ReportData, entries: list[dict[str, Any]], step: int) -> str:
+def _loss(data: ReportData, entries: list[dict[str, Any]], step: int) -> tuple[ReportFigure, ...]:
+    """Training and held-out loss against the step, with the lower bound if it is known; () without entries."""
     loss = [(e["step"], e["loss"]) for e in entries if "loss" in e]
-    held = [(e["step"], e["held_out"]) for e in entries if "held_out" in e]
+    held_out = [(e["step"], e["held_out"]) for e in entries if "held_out" in e]
     if not loss:
-        return ""
-    floor = floor_of(seen.run.experiment, seen.model, seen.train)
-    verb, mark, marked = _mark(loss, step)
-    drawn = figures.training_curve(f"Curve of the training loss over {loss[-1][0]:,} steps", _columns(loss),
-                                   _columns(held) if held else None, floor, mark)
-    key = [("training, running mean", "made"), *([("held-out", "real")] if held else []),
-           *([("least possible" + ", classes known" * seen.conditional, "ink dashed")] if floor is not None else []),
-           *marked]
-    tail = _columns(_until(loss, step))[1][-max(1, len(loss) // 20):]
-    last = f"The loss {verb} {short(float(tail.mean()))}"
-    beside = f", on held-out data{' at' * (mark is None)} {short(_until(held, step)[-1][1])}" if held else ""
-    least = f"; no network can be below {short(floor)}" if floor is not None else ""
-    return html.figure(drawn, f"{last}{beside}{least}.", key)
+        return ()
+    minimum = minimum_loss(data.run.experiment, data.model, data.train)
+    verb, mark, mark_key = _mark(loss, step)
+    chart = figures.training_curve(f"Curve of the training loss over {loss[-1][0]:,} steps", _columns(loss),
+                                   _columns(held_out) if held_out else None, minimum, mark)
+    key: Key = (("training, running mean", "generated"), *((("held-out", "real"),) if held_out else ()))
+    caption = f"The loss {verb} {short(float(_columns(_until(loss, step))[1][-max(1, len(loss) // 20):].mean()))}"
+    if held_out:
+        caption += f", on held-out data{' at' * (mark is None)} {short(_until(held_out, step)[-1][1])}"
+    if minimum is not None:
+        caption += f"; the lower bound of any network is {short(minimum)}"
+        key += (("lower bound" + " given the class" * data.conditional, "ink dashed"),)
+    return (ReportFigure(chart, f"{caption}.", key + mark_key),)
 
 
-def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
     table = np.array(pairs, float)
     return table[:, 0], table[:, 1]
 
 
-def _gain(measured: Errors, several: str) -> str:
+def _error_caption(errors: DenoisingErrors, plural: str) -> str:
     """Where the network is furthest below the linear denoiser."""
-    linear, curve = measured.linear, measured.train if measured.held_out is None else measured.held_out
-    best = int(np.argmin(curve / linear))
-    share, level = float(curve[best] / linear[best]), short(float(measured.level[best]))
-    found = (f"At noise {level} the network leaves {percent(share)} of what the best linear denoiser leaves."
-             if share < 1 else "The network is nowhere better than the best linear denoiser.")
-    return (f"What is left of noise put on {'training' if measured.held_out is None else 'held-out'} {several}, in "
-            f"standard deviations of the data. {found}")
-
-
-def _weakest(made: dict[str, dict[str, float]]) -> str:
-    name = min(made, key=lambda each: made[each]["agreement"])
-    rate = made[name]["agreement"]
-    return "Every class is always read as asked." if rate == 1 else f"The weakest class is {name}: {percent(rate)}."
-
-
-def _most_mixed(counts: NDArray[np.float64], names: tuple[str, ...]) -> str:
-    wrong = counts * (1 - np.eye(len(counts)))
-    if not wrong.any():
-        return "Nothing is read as another class."
-    i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    return (f"Off the diagonal is what is read as another class, most often {names[i]} as {names[j]} "
-            f"({int(wrong[i, j])} of {int(counts[i].sum())}).")
-
-
-def _copied(numbers: dict[str, Any]) -> str:
-    equal = f"{numbers['identical'] or 'none'} of them equal{'s' * (numbers['identical'] < 2)} one"
-    if numbers["copies"] is None:
-        return f"Of the generated, {equal.replace(' of them', '')}."
-    return f"{percent(numbers['copies'])} of the generated are nearer than 99 % of the real ones; {equal}."
-
-
-def _closest(seen: ReportData, found: Metrics) -> str:
-    """The generated images that come closest to a training image, beside it."""
-    if seen.kind != "image" or found.near_made is None:
-        return ""
-    worst = found.near_made.argsort()[:_PAIRS]
-    train = comparable(seen, seen.train.x).flatten(1)
-    nearest = torch.cdist(comparable(seen, seen.made[worst]).flatten(1), train).argmin(1)
-    tiles, cells = Tiles(seen.train, seen.model.transform, 2), []
-    for i, j in zip(worst.tolist(), nearest.tolist(), strict=True):
-        both = torch.stack([seen.made[i], seen.train.x[j].to(seen.made)])
-        distance = f"{float(found.near_made[i]):.3f}"
-        picture = tiles.sheet(both, f"A generated image and its nearest training image, {distance} apart", 2)
-        cells.append(html.tag("div", picture, html.words("div", distance, "stamp")))
-    return html.figure(html.tag("div", *cells, class_="tiles"), f"The {len(cells)} generated images nearest to a "
-                       "training image, the right one of each pair, and the distance. These are the worst cases.")
+    curve = errors.train if errors.held_out is None else errors.held_out
+    best = int(np.argmin(curve / errors.linear))
+    ratio, level = float(curve[best] / errors.linear[best]), short(float(errors.level[best]))
+    comparison = (f"At noise level {level} it is {percent(ratio)} of the error of the best linear denoiser."
+                  if ratio < 1 else "It is nowhere below that of the best linear denoiser.")
+    return (f"Denoising error on {'training' if errors.held_out is None else 'held-out'} {plural}, in standard "
+            f"deviations of the data. {comparison}")

@@ -1,4 +1,4 @@
-"""The way of samples from noise to data, and of data to noise, as moments to be shown."""
+"""Trajectories between noise and data: snapshots of the reverse and of the forward process, to be shown."""
 
 from __future__ import annotations
 
@@ -14,47 +14,44 @@ from undiffuse.random import Purpose, normal
 from undiffuse.samplers.driver import sample
 from undiffuse.sde import as_time, bcast
 
-_STRETCH = 1.5
+_EXPONENT = 1.5
 
 
 class Snapshot(NamedTuple):
-    """A batch at time t: `x` as it is, and `shown`, brought to the spread of the data; model units."""
+    """A batch x (n, *event) at time t in model units, and `scaled`, x scaled to the standard deviation of the data."""
 
     t: float
     log_snr: float
     x: Tensor
-    shown: Tensor
+    scaled: Tensor
 
 
 def backward(
     model: Model, start: Tensor, steps: int, method: str = "auto", seed: int = 0, **cond: Any
 ) -> list[Snapshot]:
-    """The way of the states `start` (n, *event), drawn at T, to data; its last moment is t = 0.
-
-    Its moments are those of `times`, and the end.
-    """
-    kept: dict[float, list[Tensor]] = {}
-    out = sample(model, x_T=start, method=method, steps=steps, grid=times(model, steps), seed=seed,
-                 callback=lambda step, t, x: kept.setdefault(t, []).append(x.cpu()), **cond)
-    states = [(t, torch.cat(pieces)[:len(start)]) for t, pieces in kept.items()]
-    ends = [(float(out.t[0]), start), (0.0, model.transform.forward(out.x))]
-    return [moment(model, x, t) for t, x in (ends[0], *states, ends[1])]
+    """Snapshots of the reverse process from `start` (n, *event) at T, at `animation_times` and at t = 0."""
+    states: dict[float, list[Tensor]] = {}
+    out = sample(model, x_T=start, method=method, steps=steps, grid=animation_times(model, steps), seed=seed,
+                 callback=lambda step, t, x: states.setdefault(t, []).append(x.cpu()), **cond)
+    inner = [(t, torch.cat(pieces)[:len(start)]) for t, pieces in states.items()]
+    trajectory = [(float(out.t[0]), start), *inner, (0.0, model.transform.forward(out.x))]
+    return [snapshot(model, x, t) for t, x in trajectory]
 
 
 def forward(model: Model, z: Tensor, times: Sequence[float], seed: int = 0) -> list[Snapshot]:
-    """Data z (n, *event) at those times, x_t = α z + σ ε with one ε for all of them."""
+    """Snapshots of data z (n, *event) at `times`: x_t = α z + σ ε with one ε for all times."""
     eps = normal(seed, Purpose.NOISE, 0, 0, len(z), tuple(z.shape[1:]), z.dtype)
-    return [moment(model, z if t == 0 else model.sde.perturb(z, t, eps), t) for t in times]
+    return [snapshot(model, z if t == 0 else model.sde.perturb(z, t, eps), t) for t in times]
 
 
-def expected_data(model: Model, moments: Sequence[Snapshot], **cond: Any) -> list[Tensor]:
-    """E[x_0 | x_t] at each moment."""
+def expected_data(model: Model, snapshots: Sequence[Snapshot], **cond: Any) -> list[Tensor]:
+    """E[x_0 | x_t] of each snapshot."""
     with torch.no_grad():
-        return [m.x if m.t == 0 else model.denoise(m.x.to(model.device), m.t, **cond).cpu() for m in moments]
+        return [s.x if s.t == 0 else model.denoise(s.x.to(model.device), s.t, **cond).cpu() for s in snapshots]
 
 
-def moment(model: Model, x: Tensor, t: float) -> Snapshot:
-    """x at time t; it is shown as x σ_d/√(α² σ_d² + σ²), so that noise and data are equally large."""
+def snapshot(model: Model, x: Tensor, t: float) -> Snapshot:
+    """The snapshot of x at time t, scaled by σ_d/√(α² σ_d² + σ²)."""
     if t == 0:
         return Snapshot(t, math.inf, x, x)
     alpha, variance = model.sde.alpha(as_time(t)), model.sde.variance(as_time(t))
@@ -62,27 +59,27 @@ def moment(model: Model, x: Tensor, t: float) -> Snapshot:
     return Snapshot(t, float(model.sde.log_snr(t)), x, bcast(scale, x) * x)
 
 
-def spaced(moments: Sequence[Snapshot], count: int) -> list[Snapshot]:
-    """`count` of the moments at equal distances, the first and the last among them."""
-    return [moments[round(k * (len(moments) - 1) / (count - 1))] for k in range(count)]
+def evenly_spaced(snapshots: list[Snapshot], count: int) -> list[Snapshot]:
+    """`count` evenly spaced snapshots, including the first and the last."""
+    return [snapshots[round(k * (len(snapshots) - 1) / (count - 1))] for k in range(count)]
 
 
-def times(model: Model, steps: int) -> Tensor:
-    """The steps + 1 times of a film, from T to the model's end: σ/α is (u/(1 − u))^1.5 deviations of the data, u even.
+def animation_times(model: Model, steps: int) -> Tensor:
+    """Times (steps + 1,) from T to the end of the model, at which σ/α is (u/(1 − u))^1.5 σ_d with u evenly spaced.
 
-    Neither the long stretch of noise nor that of fine detail takes all the frames.
+    Neither pure noise nor the finest detail takes most of the frames.
     """
     ends = torch.tensor([model.sde.T, model.t_end()], dtype=torch.float64)
-    first, last = torch.sigmoid(-(model.sde.log_snr(ends) + math.log(model.sigma_data)) / _STRETCH).tolist()
+    first, last = torch.sigmoid(-(model.sde.log_snr(ends) + math.log(model.sigma_data)) / _EXPONENT).tolist()
     u = torch.linspace(first, last, steps + 1, dtype=torch.float64)
-    grid = model.sde.time_of(-_STRETCH * torch.logit(u) - math.log(model.sigma_data))
+    grid = model.sde.time_of(-_EXPONENT * torch.logit(u) - math.log(model.sigma_data))
     grid[0], grid[-1] = ends
     return grid
 
 
-def stamp(m: Snapshot) -> tuple[str, str]:
-    """The time and the log-SNR of a moment, in words."""
-    if m.t == 0:
+def time_labels(snapshot: Snapshot) -> tuple[str, str]:
+    """Texts of the time and of the log-SNR of a snapshot."""
+    if snapshot.t == 0:
         return "t = 0", "data"
-    number = "−∞" if math.isinf(m.log_snr) else f"{m.log_snr:+.1f}".replace("-", "−")
-    return f"t = {m.t:.3g}", f"log-SNR {number}"
+    number = "−∞" if math.isinf(snapshot.log_snr) else f"{snapshot.log_snr:+.1f}".replace("-", "−")
+    return f"t = {snapshot.t:.3g}", f"log-SNR {number}"

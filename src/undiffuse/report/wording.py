@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences."""
+"""Sentences and number formats of the page: its title, summary and warning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from undiffuse.data import Dataset
 
 NEAR = 0.9
-"""The ratio of nearest-neighbour distances below which a model is said to copy."""
+"""Ratio of nearest-neighbour distances below which the page warns of memorisation."""
 _COPIES = 0.05
 
 _NOUNS = {"points": ("point", "points"), "table": ("row", "rows"), "image": ("image", "images")}
@@ -17,112 +17,118 @@ _NOUNS = {"points": ("point", "points"), "table": ("row", "rows"), "image": ("im
 
 @dataclass(frozen=True)
 class Verdict:
-    """The headline, the sentences below it, and a warning or nothing."""
+    """The title of the page, the sentences below it, and a warning or ""."""
 
     title: str
-    deck: str
+    summary: str
     warning: str = ""
 
 
 def nouns(data: Dataset) -> tuple[str, str]:
-    """What one sample and several are called."""
+    """Singular and plural noun for samples of the data."""
     digits = data.kind == "image" and data.name.lower() in ("digits", "mnist")
     return ("digit", "digits") if digits else _NOUNS[data.kind]
 
 
-def percent(share: float) -> str:
-    """A share as "98.3 %"."""
-    return f"{100 * share:.1f}\u00a0%"
+def percent(fraction: float) -> str:
+    """A fraction as "98.3 %"."""
+    return f"{100 * fraction:.1f}\u00a0%"
 
 
 def short(value: float | None) -> str:
-    """A number with three significant digits, 0 if it is next to nothing; a dash where there is none."""
+    """A number with three significant digits, 0 below 10⁻⁶; a dash for None."""
     if value is None or abs(value) < 1e-6:
         return "–" if value is None else "0"
     return f"{value:.3g}".replace("-", "−")
 
 
-def spread(value: float, error: float) -> str:
-    """A value ± its spread, both to the decimals that the spread allows."""
+def plus_minus(value: float, error: float) -> str:
+    """A value ± its error, both rounded to the precision of the error."""
     places = max(0, -math.floor(math.log10(error / 3))) if error > 0 else 3
     return f"{value:.{places}f}\u00a0±\u00a0{error:.{places}f}".replace("-", "−")
 
 
 def verdict(numbers: dict[str, Any], data: Dataset) -> Verdict:
-    """What the page says first."""
-    several = nouns(data)[1]
-    asked, compared = numbers.get("class_agreement") is not None, numbers["ratio"] is not None
-    if asked:
-        first = _judge(numbers, several)
+    """The title, summary and warning for the metrics of a run."""
+    plural = nouns(data)[1]
+    if numbers.get("class_agreement") is not None:
+        first = _classifier_accuracy(numbers, plural)
     else:
-        first = _distance(numbers, several) if compared else _nothing_held_out(several)
-    deck = " ".join(filter(None, (first, _curve(numbers), novelty(numbers, several))))
-    return Verdict(_title(numbers, several, asked, compared), deck, warning(numbers, several))
+        first = _distance(numbers, plural)
+    summary = " ".join(filter(None, (first, _curve_distance(numbers), memorisation(numbers, plural))))
+    return Verdict(_title(numbers, plural), summary, warning(numbers, plural))
 
 
-def _title(numbers: dict[str, Any], several: str, asked: bool, compared: bool) -> str:
-    if asked:
-        return f"{percent(numbers['class_agreement'])} of the generated {several} are read as the class asked for"
-    if not compared:
-        return f"{numbers['n']:,} generated {several}, and nothing to compare them with"
-    if numbers["sliced_w2"] <= numbers["floor"] + 2 * numbers["floor_spread"]:
-        return (f"Generated {several} are as near to real {several} as other real {several} are: "
-                f"{times(numbers['ratio'])} the distance")
-    return f"Generated {several} differ from real ones {times(numbers['ratio'])} as much as real ones from each other"
+def _title(numbers: dict[str, Any], plural: str) -> str:
+    if numbers.get("class_agreement") is not None:
+        return f"{percent(numbers['class_agreement'])} of the generated {plural} are classified as the requested class"
+    ratio = numbers["sliced_w2_ratio"]
+    if ratio is None:
+        return f"{numbers['n']:,} generated {plural}, without real data to compare with"
+    if numbers["sliced_w2"] <= numbers["sliced_w2_floor"] + 2 * numbers["sliced_w2_floor_stderr"]:
+        return (f"Generated {plural} are as close to real {plural} as other real {plural} are: "
+                f"{factor(ratio)} the distance")
+    return f"The distance from generated to real {plural} is {factor(ratio)} that between two sets of real {plural}"
 
 
-def times(ratio: float) -> str:
+def factor(ratio: float) -> str:
     """A factor as "1.3 times"."""
     return f"{ratio:.2f}\u00a0times" if ratio < 2 else f"{ratio:.1f}\u00a0times"
 
 
-def novelty(numbers: dict[str, Any], several: str) -> str:
-    """How near generated samples come to the training rows, if that was measured."""
+def memorisation(numbers: dict[str, Any], plural: str) -> str:
+    """A sentence on the distance of samples to the training rows, or "" if it was not measured."""
     ratio = numbers.get("nearest_ratio")
     if ratio is None:
         return ""
-    return (f"Generated {several} lie {times(ratio)} as far from their nearest training "
-            f"{'image' if numbers['kind'] == 'image' else 'row'} as real {several} that were held out.")
+    row = "image" if numbers["kind"] == "image" else "row"
+    return (f"The distance from generated {plural} to the nearest training {row} is {factor(ratio)} that of held-out "
+            f"real {plural}.")
 
 
-def warning(numbers: dict[str, Any], several: str) -> str:
-    """What is wrong with the model, or nothing."""
+def warning(numbers: dict[str, Any], plural: str) -> str:
+    """A warning of memorisation, or ""."""
     identical, ratio = numbers.get("identical") or 0, numbers.get("nearest_ratio")
+    row = "image" if numbers["kind"] == "image" else "row"
     if identical > (numbers.get("identical_held_out") or 0):
-        return f"{identical:,} of {numbers['n']:,} generated {several} equal one of the training: the model copies."
+        return (f"{identical:,} of {numbers['n']:,} generated {plural} equal a training {row}: the model memorises "
+                "training data.")
     if ratio is not None and ratio < NEAR:
-        return f"Generated {several} are nearer to the training data than new real ones: the model copies."
-    if (numbers.get("copies") or 0) > _COPIES:
-        return (f"{percent(numbers['copies'])} of the generated {several} are nearer to a training sample than 99 % of "
-                "new real ones: the model copies some.")
+        return (f"Generated {plural} are nearer to the training data than held-out real {plural} are: the model "
+                "memorises training data.")
+    if (numbers.get("copied_fraction") or 0) > _COPIES:
+        return (f"{percent(numbers['copied_fraction'])} of the generated {plural} are nearer to a training {row} than "
+                f"99 % of held-out real {plural} are: the model memorises some training data.")
     return ""
 
 
-def _judge(numbers: dict[str, Any], several: str) -> str:
+def _classifier_accuracy(numbers: dict[str, Any], plural: str) -> str:
     accuracy = numbers.get("classifier_accuracy")
     if accuracy is None:
-        return _nothing_held_out(several)
-    return (f"The classifier has seen the training {several} only, and reads {percent(accuracy)} of held-out real ones "
-            "correctly.")
+        return _nothing_held_out(plural)
+    return (f"The classifier is trained on the real training {plural} only; its accuracy on held-out real {plural} is "
+            f"{percent(accuracy)}.")
 
 
-def _nothing_held_out(several: str) -> str:
-    return f"No {several} were held out of the training, so there is no real data to compare with."
+def _nothing_held_out(plural: str) -> str:
+    return f"No {plural} were held out of the training, so there is no real data to compare with."
 
 
-def _distance(numbers: dict[str, Any], several: str) -> str:
-    return (f"The sliced Wasserstein distance to {numbers['held_out']:,} held-out {several} is "
-            f"{short(numbers['sliced_w2'])}; two sets of real {several} are "
-            f"{spread(numbers['floor'], numbers['floor_spread'])} apart.")
+def _distance(numbers: dict[str, Any], plural: str) -> str:
+    if numbers["sliced_w2_ratio"] is None:
+        return _nothing_held_out(plural)
+    return (f"The sliced Wasserstein distance to {numbers['held_out_rows']:,} held-out {plural} is "
+            f"{short(numbers['sliced_w2'])}; between two sets of real {plural} it is "
+            f"{plus_minus(numbers['sliced_w2_floor'], numbers['sliced_w2_floor_stderr'])}.")
 
 
-def _curve(numbers: dict[str, Any]) -> str:
-    off = numbers.get("off_curve")
-    return "" if off is None else f"On average a generated point lies {short(off)} off the curve."
+def _curve_distance(numbers: dict[str, Any]) -> str:
+    distance = numbers.get("curve_distance")
+    return "" if distance is None else f"The mean distance of generated points from the curve is {short(distance)}."
 
 
 def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

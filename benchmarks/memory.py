@@ -23,7 +23,7 @@ from torch import Tensor
 
 from undiffuse.data import from_datasets, lazy, open_data, save_samples
 from undiffuse.experiment import Experiment
-from undiffuse.pipelines.sample_to_file import draw
+from undiffuse.pipelines.sample_to_file import sample_to_file
 from undiffuse.random import Purpose, raw_words
 from undiffuse.samplers import driver
 from undiffuse.training import load, train
@@ -77,7 +77,7 @@ def _sampling(run: Path, out: Path, n: int) -> list[float]:
     def rows(first: int, count: int, progress: driver.Progress) -> Tensor:
         return driver.sample(model, count, steps=5, first_index=first, progress=progress).x
 
-    draw(model, rows, [(0, n)], out, lambda x: save_samples(out, x))
+    sample_to_file(model, rows, [(0, n)], out, lambda x: save_samples(out, x))
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
 
 

@@ -31,4 +31,4 @@ def table(seconds: str = "20", seeds: str = "2", *words: str) -> Iterator[str]:
             spent = time.process_time() - start
             n = evaluate(Path(folder) / "run")
         yield (f"seed {seed}: {spent:.1f} s, sliced W2 {n['sliced_w2']:.4f}, {n['ratio']:.2f} times its floor, "
-               f"off the curve {n['off_curve']:.4f}")
+               f"off the curve {n['curve_distance']:.4f}")

@@ -53,7 +53,7 @@ def test_a_sample_is_the_same_bytes_whatever_else_is_drawn(run: Path, tmp_path: 
     assert len(np.unique(many, axis=0)) == 1000
 
 
-def test_a_table_has_the_numbers_and_the_labels_asked_for(run: Path, tmp_path: Path) -> None:
+def test_a_table_has_the_numbers_and_the_requested_labels(run: Path, tmp_path: Path) -> None:
     table = drawn(run, tmp_path / "x.csv", "--n", "5", "--label", "1,0")
     assert (table[:, 2] == [1, 0, 1, 0, 1]).all()
     assert (table[:, :2].astype(np.float32) == drawn(run, tmp_path / "x.npy", "--n", "5", "--label", "1,0")).all()

@@ -44,7 +44,7 @@ def test_a_failure_is_one_line_and_its_exit_code(error, code, line, capsys) -> N
     assert lines(capsys) == [line]
 
 
-def test_a_training_that_was_asked_to_stop_keeps_its_exit_code(capsys) -> None:
+def test_a_training_stopped_by_a_signal_has_its_exit_code(capsys) -> None:
     assert guarded(raising(SystemExit(143))) == 143
     assert lines(capsys) == []
 
@@ -96,7 +96,7 @@ def test_wrong_usage_is_one_line_and_two(argv: list[str], words: str, capsys, tm
 
 
 @pytest.mark.parametrize("text, steps", [("1000", 1000), ("1e3", 1000), ("1_000", 1000), ("1000.0", 1000)])
-def test_a_whole_number_may_be_written_in_any_usual_way(text: str, steps: int, capsys) -> None:
+def test_an_integer_may_be_written_in_any_usual_form(text: str, steps: int, capsys) -> None:
     asked = ["--steps", text, "--seed", str(2**64 - 1), "--sde-args.beta-max", "7.5"]
     assert main(["show", "moons", "--json", *asked]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -111,7 +111,7 @@ TOKENS = st.sampled_from(WORDS) | st.text(max_size=6)
 @given(st.lists(TOKENS, max_size=5))
 @example(["--", "show"])
 @example(["\ud800"])
-def test_no_wording_makes_show_fail_in_another_way(tokens: list[str]) -> None:
+def test_no_input_of_show_fails_without_an_input_error(tokens: list[str]) -> None:
     assert main(["show", "missing.json", *tokens]) in (0, 2)  # 0: --help or --version was among them
 
 
@@ -131,7 +131,7 @@ def test_python_m_is_the_same_command() -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Did you mean" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_reason_to_complain() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     code = "from undiffuse.cli import guarded; import sys; sys.exit(guarded(lambda: print('x' * 10_000_000)))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None

@@ -45,7 +45,7 @@ def test_every_change_is_a_field_of_the_experiment() -> None:
     assert [f.name for f in dataclasses.fields(Changes) if f.name not in fields] == []
 
 
-def test_data_goes_to_the_recipes_with_the_asked_changes_only(asked) -> None:
+def test_data_reaches_the_recipes_with_the_requested_changes_only(asked) -> None:
     recipe = resolve("moons", Changes(steps=5, sde_args={"beta_max": 10.0}))
     assert asked == [("moons", {"steps": 5, "sde_args": {"beta_max": 10.0}})]
     assert recipe.reasons == ("because",) and recipe.experiment.steps == 5

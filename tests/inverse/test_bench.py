@@ -37,7 +37,7 @@ def test_the_truth_is_what_importance_weights_say() -> None:
     assert abs(float(w.logsumexp(0)) - math.log(1_000_000) - case.log_evidence) < error
 
 
-def test_intervals_between_order_statistics_hold_their_share_of_the_truths_exactly() -> None:
+def test_intervals_between_order_statistics_contain_their_fraction_of_the_truths_exactly() -> None:
     """Of a truth and k exact draws every rank is equally likely; a share of the quantiles would hold 57/65 for 90 %."""
     for draws in (19, 59, 99):
         every = torch.arange(draws + 1)[None].expand(2, -1)

@@ -33,7 +33,7 @@ def test_isotropic_gaussian_data_are_enough_for_the_diagonal_methods(method: str
     assert torch.allclose(observe(law.denoiser(sde), A, Y, 0.2, method).denoise(x, 0.4), truth, atol=1e-9)
 
 
-def test_noise_zero_pins_what_is_seen() -> None:
+def test_noise_zero_reproduces_the_observed_entries() -> None:
     law = correlated_gaussian()
     out = sample(observe(law.denoiser(VP()), A, Y, 0.0), 500, steps=20).x
     truth = law.posterior(A, Y, 1e-6)

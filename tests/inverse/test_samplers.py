@@ -24,7 +24,7 @@ def test_split_gibbs_samples_a_gaussian_posterior() -> None:
     assert_moments(out.x, law.posterior(A, Y, 0.5), slack=0.1)
 
 
-def test_replacement_keeps_what_is_seen_but_not_its_noise() -> None:
+def test_replacement_reproduces_the_observation_without_its_noise() -> None:
     model, mask = FOUR.denoiser(VP()), torch.tensor([True, False])
     for method in ("replacement", "repaint"):
         out = sample(observe(model, mask, [0.7, 0.0], 0.2, method), 100, steps=10).x

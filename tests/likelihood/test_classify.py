@@ -21,14 +21,14 @@ LAW = Mixture([0.2, 0.5, 0.3], MEANS, VARIANCES, labels=[0, 1, 2])
 def test_one_gaussian_a_class_has_the_posterior_of_its_mean_log_densities(name: str) -> None:
     """E log N(x + σ̂ε; μ, v + σ̂²) = −½ d log 2π(v + σ̂²) − ½ (‖x − μ‖² + d σ̂²)/(v + σ̂²), by chance that falls with
     the root of the evaluations."""
-    sde, x, shares = PROCESSES[name], LAW.sample(60, seed=4), f64(2.0, 5.0, 3.0)
+    sde, x, prior = PROCESSES[name], LAW.sample(60, seed=4), f64(2.0, 5.0, 3.0)
     t, noise = float(sde.time_of(f64(1.5)[0])), math.exp(-3.0)
     total = VARIANCES + noise
     square = (x[:, None] - MEANS).square().sum(2) + 2 * noise
-    exact = -total.log() - 0.5 * square / total + shares.log()
+    exact = -total.log() - 0.5 * square / total + prior.log()
     errors = []
     for samples in (64, 512):
-        found = label_posterior(LAW.denoiser(sde), x, samples, t_end=t, shares=shares)
+        found = label_posterior(LAW.denoiser(sde), x, samples, t_end=t, prior=prior)
         assert float((found.sum(1) - 1).abs().max()) < 1e-12
         error = found.log() - exact
         errors.append(error[:, 1:] - error[:, :1])

@@ -24,7 +24,7 @@ def test_the_solvers_error_is_the_one_it_claims(tolerance: float, many: int, mon
 
 
 @pytest.mark.parametrize("divergence, probes", [("exact", 1), ("hutchinson", 3)])
-def test_both_ways_to_integrate_the_trace_agree_within_what_they_claim(
+def test_both_integrals_of_the_trace_agree_within_their_errors(
         divergence: str, probes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same probes on the same paths, so that only the integration differs."""
     model, x = Opaque(PLANE.denoiser(VP())), PLANE.sample(20, seed=1)

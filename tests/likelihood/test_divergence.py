@@ -19,7 +19,7 @@ PLANE = random_mixture(3, 2)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("probes", [8, 16])
-def test_the_error_bar_of_probes_follows_students_law(probes: int) -> None:
+def test_the_error_bar_of_probes_follows_students_t(probes: int) -> None:
     law = random_mixture(4, 16, spread=1.0)
     x = law.sample(1000, seed=4)
     ll = log_likelihood(law.denoiser(VP()), x, "hutchinson", probes, 1e-3, 1e-3, seed=1)

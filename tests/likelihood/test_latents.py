@@ -64,7 +64,7 @@ def test_a_code_is_a_start_for_the_sampler() -> None:
 
 
 @pytest.mark.parametrize("sde", [VP(), RectifiedFlow()])
-def test_ddim_inversion_is_exact_where_its_fixed_point_is_found(sde) -> None:
+def test_ddim_inversion_is_exact_where_its_fixed_point_iteration_converges(sde) -> None:
     model, x = PLANE.denoiser(sde), PLANE.sample(100, seed=6)
     code = encode(model, x, "ddim", steps=40)
     assert float((decode(model, code, "ddim", steps=40) - x).abs().max()) < 1e-9

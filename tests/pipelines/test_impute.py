@@ -172,7 +172,7 @@ def test_samples_have_the_columns_and_types_of_the_table(run: Path, tmp_path: Pa
     assert all(row[2].isdigit() and row[3] == "5" for row in body)
 
 
-def test_samples_without_a_class_asked_for_say_the_class_that_was_drawn(run: Path, tmp_path: Path) -> None:
+def test_samples_without_a_requested_class_report_the_sampled_class(run: Path, tmp_path: Path) -> None:
     """Classes as frequent as in the data: Paris in 4 of 5 rows of 400, within four standard errors."""
     rows = [[f"{i % 9}.5", f"{i % 4}", "Paris" if i % 5 else "Rome"] for i in range(50)]
     source = tmp_path / "t.csv"

@@ -36,7 +36,7 @@ def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
     truth = Mixture([0.3, 0.7], [[-0.6, 0.1], [0.6, -0.1]], 0.04).posterior([[0.0, 1.0]], [0.05], 0.2)
     for rounds in (0, 2):
         x = restore(law.denoiser(VP()), box((1, 1, 2), 0, 0, 1, 1), y.expand(n, 1, 1, 2), 0.2, 1, steps=60,
-                    rounds=rounds, shares=(3, 7), levels=2).draws.flatten(1)
+                    rounds=rounds, class_counts=(3, 7), levels=2).draws.flatten(1)
         share, right = float(truth.weights[1]), x[x[:, 0] > 0]
         assert abs(len(right) / n - share) < 3 * (share * (1 - share) / n) ** 0.5
         error = (right.mean(0) - truth.means.flatten(1)[1]) / (truth.covariances[1].diagonal() / len(right)).sqrt()
@@ -45,7 +45,7 @@ def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
         assert float((wide - 1).abs().max()) < 4 * (2 / len(right)) ** 0.5
 
 
-def test_a_class_that_is_told_by_the_image_is_drawn() -> None:
+def test_a_class_determined_by_the_image_is_sampled() -> None:
     law = Mixture([0.5, 0.5], [[[[-0.6, 0.1]]], [[[0.6, -0.1]]]], 0.01, labels=[0, 1])
     assert sample_labels(law.denoiser(VP()), law.means[[1, 0, 0, 1]]).tolist() == [1, 0, 0, 1]
     one, hidden = torch.zeros(1, 1, 1, 2), box((1, 1, 2), 0, 0, 1, 1)
@@ -89,7 +89,7 @@ def test_conditions_are_those_of_the_image_that_is_drawn_for() -> None:
     assert torch.equal(found.draws.mean((2, 3, 4)).sign(), torch.tensor([[1, 1], [-1, -1], [1, 1]]).to(found.draws))
 
 
-def test_particles_restore_several_images_each_from_what_was_seen_of_it() -> None:
+def test_particles_restore_several_images_each_from_its_observation() -> None:
     """x and y independent N(0, 1) of which the upper half is seen without noise: the draws have these values there."""
     law, y = Mixture([1.0], torch.zeros(1, 1, 2, 2), 1.0), torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
     found = restore(law.denoiser(VP()), box((1, 2, 2), 1, 0, 1, 2), y, 0.01, 70, exact=True, steps=10)
@@ -117,7 +117,7 @@ def test_a_bar_goes_from_nothing_to_all_on_a_terminal_only(terminal: bool, monke
     assert told == [(k, 2, done, 3) for k in (0, 1) for done in (1, 2, 3)]
 
 
-def test_an_observation_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_observation_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Observation] = []
     monkeypatch.setattr(sys.modules["undiffuse.inverse.observe"], "Observation",
                         lambda *parts: made.append(Observation(*parts)) or made[-1])
@@ -155,7 +155,7 @@ def test_simulated_damage_is_the_operators_with_that_noise() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_keeps_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reproduces_observed_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, small = tmp_path / "run", {"width": 32, "depth": 1}
     train(Experiment(data="digits", steps=40, save_every=20, warmup=2, net_args=small, eval_batch_size=64), run)
     picture = (normal(0, 0, 0, 0, 1, (8, 8))[0] * 3 + 8).clamp(0, 16).round().to(torch.uint8)
@@ -168,7 +168,7 @@ def test_the_command_keeps_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFi
     draws = np.load(run / "restored" / "draws.npy")
     assert draws.shape == (1, 3, 1, 8, 8)
     assert np.abs(draws[0, :, 0, :4] - picture[:4].numpy()).max() < 1 < draws[0, :, 0, 4:].std(0).max()
-    assert {p.name for p in (run / "restored").iterdir()} == {"draws.npy", "mean.png", "deviation.png", "restored.png"}
+    assert {p.name for p in (run / "restored").iterdir()} == {"draws.npy", "mean.png", "std.png", "restored.png"}
     again = tmp_path / "again"
     assert main([*words, "--noise", "0.1", "--out", str(again)]) == 0
     assert np.array_equal(np.load(again / "draws.npy"), draws)

@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_file_is_the_same_on_one_two_and_three_processes(run: Path, ending: str,
                                                              monkeypatch: pytest.MonkeyPatch,
                                                              capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sample_to_file, "_NUMBERS", 32)  # pieces of two blocks of 8 points
+    monkeypatch.setattr(sample_to_file, "_PIECE_SIZE", 32)  # pieces of two blocks of 8 points
     wanted = ["sample", str(run), "--indices", "3-70,900-917,5", "--steps", "2"]
     with quick_folder() as folder:
         assert main([*wanted, "--out", str(folder / f"1{ending}")]) == 0

@@ -65,7 +65,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_found_by_its_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_is_detected_by_its_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, wrong = FAULTS[name]
     monkeypatch.setattr(owner, attribute, wrong)
     check = verify._installation_checks()[name]
@@ -78,7 +78,7 @@ def test_a_wrong_drift_loses_the_order_of_every_solver(monkeypatch: pytest.Monke
     assert "order of solvers" in failed(verify.verify())
 
 
-def test_a_wrong_view_of_a_run_is_found(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_identity_of_a_run_is_detected(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Denoiser.denoise
     monkeypatch.setattr(Model, "score", lambda self, x, t, **c: (right(self, x, t, **c) - x) / self.sde.variance(t))
     assert failed(verify.verify(run)) == {"score, noise, velocity"}

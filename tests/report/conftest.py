@@ -1,4 +1,4 @@
-"""Three tiny runs, of images, points and a table, whose names are meant to break a page that does not escape."""
+"""Three tiny runs, of images, points and a table, with names that would break a page without escaping."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tiny(NamedTuple):
 
 
 class Copier(Wrapper):
-    """A model that has learnt its training rows by heart: the denoiser is the nearest one."""
+    """A model whose denoiser returns the nearest training row."""
 
     def __init__(self, inner: Model, rows: Tensor) -> None:
         super().__init__(inner)
@@ -69,5 +69,5 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A run that held nothing out."""
+    """A run without held-out rows."""
     return _train(tmp_path_factory.mktemp("report") / "alone", open_data("digits", n=60), 0)

@@ -1,4 +1,4 @@
-"""The page: it needs no other file, escapes what it is given, is the same twice, and says what was measured."""
+"""The page: self-contained, escaped, deterministic, with the measured numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from report.conftest import EVIL, Tiny
 
 from undiffuse.errors import InputError
 from undiffuse.report import evaluate, write_report
-from undiffuse.report.wording import short
+from undiffuse.report.wording import factor, short
 from undiffuse.training.ema_sweep import compare_ema
 
 KINDS = ("images", "points", "table")
@@ -44,20 +44,20 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One page of every kind, each with its numbers beside it."""
+    """One page per kind of data, with its metrics as JSON next to it."""
     folder = tmp_path_factory.mktemp("pages")
-    made = {}
+    paths = {}
     for kind in KINDS:
         run: Tiny = request.getfixturevalue(kind)
-        made[kind] = write_report(run.folder, folder / f"{kind}.html", n=60, data=run.data)
-    return made
+        paths[kind] = write_report(run.folder, folder / f"{kind}.html", n=60, data=run.data)
+    return paths
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_fetched_from_anywhere(pages: dict[str, Path], kind: str) -> None:
     text = pages[kind].read_text()
     reader = Reader(text)
-    sources = [value or "" for _, given in reader.elements for name, value in given.items()
+    sources = [value or "" for _, attributes in reader.elements for name, value in attributes.items()
                if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")]
     assert len(sources) > 10
     assert [s[:60] for s in sources if not s.startswith(("data:", "#"))] == []
@@ -67,14 +67,14 @@ def test_nothing_is_fetched_from_anywhere(pages: dict[str, Path], kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_page_is_whole_and_every_figure_is_told_in_words(pages: dict[str, Path], kind: str) -> None:
+def test_the_page_is_well_formed_and_every_figure_has_an_alternative_text(pages: dict[str, Path], kind: str) -> None:
     reader = Reader(pages[kind].read_text())
     assert (reader.open, reader.wrong) == ([], [])
-    assert all(given.get("alt") for tag, given in reader.elements if tag == "img")
-    assert all(given.get("aria-label") for tag, given in reader.elements if tag == "svg")
+    assert all(attributes.get("alt") for tag, attributes in reader.elements if tag == "img")
+    assert all(attributes.get("aria-label") for tag, attributes in reader.elements if tag == "svg")
     count = [tag for tag, _ in reader.elements].count
     assert count("figure") == count("figcaption") >= 6
-    assert sum(str(given.get("src", "")).startswith("data:image/gif") for _, given in reader.elements) == 1
+    assert sum(str(attributes.get("src", "")).startswith("data:image/gif") for _, attributes in reader.elements) == 1
 
 
 @pytest.mark.parametrize("kind", ["images", "table"])
@@ -89,20 +89,19 @@ def test_charts_take_their_colours_from_the_page(pages: dict[str, Path], kind: s
     assert len(drawn) >= 4
     for svg in drawn:
         assert set(re.findall(r"(?:fill|stroke): ?([^;\"]*)", svg)) <= {
-            "none", *(f"var(--{name})" for name in ("ink", "muted", "rule", "real", "made", "paper"))}
+            "none", *(f"var(--{name})" for name in ("ink", "muted", "rule", "real", "generated", "paper"))}
     style = pages[kind].read_text().split("</style>")[0]
-    assert style.count("--made:") == style.count("--real:") == 2  # a light page and a dark one
+    assert style.count("--generated:") == style.count("--real:") == 2  # a light page and a dark one
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_numbers_beside_the_page_are_those_of_evaluate(
+def test_the_json_next_to_the_page_equals_evaluate(
         pages: dict[str, Path], kind: str, request: pytest.FixtureRequest) -> None:
     run: Tiny = request.getfixturevalue(kind)
     numbers = evaluate(run.folder, n=60, data=run.data)
     assert json.loads(pages[kind].with_suffix(".json").read_text()) == numbers
     headline = {"images": f"{100 * numbers.get('class_agreement', 0):.1f}\u00a0% of the generated",
-                "points": f"{numbers['ratio']:.{2 if numbers['ratio'] < 2 else 1}f}\u00a0times",
-                "table": f"{numbers['ratio']:.{2 if numbers['ratio'] < 2 else 1}f}\u00a0times"}
+                "points": factor(numbers["sliced_w2_ratio"]), "table": factor(numbers["sliced_w2_ratio"])}
     assert headline[kind] in re.findall(r"<h1>(.*?)</h1>", pages[kind].read_text())[0]
 
 
@@ -111,12 +110,12 @@ def test_the_same_run_gives_the_same_bytes(pages: dict[str, Path], table: Tiny, 
     assert again.read_bytes() == pages["table"].read_bytes()
 
 
-def test_averages_of_the_weights_are_compared_as_the_sweep_compares_them(pages: dict[str, Path], images: Tiny) -> None:
+def test_the_averages_of_the_weights_equal_those_of_compare_ema(pages: dict[str, Path], images: Tiny) -> None:
     running, *others = compare_ema(images.folder, data=images.data)
     best = min(others, key=lambda row: row.held_out)
     assert best.sigma_rel is not None
-    assert (f"on 100 held-out rows: that of σ_rel {short(best.sigma_rel)} has the least loss, {short(best.held_out)}, "
-            f"the running average {short(running.held_out)}. This page is about the running average."
+    assert (f"on 100 held-out rows: σ_rel {short(best.sigma_rel)} has the lowest loss, {short(best.held_out)}; "
+            f"the running average has {short(running.held_out)}. This report uses the running average."
             ) in pages["images"].read_text("utf-8")
 
 
@@ -124,7 +123,8 @@ def test_a_run_without_held_out_rows_says_so(alone: Tiny) -> None:
     path = write_report(alone.folder, n=40, data=alone.data)
     assert path == alone.folder / "report.html"
     numbers = json.loads((alone.folder / "report.json").read_text())
-    assert {numbers[k] for k in ("ratio", "sliced_w2", "classifier_accuracy", "nearest_ratio", "copies")} == {None}
+    undefined = ("sliced_w2_ratio", "sliced_w2", "classifier_accuracy", "nearest_ratio", "copied_fraction")
+    assert {numbers[name] for name in undefined} == {None}
     assert "No digits were held out of the training" in path.read_text()
 
 
@@ -133,16 +133,16 @@ def test_the_command_that_repeats_the_run_is_quoted_for_the_shell(pages: dict[st
     assert command == f"undiffuse train {points.folder}/experiment.json --out {points.folder}-again"
 
 
-def test_how_the_training_ended_stands_on_the_page(pages: dict[str, Path]) -> None:
+def test_the_page_states_how_the_training_ended(pages: dict[str, Path]) -> None:
     assert "All 12 updates made." in pages["points"].read_text()
 
 
 @pytest.mark.parametrize("name", ["report.json", "report", "nowhere/report.html"])
-def test_a_place_where_no_page_can_be_is_refused_first(images: Tiny, tmp_path: Path, name: str) -> None:
+def test_an_invalid_path_of_the_page_is_refused_first(images: Tiny, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"ends in \.html"):
         write_report(images.folder, tmp_path / name, data=images.data)
 
 
-def test_a_folder_without_a_run_is_named_before_the_place(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_before_the_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not the folder of a run"):
         write_report(tmp_path / "nowhere")

@@ -86,9 +86,9 @@ def guarded(work: Callable[[], object]) -> int:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
-        code = work()
+        exit_code = work()
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return exit_code if isinstance(exit_code, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -107,9 +107,9 @@ def guarded(work: Callable[[], object]) -> int:
         return _report(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
 
 
-def _report(message: object, code: int) -> int:
+def _report(message: object, exit_code: int) -> int:
     print("undiffuse:", " ".join(str(message).split()), file=sys.stderr)
-    return code
+    return exit_code
 
 
 def _traceback_place() -> str:

@@ -19,7 +19,7 @@ def index_ranges(text: str) -> list[tuple[int, int]]:
 
 
 def budgets_of(text: str) -> list[int]:
-    """The numbers of evaluations in a list such as "4-6,10"; InputError for anything else."""
+    """Numbers of model evaluations in a list such as "4-6,10"; InputError for anything else."""
     return [n for first, last in _ranges(text, "evaluations") for n in range(first, min(last, first + 100) + 1)]
 
 

@@ -45,6 +45,6 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     degradation = pipeline.operator(operator, model.shape, mask, amount, angle, seed)
     restored = pipeline.restore(model, degradation, y, noise, draws, simulate=simulate, method=method, exact=exact,
                                 steps=steps, seed=seed, levels=config["levels"], rounds=rounds,
-                                shares=config.get("counts"), **cond)
+                                class_counts=config.get("counts"), **cond)
     for path in restored.write(out or run / "restored"):
         print(path)

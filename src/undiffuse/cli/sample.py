@@ -32,7 +32,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     import torch
 
     from undiffuse import data, guidance, training
-    from undiffuse.pipelines.sample_to_file import draw, random_labels
+    from undiffuse.pipelines.sample_to_file import random_labels, sample_to_file
     from undiffuse.samplers import driver
     opened, plain = training.open_run(run), training.load(run, device=device)
     about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
@@ -50,7 +50,7 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
         return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    done = draw(model, rows, ranges, file, lambda x: data.save_samples(
+    done = sample_to_file(model, rows, ranges, file, lambda x: data.save_samples(
         file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
         labels=torch.cat([classes(*part) for part in ranges]) if labelled else None,
         label_name=opened.experiment.label or "label", categories=about["categories"]))

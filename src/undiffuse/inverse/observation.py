@@ -95,8 +95,8 @@ class Observation:
         """Whether A is affine, tested at random points."""
         a, b = normal(0, Purpose.PROBE, 0, 0, 2, self.shape, torch.float64).split(1)
         values = self.function(torch.cat([a + b, a, b]))
-        deviation = (values[0] - values[1] - values[2] + self.zero[0]).abs().max()
-        return bool(deviation <= 1e-6 * (1 + values.abs().max()))
+        error = (values[0] - values[1] - values[2] + self.zero[0]).abs().max()
+        return bool(error <= 1e-6 * (1 + values.abs().max()))
 
     @cached_property
     def table(self) -> Tensor:

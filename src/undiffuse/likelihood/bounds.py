@@ -226,7 +226,8 @@ class _ElboTerms:
         return logits.log_softmax(-1).gather(-1, index[..., None])[..., 0].flatten(1).sum(1).cpu()
 
 
-def kl_bound(model: Model, law: Mixture, samples: int = 4096, seed: int = 0, t_end: float | None = None) -> Bound:
+def kl_bound(model: Model, distribution: Mixture, samples: int = 4096, seed: int = 0, t_end: float | None = None
+             ) -> Bound:
     """An upper bound of KL(p_t ‖ p_SDE) between the data distribution at t_end and that of the model's reverse SDE.
 
         KL ≤ KL(p_T ‖ π) + ∫ e^{2λ} E‖D* − D_θ‖² dλ = KL(p_T ‖ π) + ½ ∫ g² E‖∇log p_t − s_θ‖² dt,
@@ -236,7 +237,7 @@ def kl_bound(model: Model, law: Mixture, samples: int = 4096, seed: int = 0, t_e
 
     Args:
         model: a model with a denoiser of a Gaussian process.
-        law: the data distribution.
+        distribution: distribution of the data.
         samples: number of Monte Carlo samples, stratified over λ.
         seed: seed of noise levels, data and noise.
         t_end: time of the smallest noise level; None: the model's own.
@@ -249,18 +250,18 @@ def kl_bound(model: Model, law: Mixture, samples: int = 4096, seed: int = 0, t_e
 
     Reference: Song et al. (2021), theorem 1, arXiv:2101.09258.
     """
-    coordinates, exact = WhitenedCoordinates(gaussian_model(model), t_end), law.denoiser(model.sde)
-    n, shape = samples // _GROUPS * _GROUPS, law.shape
+    coordinates, exact = WhitenedCoordinates(gaussian_model(model), t_end), distribution.denoiser(model.sde)
+    n, shape = samples // _GROUPS * _GROUPS, distribution.shape
     u = (torch.arange(n, dtype=torch.float64) + uniform(seed, Purpose.TIME, 0, 0, n)) / n
     lam = coordinates.log_snr_noise + u * (coordinates.log_snr_data - coordinates.log_snr_noise)
     eps = normal(seed, Purpose.NOISE, 0, 0, n, shape, torch.float64)
-    z = law.sample(n, seed) + bcast(torch.exp(-lam), eps) * eps
+    z = distribution.sample(n, seed) + bcast(torch.exp(-lam), eps) * eps
     with torch.no_grad():
         error = WhitenedCoordinates(exact, t_end).denoise(z, lam, {}) - coordinates.denoise(z, lam, {}).double()
         width = coordinates.log_snr_data - coordinates.log_snr_noise
         integrand = width * torch.exp(2 * lam) * error.flatten(1).square().sum(1)
     prior_eps = normal(seed, Purpose.NOISE, 1, 0, n, shape, torch.float64)
-    ratio = _log_prior_ratio(coordinates, law, law.sample(n, seed, n), prior_eps)
+    ratio = _log_prior_ratio(coordinates, distribution, distribution.sample(n, seed, n), prior_eps)
     means = torch.stack([(integrand + ratio)[i::_GROUPS].mean() for i in range(_GROUPS)])
     return Bound(float(means.mean()), float(means.std()) / math.sqrt(_GROUPS))
 
@@ -336,14 +337,14 @@ def _address_range(rows: Tensor, first_index: int) -> tuple[tuple[int, int], Ten
     return (first_index + first, int(rows[-1]) - first + 1), (rows - first).cpu()
 
 
-def _log_prior_ratio(coordinates: WhitenedCoordinates, law: Mixture, x0: Tensor, eps: Tensor) -> Tensor:
+def _log_prior_ratio(coordinates: WhitenedCoordinates, distribution: Mixture, x0: Tensor, eps: Tensor) -> Tensor:
     """log p_T/π at samples of z_T, whose mean is KL(p_T ‖ π)."""
     end = coordinates.log_snr_noise
     sde, t = coordinates.model.sde, coordinates.model.sde.time_of(end)
     z = x0 + torch.exp(-end) * eps
     alpha = float(sde.alpha(as_time(t)))
     log_prior = coordinates.log_prior(coordinates.whiten(z, end)) - coordinates.log_volume(end)
-    return law.diffused(sde, float(t)).log_prob(alpha * z) + coordinates.dim * math.log(alpha) - log_prior
+    return distribution.diffused(sde, float(t)).log_prob(alpha * z) + coordinates.dim * math.log(alpha) - log_prior
 
 
 def _log_normal(x: Tensor, variance: float) -> Tensor:

@@ -28,7 +28,7 @@ from undiffuse.moments import Moments
 from undiffuse.samplers.method import required_sampler
 from undiffuse.sde import as_time, bcast
 
-_MAX_NOISE = 1000.0  # σ̂/sigma_data above which u no longer depends on the data (its law differs from N(0, I) by ~ 10⁻⁹)
+_MAX_NOISE = 1000.0  # σ̂/sigma_data above which the distribution of u differs from N(0, I) by ~ 10⁻⁹
 
 
 @dataclass(frozen=True)

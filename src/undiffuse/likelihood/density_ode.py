@@ -37,21 +37,21 @@ _WEIGHTS = (1 / 12, 5 / 12, 5 / 12, 1 / 12)
 _CUBIC = (-1 / 4, math.sqrt(5) / 4, -math.sqrt(5) / 4, 1 / 4)  # of Legendre's P₃ in the cubic through the nodes
 _RULE_ERROR = 0.44  # the rule applied to Legendre's P₆, the first that it does not integrate: 1/6 + 5/6 P₆(1/√5)
 
-Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
+Derivative = Callable[[Tensor, Tensor, Tensor], Tensor]
 """dy/dλ of the rows with indices (m,) at y (m, ·) and λ (m,)."""
 
 
 class BatchedOde:
-    """dy/dλ = slope(rows, y, λ) of a block of samples, each with its own steps, the slope evaluated in packs.
+    """dy/dλ = derivative(rows, y, λ) of a block of samples, each with its own steps, the derivative evaluated in packs.
 
     Args:
-        slope: the right-hand side for some rows.
+        derivative: the right-hand side for some rows.
         valid: (B,) bool, False for rows that only pad the block.
-        pack: rows per evaluation of the slope.
+        pack: rows per evaluation of the derivative.
     """
 
-    def __init__(self, slope: Slope, valid: Tensor, pack: int) -> None:
-        self.slope, self.valid, self.active, self.pack = slope, valid, valid, pack
+    def __init__(self, derivative: Derivative, valid: Tensor, pack: int) -> None:
+        self.derivative, self.valid, self.active, self.pack = derivative, valid, valid, pack
 
     def set_active(self, active: Tensor) -> None:
         """Evaluate only these samples, (B,), from now on."""
@@ -60,8 +60,8 @@ class BatchedOde:
     def field(self, y: Tensor, lam: Tensor) -> Tensor:
         """dy/dλ (B, ·) at λ (B,), 0 for samples that are finished."""
         rows = self.active.nonzero()[:, 0].to(y.device)
-        (slopes,) = map_packs(lambda part: (self.slope(part, y[part], lam[part]),), rows, self.pack)
-        return torch.zeros_like(y).index_copy(0, rows, slopes)
+        (derivatives,) = map_packs(lambda part: (self.derivative(part, y[part], lam[part]),), rows, self.pack)
+        return torch.zeros_like(y).index_copy(0, rows, derivatives)
 
     def solve(self, y: Tensor, start: Tensor, end: Tensor, rtol: float, atol: float, on_step: OnStep | None = None
               ) -> Solution:
@@ -73,11 +73,11 @@ def flow_ode(coordinates: WhitenedCoordinates, rows: int, keep: int | None = Non
              ) -> BatchedOde:
     """The probability-flow ODE du/dλ of `rows` samples, of which the first `keep` are evaluated."""
 
-    def slope(rows: Tensor, u: Tensor, lam: Tensor) -> Tensor:
+    def derivative(rows: Tensor, u: Tensor, lam: Tensor) -> Tensor:
         D = coordinates.denoise(coordinates.unwhiten(u, lam), lam, select_conditions(cond or {}, rows))
         return coordinates.dudlam(u, D.to(u), lam)
 
-    return BatchedOde(slope, torch.arange(rows) < (rows if keep is None else keep), pack_size(coordinates.dim))
+    return BatchedOde(derivative, torch.arange(rows) < (rows if keep is None else keep), pack_size(coordinates.dim))
 
 
 class TraceEstimator:
@@ -144,7 +144,7 @@ class TraceEstimator:
         return D, trace_estimates(product, basis_vectors(z)).sum(1, keepdim=True)
 
     def _truncation(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The correction of one pack by the local Gaussian, and half the error of its slope at 2 σ̂₀², times σ̂₀²."""
+        """Correction of one pack by the local Gaussian, and half the error of its derivative at 2 σ̂₀², times σ̂₀²."""
         lam, z = self.coordinates.log_snr_data.expand(len(rows)), self.z[rows]
         variance = float(torch.exp(-2 * self.coordinates.log_snr_data))
         D, product = self._denoise_with_vjp(rows, z, lam)
@@ -179,7 +179,7 @@ class JointTraceOde:
         self.estimator, self.coordinates, self.n = estimator, estimator.coordinates, estimator.n
         k = len(self.coordinates.spectrum)
         self.unit = math.sqrt(self.n * k / (k + self.n))
-        self.ode = BatchedOde(self.slope, estimator.valid, estimator.pack)
+        self.ode = BatchedOde(self.derivative, estimator.valid, estimator.pack)
 
     def solve(self, rtol: float, atol: float) -> OdeResult:
         """From the data to T."""
@@ -188,11 +188,11 @@ class JointTraceOde:
         y = torch.cat([u, u.new_zeros(len(u), self.n)], 1)
         solution = self.ode.solve(y, coordinates.log_snr_data, end, rtol, atol, self.on_step)
         self.ode.set_active(self.estimator.valid)
-        slopes = self.ode.field(solution.x, end.expand(len(u)))
-        (u, b), (dudlam, dbdlam) = self._split(solution.x), self._split(slopes)
+        derivatives = self.ode.field(solution.x, end.expand(len(u)))
+        (u, b), (dudlam, dbdlam) = self._split(solution.x), self._split(derivatives)
         return OdeResult(u, dudlam, b, dbdlam, solution.evaluations + 1, solution.error)
 
-    def slope(self, rows: Tensor, y: Tensor, lam: Tensor) -> Tensor:
+    def derivative(self, rows: Tensor, y: Tensor, lam: Tensor) -> Tensor:
         """d(u, b)/dλ of one pack."""
         u, _ = self._split(y)
         D, dbdlam = self.estimator.residual(rows, u, lam)

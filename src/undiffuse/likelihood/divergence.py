@@ -8,7 +8,7 @@ Gaussian, its Jacobian J = ∂D/∂z = Σ (Σ + σ̂₀² I)⁻¹ determines the
 
     log p_0(z) = log p_σ̂₀(z) − ½ log det J − ½ rᵀ J⁻¹ r / σ̂₀²,
 
-to first order the heat equation's −½ σ̂₀² (Δ log p + ‖∇ log p‖²). The slope d log p/dσ̂² at 2 σ̂₀² is measured and
+to first order the heat equation's −½ σ̂₀² (Δ log p + ‖∇ log p‖²). The derivative d log p/dσ̂² at 2 σ̂₀² is measured and
 predicted by the local Gaussian; half the difference times σ̂₀² is the error that is reported.
 
 Reference: Hutchinson (1990), "A stochastic estimator of the trace of the influence matrix".

@@ -57,13 +57,13 @@ class Restored:
     levels: int
 
     def write(self, folder: Path) -> list[Path]:
-        """Write draws.npy (float32), mean.png, deviation.png (standard deviation; white is half of the range) and
+        """Write draws.npy (float32), mean.png, std.png (standard deviation; white is half of the range) and
         restored.png, with one row per image: observation, mean, standard deviation, samples. Returns the paths.
         """
         folder.mkdir(parents=True, exist_ok=True)
         mean, std = self.draws.mean(1), (self.draws.std(1) if self.draws.shape[1] > 1 else 0 * self.draws[:, 0])
         columns = torch.cat([self._observations()[:, None], mean[:, None], 2 * std[:, None], self.draws], 1)
-        pictures = {"mean.png": png_grid(mean, self.levels), "deviation.png": png_grid(2 * std, self.levels),
+        pictures = {"mean.png": png_grid(mean, self.levels), "std.png": png_grid(2 * std, self.levels),
                     "restored.png": png_grid(_sheet(columns), self.levels)}
         paths = [folder / "draws.npy"]
         with atomic(paths[0]) as file:
@@ -134,7 +134,8 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
 
 def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, draws: int = 8, *,
             simulate: bool = False, method: str = "mmps", exact: bool = False, steps: int | None = None, seed: int = 0,
-            levels: int = 256, rounds: int | None = None, shares: Sequence[int] | None = None, **cond: Any) -> Restored:
+            levels: int = 256, rounds: int | None = None, class_counts: Sequence[int] | None = None, **cond: Any
+            ) -> Restored:
     """Samples of p(x | y) for every row of y.
 
     Args:
@@ -151,7 +152,7 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
         levels: number of grey levels.
         rounds: for an unknown class, rounds of Gibbs sampling of p(x, class | y): a class from p(class | x) for every
             sample x, then x given that class. By default 1 for up to 20 classes, 0 with particles.
-        shares: frequencies of the classes.
+        class_counts: numbers of training rows per class, the prior of the class.
         cond: conditions; a tensor has one row per image.
 
     Raises:
@@ -176,18 +177,18 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
     count = 1 + _rounds(model, rounds, "label" in cond, group)
     with bar("restoring") as progress:
         for k in range(count):
-            label: dict[str, Any] = {"label": sample_labels(model, out, seed, k, shares, **repeated)} if k else {}
+            label: dict[str, Any] = {"label": sample_labels(model, out, seed, k, class_counts, **repeated)} if k else {}
             out = sample(posterior, len(rows), steps=steps, seed=seed, first_index=k * _ROUND_STRIDE, y=rows,
                          progress=part(progress, k, count), **label, **repeated).x
     return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], levels)
 
 
-def sample_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, shares: Sequence[int] | None = None,
+def sample_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, class_counts: Sequence[int] | None = None,
                   **cond: Any) -> Tensor:
     """Classes (B,) of rows x (B, *event) in data units, sampled from `label_posterior`."""
-    prior = None if shares is None else torch.tensor(shares, dtype=torch.float64)
+    prior = None if class_counts is None else torch.tensor(class_counts, dtype=torch.float64)
     first = turn * _ROUND_STRIDE
-    return classes(seed, first, label_posterior(model, x, seed=seed, shares=prior, first_index=first, **cond))
+    return classes(seed, first, label_posterior(model, x, seed=seed, prior=prior, first_index=first, **cond))
 
 
 def _rounds(model: Model, rounds: int | None, labelled: bool, group: int) -> int:

@@ -23,20 +23,19 @@ from undiffuse.random import classes
 from undiffuse.samplers.driver import Progress
 from undiffuse.training.distributed import ProcessGroup, process_group
 
-_NUMBERS = 1 << 21  # numbers in one piece
-
+_PIECE_SIZE = 1 << 21  # values per piece
 
 Rows = Callable[[int, int, Progress], Tensor]
 
 
-def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path, save: Callable[[StoredArray], Path]
-         ) -> Path:
+def sample_to_file(model: Model, rows: Rows, ranges: Sequence[tuple[int, int]], path: Path,
+                   save: Callable[[StoredArray], Path]) -> Path:
     """Write a file of samples; returns its path.
 
     Args:
         model: the model that is sampled.
-        rows: rows(first, count, progress) makes samples in data units.
-        wanted: ranges (first index, count) of samples, in the order of the file.
+        rows: rows(first, count, progress) generates samples in data units.
+        ranges: ranges (first index, count) of samples, in the order of the file.
         path: the file.
         save: writes the file from all samples, on the first process.
 
@@ -44,22 +43,22 @@ def draw(model: Model, rows: Rows, wanted: Sequence[tuple[int, int]], path: Path
         InputError: for a path that cannot be written.
         MachineError: for a full disk.
     """
-    if negative := [count for _, count in wanted if count < 0]:
+    if negative := [count for _, count in ranges if count < 0]:
         raise InputError(f"got n={negative[0]}; expected a number of samples ≥ 0")
     template = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
     size = math.prod(template.shape[1:]) * template.element_size()
-    with process_group(model.device) as team:
+    with process_group(model.device) as group:
         check_path(path)
-        stored = Path(team.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
-        total = sum(count for _, count in wanted)
+        stored = Path(group.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
+        total = sum(count for _, count in ranges)
         try:
-            team.broadcast_object(lambda: _reserve(stored, size * total))
-            _fill(team, stored, rows, list(_pieces(wanted, model.block, template)), size)
-            team.barrier()
+            group.broadcast_object(lambda: _reserve(stored, size * total))
+            _fill(group, stored, rows, list(_pieces(ranges, model.block, template)), size)
+            group.barrier()
             samples = StoredArray(stored, 0, template.shape[1:], template.dtype, total)
-            return Path(team.broadcast_object(lambda: str(save(samples))))
+            return Path(group.broadcast_object(lambda: str(save(samples))))
         finally:
-            if team.is_main:
+            if group.is_main:
                 stored.unlink(missing_ok=True)
 
 
@@ -69,19 +68,19 @@ def random_labels(counts: Sequence[int], seed: int, first: int, n: int) -> list[
     return labels
 
 
-def _pieces(wanted: Sequence[tuple[int, int]], block: int, template: Tensor) -> Iterator[tuple[int, int, int]]:
+def _pieces(ranges: Sequence[tuple[int, int]], block: int, template: Tensor) -> Iterator[tuple[int, int, int]]:
     """(row in the file, first index, count) of pieces that are multiples of the block."""
-    size, row = block * max(1, _NUMBERS // (block * max(1, math.prod(template.shape[1:])))), 0
-    for first, count in wanted:
+    size, row = block * max(1, _PIECE_SIZE // (block * max(1, math.prod(template.shape[1:])))), 0
+    for first, count in ranges:
         for start in range(0, count, size):
             yield row + start, first + start, min(size, count - start)
         row += count
 
 
-def _fill(team: ProcessGroup, stored: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
+def _fill(group: ProcessGroup, stored: Path, rows: Rows, pieces: Sequence[tuple[int, int, int]], size: int) -> None:
     """Write the pieces of this process."""
-    local = pieces[team.rank :: team.size]
-    with stored.open("r+b", buffering=0) as file, bar("sampling", team.is_main) as progress:
+    local = pieces[group.rank :: group.size]
+    with stored.open("r+b", buffering=0) as file, bar("sampling", group.is_main) as progress:
         for k, (row, first, count) in enumerate(local):
             samples = rows(first, count, part(progress, k, len(local)))
             data, at = samples.contiguous().numpy().tobytes(), row * size

@@ -158,12 +158,12 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
 
     All data: kind, data, n, seed, method, grid, steps, nfe (model evaluations per sample), guidance, train_rows,
     held_out_rows, sliced_w2 to the held-out rows, sliced_w2_floor (between two sets of real rows),
-    sliced_w2_floor_stderr and sliced_w2_ratio. Images and tables: median distance to the nearest training row of samples
-    (nearest_generated) and of held-out rows (nearest_held_out), nearest_ratio, copied_fraction (samples nearer to a
-    training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row). Images
-    with classes: class_agreement and class_agreement_stderr, per_class, confusion, classifier_accuracy and
-    classifier_per_class on held-out rows. Points: mmd with floor, curve_distance. Tables: ks (Kolmogorov-Smirnov
-    distance per column) and ks_critical (exceeded by 5 % of equal distributions).
+    sliced_w2_floor_stderr and sliced_w2_ratio. Images and tables: median distance to the nearest training row of
+    samples (nearest_generated) and of held-out rows (nearest_held_out), nearest_ratio, copied_fraction (samples nearer
+    to a training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row).
+    Images with classes: class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and
+    classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_stderr, curve_distance. Tables: ks
+    (Kolmogorov-Smirnov distance per column) and ks_critical (exceeded by 5 % of equal distributions).
 
     Args:
         run: folder of the run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,11 +47,12 @@ def label_posterior(model: ReverseModel, x: ArrayLike, samples: int = 48, seed: 
     Reference: Li et al. (2023), "Your diffusion model is secretly a zero-shot classifier", eq. 4. arXiv:2303.16203
     """
     denoiser, x = gaussian_model(model), data_rows(model.schema, x)
+    conditions: dict[str, Any] = {**cond}
     if not denoiser.classes:
         raise InputError("got a model without classes; expected one that was trained with labels")
     end = _default_end(denoiser.sde, denoiser.sigma_data) if t_end is None else t_end
     bounds = [elbo(denoiser, x, samples, seed, decoder="gaussian", t_end=end, first_index=first_index,
-                   label=torch.full(x.shape[:1], k), **cond).value for k in range(denoiser.classes)]
+                   label=torch.full(x.shape[:1], k), **conditions).value for k in range(denoiser.classes)]
     weights = torch.ones(denoiser.classes) if prior is None else as_rows(prior, "prior", ())
     if len(weights) != denoiser.classes:
         raise InputError(f"got {len(weights)} prior probabilities for {denoiser.classes} classes; expected one each")

@@ -158,11 +158,11 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
 
     All data: kind, data, n, seed, method, grid, steps, nfe (model evaluations per sample), guidance, train_rows,
     held_out_rows, sliced_w2 to the held-out rows, sliced_w2_floor (between two sets of real rows),
-    sliced_w2_floor_stderr and sliced_w2_ratio. Images and tables: median distance to the nearest training row of
+    sliced_w2_floor_std and sliced_w2_ratio. Images and tables: median distance to the nearest training row of
     samples (nearest_generated) and of held-out rows (nearest_held_out), nearest_ratio, copied_fraction (samples nearer
     to a training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row).
     Images with classes: class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and
-    classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_stderr, curve_distance. Tables: ks
+    classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
     (Kolmogorov-Smirnov distance per column) and ks_critical (exceeded by 5 % of equal distributions).
 
     Args:
@@ -193,22 +193,22 @@ def measure(data: ReportData) -> Metrics:
 def _distance(data: ReportData) -> dict[str, Any]:
     """Sliced W₂ to the held-out rows, and its noise floor between equally many real rows."""
     if data.held_out is None:
-        return dict.fromkeys(("sliced_w2", "sliced_w2_floor", "sliced_w2_floor_stderr", "sliced_w2_ratio"))
+        return dict.fromkeys(("sliced_w2", "sliced_w2_floor", "sliced_w2_floor_std", "sliced_w2_ratio"))
     generated, real = comparable(data, data.generated), comparable(data, data.held_out.x)
     train = comparable(data, data.train.x[_evenly_spaced(len(data.train), len(generated))])
     value, floor = metrics.sliced_w2(generated, real), metrics.noise_floor(metrics.sliced_w2, train, real)
-    return {"sliced_w2": value, "sliced_w2_floor": floor.value, "sliced_w2_floor_stderr": floor.stderr,
+    return {"sliced_w2": value, "sliced_w2_floor": floor.value, "sliced_w2_floor_std": floor.stderr,
             "sliced_w2_ratio": value / floor.value if floor.value else None}
 
 
 def _points(data: ReportData) -> Metrics:
     """MMD to the held-out rows, and the mean distance to the curve of a spiral data set."""
-    numbers: dict[str, Any] = {"mmd": None, "mmd_floor": None, "mmd_floor_stderr": None}
+    numbers: dict[str, Any] = {"mmd": None, "mmd_floor": None, "mmd_floor_std": None}
     if data.held_out is not None:
         generated, real = data.generated[:_PAIRED], data.held_out.x[:_PAIRED]
         train = data.train.x[_evenly_spaced(len(data.train), len(generated))]
         floor = metrics.noise_floor(metrics.mmd, train, real)
-        numbers = {"mmd": metrics.mmd(generated, real), "mmd_floor": floor.value, "mmd_floor_stderr": floor.stderr}
+        numbers = {"mmd": metrics.mmd(generated, real), "mmd_floor": floor.value, "mmd_floor_std": floor.stderr}
     if data.train.name not in SPIRALS:
         return Metrics({**numbers, "curve_distance": None})
     distance, real_distance = (float(distance_to_curve(data.train.name, x).mean())

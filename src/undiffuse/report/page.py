@@ -88,12 +88,12 @@ def _cards(n: dict[str, Any]) -> list[Card]:
         cards.append(Card(f"{n['nearest_ratio']:.2f}", "distance to the training data, held-out real = 1",
                           f"median {n['nearest_generated']:.3f} against {n['nearest_held_out']:.3f}"))
     if n["sliced_w2_ratio"] is not None:
-        floor = plus_minus(n["sliced_w2_floor"], n["sliced_w2_floor_stderr"])
+        floor = plus_minus(n["sliced_w2_floor"], n["sliced_w2_floor_std"])
         cards.append(Card(f"{n['sliced_w2_ratio']:.2f}", "distance to real data, noise floor = 1",
                           f"sliced W₂ {short(n['sliced_w2'])} against {floor}"))
     if n.get("mmd") is not None:
         cards.append(Card(f"{n['mmd']:.4f}".replace("-", "−"), "squared MMD to held-out data",
-                          f"two real sets: {plus_minus(n['mmd_floor'], n['mmd_floor_stderr'])}"))
+                          f"two real sets: {plus_minus(n['mmd_floor'], n['mmd_floor_std'])}"))
     if n.get("curve_distance") is not None:
         cards.append(Card(short(n["curve_distance"]), "mean distance from the curve",
                           f"held-out real data: {short(n['curve_distance_real'])}"))

@@ -65,7 +65,7 @@ def _title(numbers: dict[str, Any], plural: str) -> str:
     ratio = numbers["sliced_w2_ratio"]
     if ratio is None:
         return f"{numbers['n']:,} generated {plural}, without real data to compare with"
-    if numbers["sliced_w2"] <= numbers["sliced_w2_floor"] + 2 * numbers["sliced_w2_floor_stderr"]:
+    if numbers["sliced_w2"] <= numbers["sliced_w2_floor"] + 2 * numbers["sliced_w2_floor_std"]:
         return (f"Generated {plural} are as close to real {plural} as other real {plural} are: "
                 f"{factor(ratio)} the distance")
     return f"The distance from generated to real {plural} is {factor(ratio)} that between two sets of real {plural}"
@@ -119,7 +119,7 @@ def _distance(numbers: dict[str, Any], plural: str) -> str:
         return _nothing_held_out(plural)
     return (f"The sliced Wasserstein distance to {numbers['held_out_rows']:,} held-out {plural} is "
             f"{short(numbers['sliced_w2'])}; between two sets of real {plural} it is "
-            f"{plus_minus(numbers['sliced_w2_floor'], numbers['sliced_w2_floor_stderr'])}.")
+            f"{plus_minus(numbers['sliced_w2_floor'], numbers['sliced_w2_floor_std'])}.")
 
 
 def _curve_distance(numbers: dict[str, Any]) -> str:

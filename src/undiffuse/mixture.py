@@ -183,7 +183,8 @@ class Mixture:
         x0, eps = self.sample(n, seed), normal(seed, Purpose.NOISE, 0, 0, n, self.shape, torch.float64)
         model, times = self.denoiser(sde), as_time(t)
         errors = torch.stack([model.error(sde.perturb(x0, s, eps), s) for s in times.reshape(-1)])
-        return MonteCarloEstimate(errors.mean(1).reshape(times.shape), (errors.std(1) / math.sqrt(n)).reshape(times.shape))
+        stderr = errors.std(1) / math.sqrt(n)
+        return MonteCarloEstimate(errors.mean(1).reshape(times.shape), stderr.reshape(times.shape))
 
     @classmethod
     def fit(cls, x: ArrayLike, components: int = 1, labels: ArrayLike | None = None, seed: int = 0,

@@ -60,7 +60,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     z = model.transform.forward(x)
     cond = conditions_of(model, _as_conditions(labels, conditions), len(x)) if x.ndim else {}
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
-        raise InputError(f"got {draws} draws of rows {tuple(x.shape[1:])}; expected at least 1 of the model's own rows")
+        raise InputError(f"got draws={draws} of rows {tuple(x.shape[1:])}; expected draws ≥ 1 of rows {model.shape}")
     full = x.expand(draws, *x.shape).clone()
     incomplete = z.isnan().any(1).nonzero()[:, 0]
     if len(incomplete):

@@ -159,7 +159,7 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
         InputError: if y is not an output of the operator, and for rounds without a class to sample.
     """
     if draws < 1:
-        raise InputError(f"got {draws} draws; expected at least 1")
+        raise InputError(f"got draws={draws}; expected at least 1")
     posterior = observe(model, degradation, None, noise, method, exact=exact)
     expected = model.shape if simulate else tuple(posterior.observation.zero.shape[1:])
     if tuple(y.shape[1:]) != expected:

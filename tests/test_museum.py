@@ -354,6 +354,7 @@ def test_d23_time_runs_backward_and_may_be_a_number() -> None:
         assert torch.equal(fn(x, 0.5), fn(x, f64(0.5)[0]))
 
 
+@pytest.mark.slow
 def test_d24_there_and_back_is_as_exact_as_the_order_of_the_solver() -> None:
     law = Mixture([1, 2], [[-1.5], [1.0]], 0.16)
     model, x = law.denoiser(SDE_), law.sample(50)

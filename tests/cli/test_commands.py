@@ -80,6 +80,7 @@ def test_classes_are_missed_before_anything_is_fitted(tmp_path: Path, capsys, mo
     assert "got a model that was trained without labels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_guidance_is_tuned_and_used_at_scales_between(run: Path, tmp_path: Path, capsys) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
     ask = [str(copied), "--steps", "3", "--n", "4", "--label", "all"]

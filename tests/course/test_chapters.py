@@ -145,6 +145,7 @@ def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
     assert outcome.code == 0 and (tmp_path / "out" / "01.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_the_command_says_where_the_pictures_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     code = "# %%\nfrom undiffuse import course\ncourse.curves({'a': ([0, 1], [0, 1])})\n"

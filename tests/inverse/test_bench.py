@@ -17,6 +17,7 @@ from undiffuse.random import normal
 from undiffuse.samplers.driver import Samples
 
 
+@pytest.mark.slow
 def test_exact_draws_score_as_exact_and_others_do_not() -> None:
     case = four()
     right = score(case, "right", Samples(case.truth.sample(1024, 50), 0, f64(1.0), ""))
@@ -47,6 +48,7 @@ def test_intervals_between_order_statistics_contain_their_fraction_of_the_truths
         held(torch.zeros(2, 1), 64, 0.9)
 
 
+@pytest.mark.slow
 def test_coverage_of_exact_draws_is_right_and_of_draws_of_the_prior_is_not() -> None:
     right = coverage(four(), "exact", truths=64, draws=19, steps=20)
     assert all(abs(found.value - level) < 4 * found.stderr for level, found in right.items())

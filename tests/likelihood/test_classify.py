@@ -17,6 +17,7 @@ MEANS, VARIANCES = f64([-0.6, 0.2], [0.4, 0.3], [0.2, -0.7]), f64(0.3, 0.5, 0.2)
 LAW = Mixture([0.2, 0.5, 0.3], MEANS, VARIANCES, labels=[0, 1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm", "ve"])
 def test_one_gaussian_a_class_has_the_posterior_of_its_mean_log_densities(name: str) -> None:
     """E log N(x + σ̂ε; μ, v + σ̂²) = −½ d log 2π(v + σ̂²) − ½ (‖x − μ‖² + d σ̂²)/(v + σ̂²), by chance that falls with

@@ -29,6 +29,7 @@ from undiffuse.training import train
 SHAPE = (1, 6, 6)
 
 
+@pytest.mark.slow
 def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
     """Gibbs' sampler of p(x, class | y) from draws of p(x | y): the weight, mean and deviations of a mode."""
     law = Mixture([0.3, 0.7], [[[[-0.6, 0.1]]], [[[0.6, -0.1]]]], 0.04, labels=[0, 1])

@@ -120,6 +120,7 @@ def test_the_stochastic_one_is_the_same_alone_and_in_a_batch() -> None:
     assert torch.equal(alone.x[0], together.x[2]) and alone.nfe == together.nfe_per_sample[2]
 
 
+@pytest.mark.slow
 def test_the_stochastic_one_follows_the_path_that_fixed_steps_follow() -> None:
     """On one Brownian path its distance to Euler-Maruyama with very many steps falls with the tolerance."""
     law, sde, n = random_mixture(spread=1.0), VP(), 8

@@ -131,6 +131,7 @@ def kills_change_no_bit(kills: int, steps_: int) -> None:
             assert not list(broken.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_three_kills_change_no_bit() -> None:
     kills_change_no_bit(3, 100)
 

@@ -19,6 +19,7 @@ LAW = Gaussian(torch.tensor([0.0, 0.0]), torch.tensor([[1.0, 0.98], [0.98, 1.0]]
 N = 4000
 
 
+@pytest.mark.slow
 def test_a_short_training_on_a_gaussian_law_reaches_the_analytic_minimum(tmp_path: Path) -> None:
     data = Dataset(LAW.sample(20_000, seed=0).float(), None, "points", "gaussian", (), ("a", "b"))
     e = Experiment(data="memory", steps=400, batch_size=256, lr=0.01, warmup=20, ema_decay=0.98, save_every=400,

@@ -43,6 +43,7 @@ def test_it_is_refused_when_the_model_changed(model: Tuned, tmp_path: Path, chan
     assert attach(other, tmp_path, said.append) is other and "untuned" in said[0]
 
 
+@pytest.mark.slow
 def test_laws_are_told_apart_by_what_they_give(tmp_path: Path) -> None:
     law = THREE.denoiser(VP())
     path = save(tune(law, [3], rounds=0, trajectories=8), tmp_path / NAME)

@@ -67,6 +67,7 @@ def test_gaussian_data_are_exact_at_two_evaluations() -> None:
     assert row["after"]["rmse"] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_step_costs_one_evaluation_and_the_last_one_more() -> None:
     out = sample(tuned(), 3, steps=5, t_end=trial().t_end)
     assert out.nfe == 6 and (out.method, out.grid, out.tuned_for) == ("tuned", "tuned", "5 evaluations")
@@ -120,6 +121,7 @@ def test_the_tuned_model_is_the_model_in_a_wrapper() -> None:
     assert sample(exact, 2, steps=8).start == "moments"  # the default of the model itself
 
 
+@pytest.mark.slow
 def test_labels_have_a_table_of_their_own() -> None:
     model = tune(THREE.denoiser(VP()), [4], rounds=0)
     assert set(model.tuning.table) == {"", "label"}
@@ -137,6 +139,7 @@ def test_a_model_without_moments_gets_those_of_its_samples() -> None:
     assert found.tuning.rows[0]["after"]["median"] < 0.5 * found.tuning.rows[0]["before"]["median"]
 
 
+@pytest.mark.slow
 def test_float32_networks_are_tuned() -> None:
     row = tune(small(), [4], rounds=1, trajectories=16).tuning.rows[0]
     assert row["after"]["median"] < 0.5 * row["before"]["median"]
@@ -152,6 +155,7 @@ def test_one_lost_path_does_not_refuse_a_tuning_and_many_do() -> None:
     assert not better(after, before) and not better(before, before)
 
 
+@pytest.mark.slow
 def test_low_rank_moments_are_tuned_and_come_back_from_a_file(tmp_path: Path) -> None:
     Q = torch.linalg.qr(normal(0, 0, 0, 0, 40, (3,), torch.float64))[0]
     cov = [0.01 * torch.eye(40, dtype=torch.float64) + 0.2 * q[:, None] * q for q in Q.T[1:]]

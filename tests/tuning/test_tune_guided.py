@@ -50,6 +50,7 @@ def test_between_two_strengths_it_is_nearer_than_untuned() -> None:
         assert ours < 0.5 * theirs
 
 
+@pytest.mark.slow
 def test_the_ends_of_an_interval_are_what_was_fitted() -> None:
     family = tune_family(guided, [1.0, 2.0], [3], trajectories=8, rounds=0)
     a, b = (member for _, member in family.tuning.family)
@@ -63,6 +64,7 @@ def test_the_ends_of_an_interval_are_what_was_fitted() -> None:
         tune_family(guided, [1.0], [3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 2.5, 4])
 def test_what_is_loaded_samples_the_same_at_any_scale(scale: float, tmp_path: Path) -> None:
     again = load(THREE.denoiser(VP()), save(tuned(), tmp_path / NAME))
@@ -73,12 +75,14 @@ def test_what_is_loaded_samples_the_same_at_any_scale(scale: float, tmp_path: Pa
     assert again.tuning.family[1][1].rows == tuned().tuning.family[1][1].rows
 
 
+@pytest.mark.slow
 def test_it_is_what_the_family_in_memory_gives() -> None:
     family = tune_family(guided, [1, 2, 4], [3], rounds=0, trajectories=8)
     for scale in (1.0, 2.5):
         assert torch.equal(drawn(tuned(), scale).x, sample(family.at(scale), 9, steps=3, label=LABELS).x)
 
 
+@pytest.mark.slow
 def test_the_model_itself_is_sampled_as_before_and_both_kinds_stay() -> None:
     plain = tune(MODEL, [4], rounds=0, trajectories=8)
     for model in (tuned(), tune(tuned(), [4], rounds=0, trajectories=8)):

@@ -67,6 +67,7 @@ def flowed(x: Tensor, covariance: Tensor, mean: Tensor, sde: GaussianSDE) -> Ten
     return alpha[1] * mean + U @ (spread[1] / spread[0] * (U.T @ (x.double() - alpha[0] * mean)))
 
 
+@pytest.mark.slow
 def test_a_class_is_nearer_to_its_paths_than_with_what_all_have() -> None:
     """On starts that nothing was fitted to: the median over 400, at the same nodes."""
     for steps in (3, 4):

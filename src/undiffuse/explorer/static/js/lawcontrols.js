@@ -7,13 +7,13 @@ import {MOST_MODES, PARTS, editedMode, modeOf, withAnother, withMode, without} f
 
 export function lawControls(rail, c) {
   const names = WANTED[c.state.view].flatMap((d) => lawNames(d)).map((name) => [name, lawTitle(name), ""]);
-  const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Your own mixture", ""]] : [];
+  const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Custom mixture", ""]] : [];
   const parts = [menu(rail, c, [...names, ...own], (s) => (s.law.startsWith("mix:") ? s.law : s.law.split(":")[0]))];
   if (c.state.law.split(":")[0] === "points") {
     const width = {
       key: "width",
       label: "Width of a component",
-      hint: "Towards 0 the law is its training points: the sampler becomes a photocopier.",
+      hint: "Near 0 the distribution is the set of training points: the sampler becomes a photocopier.",
     };
     parts.push(
       rail.slider(width, {
@@ -55,9 +55,9 @@ export function modeControls(rail, c) {
       ),
     );
   }
-  const more = el("button", {"type": "button", "className": "dice", "text": "Another mode", "disabled": law().K >= MOST_MODES,
+  const more = el("button", {"type": "button", "className": "dice", "text": "Add a mode", "disabled": law().K >= MOST_MODES,
     "onclick": () => put(withAnother(law()), law().K + 1)});
-  const less = el("button", {"type": "button", "className": "dice", "text": "Remove this one", "disabled": law().K < 2,
+  const less = el("button", {"type": "button", "className": "dice", "text": "Remove this mode", "disabled": law().K < 2,
     "onclick": () => put(without(law(), editedMode(rail.app.state)), 1)});
   parts.push(el("div", {className: "pair"}, more, less));
   return parts;

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse.course import chapters
-from undiffuse.course.helpers import Scene
-from undiffuse.course.plots import Picture
+from undiffuse.course.helpers import SceneLink
+from undiffuse.course.plots import PlotImage
 
 
 @dataclass
 class Executed:
     """A chapter after a run: cells, outputs by cell number, pictures, scenes, what it printed, processor seconds."""
 
-    cells: list[chapters.Cell]
+    cells: list[chapters.NotebookCell]
     outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[PlotImage] = field(default_factory=list)
     scenes: list[str] = field(default_factory=list)
     printed: str = ""
     seconds: float = 0.0
@@ -35,7 +35,7 @@ def execute(path: Path, solutions: bool) -> Executed:
     """Runs a chapter in a namespace of its own, with blanks or solved; an error in a cell is raised."""
     shown = chapters.cells(path.read_text("utf-8"))
     done, space, start = Executed(shown), {"__name__": "__main__"}, time.process_time()
-    for number, cell in enumerate(chapters.solved(shown) if solutions else shown):
+    for number, cell in enumerate(chapters.with_solutions(shown) if solutions else shown):
         if cell.kind == "code":
             printed, value = run_cell(cell.text, space, f"{path.name}[{number}]")
             done.printed += printed
@@ -59,9 +59,9 @@ def outputs(printed: str, value: Any, done: Executed):  # type: ignore[no-untype
     """A stream and a picture, as notebooks have them."""
     if printed:
         yield {"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
-    if isinstance(value, Scene):
+    if isinstance(value, SceneLink):
         done.scenes.append(value.url)
-    if isinstance(value, Picture):
+    if isinstance(value, PlotImage):
         done.pictures.append(value)
-    if isinstance(value, Picture | Scene):
+    if isinstance(value, PlotImage | SceneLink):
         yield {"output_type": "display_data", "metadata": {}, "data": value._repr_mimebundle_()}

@@ -38,7 +38,7 @@ sde = ud.VP()
 model = law.denoiser(sde)
 out = ud.sample(model, 400, "euler_maruyama", 300, grid="time", t_end=1e-3, trajectory=True, seed=1)
 title = "Noise (right) becomes data (left)"
-course.river(law, {title: sde}, {title: course.paths(out)},
+course.river(law, {title: sde}, {title: course.trajectories(out)},
             alt="Bright: the density of x_t. White: paths that start as noise on the right and end in the two modes.")
 
 # %% [markdown]
@@ -53,7 +53,7 @@ course.river(law, {title: sde}, {title: course.paths(out)},
 points = ud.open_data("8gaussians").x[:2000].double()
 blobs = ud.Mixture.fit(points, 8)
 film = ud.sample(blobs.denoiser(sde), 1500, "ancestral", 60, trajectory=True)
-course.journey(film, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
+course.animate_samples(film, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
 
 # %% [markdown]
 # ## Notation

@@ -31,7 +31,7 @@ for ax, noise, title in zip(axes, (dw, dw + g * s * dt), ("dw, given where it le
     ax.bar(range(-3, 4), mean, width=0.9)
     ax.plot([-3.5, 3.5], [3.5 * g * dt, -3.5 * g * dt] if noise is dw else [0, 0], color="black", lw=1)
     ax.set(title=title, xlabel="score at the end of the step", ylabel="mean of the noise", ylim=(-0.01, 0.01))
-course.finished(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
+course.plot_image(figure, "Left: the mean of dw falls along the line -g s dt. Right: after adding g s dt it is zero.")
 
 # %% [markdown]
 # *Noise that has already happened is correlated with where you ended up, and the score is exactly that correlation.*
@@ -56,7 +56,7 @@ out = ud.sample(model, 2000, "euler_maruyama", 300, grid="time", t_end=1e-3, tra
 ode = ud.sample(model, 2000, "heun", 60, grid="time", t_end=1e-3)
 for name, x in (("SDE", out.x), ("ODE", ode.x), ("law", law.sample(2000, 1))):
     print(f"{name}: mean {x.mean():.3f}, deviation {x.std():.3f}, W1 {ud.metrics.w1_1d(x, law.sample(20_000, 2)):.4f}")
-course.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": course.paths(out)}, lines=30,
+course.river(law, {"Backward from t = 1": sde}, {"Backward from t = 1": course.trajectories(out)}, lines=30,
             alt="Paths that start as noise at t = 1 and follow the bright density into its two modes at t = 0.")
 
 # %% [markdown]

@@ -27,7 +27,7 @@ ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1
 ax.quiver(*here.T, *(0.9 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
           headlength=3, headaxislength=3, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-course.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
+course.plot_image(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
 
 # %% [markdown]
 # Training is a loop of a few lines: draw data, times, noise; move; compare; improve. `levels.times` spreads the 256

@@ -24,8 +24,8 @@ even = torch.linspace(-2.5, 2.5, 24, dtype=torch.float64)[:, None]
 flow = ud.sample(model, method="heun", steps=100, x_T=even, **kept)
 forward = ud.simulate(sde, law.sample(200), 300, trajectory=True)[:, :, 0]
 course.river(law, {"forward SDE": sde, "reverse SDE": sde, "flow ODE": sde}, {
-    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": course.paths(backward),
-    "flow ODE": course.paths(flow)}, lines=24,
+    "forward SDE": (torch.linspace(0, 1, 301), forward), "reverse SDE": course.trajectories(backward),
+    "flow ODE": course.trajectories(flow)}, lines=24,
     alt="Three panels over one density: rough forward paths, rough backward paths, smooth lines that never cross.")
 
 # %% [markdown]

@@ -6,9 +6,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "check": "exercises", "verdict": "checking",
-    **dict.fromkeys(("Picture", "panels", "film", "finished", "river", "clouds", "curves", "arrows", "histograms",
-                     "images", "paths", "journey"), "plots"),
+    "check": "exercises", "compare": "checking",
+    **dict.fromkeys(("PlotImage", "panels", "animation", "plot_image", "river", "clouds", "curves", "arrows", "histograms",
+                     "images", "trajectories", "animate_samples"), "plots"),
     **dict.fromkeys(("randn", "scene", "captions", "fit"), "helpers"),
     "chapters": "chapters",
 }

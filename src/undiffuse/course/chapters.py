@@ -23,7 +23,7 @@ _RESULT = re.compile(r"^([✓✗]) (c\d+\.\d+)", re.M)
 
 
 @dataclass(frozen=True)
-class Cell:
+class NotebookCell:
     """A cell: kind "markdown" or "code", the title behind `# %%`, and its text without comment signs."""
 
     kind: str
@@ -65,20 +65,20 @@ def title(text: str) -> str:
     return found[1] if found else ""
 
 
-def cells(text: str) -> list[Cell]:
+def cells(text: str) -> list[NotebookCell]:
     """The cells of a file in the percent format."""
     marks = list(_MARK.finditer(text))
     ends = [m.start() for m in marks[1:]] + [len(text)]
     return [_cell(m["head"].strip(), text[m.end():end].strip("\n")) for m, end in zip(marks, ends, strict=True)]
 
 
-def _cell(head: str, body: str) -> Cell:
+def _cell(head: str, body: str) -> NotebookCell:
     if head.startswith("[markdown]"):
-        return Cell("markdown", "", "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.split("\n")))
-    return Cell("code", head, body)
+        return NotebookCell("markdown", "", "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.split("\n")))
+    return NotebookCell("code", head, body)
 
 
-def solved(found: list[Cell]) -> list[Cell]:
+def with_solutions(found: list[NotebookCell]) -> list[NotebookCell]:
     """The cells with every exercise replaced by the solution that is folded away below it."""
     out = list(found)
     for i, cell in enumerate(found):
@@ -91,12 +91,12 @@ def solved(found: list[Cell]) -> list[Cell]:
     return out
 
 
-def script(found: list[Cell]) -> str:
+def script(found: list[NotebookCell]) -> str:
     """The code of the cells as a plain script."""
     return "\n\n".join(cell.text for cell in found if cell.kind == "code") + "\n"
 
 
-def notebook(found: list[Cell], outputs: dict[int, list[dict[str, Any]]] | None = None) -> str:
+def notebook(found: list[NotebookCell], outputs: dict[int, list[dict[str, Any]]] | None = None) -> str:
     """The cells as a Jupyter notebook (format 4.5), with the outputs of some of them."""
     return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -104,13 +104,13 @@ def notebook(found: list[Cell], outputs: dict[int, list[dict[str, Any]]] | None 
             _entry(i, cell, (outputs or {}).get(i, [])) for i, cell in enumerate(found)]}, indent=1, ensure_ascii=False)
 
 
-def _entry(number: int, cell: Cell, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _entry(number: int, cell: NotebookCell, outputs: list[dict[str, Any]]) -> dict[str, Any]:
     common = {"cell_type": cell.kind, "id": f"cell-{number}", "metadata": {},
               "source": cell.text.splitlines(keepends=True)}
     return common if cell.kind == "markdown" else {**common, "execution_count": None, "outputs": outputs}
 
 
-def linked(text: str, out: Path) -> str:
+def rewrite_links(text: str, out: Path) -> str:
     """A chapter whose links to the documentation lead there from the folder `out`, or are plain text without one."""
     docs = Path(__file__).parents[3] / "docs"
     if not docs.is_dir():
@@ -127,7 +127,7 @@ def write(name: str, out: Path) -> list[Path]:
     from undiffuse.explorer import write_page
 
     source = find(name)
-    text = linked(source.read_text("utf-8"), out)
+    text = rewrite_links(source.read_text("utf-8"), out)
     files = {out / source.name: text, out / f"{source.stem}.ipynb": notebook(cells(text))}
     if taken := [str(file) for file in files if file.exists()]:
         raise InputError(f"{' and '.join(taken)} are there already; choose another folder with --out")
@@ -140,7 +140,7 @@ def write(name: str, out: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChapterResult:
     """What a run printed, the checks that passed and failed, and its exit code."""
 
     text: str
@@ -149,15 +149,15 @@ class Outcome:
     code: int
 
 
-def run(name: str, figures: Path | None = None, solutions: bool = False) -> Outcome:
+def run(name: str, figures: Path | None = None, solutions: bool = False) -> ChapterResult:
     """Runs a chapter or a student's file in a process of its own; its pictures go to `figures`."""
     found = cells(find(name).read_text("utf-8"))
-    code = script(solved(found) if solutions else found)
+    code = script(with_solutions(content) if solutions else found)
     env = {**os.environ, "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "Agg"}
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         env["UNDIFFUSE_FIGURES"] = str(figures.resolve())
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, encoding="utf-8", check=False)
     marks = _RESULT.findall(done.stdout)
-    return Outcome(done.stdout + done.stderr, tuple(k for mark, k in marks if mark == "✓"),
+    return ChapterResult(done.stdout + done.stderr, tuple(k for mark, k in marks if mark == "✓"),
                    tuple(k for mark, k in marks if mark == "✗"), done.returncode)

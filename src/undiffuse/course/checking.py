@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 BLANK = "there is still a blank (...) to fill in"
-Check = Callable[[Any], str | None]
+ExerciseCheck = Callable[[Any], str | None]
 """A function of the answer: None if it is right, else what to look at."""
 
 
-def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: float = 1e-6) -> str | None:
+def compare(got: Any, truth: Any, mistakes: Mapping[str, Any] | None = None, tol: float = 1e-6) -> str | None:
     """None if got equals truth up to tol (relative to its size), else the slip that it equals, or both values.
 
-    `slips` are the usual wrong values, by the sentence that explains them.
+    `mistakes` are the usual wrong values, by the sentence that explains them.
     """
     right = _real(truth)
     if complaint := _unusable(got, right):
@@ -24,7 +24,7 @@ def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: f
     value = _real(got)
     if _near(value, right, tol):
         return None
-    for sentence, wrong in (slips or {}).items():
+    for sentence, wrong in (mistakes or {}).items():
         if _near(value, _real(wrong), tol):
             return sentence
     if value.shape != right.shape:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from undiffuse.course import exercises_noise, exercises_score, exercises_use
-from undiffuse.course.checking import BLANK, Check
+from undiffuse.course.checking import BLANK, ExerciseCheck
 from undiffuse.errors import InputError
 
-CHECKS: dict[str, Check] = {**exercises_noise.CHECKS, **exercises_score.CHECKS, **exercises_use.CHECKS}
+CHECKS: dict[str, ExerciseCheck] = {**exercises_noise.CHECKS, **exercises_score.CHECKS, **exercises_use.CHECKS}
 """The check of every exercise by its name, chapter.number."""
 
 
@@ -20,13 +20,13 @@ def check(exercise: str, answer: Any) -> bool:
     """
     if exercise not in CHECKS:
         raise InputError(f"got exercise {exercise!r}; expected one of {', '.join(CHECKS)}")
-    complaint = BLANK if answer is ... else _judged(CHECKS[exercise], answer)
+    complaint = BLANK if answer is ... else _run_check(CHECKS[exercise], answer)
     praise = (CHECKS[exercise].__doc__ or "").split("\n")[0]
     print(f"✓ {exercise}: {praise}" if complaint is None else f"✗ {exercise}: {complaint}")
     return complaint is None
 
 
-def _judged(fn: Check, answer: Any) -> str | None:
+def _run_check(fn: ExerciseCheck, answer: Any) -> str | None:
     try:
         return fn(answer)
     except Exception as error:  # the student's function may do anything

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.course.checking import Check, verdict
+from undiffuse.course.checking import ExerciseCheck, compare
 from undiffuse.processes import Linear
 
 Rate = Callable[[Tensor], Tensor]
@@ -18,13 +18,13 @@ X = torch.tensor([-1.5, 0.2, 2.0], dtype=torch.float64)
 
 def variance(answer: Any) -> str | None:
     """variances add after squaring the factors"""
-    found = verdict(answer, 0.6**2 * 2 + 0.8**2, {
+    complaint = compare(answer, 0.6**2 * 2 + 0.8**2, {
         "you added the factors; a factor c multiplies the variance by c²": 0.6 * 2 + 0.8,
         "that is the standard deviation; the variance is its square": math.sqrt(0.6**2 * 2 + 0.8**2),
         "X has variance 2, not 1": 1.0, "2 is the variance of X already; do not square it": 0.6**2 * 4 + 0.8**2,
         "square the factor of Z too": 0.6**2 * 2 + 0.8})
     hint = "; square each factor, multiply it by its variance, and add"
-    return found.replace(", expected 1.36", hint) if found else None
+    return complaint.replace(", expected 1.36", hint) if complaint else None
 
 
 def euler_maruyama(step: Any) -> str | None:
@@ -38,7 +38,7 @@ def euler_maruyama(step: Any) -> str | None:
         return 0.5 + t
 
     drift, noise = f(X, 0.3) * dt, g(0.3) * dw
-    return verdict(step(X, f, g, 0.3, dt, dw), X + drift + noise, {
+    return compare(step(X, f, g, 0.3, dt, dw), X + drift + noise, {
         "dw is an increment already; do not multiply it by √dt": X + drift + noise * math.sqrt(dt),
         "dw is an increment already; do not multiply it by dt": X + drift + noise * dt,
         "the drift has to be multiplied by dt": X + f(X, 0.3) + noise,
@@ -55,7 +55,7 @@ def rates(answer: Any) -> str | None:
     right = (-0.5 * b / dt, math.sqrt(b / dt))
     got = answer(b, dt)
     exact = ((math.sqrt(1 - b) - 1) / dt, math.sqrt(b / dt))
-    slips = {
+    mistakes = {
         "√(1−β) and √β are what a step does; give what happens per time": (math.sqrt(1 - b), math.sqrt(b)),
         "the noise of a step is g √dt, so g is √β divided by √dt": (right[0], math.sqrt(b) / dt),
         "√(1−β) multiplies x; the drift is what it adds, √(1−β) − 1, per time": (math.sqrt(1 - b), right[1]),
@@ -63,7 +63,7 @@ def rates(answer: Any) -> str | None:
         "that is g²; g is its root": (right[0], b / dt),
         "a factor ½ is missing: √(1−β) = 1 − β/2 + ...": (-b / dt, right[1]),
         "the drift pulls towards zero; look at its sign": (0.5 * b / dt, right[1])}
-    return None if verdict(got, exact) is None else verdict(got, right, slips)
+    return None if compare(got, exact) is None else compare(got, right, mistakes)
 
 
 def kernel(answer: Any) -> str | None:
@@ -76,7 +76,7 @@ def kernel(answer: Any) -> str | None:
         log_alpha = truth.alpha(t).log()
         alpha, s = truth.alpha(t), torch.linspace(0, 0.4, 4001, dtype=torch.float64)
         shrunk = [torch.trapezoid(g2(s) * (alpha / truth.alpha(s)) ** k, s) for k in (0, 1, -2)]
-        found = verdict(answer(f, g2, 0.4), (alpha, truth.variance(t)), {
+        complaint = compare(answer(f, g2, 0.4), (alpha, truth.variance(t)), {
             "that is log α; take the exponential": (log_alpha, truth.variance(t)),
             "you added the variances as if they did not shrink: weigh g² by α(t)²/α(s)²": (alpha, shrunk[0]),
             "noise shrinks by α(t)/α(s), so its variance by the square": (alpha, shrunk[1]),
@@ -85,8 +85,8 @@ def kernel(answer: Any) -> str | None:
             "a sum is no integral: multiply by the step, or use torch.trapezoid": (alpha, 1e4 * truth.variance(t)),
             "that is the standard deviation; the variance is asked for": (alpha, truth.variance(t).sqrt()),
         }, 2e-3)
-        if found:
-            return f"{name}: {found}"
+        if complaint:
+            return f"{name}: {complaint}"
     return None
 
 
@@ -95,7 +95,7 @@ def vp_kernel(answer: Any) -> str | None:
     t = 0.3
     B = 0.1 * t + 9.95 * t**2
     alpha = math.exp(-B / 2)
-    return verdict(answer(torch.tensor(t, dtype=torch.float64)), (alpha, math.sqrt(1 - alpha**2)), {
+    return compare(answer(torch.tensor(t, dtype=torch.float64)), (alpha, math.sqrt(1 - alpha**2)), {
         "that is still .793 and .609: one root too many": (math.sqrt(alpha), math.sqrt(1 - alpha)),
         "the mean is right now; the deviation is √(1 − α²), not √(1 − α)": (alpha, math.sqrt(1 - alpha)),
         "the mean is right now; ᾱ = α² has to stand under the root, not its square": (
@@ -107,7 +107,7 @@ def vp_kernel(answer: Any) -> str | None:
 def sub_vp(answer: Any) -> str | None:
     """below VP's deviation at every time"""
     B = 0.7
-    return verdict(answer(torch.tensor(B, dtype=torch.float64)), float(-math.expm1(-B)), {
+    return compare(answer(torch.tensor(B, dtype=torch.float64)), float(-math.expm1(-B)), {
         "that is the deviation of VP": math.sqrt(-math.expm1(-B)),
         "1 − e^{−2B} is in g²; put (1 − e^{−B})² into the equation and see": -math.expm1(-2 * B),
         "that is the variance; take the root": math.expm1(-B) ** 2,
@@ -132,7 +132,7 @@ def schedule(answer: Any) -> str | None:
         f"log(α/√(1 − α²)) changes unevenly (by up to {100 * uneven:.0f} %); solve λ = a − bt for α")
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, ExerciseCheck] = {
     "c0.1": variance, "c1.1": euler_maruyama, "c1.2": rates, "c2.1": kernel, "c2.2": vp_kernel, "c2.3": sub_vp,
     "c2.4": schedule,
 }

@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse.course.checking import BLANK, Check, verdict
+from undiffuse.course.checking import BLANK, ExerciseCheck, compare
 from undiffuse.course.helpers import randn
 from undiffuse.mixture import Mixture
 from undiffuse.processes import VP
 
-LAW = Mixture([0.3, 0.7], [[-2.0], [2.0]], 0.25)
-W, MU = LAW.weights, LAW.means[:, 0]
+MIXTURE = Mixture([0.3, 0.7], [[-2.0], [2.0]], 0.25)
+W, MU = MIXTURE.weights, MIXTURE.means[:, 0]
 
 
 def mixture_score(answer: Any) -> str | None:
     """softmax first, never p itself"""
     near = torch.tensor([-2.3, 0.0, 0.4, 1.9], dtype=torch.float64)
-    truth = LAW.score(near[:, None])[:, 0]
+    truth = MIXTURE.score(near[:, None])[:, 0]
     nearest = torch.where(near > 0, 2 - near, -2 - near) / 0.25
     joint, pulls = W.log() - 2 * (near[:, None] - MU) ** 2, (MU - near[:, None]) / 0.25
-    found = verdict(answer(near, W, MU, 0.25), truth, {
+    complaint = compare(answer(near, W, MU, 0.25), truth, {
         "you took the nearest mode only; weigh all pulls by their responsibilities": nearest,
         "the sign is wrong: the score points towards the modes": -truth,
         "the softmax has to run over the components, dim 1": (joint.softmax(0) * pulls).sum(1),
@@ -31,29 +31,29 @@ def mixture_score(answer: Any) -> str | None:
         "add the components' pulls; the responsibilities are an average already": truth / 2,
         "that is log p, up to a constant; the score is its slope": joint.logsumexp(1),
         "divide by the variance: a pull is (μ − x)/σ²": truth * 0.25}, 1e-4)
-    if found:
-        return found
+    if complaint:
+        return complaint
     far = torch.tensor([50.0], dtype=torch.float64)
     value = answer(far, W, MU, 0.25)
     if value is None or not torch.as_tensor(value).isfinite().all() or abs(float(value)) < 1:
         return "at x = 50 the densities underflow and nothing is left; use the softmax of log w + log N"
-    return verdict(value, LAW.score(far[:, None])[:, 0])
+    return compare(value, MIXTURE.score(far[:, None])[:, 0])
 
 
 def fokker_planck(answer: Any) -> str | None:
     """mass moves with the drift and spreads with half of g²"""
     sde, n, start, end = VP(), 4000, 0.05, 0.15
     x = torch.linspace(-5, 5, 401, dtype=torch.float64)
-    p, dx, dt = LAW.diffused(sde, start).log_prob(x[:, None]).exp(), float(x[1] - x[0]), (end - start) / n
-    if found := _coefficients(answer, p, x, dx, dt):
-        return found
+    p, dx, dt = MIXTURE.diffused(sde, start).log_prob(x[:, None]).exp(), float(x[1] - x[0]), (end - start) / n
+    if complaint := _coefficients(answer, p, x, dx, dt):
+        return complaint
     for i in range(n):
         t = torch.tensor(start + i * dt, dtype=torch.float64)
         beta = 0.1 + 19.9 * float(t)
         p = answer(p, -0.5 * beta * x, beta, dx, dt)
         if not p.isfinite().all() or p.abs().max() > 10:
             return "the density blew up: check the signs of drift and diffusion, and the powers of dx"
-    gap = float((p - LAW.diffused(sde, end).log_prob(x[:, None]).exp()).abs().sum() * dx)
+    gap = float((p - MIXTURE.diffused(sde, end).log_prob(x[:, None]).exp()).abs().sum() * dx)
     lost = abs(float(p.sum()) * dx - 1)
     hint = "mass was lost" if lost > 0.02 else "half of g², and minus the slope of f p"
     return None if gap < 0.01 else f"after the run ∫|p − exact| = {gap:.3f}, expected below .01: {hint}"
@@ -67,24 +67,24 @@ def _coefficients(answer: Any, p: Tensor, x: Tensor, dx: float, dt: float) -> st
     slope = (torch.roll(f * p, -1) - torch.roll(f * p, 1)) / (2 * dx)
     bend = (torch.roll(p, -1) - 2 * p + torch.roll(p, 1)) / dx**2
     kept, drift, spread = torch.linalg.lstsq(torch.stack([p, dt * slope, dt * g2 * bend], 1), after).solution.tolist()
-    slips = {"that is the change only; add it to p": abs(kept) < 0.1,
+    mistakes = {"that is the change only; add it to p": abs(kept) < 0.1,
              "the change has to be multiplied by dt": max(abs(drift), abs(spread)) > 100,
              "mass moves with the drift: minus the slope of f p": drift > 0.1,
              "the slope of f p is missing": abs(drift) < 0.1,
              "noise spreads: plus ½ g² times the bend": spread < -0.1,
              "the bend is missing": abs(spread) < 0.1,
              "half of g² is what spreads": abs(spread - 1) < 0.1}
-    return next((said for said, so in slips.items() if so), None)
+    return next((said for said, so in mistakes.items() if so), None)
 
 
 def importance(answer: Any) -> str | None:
     """the average of the kernels' scores over the posterior"""
-    x0, alpha, sigma, x = LAW.sample(20_000, 5)[:, 0], 0.7, 0.6, torch.tensor([-0.5, 0.3, 1.2], dtype=torch.float64)
+    x0, alpha, sigma, x = MIXTURE.sample(20_000, 5)[:, 0], 0.7, 0.6, torch.tensor([-0.5, 0.3, 1.2], dtype=torch.float64)
     pull = (alpha * x0 - x[:, None]) / sigma**2
     weight = (-0.5 * ((x[:, None] - alpha * x0) / sigma) ** 2).softmax(1)
     truth = (weight * pull).sum(1)
     got = torch.stack([torch.as_tensor(answer(point, x0, alpha, sigma), dtype=torch.float64) for point in x])
-    return verdict(got, truth, {
+    return compare(got, truth, {
         "all samples were counted alike; weigh each by how likely it makes x": pull.mean(1),
         "the weight is the density of α x₀ + σ z at x: its centre is α x₀": (
             (-0.5 * ((x[:, None] - x0) / sigma) ** 2).softmax(1) * pull).sum(1),
@@ -97,7 +97,7 @@ def importance(answer: Any) -> str | None:
 def reverse_drift(answer: Any) -> str | None:
     """f − g² s, with dt < 0"""
     f, g, s = -0.4, 1.5, 0.8
-    return verdict(answer(f, g, s), f - g**2 * s, {
+    return compare(answer(f, g, s), f - g**2 * s, {
         "that sign belongs to a clock that runs forward; here dt < 0": f + g**2 * s,
         "that is −(f − g² s): the sign of f too is that of the other clock": -f + g**2 * s,
         "that is the probability-flow ODE; the SDE has the whole of g² s": f - 0.5 * g**2 * s,
@@ -107,7 +107,7 @@ def reverse_drift(answer: Any) -> str | None:
 
 def signs(answer: Any) -> str | None:
     """one of four comes home"""
-    return verdict(answer, (1, -1), {
+    return compare(answer, (1, -1), {
         "the score pushes away from the data with this sign when dt < 0": (1, 1),
         "f keeps its sign: dx = f dt is the same line forward and backward": (-1, -1),
         "both signs are those of the clock that runs forward": (-1, 1)})
@@ -121,7 +121,7 @@ def family(answer: Any) -> str | None:
     def values(weight: Any) -> list[float]:
         return [f - weight(e) * g**2 * s for e in etas]
 
-    return verdict([answer(f, g, s, e) for e in etas], values(lambda e: 0.5 * (1 + e**2)), {
+    return compare([answer(f, g, s, e) for e in etas], values(lambda e: 0.5 * (1 + e**2)), {
         "η enters squared: it is the variance of the noise that counts": values(lambda e: 0.5 * (1 + e)),
         "at η = 0 half of the score term must stay, or nothing brings you home": values(lambda e: 0.5 * e**2),
         "that is Anderson's drift for every η": values(lambda e: 1.0),
@@ -149,7 +149,7 @@ def dsm(answer: Any) -> str | None:
         hint = "sum over the coordinates" if abs(float(got) - floor / 2) < 0.05 else "weigh by σ²"
         return None if abs(float(got) - floor) < 0.05 else (
             f"for N(0, I) the exact score should reach the floor {floor:.3f}, got {float(got):.3f}: {hint}")
-    return verdict(loss, torch.zeros(n), {
+    return compare(loss, torch.zeros(n), {
         "the target of σ s is −z, so that the error is σ s + z": (2 * z).square().sum(1),
         "σ s has the target −z; the σ is missing": (of_point(alpha * point + sigma * z) + z).square().sum(1),
         "the noisy point is α x₀ + σ z": _unscaled(of_point, point, z, alpha, sigma)})
@@ -165,7 +165,7 @@ def bias_variance(answer: Any) -> str | None:
     z, a = randn(500, 3, seed=1) * 2 + 1, torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     mean = z.mean(0)
     bias, spread = (mean - a).square().sum(), (z - mean).square().sum(1).mean()
-    return verdict(answer(z, a), (bias, spread), {
+    return compare(answer(z, a), (bias, spread), {
         "the first is to be squared and summed": ((mean - a).norm(), spread),
         "swap the two: first the bias, then the variance": (spread, bias),
         "an average divides by n; var divides by n − 1": (bias, spread * 500 / 499),
@@ -198,12 +198,12 @@ def adam(answer: Any) -> str | None:
         if not isinstance(got, tuple) or len(got) != 3:
             return "return three tensors: the parameters, and the two averages"
         p, m, v = got
-        if found := verdict(p, twin, tol=1e-5):
-            return found if "blank" in found else f"after step {k}: {found}; are both averages divided by 1 − bᵏ?"
+        if complaint := compare(p, twin, tol=1e-5):
+            return complaint if "blank" in complaint else f"after step {k}: {complaint}; are both averages divided by 1 − bᵏ?"
     return None
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, ExerciseCheck] = {
     "c3.1": mixture_score, "c3.2": fokker_planck, "c3.3": importance, "c4.1": signs, "c4.2": reverse_drift,
     "c4.3": family, "c5.1": dsm, "c5.2": bias_variance, "c5.3": embedding, "c5.4": adam,
 }

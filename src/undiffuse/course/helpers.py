@@ -60,7 +60,7 @@ def _above_median(value: Tensor, labels: Tensor) -> Tensor:
     return (value > median[labels]).long()
 
 
-class Scene:
+class SceneLink:
     """The address of a scene; shows itself as a link to explorer.html, which lies beside the chapter."""
 
     def __init__(self, url: str) -> None:
@@ -71,7 +71,7 @@ class Scene:
         return {"text/html": f'<a href="{link}" target="_blank">Open this scene</a>', "text/plain": self.url}
 
 
-def scene(view: str, **settings: Any) -> Scene:
+def scene(view: str, **settings: Any) -> SceneLink:
     """The explorer's scene of that view with those settings (`undiffuse.explorer.url`), as a link in a notebook.
 
     Prints the command that opens it from a terminal.
@@ -80,7 +80,7 @@ def scene(view: str, **settings: Any) -> Scene:
 
     address = url(view, **settings)
     print(f"Open this scene: undiffuse explore '{address.partition('#')[2]}'")
-    return Scene(address)
+    return SceneLink(address)
 
 
 ROWS = 256
@@ -105,7 +105,7 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
             group["lr"] = lr * (1 - k / steps) ** 0.5
         rows = torch.arange(ROWS * k, ROWS * (k + 1)) % len(x)
         t, z = levels.times(model.sde, 0, k, 0, ROWS, ROWS), randn(ROWS, *x.shape[1:], seed=k).float()
-        cond: dict[str, Any] = {} if labels is None else {"label": hidden(labels[rows], k, classes)}
+        cond: dict[str, Any] = {} if labels is None else {"label": hide_labels(labels[rows], k, classes)}
         loss = denoising_loss(model, x[rows].float(), t, z, "simple" if prediction_type == "noise" else "edm",
                               **cond).mean()
         adam.zero_grad()
@@ -115,6 +115,6 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
     return model, losses
 
 
-def hidden(labels: Tensor, step: int, null: int) -> Tensor:
+def hide_labels(labels: Tensor, step: int, null: int) -> Tensor:
     """The labels with 15 % of them replaced by the null label, by address."""
     return torch.where(uniform(0, Purpose.CONDITION, step, 0, len(labels)) < 0.15, null, labels)

@@ -37,7 +37,7 @@ _STYLE: Any = {
 _numbers = itertools.count(1)
 
 
-class Picture:
+class PlotImage:
     """A figure as PNG bytes, with a sentence that says what it shows; `save(path)` writes it.
 
     Where the environment names a folder UNDIFFUSE_FIGURES, every picture is also written there, numbered.
@@ -59,7 +59,7 @@ class Picture:
         return {self.kind: coded, "text/plain": self.alt}
 
 
-class Film(Picture):
+class Animation(PlotImage):
     """Pictures one after the other, as a GIF that loops."""
 
     suffix, kind = ".gif", "image/gif"
@@ -76,18 +76,18 @@ def panels(n: int, height: float = 3.0, width: float = 9.6, **options: Any) -> t
         return figure, list(figure.subplots(1, n, squeeze=False, **options)[0])
 
 
-def finished(figure: Figure, alt: str) -> Picture:
+def plot_image(figure: Figure, alt: str) -> PlotImage:
     """The figure as a picture."""
-    return Picture(_png(figure), alt)
+    return PlotImage(_png(figure), alt)
 
 
-def film(figures: Iterable[Figure], alt: str, milliseconds: int = 90) -> Film:
+def animation(figures: Iterable[Figure], alt: str, milliseconds: int = 90) -> Animation:
     """The figures as a film; the last one stands for two seconds."""
     frames = [Image.open(io.BytesIO(_png(f))).convert("RGB").quantize(48) for f in figures]
     stream = io.BytesIO()
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], loop=0,
                    duration=[milliseconds] * (len(frames) - 1) + [2000])
-    return Film(stream.getvalue(), alt)
+    return Animation(stream.getvalue(), alt)
 
 
 def _png(figure: Figure) -> bytes:
@@ -97,13 +97,13 @@ def _png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-Paths = tuple[Tensor, Tensor]
+Trajectories = tuple[Tensor, Tensor]
 """Times (N,) and states (N, n) of n paths on a line."""
 _LIGHT = ("white", "#ff922b")
 
 
-def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Paths] | None = None,
-          lines: int = 16, colours: Mapping[str, Any] | None = None, alt: str = "") -> Picture:
+def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Trajectories] | None = None,
+          lines: int = 16, colours: Mapping[str, Any] | None = None, alt: str = "") -> PlotImage:
     """The density of x_t against t for every process, side by side, with the paths of the same name over it.
 
     `law` is a law on a line. Each column is divided by its own maximum. `colours` (n,) tells paths apart by group.
@@ -119,7 +119,7 @@ def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str
                 ax.plot(t, x[:, i], lw=0.8, alpha=0.9, color=_LIGHT[0 if groups is None else int(groups[i])])
         ax.set(title=name, xlabel="t  (0: data, T: noise)", xlim=(0, sde.T), ylim=(-reach, reach))
     axes[0].set_ylabel("x")
-    return finished(figure, alt or f"The law of x_t for {', '.join(processes)}")
+    return plot_image(figure, alt or f"The law of x_t for {', '.join(processes)}")
 
 
 def _reach(law: Mixture, sde: GaussianSDE) -> float:
@@ -144,7 +144,7 @@ def _map(ax: Axes, title: str, far: float) -> None:
 
 
 def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: float | None = None,
-           alt: str = "") -> Picture:
+           alt: str = "") -> PlotImage:
     """Point sets in the plane side by side on one scale, with the points `behind` in grey."""
     figure, axes = panels(len(points), 9.6 / len(points) + 0.35)
     every = torch.cat(list(points.values()))
@@ -154,11 +154,11 @@ def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: fl
             ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0, alpha=0.7)
         _map(ax, name, far)
-    return finished(figure, alt or "Points: " + ", ".join(points))
+    return plot_image(figure, alt or "Points: " + ", ".join(points))
 
 
 def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: str = "", level: float | None = None,
-           title: str = "", alt: str = "") -> Picture:
+           title: str = "", alt: str = "") -> PlotImage:
     """Lines (x, y) or (x, y, standard error) by name; log is "", "x", "y" or "xy"; `level` is a dashed line."""
     figure, (ax,) = panels(1, 3.3, 8.4 if len(lines) > 1 else 6.6)
     for k, (name, line) in enumerate(lines.items()):
@@ -176,11 +176,11 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
         ax.set_xticks([], minor=True)
     if len(lines) > 1:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return finished(figure, alt or title or ", ".join(lines))
+    return plot_image(figure, alt or title or ", ".join(lines))
 
 
 def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach: float = 3.0,
-           behind: Tensor | None = None, alt: str = "") -> Picture:
+           behind: Tensor | None = None, alt: str = "") -> PlotImage:
     """The score fields in the plane at a time, or at one time each; lengths are relative within a panel."""
     figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.45, 9.6 if len(models) > 1 else 5.0)
     times = [t] * len(models) if isinstance(t, int | float) else list(t)
@@ -192,11 +192,11 @@ def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach
         s = model.score(at, time).detach()
         ax.quiver(*at.T, *s.T, s.norm(dim=1), cmap="viridis_r", angles="xy", width=0.004)
         _map(ax, name, reach)
-    return finished(figure, alt or "Score fields: " + ", ".join(models))
+    return plot_image(figure, alt or "Score fields: " + ", ".join(models))
 
 
 def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach: float = 4.0,
-               alt: str = "") -> Picture:
+               alt: str = "") -> PlotImage:
     """Histograms of numbers, side by side, under the density of a law on a line."""
     figure, axes = panels(len(samples), 2.6, sharey=True)
     x = torch.linspace(-reach, reach, 400, dtype=torch.float64)
@@ -206,10 +206,10 @@ def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach:
         if law is not None:
             ax.plot(x, law.log_prob(x[:, None]).exp(), color="black", lw=1)
         ax.set(title=name, yticks=[], xlim=(-reach, reach))
-    return finished(figure, alt or "Histograms: " + ", ".join(samples))
+    return plot_image(figure, alt or "Histograms: " + ", ".join(samples))
 
 
-def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
+def images(rows: Mapping[str, Tensor], alt: str = "") -> PlotImage:
     """Rows of grey images (n, 1, H, W), a row a name, each from white at its 20th to black at its 98th percentile."""
     most = max(len(x) for x in rows.values())
     figure, _ = panels(1, 0.55 + len(rows) * 9.0 / max(most, 8) * 0.95)
@@ -222,16 +222,16 @@ def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
             if i < len(x):
                 ax.imshow(x[i, 0].detach(), cmap="gray_r", vmin=low, vmax=high)
         line[0].set_title(name, loc="left", fontsize=9)
-    return finished(figure, alt or "Images: " + ", ".join(rows))
+    return plot_image(figure, alt or "Images: " + ", ".join(rows))
 
 
-def paths(out: Samples) -> Paths:
+def trajectories(out: Samples) -> Trajectories:
     """The trajectory of samples on a line, as times and states."""
     times, states = zip(*out.trajectory, strict=True)
     return torch.tensor(times), torch.stack(states)[:, :, 0]
 
 
-def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
+def animate_samples(out: Samples, frames: int = 24, alt: str = "") -> Animation:
     """The trajectory of samples in the plane as a film, from noise to data."""
     far = 1.1 * float(torch.cat([out.trajectory[0][1], out.x]).abs().quantile(0.998))
     picked = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
@@ -241,4 +241,4 @@ def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0)
         _map(ax, f"t = {t:.3f}", far)
         figures.append(figure)
-    return film(figures, alt or "Noise becomes data")
+    return animation(figures, alt or "Noise becomes data")

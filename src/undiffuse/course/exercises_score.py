@@ -199,7 +199,8 @@ def adam(answer: Any) -> str | None:
             return "return three tensors: the parameters, and the two averages"
         p, m, v = got
         if complaint := compare(p, twin, tol=1e-5):
-            return complaint if "blank" in complaint else f"after step {k}: {complaint}; are both averages divided by 1 − bᵏ?"
+            hint = f"after step {k}: {complaint}; are both averages divided by 1 − bᵏ?"
+            return complaint if "blank" in complaint else hint
     return None
 
 

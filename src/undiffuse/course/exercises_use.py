@@ -68,8 +68,9 @@ def grid(answer: Any) -> str | None:
 def quantile(answer: Any) -> str | None:
     """the flow on a line is the quantile map"""
     def cdf(x: Tensor) -> Tensor:
-        at: Tensor = torch.special.ndtr((x[:, None] - MIXTURE.means[:, 0]) / MIXTURE.covariances[:, 0, 0].sqrt()) @ MIXTURE.weights
-        return at
+        std = MIXTURE.covariances[:, 0, 0].sqrt()
+        value: Tensor = torch.special.ndtr((x[:, None] - MIXTURE.means[:, 0]) / std) @ MIXTURE.weights
+        return value
 
     x = torch.tensor([-1.6, -1.0, 0.9, 1.3], dtype=torch.float64)
     return compare(answer(x, cdf), torch.special.ndtri(cdf(x)), {
@@ -274,6 +275,6 @@ def copy_ratio(answer: Any) -> str | None:
 CHECKS: dict[str, ExerciseCheck] = {
     "c6.1": heun, "c6.2": langevin_size, "c6.3": grid, "c7.1": quantile, "c7.2": kl_bound, "c7.3": flow_density,
     "c8.1": betas_back, "c8.2": rescale_betas, "c8.3": to_score, "c8.4": elbo_weight, "c9.1": dropout, "c9.2": guidance,
-    "c9.3": class_weights, "c10.1": kalman, "c10.2": likelihood_score, "c10.3": impute_table, "c11.1": attention, "c11.2": pipeline_roles,
-    "c11.3": copy_ratio, "c11.4": treatment,
+    "c9.3": class_weights, "c10.1": kalman, "c10.2": likelihood_score, "c10.3": impute_table, "c11.1": attention,
+    "c11.2": pipeline_roles, "c11.3": copy_ratio, "c11.4": treatment,
 }

@@ -174,7 +174,7 @@ def over_a_small_number(x: Tensor, w: Tensor, mu: Tensor, var: float) -> Tensor:
     ("c2.4", lambda t: 1 - t, "infinite"), ("c3.2", lambda p, f, g2, dx, dt: p, "slope of f p is missing"),
     ("c3.1", lambda x, w, mu, var: over_a_small_number(x, w, mu, var), "underflow"),
     ("c4.1", ("+", "-"), "expected 2 numbers"), ("c9.3", lambda y: torch.bincount(y)[y], "divide"),
-    ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "nothing was learned"),
+    ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "use the observed values"),
     ("c11.1", lambda q, k, v: (k @ q).softmax(0) @ v, "√d"), ("c11.4", torch.zeros(8), "decode"),
     ("c11.4", -1.5 * (torch.arange(60) < 6), "minus untreated"),
     ("c2.1", lambda f, g2, t: (torch.ones(3), 1), "shapes"),

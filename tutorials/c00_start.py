@@ -42,9 +42,9 @@ course.river(mixture, {title: sde}, {title: course.trajectories(out)},
             alt="Bright: the density of x_t. White: trajectories from noise on the right to the two modes.")
 
 # %% [markdown]
-# Read the figure from right to left. At $t=1$ the distribution is one Gaussian; the trajectories start there, at random.
-# Each moves with the score and with fresh noise, and at $t=0$ three tenths of them are in the lower mode and seven
-# tenths in the upper one. Nothing enforces these fractions: they are contained in the score.
+# Read the figure from right to left. At $t=1$ the distribution is one Gaussian; the trajectories start there, at
+# random. Each moves with the score and with fresh noise, and at $t=0$ three tenths of them are in the lower mode and
+# seven tenths in the upper one. Nothing enforces these fractions: they are contained in the score.
 #
 # The model here is *exact*, because for a mixture of Gaussians every integral has a closed form. The course uses such
 # distributions wherever it can, so that every error on a plot is an error of the method.
@@ -53,7 +53,7 @@ course.river(mixture, {title: sde}, {title: course.trajectories(out)},
 points = ud.open_data("8gaussians").x[:2000].double()
 blobs = ud.Mixture.fit(points, 8)
 out = ud.sample(blobs.denoiser(sde), 1500, "ancestral", 60, trajectory=True)
-course.animate_samples(out, alt="A round cloud of 1500 points breaks into eight blobs on a circle as t goes from 1 to 0.")
+course.animate_samples(out, alt="A round cloud of 1500 points splits into eight clusters as t goes from 1 to 0.")
 
 # %% [markdown]
 # ## Notation

@@ -22,7 +22,7 @@ for k in (0, 2, 4, 6):
     print(f"{8 * 2**k:4d} steps: sum of squares {dw.square().sum(1).mean():.3f}, length {dw.abs().sum(1).mean():6.2f}, "
           f"steepest slope {(dw / t.diff()).abs().max():6.0f}")
 zoom = {f"{8 * 2**k} steps": ud.brownian(1, 8, refine=k) for k in (0, 3, 7)}
-course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined: coarse points stay",
+course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined",
              alt="The same Brownian path at 8, 64 and 1024 steps; finer ones pass through the points of coarser ones.")
 
 # %% [markdown]
@@ -54,7 +54,7 @@ ten = ends.reshape(2000, 10).var(1)
 print(f"variance from ten paths: 90 % of the estimates lie in {ten.quantile(0.05):.2f} ... {ten.quantile(0.95):.2f}")
 print(f"from 20,000: {ends.var():.3f} ± {(2 / 20_000) ** 0.5:.3f}")
 increments = {f"t = {s}": ud.brownian(20_000, 4, seed=2).w[:, round(4 * s)] for s in (0.25, 0.5, 1.0)}
-course.histograms(increments, alt="Histograms of w at t = .25, .5 and 1: Gaussians whose width grows like the root of t.")
+course.histograms(increments, alt="Histograms of w at t = .25, .5 and 1: Gaussians with a width of the root of t.")
 
 # %% [markdown]
 # ## Euler-Maruyama
@@ -82,7 +82,8 @@ course.check("c1.1", step)
 # </details>
 #
 # Two effects: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process every initial
-# distribution converges to the same Gaussian, of variance $g^2/2\theta$. The next chapter is about three such processes.
+# distribution converges to the same Gaussian, of variance $g^2/2\theta$. The next chapter is about three such
+# processes.
 
 # %%
 ou, start = ud.OU(theta=1.0, scale=1.0, T=4.0), ud.Mixture([1, 1], [[-2.0], [2.0]], 0.01)

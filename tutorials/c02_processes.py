@@ -6,8 +6,8 @@
 #
 # Theory: [P5](../docs/theory/score.md) (kernels), [P15](../docs/theory/score.md) (one path, several time scales).
 #
-# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one step; training needs no simulation.
-# Before you run the cell: which of the three processes ends at the same width for any data?
+# All three are linear: $dx=f(t)x\,dt+g(t)\,dw$, so that $x_t=\alpha_tx_0+\sigma_tz$ in one step; training needs no
+# simulation. Before you run the cell: which of the three processes ends at the same width for any data?
 
 # %%
 import torch
@@ -55,8 +55,9 @@ course.curves({name: (t, sde.alpha(t) ** 2 / (sde.alpha(t) ** 2 + sde.variance(t
 #
 # It must exceed the diameter of the data, so that the modes merge and one prior serves all of them. If it grows too
 # little, the reverse process starts at points that noised data never reach. If it grows too much, the same number of
-# steps has to cover more octaves of noise ([museum](../docs/museum.md), D12). $g=\lambda^t$ spends equal time on every octave; at
-# $\lambda=1$ it is Brownian motion, and the formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit $t$.
+# steps has to cover more octaves of noise ([museum](../docs/museum.md), D12). $g=\lambda^t$ spends equal time on every
+# octave; at $\lambda=1$ it is Brownian motion, and the formula $(\lambda^{2t}-1)/2\log\lambda$ becomes $0/0$ with limit
+# $t$.
 #
 # </details>
 #
@@ -164,8 +165,8 @@ course.check("c2.3", sub_vp)
 #
 # </details>
 #
-# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR decreases at a constant rate, with $\alpha(0)>.99$ and
-# $\alpha(1)<.01$.
+# Design a variance-preserving $\alpha(t)$ on $[0,1]$ whose log-SNR decreases at a constant rate, with $\alpha(0)>.99$
+# and $\alpha(1)<.01$.
 
 # %% exercise c2.4
 def alpha(t):

@@ -41,7 +41,8 @@ course.curves({f"t = {t}": (line, ridge.diffused(ud.VP(), t).score(line)) for t 
 # <details><summary>Answer</summary>
 #
 # Near a mode it tends to 0. On the ridge it *is* 0, by symmetry, and steep on either side: .60 at .01, 6.57 at .2. It
-# is an unstable equilibrium. "Large in valleys" is wrong exactly at the ridge ([museum](../docs/museum.md), D11). Far outside it grows linearly.
+# is an unstable equilibrium. "Large in valleys" is wrong exactly at the ridge ([museum](../docs/museum.md), D11). Far
+# outside it grows linearly.
 #
 # </details>
 #

@@ -6,8 +6,8 @@
 #
 # Theory: [P7](../docs/theory/reversal.md) (time reversal, parts A to D), [P4](../docs/theory/score.md) (Tweedie).
 #
-# Take one small forward step from $p_{t-\Delta}$ and keep its noise $\Delta w$. Forward in time the noise is independent
-# of the state it is added to. But conditionally on the *end* of the step, does the noise still have mean 0?
+# Take one small forward step from $p_{t-\Delta}$ and keep its noise $\Delta w$. Forward in time the noise is
+# independent of the state it is added to. But conditionally on the *end* of the step, does the noise still have mean 0?
 
 # %%
 import itertools
@@ -75,8 +75,8 @@ course.river(mixture, {"Backward from t = 1": sde}, {"Backward from t = 1": cour
 #
 # </details>
 #
-# **Sign lab.** Of four sign combinations one is right. The cell runs $dx=[\pm f\pm g^2s]\,dt+g\,dw$ backwards and measures the
-# distance to the data.
+# **Sign lab.** Of four sign combinations one is right. The cell runs $dx=[\pm f\pm g^2s]\,dt+g\,dw$ backwards and
+# measures the distance to the data.
 
 # %%
 truth, times = mixture.sample(1000, 3), torch.linspace(1, 1e-3, 201, dtype=torch.float64)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # C5 · Learning the score by denoising
 #
-# *35 minutes.* **Goal.** From the lemma to a loss, its weight, the output of the network, and the lower bound (floor) of
-# the loss.
+# *35 minutes.* **Goal.** From the lemma to a loss, its weight, the output of the network, and the lower bound (floor)
+# of the loss.
 #
 # Theory: [P1 to P3](../docs/theory/score.md) (the equivalence), [P14](../docs/theory/score.md) (weights).
 #
@@ -27,7 +27,7 @@ ax.quiver(*point.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=
 ax.quiver(*point.T, *(0.9 * exact.score(point, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
           headlength=3, headaxislength=3, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-course.plot_image(figure, "Thin arrows from a noisy point to many clean points; the thick one is their mean, the score.")
+course.plot_image(figure, "Thin arrows from a noisy point to clean points; the thick one is their mean, the score.")
 
 # %% [markdown]
 # Training is a short loop: draw data, times and noise; add the noise; compute the loss; update. `levels.times` spreads
@@ -82,16 +82,17 @@ course.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level
 
 # %%
 samples = ud.sample(model, 1500, steps=20)
-course.clouds({"learned score": samples.x, "exact score": ud.sample(exact, 1500, steps=20).x, "data": mixture.sample(1500)},
-             reach=2.2, alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
+course.clouds({"learned score": samples.x, "exact score": ud.sample(exact, 1500, steps=20).x,
+              "data": mixture.sample(1500)}, reach=2.2,
+             alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
 
 # %% [markdown]
 # Look at the cluster on the left: the learned one is too narrow in the middle. A few thousandths of loss are visible.
 #
 # ## Exercises
 #
-# Write the loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the weight
-# $\sigma^2$.
+# Write the loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the
+# weight $\sigma^2$.
 
 # %% exercise c5.1
 def dsm_loss(score, x0, z, alpha, sigma):

@@ -29,7 +29,7 @@ for name, cost in costs.items():
     print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  std {samples[-1].std():.3f}")
 floor = ud.metrics.noise_floor(ud.metrics.w1_1d, mixture.sample(6000, 2), real, 4).value
 print(f"exact std {float(mixture.covariance) ** 0.5:.3f}; floor {floor:.4f}")
-course.curves(lines, "evaluations of the score", "W1 to the distribution", log="xy", level=floor, title="Error over cost")
+course.curves(lines, "model evaluations", "W1 to the distribution", log="xy", level=floor, title="Error and cost")
 
 # %% [markdown]
 # **The corrector "improves quality". Why is it the worst here?**

@@ -58,9 +58,8 @@ course.curves({"from the ODE": (line, curve), "exact": (line, mixture.log_prob(l
 # **Is encoding perfectly invertible?**
 # <details><summary>Answer</summary>
 #
-# The exact flow is. A solver is as invertible as it is accurate; Euler's method has an error of several percent with 50
-# steps
-# ([museum](../docs/museum.md), D24).
+# The exact flow is. A solver is as invertible as it is accurate; Euler's method has an error of several percent with
+# 50 steps ([museum](../docs/museum.md), D24).
 #
 # </details>
 #
@@ -79,7 +78,7 @@ course.curves({"from the ODE": (line, curve), "exact": (line, mixture.log_prob(l
 narrow = ud.Gaussian([0.0], 0.25)
 exact = narrow.denoiser(sde)
 wrong = ud.ScoreModel(lambda x, t: 1.1 * exact.score(x, t), sde, shape=(1,))
-wrong.dtype = torch.float64
+wrong.register_buffer("template", torch.zeros(1, dtype=torch.float64))  # sample in float64
 for name, method, steps in (("SDE", "euler_maruyama", 1000), ("ODE", "heun", 400)):
     grid = 1e-4 + (1 - 1e-4) * torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
     v = float(ud.sample(wrong, 20_000, method, grid=grid, block=20_000).x.var())

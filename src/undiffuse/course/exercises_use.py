@@ -56,8 +56,8 @@ def grid(answer: Any) -> str | None:
         return "give 11 strictly decreasing times"
     if abs(float(times[0]) - 1) > 1e-6 or abs(float(times[-1]) - 1e-3) > 1e-5:
         return "the grid has to run from 1 to .001"
-    law = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
-    start, model = randn(300, 2, seed=8), law.denoiser(VP())
+    mixture = Mixture([1, 2, 1.5], [[-1.0, 0.4], [0.8, 0.9], [0.3, -1.0]], [0.02, 0.01, 0.03])
+    start, model = randn(300, 2, seed=8), mixture.denoiser(VP())
     truth = sample(model, method="rk4_log_snr", steps=80, x_T=start, t_end=1e-3, denoise_last=False, block=300).x
     even = torch.linspace(1, 1e-3, 11, dtype=torch.float64)
     ends = [sample(model, method="ddim", grid=g, x_T=start, denoise_last=False, block=300).x for g in (times, even)]

@@ -55,9 +55,9 @@ export function modeControls(rail, c) {
       ),
     );
   }
-  const more = el("button", {"type": "button", "className": "dice", "text": "Add a mode", "disabled": law().K >= MOST_MODES,
+  const more = el("button", {"type": "button", "className": "dice", "text": "Another mode", "disabled": law().K >= MOST_MODES,
     "onclick": () => put(withAnother(law()), law().K + 1)});
-  const less = el("button", {"type": "button", "className": "dice", "text": "Remove this mode", "disabled": law().K < 2,
+  const less = el("button", {"type": "button", "className": "dice", "text": "Remove this one", "disabled": law().K < 2,
     "onclick": () => put(without(law(), editedMode(rail.app.state)), 1)});
   parts.push(el("div", {className: "pair"}, more, less));
   return parts;

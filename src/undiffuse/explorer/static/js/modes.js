@@ -10,8 +10,8 @@ export const PARTS = [
   ["weight", "Weight of the mode", 0.01, 0.99, 0.01, "Its fraction of the data; the other modes divide the rest in proportion."],
   ["x", "Position, x₁", -FAR, FAR, 0.1, "The mean of the mode."],
   ["y", "Position, x₂", -FAR, FAR, 0.1, "The mean of the mode."],
-  ["long", "Width along", 0.05, 3, 0.05, "The standard deviation along the longer axis."],
-  ["wide", "Width across", 0.05, 3, 0.05, "The standard deviation across the longer axis."],
+  ["long", "Width along", 0.05, 3, 0.05, "Its longer standard deviation."],
+  ["wide", "Width across", 0.05, 3, 0.05, "Its shorter one."],
   ["angle", "Angle", -90, 90, 1, "The direction of the longer axis, in degrees."],
 ];
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from undiffuse.data.toys import digits
-from undiffuse.explorer import law, page, write_page
+from undiffuse.explorer import mixture, page, write_page
 from undiffuse.metrics import agreement, classifier
 from undiffuse.processes import VP
 from undiffuse.samplers.driver import sample
@@ -113,10 +113,10 @@ def _spread(times: list[float]) -> str:
 
 def _agreement(n: int = 200) -> str:
     """Digits drawn as the page draws them, read by a classifier that was trained on the real ones."""
-    data, mixture, sde = digits(), law("digits"), VP()
+    data, fitted, sde = digits(), mixture("digits"), VP()
     assert data.y is not None
     read = classifier(data.x.double() / 8 - 1, data.y)
-    drawn = [sample(mixture.given(k).denoiser(sde), n, "dpmpp_2m_sde", 30, seed=k).x for k in range(10)]
+    drawn = [sample(fitted.given(k).denoiser(sde), n, "dpmpp_2m_sde", 30, seed=k).x for k in range(10)]
     asked = torch.arange(10).repeat_interleave(n)
     value, error = agreement(read(torch.cat(drawn)), asked)
     return f"digits read as the class asked for: {100 * value:.1f} % ± {100 * error:.1f} of {len(asked)}"

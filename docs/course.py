@@ -1,6 +1,6 @@
-"""Writes the chapters as notebooks with the outputs of a solved run; what has not changed is not run again.
+"""Write the chapters as notebooks with the outputs of a solved run; unchanged chapters are not run again.
 
-UNDIFFUSE_CHAPTERS=unrun leaves the outputs out, for those who work on the text.
+UNDIFFUSE_CHAPTERS=unrun omits the outputs, for quick builds.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from undiffuse.course import chapters
 
 
 def write(out: Path) -> None:
-    """`course/*.ipynb`, and the list of chapters."""
+    """Write `course/*.ipynb`."""
     out.mkdir(exist_ok=True)
     if os.environ.get("UNDIFFUSE_CHAPTERS") == "unrun":
         for file in chapters.chapters().values():
-            found = chapters.cells(file.read_text("utf-8"))
-            (out / f"{file.stem}.ipynb").write_text(_linked(chapters.notebook(found)), "utf-8")
+            content = chapters.cells(file.read_text("utf-8"))
+            (out / f"{file.stem}.ipynb").write_text(_linked(chapters.notebook(content)), "utf-8")
         return
     source = _digest(Path(undiffuse.__file__).parent)
     for file in chapters.chapters().values():
@@ -33,12 +33,12 @@ def write(out: Path) -> None:
 
 
 def _linked(notebook: str) -> str:
-    """With links that lead from `course/`, where the chapter itself is in `tutorials/`."""
+    """The notebook with links relative to `course/` instead of `tutorials/`."""
     return notebook.replace("](../docs/", "](../").replace('href=\\"explorer.html', 'href=\\"../scenes/explorer.html')
 
 
 def _digest(package: Path) -> bytes:
-    """What the outputs depend on besides the chapter: the package."""
+    """Digest of the package, on which the outputs depend in addition to the chapter."""
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""From papers to code: an index made from the references in the docstrings."""
+"""From papers to code: an index built from the references in the docstrings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import undiffuse
 SRC = Path(undiffuse.__file__).parent
 HEAD = """# From papers to code
 
-Every function says in its docstring which paper and which equation it follows. This page turns the list around.
+The docstring of every function names its paper and equation. This page lists the functions by paper.
 
-| paper | where it is, and what is taken from it |
+| paper | where it is used |
 |---|---|
 """
 _CITATION = re.compile(r"Reference: (.*?)(?:\n\s*\n|\Z)", re.S)
@@ -26,14 +26,14 @@ _DETAIL = re.compile(r"(?:eqs?\.|algorithms?|sections?|appendix|tables?|theorems
 
 
 def write(page: Path) -> None:
-    """The page."""
+    """Write the page."""
     rows = ["| {} | {} |\n".format(paper, "<br>".join(places)) for paper, places in sorted(index().items())]
     page.write_text(HEAD + "".join(rows), "utf-8")
 
 
 def index() -> dict[str, list[str]]:
     """Names of code by paper, "Song et al. (2021)"."""
-    found: dict[str, list[str]] = defaultdict(list)
+    places: dict[str, list[str]] = defaultdict(list)
     for file in sorted(SRC.rglob("*.py")):
         module = ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__")
         for name, reference in references(ast.parse(file.read_text("utf-8"))):
@@ -44,13 +44,13 @@ def index() -> dict[str, list[str]]:
                 detail = _DETAIL.search(reference, match.end(), end)
                 entry = where + (f" ({detail[0].rstrip('.')})" if detail else "")
                 key = f"{match['who'].strip()} ({match['year']})"
-                if entry not in found[key]:
-                    found[key].append(entry)
-    return dict(found)
+                if entry not in places[key]:
+                    places[key].append(entry)
+    return dict(places)
 
 
 def references(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """The references of a file by the name of what has them; "" is the file itself."""
+    """The references of a file by qualified name; "" is the module."""
     todo: list[tuple[str, ast.AST]] = [("", tree)]
     while todo:
         name, node = todo.pop()

@@ -1,4 +1,4 @@
-"""Chapters run cell by cell: what they print and draw becomes the output of a notebook."""
+"""Run chapters cell by cell and collect printed text and figures as notebook outputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse.course import chapters
-from undiffuse.course.helpers import Scene
-from undiffuse.course.plots import Picture
+from undiffuse.course.helpers import SceneLink
+from undiffuse.course.plots import PlotImage
 
 
 @dataclass
 class Executed:
-    """A chapter after a run: cells, outputs by cell number, pictures, scenes, what it printed, processor seconds."""
+    """A chapter after a run: cells, outputs by cell number, figures, scenes, printed text, CPU seconds."""
 
-    cells: list[chapters.Cell]
+    cells: list[chapters.NotebookCell]
     outputs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[PlotImage] = field(default_factory=list)
     scenes: list[str] = field(default_factory=list)
     printed: str = ""
     seconds: float = 0.0
@@ -32,10 +32,10 @@ class Executed:
 
 
 def execute(path: Path, solutions: bool) -> Executed:
-    """Runs a chapter in a namespace of its own, with blanks or solved; an error in a cell is raised."""
-    shown = chapters.cells(path.read_text("utf-8"))
-    done, space, start = Executed(shown), {"__name__": "__main__"}, time.process_time()
-    for number, cell in enumerate(chapters.solved(shown) if solutions else shown):
+    """Run a chapter in a new namespace, with blanks or solved; an error in a cell is raised."""
+    content = chapters.cells(path.read_text("utf-8"))
+    done, space, start = Executed(content), {"__name__": "__main__"}, time.process_time()
+    for number, cell in enumerate(chapters.with_solutions(content) if solutions else content):
         if cell.kind == "code":
             printed, value = run_cell(cell.text, space, f"{path.name}[{number}]")
             done.printed += printed
@@ -45,7 +45,7 @@ def execute(path: Path, solutions: bool) -> Executed:
 
 
 def run_cell(text: str, space: dict[str, Any], name: str) -> tuple[str, Any]:
-    """What a cell prints, and the value of its last line if that is an expression."""
+    """Printed text of a cell, and the value of its last line if it is an expression."""
     tree, value, stream = ast.parse(text, name), None, io.StringIO()
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     with contextlib.redirect_stdout(stream):
@@ -56,12 +56,12 @@ def run_cell(text: str, space: dict[str, Any], name: str) -> tuple[str, Any]:
 
 
 def outputs(printed: str, value: Any, done: Executed):  # type: ignore[no-untyped-def]
-    """A stream and a picture, as notebooks have them."""
+    """Notebook outputs: a stream, and the figure or link."""
     if printed:
         yield {"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
-    if isinstance(value, Scene):
+    if isinstance(value, SceneLink):
         done.scenes.append(value.url)
-    if isinstance(value, Picture):
+    if isinstance(value, PlotImage):
         done.pictures.append(value)
-    if isinstance(value, Picture | Scene):
+    if isinstance(value, PlotImage | SceneLink):
         yield {"output_type": "display_data", "metadata": {}, "data": value._repr_mimebundle_()}

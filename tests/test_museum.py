@@ -82,7 +82,7 @@ def test_d1_the_coefficient_of_the_mean_is_not_rooted_twice() -> None:
     assert [float(SDE_.alpha(t)), float(SDE_.variance(t))] == pytest.approx([mean, var], abs=1e-3)
 
 
-def test_d2_a_time_for_each_row_meets_its_row() -> None:
+def test_d2_every_row_gets_its_time() -> None:
     def seed(x0: Tensor, t: Tensor) -> Tensor:
         return torch.exp(-0.5 * B(t)) * x0
 
@@ -139,7 +139,7 @@ def test_d5_the_embedding_tells_noise_levels_apart() -> None:
     assert rank(Sinusoidal(32)(c)) >= 8
 
 
-def test_d6_the_loss_is_finite_at_time_zero_and_time_zero_is_not_drawn() -> None:
+def test_d6_the_loss_is_finite_at_time_zero_and_time_zero_is_not_sampled() -> None:
     model = Denoiser(build("mlp", (2,), width=8, depth=1), SDE_, shape=(2,))
     x0, z, t = torch.ones(2, 2), normal(0, Purpose.NOISE, 0, 0, 2, (2,)), torch.tensor([0.0, 0.5], dtype=torch.float64)
 
@@ -221,7 +221,7 @@ def test_d12_more_variance_does_not_make_the_reverse_process_easier() -> None:
     assert errors[0] < errors[1] < errors[2]
 
 
-def test_d13_one_of_the_four_signs_comes_home() -> None:
+def test_d13_one_of_the_four_sign_combinations_reaches_the_data() -> None:
     times, start = line(1, 1e-3, 2000), float(NARROW.diffused(SDE_, 1.0).covariance)
     end = float(NARROW.diffused(SDE_, 1e-3).covariance)
     model = NARROW.denoiser(SDE_)
@@ -323,7 +323,7 @@ def test_d20_beta_is_minus_the_derivative_of_log_alpha_bar() -> None:
     assert ours == pytest.approx(-n * math.log1p(-step), rel=1e-3) and ours == pytest.approx(seed[499] / 2, rel=2e-3)
 
 
-def test_d21_the_deviation_of_an_exploding_process_from_its_data_starts_at_zero() -> None:
+def test_d21_the_std_of_an_exploding_process_from_its_data_starts_at_zero() -> None:
     r, times = 20.0 / 0.02, line(0, 0.3, 20_000)
     g = from_rates(torch.zeros_like, lambda t: 0.02 * r**t * math.sqrt(2 * math.log(r)))
     var = run(g, times)[1]  # from a point
@@ -333,7 +333,7 @@ def test_d21_the_deviation_of_an_exploding_process_from_its_data_starts_at_zero(
     assert float(seed.variance(t)) == pytest.approx(var + 0.02**2, rel=1e-3)
 
 
-def test_d22_the_deviation_of_sub_vp_is_not_vps() -> None:
+def test_d22_the_std_of_sub_vp_is_not_the_std_of_vp() -> None:
     process = from_rates(lambda t: -beta(t) / 2, lambda t: (beta(t) * -torch.expm1(-2 * B(t))).sqrt())
     for t, simulated in ((0.1, 0.1035), (0.3, 0.607)):
         std = math.sqrt(run(process, line(0, t, 8000))[1])

@@ -1,14 +1,14 @@
 # %% [markdown]
-# # C1 · Noise that adds up
+# # C1 · Brownian motion
 #
-# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how a computer walks along it.
+# *25 minutes.* **Goal.** Know what Brownian motion is, what $dx=f\,dt+g\,dw$ means, and how to simulate it.
 #
 # Theory: [P12](../docs/theory/reversal.md) (the integral form), [P16](../docs/theory/reversal.md) (orders).
 #
-# Brownian motion $w(t)$ is fixed by four properties: it starts at 0; what it does in one stretch of time is independent
-# of what it does in another; over a stretch $\Delta t$ it moves by $N(0,\Delta t)$; and its paths are continuous, yet
-# nowhere have a slope. Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is looked at
-# twice as finely? And $\sum(\Delta w)^2$?
+# Brownian motion $w(t)$ is defined by four properties: it starts at 0; increments over disjoint intervals are
+# independent; the increment over an interval $\Delta t$ is $N(0,\Delta t)$; and its paths are continuous (but nowhere
+# differentiable). Before you run the next cell: how does $\sum|\Delta w|$ change when the same path is sampled on a
+# grid twice as fine? And $\sum(\Delta w)^2$?
 
 # %%
 import torch
@@ -22,11 +22,11 @@ for k in (0, 2, 4, 6):
     print(f"{8 * 2**k:4d} steps: sum of squares {dw.square().sum(1).mean():.3f}, length {dw.abs().sum(1).mean():6.2f}, "
           f"steepest slope {(dw / t.diff()).abs().max():6.0f}")
 zoom = {f"{8 * 2**k} steps": ud.brownian(1, 8, refine=k) for k in (0, 3, 7)}
-course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined: old points stay",
+course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", title="One path, refined",
              alt="The same Brownian path at 8, 64 and 1024 steps; finer ones pass through the points of coarser ones.")
 
 # %% [markdown]
-# The squares add up to $T$ however fine the grid: that is the *quadratic variation*, and it is why noise has a rate,
+# The squares add up to $T$ however fine the grid: that is the *quadratic variation*, and this is why noise has a rate,
 # $g^2$. The length grows like $\sqrt N$ and the slopes like $1/\sqrt{\Delta t}$: there is no $dw/dt$.
 #
 # **Why √Δt, and not Δt?**
@@ -40,24 +40,24 @@ course.curves({name: (t, w[0]) for name, (t, w) in zoom.items()}, "t", "w", titl
 # **Can we integrate both sides of the SDE to get** $x_t=x_s+\int f\,dt+\int g\,dw$**?**
 # <details><summary>Answer</summary>
 #
-# There is nothing to integrate: the differential form has no meaning of its own. The SDE *is* that integral equation,
+# There is nothing to integrate: the differential form is only notation. The SDE *is* that integral equation,
 # with $\int g\,dw$ the limit of $\sum g(t_i)(w_{i+1}-w_i)$, which is $N(0,\int g^2dt)$. An increment of length $ds$ is
 # $N(0,ds)$; notes that write $N(0,ds)\,ds$ have one $ds$ too many ([museum](../docs/museum.md), D17).
 #
 # </details>
 #
-# **With ten paths the variance at t = 1 came out as 0.6. A bug?** Predict the spread of such estimates, then look.
+# **With ten paths the variance at t = 1 came out as 0.6. A bug?** Predict the spread of such estimates, then check.
 
 # %%
 ends = ud.brownian(20_000, 1, seed=1).w[:, -1]
 ten = ends.reshape(2000, 10).var(1)
 print(f"variance from ten paths: 90 % of the estimates lie in {ten.quantile(0.05):.2f} ... {ten.quantile(0.95):.2f}")
 print(f"from 20,000: {ends.var():.3f} ± {(2 / 20_000) ** 0.5:.3f}")
-marks = {f"t = {s}": ud.brownian(20_000, 4, seed=2).w[:, round(4 * s)] for s in (0.25, 0.5, 1.0)}
-course.histograms(marks, alt="Histograms of w at t = .25, .5 and 1: Gaussians whose width grows like the root of t.")
+increments = {f"t = {s}": ud.brownian(20_000, 4, seed=2).w[:, round(4 * s)] for s in (0.25, 0.5, 1.0)}
+course.histograms(increments, alt="Histograms of w at t = .25, .5 and 1: Gaussians with a width of the root of t.")
 
 # %% [markdown]
-# ## A computer's version
+# ## Euler-Maruyama
 #
 # Euler and Maruyama freeze drift and diffusion over a step. The increment $dw\sim N(0,\Delta t)$ is given to you.
 
@@ -81,8 +81,9 @@ course.check("c1.1", step)
 #
 # </details>
 #
-# Two forces: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process any start ends in the same
-# Gaussian, of variance $g^2/2\theta$. That is *forgetting*, and the next chapter is about three ways to do it.
+# Two effects: the drift pulls to zero, the noise spreads. Under an Ornstein-Uhlenbeck process every initial
+# distribution converges to the same Gaussian, of variance $g^2/2\theta$. The next chapter is about three such
+# processes.
 
 # %%
 ou, start = ud.OU(theta=1.0, scale=1.0, T=4.0), ud.Mixture([1, 1], [[-2.0], [2.0]], 0.01)
@@ -90,7 +91,7 @@ x = ud.simulate(ou, start.sample(4000), 400, seed=3, trajectory=True)[:, :, 0]
 print(f"variance at T: {x[-1].var():.3f} ± {0.5 * (2 / 4000) ** 0.5:.3f}; the formula says "
       f"{float(start.diffused(ou, 4.0).covariance):.3f}")
 course.river(start, {"Ornstein-Uhlenbeck": ou}, {"Ornstein-Uhlenbeck": (torch.linspace(0, 4, 401), x)}, lines=24,
-            alt="Paths from two narrow modes at plus and minus two; by t = 4 they form one Gaussian around zero.")
+            alt="Trajectories from narrow modes at -2 and 2; by t = 4 they form one Gaussian around zero.")
 
 # %% [markdown]
 # ## From steps to rates
@@ -128,10 +129,10 @@ course.check("c1.2", rates)
 #
 # </details>
 #
-# ## Play with it
+# ## Explore
 #
-# One Brownian path at 8, 32, 128 and 512 steps, and the solver that walks along it. Halve the steps (`[`) and look at
-# the end point: by how much does its error fall?
+# One Brownian path at 8, 32, 128 and 512 steps, and the solver driven by it. Change the number of steps (`[`, `]`) and
+# look at the endpoint: how does its error change?
 
 # %%
 course.scene("lab", solvers=["euler_maruyama"], method="euler_maruyama", path=True, measure="path", grid="time")

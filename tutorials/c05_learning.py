@@ -1,13 +1,13 @@
 # %% [markdown]
 # # C5 · Learning the score by denoising
 #
-# *35 minutes.* **Goal.** From the lemma to a loss, its weight, what the network should output, and the floor below
-# which no network can go.
+# *35 minutes.* **Goal.** From the lemma to a loss, its weight, the output of the network, and the lower bound (floor)
+# of the loss.
 #
 # Theory: [P1 to P3](../docs/theory/score.md) (the equivalence), [P14](../docs/theory/score.md) (weights).
 #
-# One noisy point has many possible clean origins. Each proposes a direction, $-z/\sigma$, and they disagree. A
-# regression does not mind: its best answer is the mean, and the mean of the proposals *is* the score.
+# One noisy point can come from many clean points. Each gives a different direction, $-z/\sigma$. The minimiser of a
+# squared error is their mean, and this mean *is* the score.
 
 # %%
 import torch
@@ -15,23 +15,23 @@ import torch
 import undiffuse as ud
 from undiffuse import course
 
-law, sde = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05]), ud.VP()
-exact, t = law.denoiser(sde), torch.tensor(0.35, dtype=torch.float64)
+mixture, sde = ud.Mixture([0.4, 0.3, 0.3], [[-1.3, 0.0], [0.9, 1.0], [0.8, -1.1]], [0.05, 0.1, 0.05]), ud.VP()
+exact, t = mixture.denoiser(sde), torch.tensor(0.35, dtype=torch.float64)
 alpha, sigma = sde.alpha(t), sde.sigma(t)
-here = torch.tensor([[-0.5, 0.45]], dtype=torch.float64)
-x0 = law.posterior(torch.eye(2), here[0] / alpha, sigma / alpha).sample(40)
+point = torch.tensor([[-0.5, 0.45]], dtype=torch.float64)
+x0 = mixture.posterior(torch.eye(2), point[0] / alpha, sigma / alpha).sample(40)
 figure, (ax,) = course.panels(1, 4.2, 4.6)
-ax.scatter(*law.sample(1500).T, s=3, color="#ced4da")
-pull = 0.9 * (alpha * x0 - here) / sigma**2
-ax.quiver(*here.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
-ax.quiver(*here.T, *(0.9 * exact.score(here, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
+ax.scatter(*mixture.sample(1500).T, s=3, color="#ced4da")
+pull = 0.9 * (alpha * x0 - point) / sigma**2
+ax.quiver(*point.expand(40, 2).T, *pull.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="#e8590c")
+ax.quiver(*point.T, *(0.9 * exact.score(point, t)).T, angles="xy", scale_units="xy", scale=1, width=0.012,
           headlength=3, headaxislength=3, color="black")
 ax.set(title="40 targets of one noisy point, and their mean", aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-course.finished(figure, "Thin arrows from a noisy point towards many origins; the thick one is their mean, the score.")
+course.plot_image(figure, "Thin arrows from a noisy point to clean points; the thick one is their mean, the score.")
 
 # %% [markdown]
-# Training is a loop of a few lines: draw data, times, noise; move; compare; improve. `levels.times` spreads the 256
-# times of a batch evenly (its numbers are seed, step, first row, rows, rows of the batch). `ud.train` is this with
+# Training is a short loop: draw data, times and noise; add the noise; compute the loss; update. `levels.times` spreads
+# the 256 times of a batch evenly (its arguments are seed, step, first row, rows, rows of the batch). `ud.train` adds
 # averaged weights, checkpoints and a log.
 
 # %%
@@ -40,35 +40,35 @@ model, losses = ud.Denoiser(net, sde, shape=(2,), sigma_data=1.0), []
 adam, levels = torch.optim.Adam(net.parameters(), lr=3e-3), ud.loss.NoiseLevelDistribution("time", sigma_data=1.0,
                                                                                            low=0.02)
 for k in range(1200):
-    clean, z = law.sample(256, first_index=256 * k).float(), course.randn(256, 2, seed=k).float()
+    clean, z = mixture.sample(256, first_index=256 * k).float(), course.randn(256, 2, seed=k).float()
     loss = ud.loss.denoising_loss(model, clean, levels.times(sde, 0, k, 0, 256, 256), z, "simple").mean()
     adam.zero_grad()
     loss.backward()
     adam.step()
     losses.append(float(loss.detach()))
 q = levels.quantile(sde, (torch.arange(200) + 0.5) / 200)
-floor = float(ud.loss.loss_floor(law, sde, q, "simple").value.mean())
+floor = float(ud.loss.loss_floor(mixture, sde, q, "simple").value.mean())
 smooth = torch.tensor(losses).unfold(0, 100, 20).mean(1)
-print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score is off by {smooth[-1] - floor:.4f}")
+print(f"loss {smooth[-1]:.4f}, floor {floor:.4f}, so the score error is {smooth[-1] - floor:.4f}")
 course.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level=floor, title="Loss and floor (dashed)")
 
 # %% [markdown]
-# The loss is that of the last 100 batches, so the difference carries their noise too.
+# The loss is the mean of the last 100 batches, so the difference contains their noise too.
 #
 # **Can the loss reach 0?**
 # <details><summary>Answer</summary>
 #
-# No. Two clean points can give the same noisy one, and then nobody can tell the noise. The floor is
-# $E\lVert z-E[z\mid x_t]\rVert^2$. What the network can still improve is the difference: loss − floor = the error of
-# the score (P3). The floor is 0 for a data set of one point, which makes a good unit test.
+# No. Two clean points can give the same noisy one, and then the noise is not determined. The floor is
+# $E\lVert z-E[z\mid x_t]\rVert^2$. The network can only reduce the difference: loss − floor = the error of the
+# score (P3). The floor is 0 for a data set of one point, which makes a good unit test.
 #
 # </details>
 #
 # **Why multiply by** $\sigma_t$**? And which weight?**
 # <details><summary>Answer</summary>
 #
-# $\sigma s$ has a target of unit size, $-z$, at every level: that is what the output should be. The weight is another
-# choice: $\lambda=\sigma^2$ makes all levels count alike, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14);
+# $\sigma s$ has a target of unit size, $-z$, at every level, which suits a network output. The weight is a separate
+# choice: $\lambda=\sigma^2$ gives all levels equal weight, because $E\lVert\nabla\log k\rVert^2=d/\sigma^2$ (P14);
 # $\lambda=g^2$ bounds the likelihood (P10).
 #
 # </details>
@@ -76,23 +76,23 @@ course.curves({"loss": (range(100, 1201, 20), smooth)}, "updates", "loss", level
 # **Why average the weights (EMA) for sampling?**
 # <details><summary>Answer</summary>
 #
-# At a fixed learning rate the weights jitter around the optimum with the noise of the batches; an average has less of
-# it.
+# At a fixed learning rate the weights fluctuate around the optimum because of batch noise; an average fluctuates less.
 #
 # </details>
 
 # %%
-made = ud.sample(model, 1500, steps=20)
-course.clouds({"learned score": made.x, "exact score": ud.sample(exact, 1500, steps=20).x, "data": law.sample(1500)},
-             reach=2.2, alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
+samples = ud.sample(model, 1500, steps=20)
+course.clouds({"learned score": samples.x, "exact score": ud.sample(exact, 1500, steps=20).x,
+              "data": mixture.sample(1500)}, reach=2.2,
+             alt="Samples of the learned score, of the exact score, and data: the same three clusters.")
 
 # %% [markdown]
-# Look at the cluster on the left: the learned one is too tight in its middle. A few thousandths of loss are visible.
+# Look at the cluster on the left: the learned one is too narrow in the middle. A few thousandths of loss are visible.
 #
 # ## Exercises
 #
-# The loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the weight
-# $\sigma^2$.
+# Write the loss of one batch, per sample: `score` is a function of $x$, the noisy point is $\alpha x_0+\sigma z$, the
+# weight $\sigma^2$.
 
 # %% exercise c5.1
 def dsm_loss(score, x0, z, alpha, sigma):
@@ -137,8 +137,8 @@ course.check("c5.2", split)
 #
 # </details>
 #
-# **Find the bug** ([museum](../docs/museum.md), D5). These features are meant for $t=0\ldots1000$ and are fed
-# $t\in[0,1]$: almost nothing changes. Repair them.
+# **Find the bug** ([museum](../docs/museum.md), D5). These features are made for $t=0\ldots1000$ but receive
+# $t\in[0,1]$: they hardly change. Correct them.
 
 # %% exercise c5.3
 def features(t):
@@ -187,10 +187,10 @@ course.check("c5.4", adam_step)
 #
 # </details>
 #
-# ## Play with it
+# ## Explore
 #
-# The law of this chapter at $t=.35$. Click between the clusters: the arrows of the components are the targets that
-# disagree, the black one is the score.
+# The distribution of this chapter at $t=.35$. Click between the clusters: the component arrows are the different
+# targets, the black arrow is the score.
 
 # %%
 course.scene("cloud", law="mix:0.4,-1.3,0,0.05,0,0.05;0.3,0.9,1,0.1,0,0.1;0.3,0.8,-1.1,0.05,0,0.05",

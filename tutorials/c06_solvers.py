@@ -1,15 +1,15 @@
 # %% [markdown]
-# # C6 · Solvers and the price of a step
+# # C6 · Solvers and the cost of a step
 #
 # *30 minutes.* **Goal.** Know what a step costs, what order means, and which sampler to take.
 #
 # Theory: [P16](../docs/theory/reversal.md) (orders), [P15](../docs/theory/score.md) (DDIM). How-to:
 # [choosing a sampler](../docs/choosing_a_sampler.md).
 #
-# The unit of cost is one evaluation of the network. Heun's method needs two a step, so 16 evaluations are 8 of its
-# steps. All errors below are the solver's own, because the score is exact. The dashed line is the distance between two
-# sets of real draws: below it nothing can be seen. Euler and Heun take even steps in $t$ here, the others their
-# defaults. Predict: which is best at 8 evaluations, and does the corrector pay?
+# The unit of cost is one evaluation of the network. Heun's method needs two per step, so 16 evaluations are 8 Heun
+# steps. All errors below are solver errors, because the score is exact. The dashed line is the distance between two
+# sets of exact samples: smaller errors are not measurable. Euler and Heun take even steps in $t$ here, the others their
+# defaults. Predict: which is best at 8 evaluations, and does the corrector help?
 
 # %%
 import torch
@@ -17,35 +17,36 @@ import torch
 import undiffuse as ud
 from undiffuse import course
 
-law = ud.Mixture([0.25, 0.5, 0.25], [[-2.2], [0.0], [2.2]], [0.09, 0.16, 0.06])
-model, real = law.denoiser(ud.VP()), law.sample(40_000, 1)
-each = {"euler_maruyama": 1, "predictor_corrector": 2, "euler": 1, "heun": 2, "ddim": 1, "dpmpp_2m": 1}
+mixture = ud.Mixture([0.25, 0.5, 0.25], [[-2.2], [0.0], [2.2]], [0.09, 0.16, 0.06])
+model, real = mixture.denoiser(ud.VP()), mixture.sample(40_000, 1)
+costs = {"euler_maruyama": 1, "predictor_corrector": 2, "euler": 1, "heun": 2, "ddim": 1, "dpmpp_2m": 1}
 budgets, lines = (8, 16, 32, 64), {}
-for name, cost in each.items():
+for name, cost in costs.items():
     options = {"grid": "time"} if name in ("euler", "heun") else {}
-    found = [ud.sample(model, 6000, name, n // cost, seed=4, t_end=1e-3, denoise_last=False, block=6000, **options).x
-             for n in budgets]
-    lines[name] = (budgets, [ud.metrics.w1_1d(x, real) for x in found])
-    print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  deviation {found[-1].std():.3f}")
-floor = ud.metrics.noise_floor(ud.metrics.w1_1d, law.sample(6000, 2), real, 4).value
-print(f"deviation of the law {float(law.covariance) ** 0.5:.3f}; floor {floor:.4f}")
-course.curves(lines, "evaluations of the score", "W1 to the law", log="xy", level=floor, title="Error against cost")
+    samples = [ud.sample(model, 6000, name, n // cost, seed=4, t_end=1e-3, denoise_last=False, block=6000, **options).x
+               for n in budgets]
+    lines[name] = (budgets, [ud.metrics.w1_1d(x, real) for x in samples])
+    print(f"{name:20}", "  ".join(f"{w:.3f}" for w in lines[name][1]), f"  std {samples[-1].std():.3f}")
+floor = ud.metrics.noise_floor(ud.metrics.w1_1d, mixture.sample(6000, 2), real, 4).value
+print(f"exact std {float(mixture.covariance) ** 0.5:.3f}; floor {floor:.4f}")
+course.curves(lines, "model evaluations", "W1 to the distribution", log="xy", level=floor, title="Error and cost")
 
 # %% [markdown]
 # **The corrector "improves quality". Why is it the worst here?**
 # <details><summary>Answer</summary>
 #
-# Half of its evaluations go to corrections that an exact score does not need. And its step,
-# $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, is made for images: with thousands of pixels the two norms
-# hardly vary, with one coordinate they do, and the chain no longer leaves $p_t$ alone. It pays where the predictor or
-# the score is poor. Without $\lVert\xi\rVert$ the step is about $d$ times too small ([museum](../docs/museum.md), D26).
+# Half of its evaluations are corrections that an exact score does not need. And its step size,
+# $\varepsilon=2\alpha(r\lVert\xi\rVert/\lVert s\rVert)^2$, is designed for images: with thousands of pixels the two
+# norms hardly vary; with one coordinate they do, and the chain no longer preserves $p_t$. It helps where the predictor
+# or the score is inaccurate. Without $\lVert\xi\rVert$ the step is about $d$ times too small
+# ([museum](../docs/museum.md), D26).
 #
 # </details>
 #
 # **Is the ODE less diverse than the SDE?**
 # <details><summary>Answer</summary>
 #
-# Compare the printed deviations with the law's. With the same score both have the same marginals
+# Compare the printed standard deviations with the exact one. With the same score both have the same marginals
 # ([museum](../docs/museum.md), D9).
 #
 # </details>
@@ -53,13 +54,13 @@ course.curves(lines, "evaluations of the score", "W1 to the law", log="xy", leve
 # **Where should the steps be?**
 # <details><summary>Answer</summary>
 #
-# Where what the solver freezes changes most; that depends on the solver, the law and the budget. For ten steps of DDIM
-# on the law of exercise c6.3, even steps in log-SNR are no better than even steps in $t$, and even steps in the angle
-# $\arctan(\sigma/\alpha)$ halve the error.
+# Where the terms that the solver holds constant change most; this depends on solver, distribution and budget. For ten
+# steps of DDIM on the distribution of exercise c6.3, even steps in log-SNR are no better than even steps in $t$, and
+# even steps in the angle $\arctan(\sigma/\alpha)$ halve the error.
 #
 # </details>
 #
-# One noise, seen at several step counts: with `noise="path"` a finer grid refines the same Brownian path.
+# The same noise at several step counts: with `noise="path"` a finer grid refines the same Brownian path.
 
 # %%
 starts, ends = model.prior_sample(300, 0, 0), {}
@@ -103,7 +104,7 @@ course.check("c6.1", heun)
 #
 # </details>
 #
-# The size of Langevin's step in the predictor-corrector scheme, from the norms of noise and score. `alpha` is
+# The Langevin step size in the predictor-corrector scheme, from the norms of noise and score. `alpha` is
 # $1-\beta_i$.
 
 # %% exercise c6.2
@@ -127,7 +128,7 @@ course.check("c6.2", size)
 # </details>
 #
 # Give DDIM a better grid for three narrow modes in the plane: 11 times from 1 down to .001, `float64`. The check
-# compares the error with that of even steps in $t$. `ud.VP().log_snr(t)` and `ud.VP().time_of(log_snr)` lead from times
+# compares the error with that of even steps in $t$. `ud.VP().log_snr(t)` and `ud.VP().time_of(log_snr)` convert times
 # to noise levels and back.
 
 # %% exercise c6.3
@@ -150,13 +151,13 @@ course.check("c6.3", times)
 # `for t in ts: x = step(x, t, dt)`.
 # <details><summary>Answer</summary>
 #
-# $N$ nodes have $N-1$ gaps, but $N$ steps are taken: the last leads from $\epsilon$ to $\epsilon-dt<0$.
+# $N$ nodes have $N-1$ intervals, but $N$ steps are taken: the last goes from $\epsilon$ to $\epsilon-dt<0$.
 #
 # </details>
 #
-# ## Play with it
+# ## Explore
 #
-# Error against evaluations for any solver and grid. Which one wins at 8 evaluations on another law?
+# Error against evaluations for any solver and grid. Which one is best at 8 evaluations for another distribution?
 
 # %%
 course.scene("lab", law="mix:0.25,-2.2,0.3;0.5,0,0.4;0.25,2.2,0.245", measure="law",

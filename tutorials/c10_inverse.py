@@ -1,15 +1,15 @@
 # %% [markdown]
-# # C10 · Asking questions: inverse problems
+# # C10 · Inverse problems
 #
 # *30 minutes.* **Goal.** Bayes' rule for scores; inpainting and imputation; which of the popular approximations are
 # wrong, and by how much.
 #
 # Theory: [P13](../docs/theory/conditioning.md) (observations).
 #
-# You have a model of $p(x)$ and see $y=Ax+n$. Nothing has to be trained again:
+# You have a model of $p(x)$ and observe $y=Ax+n$. No further training is needed:
 # $\nabla\log p_t(x\mid y)=s_t(x)+\nabla\log p_t(y\mid x)$, and only the second term is new. For a mixture it is known
-# exactly, so approximations can be measured. Predict: four modes, the first coordinate is seen to be near 0.15. Which
-# modes remain, and with which shares?
+# exactly, so approximations can be measured. Predict: four modes, the first coordinate is observed near 0.15. Which
+# modes remain, and with which weights?
 
 # %%
 import torch
@@ -17,18 +17,18 @@ import torch
 import undiffuse as ud
 from undiffuse import course
 
-law = ud.Mixture([0.2, 0.4, 0.2, 0.2], [[-1.4, 0.0], [0.1, 1.3], [0.2, -1.2], [1.5, 0.2]], 0.04)
-model, A, y, noise = law.denoiser(ud.VP()), [[1.0, 0.0]], [0.15], 0.1
-post = law.posterior(A, y, noise)
-made = {"prior": law.sample(600), "exact": ud.sample(post.denoiser(ud.VP()), 600, "ancestral", 60, t_end=1e-2).x}
+mixture = ud.Mixture([0.2, 0.4, 0.2, 0.2], [[-1.4, 0.0], [0.1, 1.3], [0.2, -1.2], [1.5, 0.2]], 0.04)
+model, A, y, noise = mixture.denoiser(ud.VP()), [[1.0, 0.0]], [0.15], 0.1
+post = mixture.posterior(A, y, noise)
+samples = {"prior": mixture.sample(600), "exact": ud.sample(post.denoiser(ud.VP()), 600, "ancestral", 60, t_end=1e-2).x}
 for method in ("replacement", "dps", "pigdm", "mmps"):
-    made[method] = ud.sample(ud.observe(model, A, y, noise, method), 600, steps=60, t_end=1e-2).x
-for name, x in made.items():
-    share = law.responsibilities(x).mean(0)
-    print(f"{name:12} modes {share[1]:.3f} / {share[2]:.3f}   deviation of what was seen {x[:, 0].std():.3f}")
+    samples[method] = ud.sample(ud.observe(model, A, y, noise, method), 600, steps=60, t_end=1e-2).x
+for name, x in samples.items():
+    weight = mixture.responsibilities(x).mean(0)
+    print(f"{name:12} modes {weight[1]:.3f} / {weight[2]:.3f}   std of observed coordinate {x[:, 0].std():.3f}")
 print(f"truth        modes {post.weights[1]:.3f} / {post.weights[2]:.3f}   {float(post.covariance[0, 0]) ** 0.5:.3f}")
-course.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmps")}, reach=2.2,
-             alt="The prior's four clouds, and what five methods leave of them after the first coordinate was seen.")
+course.clouds({k: samples[k] for k in ("prior", "exact", "replacement", "dps", "mmps")}, reach=2.2,
+             alt="The four clouds of the prior, and the samples of four methods given the first coordinate.")
 
 # %% [markdown]
 # **Is** $\nabla\log p(y\mid x)$ **zero everywhere for a mask?**
@@ -36,16 +36,16 @@ course.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmp
 #
 # With noise it is $A^\top(y-Ax)/\sigma_y^2$, zero only where the residual is. Without noise, $p(y\mid x)$ is
 # concentrated on $\{Ax=y\}$: off that set its logarithm is $-\infty$ and has no gradient; a projection takes its place.
-# And what sampling needs is neither: it is $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which
-# couples what was seen with what was not ([museum](../docs/museum.md), D19).
+# And sampling needs neither: it needs $\nabla\log p_t(y\mid x_t)=\nabla\log E[p(y\mid x_0)\mid x_t]$, which
+# couples observed and unobserved coordinates ([museum](../docs/museum.md), D19).
 #
 # </details>
 #
-# **Why not put** $x_t$ **into** $p(y\mid x_0)$**?**
+# **Why not insert** $x_t$ **into** $p(y\mid x_0)$**?**
 # <details><summary>Answer</summary>
 #
-# $x_t$ is not $x_0$. Putting $E[x_0\mid x_t]$ there instead (DPS) moves the expectation into the function and loses the
-# uncertainty of $x_0$; with noise as small as here its steps overshoot, see the printed deviation. Adding the
+# $x_t$ is not $x_0$. Inserting $E[x_0\mid x_t]$ instead (DPS) moves the expectation into the function and ignores the
+# uncertainty of $x_0$; with noise as small as here its steps overshoot, see the printed standard deviation. Adding the
 # uncertainty, $\sigma_y^2I+ACA^\top$, is exact for Gaussian data.
 #
 # </details>
@@ -53,31 +53,31 @@ course.clouds({k: made[k] for k in ("prior", "exact", "replacement", "dps", "mmp
 # **Is a class an observation?**
 # <details><summary>Answer</summary>
 #
-# Yes: $y$ is the label, and $p_t(c\mid x_t)$ is a classifier that knows the noise level.
+# Yes: $y$ is the label, and $p_t(c\mid x_t)$ is a noise-level-dependent classifier.
 #
 # </details>
 #
-# Now a picture with its lower half hidden. The posterior is a mixture, so we can draw completions from the *exact* one.
+# Now an image with its lower half hidden. The posterior is a mixture, so completions can be sampled *exactly*.
 
 # %%
 digits = ud.open_data("digits")
 x = digits.x.double() / 8 - 1
 prior = ud.Mixture.fit(x, 1, labels=digits.y)
-seen = torch.zeros(1, 8, 8, dtype=torch.bool)
-seen[:, :4] = True
-picture = x[5]
-rows = torch.eye(64, dtype=torch.float64)[seen.flatten()]
-belief = prior.posterior(rows, picture[seen], 0.1)
-shown = torch.where(seen, picture, -1.0)
-chance = torch.stack([belief.weights[belief.labels == c].sum() for c in range(10)])
-print("the hidden half belongs to a", int(digits.y[5]), "; the exact posterior says",
-      {int(c): round(float(chance[c]), 3) for c in chance.argsort(descending=True)[:3]})
-filled = ud.sample(ud.observe(prior.denoiser(ud.VP()), ud.inverse.Mask(seen), picture, 0.1), 8, steps=40)
-course.images({"truth, and seen": torch.stack([picture, shown]), "exact posterior": belief.sample(8), "mmps": filled.x},
-             alt="A digit, its upper half, eight exact completions and eight by a guided sampler.")
+mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+mask[:, :4] = True
+image = x[5]
+rows = torch.eye(64, dtype=torch.float64)[mask.flatten()]
+post = prior.posterior(rows, image[mask], 0.1)
+observed = torch.where(mask, image, -1.0)
+probability = torch.stack([post.weights[post.labels == c].sum() for c in range(10)])
+print("the hidden half belongs to a", int(digits.y[5]), "; exact posterior:",
+      {int(c): round(float(probability[c]), 3) for c in probability.argsort(descending=True)[:3]})
+filled = ud.sample(ud.observe(prior.denoiser(ud.VP()), ud.inverse.Mask(mask), image, 0.1), 8, steps=40)
+course.images({"truth and observation": torch.stack([image, observed]), "exact posterior": post.sample(8),
+              "mmps": filled.x}, alt="A digit, its upper half, eight exact completions and eight by a guided sampler.")
 
 # %% [markdown]
-# Ambiguity is information, not failure: if the upper half fits several digits, so must the answers.
+# Ambiguity is information, not failure: if the upper half fits several digits, the samples must too.
 #
 # ## Exercises
 #
@@ -108,8 +108,8 @@ course.check("c10.1", posterior)
 #
 # </details>
 #
-# The guide $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the residual $e=y-AD$ and
-# $C=\operatorname{Cov}(x_0\mid x_t)$.
+# Compute the guidance term $J^\top A^\top(s^2I+ACA^\top)^{-1}e$ from the Jacobian $J=\partial D/\partial x$, the
+# residual $e=y-AD$ and $C=\operatorname{Cov}(x_0\mid x_t)$.
 
 # %% exercise c10.2
 def guide(J, A, e, s, C):
@@ -131,14 +131,14 @@ course.check("c10.2", guide)
 #
 # </details>
 #
-# The same for a table: the 13 columns of scikit-learn's wine data, standardised, with some cells of a row hidden.
-# `seen` (13,) is true where a cell is known; return the mean and the deviation of the hidden cells given the seen ones,
-# for a Gaussian of that `mean` and `cov`. The check fits them on half of the wines, hides a third of the cells of the
-# others, and compares with the column's mean and deviation.
+# Impute a table: the 13 standardised columns of scikit-learn's wine data, with some cells of a row hidden. `observed`
+# (13,) is true where a value is known; return the mean and the standard deviation of the hidden cells given the
+# observed ones, for a Gaussian with `mean` and `cov`. The check fits them on half of the wines, hides a third of the
+# cells of the others, and compares with the column's mean and standard deviation.
 
 # %% exercise c10.3
-def impute(row, seen, mean, cov):
-    gain = cov[~seen][:, seen] @ torch.linalg.inv(cov[seen][:, seen])
+def impute(row, observed, mean, cov):
+    gain = cov[~observed][:, observed] @ torch.linalg.inv(cov[observed][:, observed])
     return ..., ...
 
 
@@ -148,10 +148,10 @@ course.check("c10.3", impute)
 # <details><summary>Solution</summary>
 #
 # ```python
-# def impute(row, seen, mean, cov):
-#     gain = cov[~seen][:, seen] @ torch.linalg.inv(cov[seen][:, seen])
-#     left = cov[~seen][:, ~seen] - gain @ cov[seen][:, ~seen]
-#     return mean[~seen] + gain @ (row[seen] - mean[seen]), left.diagonal().sqrt()
+# def impute(row, observed, mean, cov):
+#     gain = cov[~observed][:, observed] @ torch.linalg.inv(cov[observed][:, observed])
+#     left = cov[~observed][:, ~observed] - gain @ cov[observed][:, ~observed]
+#     return mean[~observed] + gain @ (row[observed] - mean[observed]), left.diagonal().sqrt()
 #
 #
 # course.check("c10.3", impute)
@@ -159,21 +159,22 @@ course.check("c10.3", impute)
 #
 # </details>
 #
-# Real tables are not Gaussian, and have words and empty cells: [tables](../docs/tables.md) has the command for those.
+# Real tables are not Gaussian, and have categories and missing values: [tables](../docs/tables.md) has the command for
+# those.
 #
-# **Find the bug** ([museum](../docs/museum.md), D19). An inpainter sets `x[seen] = picture[seen]` after every step, at
-# every $t$.
+# **Find the bug** ([museum](../docs/museum.md), D19). An inpainting sampler sets `x[mask] = image[mask]` after every
+# step, at every $t$.
 # <details><summary>Answer</summary>
 #
-# At time $t$ the model expects a picture with the noise of time $t$, and gets one that is clean in one half: a pair
-# that no $x_t$ ever is. *Replacement* puts $\alpha_ty+\sigma_tz$ there, with fresh noise; that fits in each half, and
-# still the two halves know too little of each other, as the table above shows.
+# At time $t$ the model expects an image with the noise level of time $t$, but gets one with a clean half, which is not
+# a sample of $x_t$. *Replacement* inserts $\alpha_ty+\sigma_tz$, with fresh noise; each half then has the right
+# distribution, but the two halves are not coupled enough, as the table above shows.
 #
 # </details>
 #
-# ## Play with it
+# ## Explore
 #
-# Turn and drag the line that is seen. When do the answers part?
+# Rotate and drag the observed line. When do the methods differ?
 
 # %%
 course.scene("question", y=0.15, angle=0, std=0.1, answers=["exact", "replacement", "dps", "mmps"],

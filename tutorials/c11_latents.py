@@ -1,14 +1,14 @@
 # %% [markdown]
 # # C11 · Coda: latents, text to image, and whom it affects
 #
-# *30 minutes.* **Goal.** See that a text-to-image system is an autoencoder, a text encoder and this course; and measure
-# what it copies.
+# *30 minutes.* **Goal.** See that a text-to-image system is an autoencoder, a text encoder and a diffusion model; and
+# measure what it copies.
 #
-# A picture is compressed to a latent, a diffusion model learns latents given a prompt, a decoder makes pixels. Here is
-# the whole diagram in one screen. The autoencoder is a principal component analysis to 16 numbers. A prompt is three
-# words, "thick slanted seven"; its captions were measured from the pixels. Each word is a row of a table, and the
-# network *attends* to the words: the latent asks eight questions, every word answers a question as loudly as it fits,
-# and the answers go into the network that you know. Compare the rows: what does each word change?
+# An image is compressed to a latent, a diffusion model learns latents given a prompt, a decoder computes pixels. Here
+# is the complete system on one screen. The autoencoder is a principal component analysis to 16 numbers. A prompt is
+# three words, "thick slanted seven"; the captions were measured from the pixels. Each word has an embedding, and the
+# network *attends* to the words: the latent gives eight queries, each query averages the words by how well they match
+# it, and the averages are inputs of the network. Compare the rows: what does each word change?
 
 # %%
 import os
@@ -22,33 +22,33 @@ from undiffuse.course.pipeline_anatomy import recursive_print, tiny_pipeline
 digits = ud.open_data("digits")
 x = digits.x.double().flatten(1) / 8 - 1
 mean, basis = x.mean(0), torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:16].T
-prompt, words, names = course.captions(digits.x, digits.y)  # a prompt is a row of `words`; the last row says nothing
+prompt, words, names = course.captions(digits.x, digits.y)  # a prompt is a row of `words`; the last row is empty
 
 
-class Painter(torch.nn.Module):
+class TextToLatent(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.word, self.ask = torch.nn.Embedding(15, 32), torch.nn.Linear(17, 8 * 32)
+        self.word, self.query = torch.nn.Embedding(15, 32), torch.nn.Linear(17, 8 * 32)
         self.attend = torch.nn.MultiheadAttention(32, 4, batch_first=True)
-        self.paint = ud.nets.build("mlp", (16 + 256,), width=128, depth=2)
+        self.mlp = ud.nets.build("mlp", (16 + 256,), width=128, depth=2)
 
     def forward(self, z, c, label):
-        text, questions = self.word(words[label]), self.ask(torch.cat([z, c[:, None]], 1)).view(-1, 8, 32)
-        heard = self.attend(questions, text, text, need_weights=False)[0].flatten(1)
-        return self.paint(torch.cat([z, heard], 1), c)[:, :16]
+        text, queries = self.word(words[label]), self.query(torch.cat([z, c[:, None]], 1)).view(-1, 8, 32)
+        context = self.attend(queries, text, text, need_weights=False)[0].flatten(1)
+        return self.mlp(torch.cat([z, context], 1), c)[:, :16]
 
 
-model, losses = course.fit(Painter(), (x - mean) @ basis, 600, prompt, classes=40)
-asked = ("thin upright one", "thick slanted one", "thin upright seven", "thick slanted seven", "thin upright eight")
-made = {text: ud.sample(ud.classifier_free(model, 2.0), 10, steps=15, label=names.index(text)).x for text in asked}
-course.images({f'"{text}"': (z.double() @ basis.T + mean).reshape(-1, 1, 8, 8) for text, z in made.items()},
-             alt="Ten pictures each for five prompts, such as thick slanted seven, decoded from sixteen numbers.")
+model, losses = course.fit(TextToLatent(), (x - mean) @ basis, 600, prompt, classes=40)
+prompts = ("thin upright one", "thick slanted one", "thin upright seven", "thick slanted seven", "thin upright eight")
+samples = {text: ud.sample(ud.classifier_free(model, 2.0), 10, steps=15, label=names.index(text)).x for text in prompts}
+course.images({f'"{text}"': (z.double() @ basis.T + mean).reshape(-1, 1, 8, 8) for text, z in samples.items()},
+             alt="Ten images each for five prompts, such as thick slanted seven, decoded from sixteen numbers.")
 
 # %% [markdown]
-# The text encoder of a large system reads whole sentences, and its words know of each other before the picture asks;
-# the attention is the same. Write it for one question `q` (d,), the keys `k` (n, d) of $n$ words and their values `v`
-# (n, d): every word gets the share $\operatorname{softmax}(k\cdot q/\sqrt d)$, and the answer is the values' average
-# with these shares.
+# The text encoder of a large system processes sentences, so its word vectors depend on each other; the attention is the
+# same. Write it for one query `q` (d,), the keys `k` (n, d) of $n$ words and their values `v`
+# (n, d): every word has the weight $\operatorname{softmax}(k\cdot q/\sqrt d)$, and the result is the weighted
+# average of the values.
 
 # %% exercise c11.1
 def attend(q, k, v):
@@ -70,15 +70,15 @@ course.check("c11.1", attend)
 #
 # </details>
 #
-# ## The same diagram, full size
+# ## The same system at full scale
 #
 # If `diffusers` is installed, the next cell builds a Stable Diffusion pipeline from its real classes, tiny and with
-# random weights. It shows the anatomy; what it draws is noise, and no amount of prompting would help. Set
-# `UNDIFFUSE_SD` to a folder with a pipeline of your own, and the same cell walks that one. Nothing is ever downloaded.
+# random weights. It shows the components; its output is noise, because it is not trained. Set
+# `UNDIFFUSE_SD` to a folder with another pipeline to print that one. Nothing is ever downloaded.
 
 # %%
 pipe = tiny_pipeline(os.environ.get("UNDIFFUSE_SD"))
-print("its parts:" if pipe else "diffusers is not installed; `pip install 'undiffuse[diffusers]'` adds it")
+print("components:" if pipe else "diffusers is not installed; `pip install 'undiffuse[diffusers]'` adds it")
 for part in ("text_encoder", "unet", "vae") if pipe else ():
     recursive_print(getattr(pipe, part), part, deepest=1)
 
@@ -104,14 +104,15 @@ course.check("c11.2", roles)
 # "repository not found".
 # <details><summary>Answer</summary>
 #
-# A name on somebody else's hub is no part of a lesson: the model of many courses was withdrawn in November 2025. Take
-# the path from the user, pass `local_files_only=True`, and teach with what is in the package, as the cell above does.
+# A lesson must not depend on a name in an external repository: the model of many courses was withdrawn in November
+# 2025. Take the path from the user, pass `local_files_only=True`, and teach with the contents of the package, as the
+# cell above does.
 #
 # </details>
 #
 # ## The photocopier
 #
-# What does the *perfect* minimiser of the training loss draw? Predict, then run.
+# What does the *perfect* minimiser of the training loss sample? Predict, then run.
 
 # %%
 train, new = ((x - mean) @ basis)[:500], ((x - mean) @ basis)[1000:1060]
@@ -120,24 +121,24 @@ copies = ud.sample(perfect.denoiser(ud.VP()), 60, "ancestral", 40, t_end=1e-3).x
 far, real = ud.metrics.nearest_distance(copies, train), ud.metrics.nearest_distance(new, train)
 print(f"distance to the nearest training latent: perfect model {far.median():.3f}, new real images {real.median():.2f}")
 print("different training images among 60 samples:", torch.cdist(copies, train).argmin(1).unique().numel())
-often = ud.Mixture(torch.cat([torch.full((1,), 200.0), torch.ones(499)]), train, 0.0)  # one image 200 times in the data
-drawn = ud.sample(often.denoiser(ud.VP()), 200, "ancestral", 25, t_end=1e-2).x
-share = float((torch.cdist(drawn, train).argmin(1) == 0).double().mean())
-print(f"an image that is 200 of 699: {share:.2f} ± {(share * (1 - share) / 200) ** 0.5:.2f} of the samples are copies")
+repeated = ud.Mixture(torch.cat([torch.full((1,), 200.0), torch.ones(499)]), train, 0.0)  # one image 200 times
+samples = ud.sample(repeated.denoiser(ud.VP()), 200, "ancestral", 25, t_end=1e-2).x
+fraction = float((torch.cdist(samples, train).argmin(1) == 0).double().mean())
+print(f"200 of 699 images: {fraction:.2f} ± {(fraction * (1 - fraction) / 200) ** 0.5:.2f} of all samples are copies")
 
 # %% [markdown]
 # **Why does the perfect minimiser memorise?**
 # <details><summary>Answer</summary>
 #
-# The data set is a finite law, and its exact score leads to its points. What a network draws that is new comes from
+# The data set is a finite distribution, and its exact score leads to its points. New samples of a network come from
 # what it *cannot* fit. Duplicates in the data raise the chance of copies in proportion (200 of 699 are .29): removing
 # them is the first remedy; stopping early, more data and smaller networks are others (Carlini et al. 2023,
 # arXiv:2301.13188, extracted over a thousand training examples from models of that time).
 #
 # </details>
 #
-# A usual test: the distance to the nearest training image over the distance to the second nearest. Write it for samples
-# `x` and training rows `train`.
+# A common test: the distance to the nearest training image over the distance to the second nearest. Write it for
+# samples `x` and training rows `train`.
 
 # %% exercise c11.3
 def ratio(x, train):
@@ -163,9 +164,9 @@ course.check("c11.3", ratio)
 #
 # ## A treatment in a latent space
 #
-# The recipe is not about pictures. Simulated gene expression of 60 genes, half of the cells treated; the treatment
+# The method is not limited to images. Simulated gene expression of 60 genes, half of the cells treated; the treatment
 # raises the first six genes by 1.5. The model learns eight latents given the treatment. `z[1]` and `z[0]` are latents
-# drawn for treated and untreated cells: what is the effect on each of the 60 genes?
+# sampled for treated and untreated cells: what is the effect on each of the 60 genes?
 
 # %% exercise c11.4
 treated = torch.arange(600) % 2
@@ -228,11 +229,11 @@ course.check("c11.4", effect)
 # (*Allen*); Mondaq, 11 March 2026 (*Thaler*); LawSnap's tracker, June 2026 (*Ross*); Taylor Wessing, 11 November 2025
 # (*GEMA*) and January 2026 (*Getty*); European Audiovisual Observatory, IRIS 2026-5:1/8 (United Kingdom).
 #
-# Discuss a case of your own: a company trains on images from the web, an artist finds her pictures' style in the
+# Discuss a case: a company trains on images from the web, an artist finds her pictures' style in the
 # output, a user writes the prompt. Who has a claim?
 # <details><summary>What a good answer contains (there is no verdict here)</summary>
 #
-# It names all that are affected: artists, those depicted, users, the company, the public. It keeps law and ethics
+# It names everyone affected: artists, those depicted, users, the company, the public. It keeps law and ethics
 # apart. It asks for evidence of copying and says how to measure it (above). It weighs consent, payment and attribution:
 # opt-out, licences, provenance marks. It thinks of misuse, impersonation and deception, and of what can be done. It
 # asks whom the data leave out (C9). It says in which country, and when.
@@ -242,9 +243,9 @@ course.check("c11.4", effect)
 # **A card to fill in** for a model that you would publish: source of the data; licence; did the people consent; what is
 # missing in the data; what was measured about copying; what it must not be used for.
 #
-# ## Play with it
+# ## Explore
 #
-# The photocopier in the plane: a law of training points. Make its points wider: from where on is a sample new?
+# The photocopier in the plane: a distribution of training points. Increase their width: when is a sample new?
 
 # %%
 course.scene("cloud", law="points:0.02", p=800, t=0)

@@ -77,7 +77,7 @@ def test_a_chapter_is_short_public_and_has_a_goal(name: str) -> None:
     found = chapters.cells(text)
     shown = [cell for cell in found if cell.kind == "code" and not cell.exercise]
     assert sum(code_lines(cell.text) for cell in shown) <= 40
-    assert all(code_lines(cell.text) <= 12 for cell in chapters.solved(found) if cell.exercise)
+    assert all(code_lines(cell.text) <= 12 for cell in chapters.with_solutions(found) if cell.exercise)
     prose = "\n".join(cell.text for cell in found if cell.kind == "markdown")
     assert "**Goal.**" in prose and "<summary>" in prose and "minutes" in prose
     for node in ast.walk(ast.parse(chapters.script(found))):
@@ -116,13 +116,13 @@ def test_links_of_a_copy_lead_to_the_documentation(tmp_path: Path) -> None:
     copies = chapters.write("c04", tmp_path / "mine")
     links = re.findall(r"\]\(([^)]*docs/[^)]*)\)", copies[0].read_text("utf-8"))
     assert len(links) >= 3 and all((tmp_path / "mine" / link).exists() for link in links)
-    assert chapters.linked("see [P1](../docs/theory/score.md), now", tmp_path).startswith("see [P1](")
+    assert chapters.rewrite_links("see [P1](../docs/theory/score.md), now", tmp_path).startswith("see [P1](")
 
 
 def test_a_chapter_that_was_installed_without_the_documentation_has_no_dead_links(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chapters, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
-    assert chapters.linked("see [P1](../docs/theory/score.md), now", tmp_path) == "see P1, now"
+    assert chapters.rewrite_links("see [P1](../docs/theory/score.md), now", tmp_path) == "see P1, now"
 
 
 @pytest.mark.parametrize("name", list(FILES))
@@ -175,7 +175,7 @@ def over_a_small_number(x: Tensor, w: Tensor, mu: Tensor, var: float) -> Tensor:
     ("c2.4", lambda t: 1 - t, "infinite"), ("c3.2", lambda p, f, g2, dx, dt: p, "slope of f p is missing"),
     ("c3.1", lambda x, w, mu, var: over_a_small_number(x, w, mu, var), "underflow"),
     ("c4.1", ("+", "-"), "expected 2 numbers"), ("c9.3", lambda y: torch.bincount(y)[y], "divide"),
-    ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "nothing was learned"),
+    ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "use the observed values"),
     ("c11.1", lambda q, k, v: (k @ q).softmax(0) @ v, "√d"), ("c11.4", torch.zeros(8), "decode"),
     ("c11.4", -1.5 * (torch.arange(60) < 6), "minus untreated"),
     ("c2.1", lambda f, g2, t: (torch.ones(3), 1), "shapes"),

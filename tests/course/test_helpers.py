@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from undiffuse.course import captions, fit, randn
-from undiffuse.course.helpers import hidden, ink_and_slant
+from undiffuse.course.helpers import hide_labels, ink_and_slant
 from undiffuse.loss import NoiseLevelDistribution, denoising_loss
 from undiffuse.nets import build
 
@@ -33,7 +33,7 @@ def test_a_caption_compares_with_the_same_digit() -> None:
 
 
 def test_labels_are_hidden_from_fifteen_of_a_hundred() -> None:
-    gone = torch.cat([hidden(torch.zeros(256, dtype=torch.long), k, 3) for k in range(40)])
+    gone = torch.cat([hide_labels(torch.zeros(256, dtype=torch.long), k, 3) for k in range(40)])
     share = float((gone == 3).double().mean())
     assert set(gone.tolist()) == {0, 3} and abs(share - 0.15) < 4 * (0.15 * 0.85 / len(gone)) ** 0.5
 

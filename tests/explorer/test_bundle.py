@@ -12,9 +12,9 @@ import torch
 from undiffuse.cli import main
 from undiffuse.data.toys import digits
 from undiffuse.errors import InputError
-from undiffuse.explorer import law, scene_hash, scenes, widget
+from undiffuse.explorer import mixture, scene_hash, scenes, widget
 from undiffuse.explorer.bundle import bundle, order, sources
-from undiffuse.explorer.laws import LAWS
+from undiffuse.explorer.mixtures import MIXTURES
 from undiffuse.metrics import agreement, classifier
 
 
@@ -39,22 +39,22 @@ def test_no_module_is_long() -> None:
     assert {name: text.count("\n") for name, text in sources().items() if text.count("\n") > 400} == {}
 
 
-def test_laws_are_normalised_and_their_names_are_checked() -> None:
-    for name in LAWS:
-        assert float(law(name).weights.sum()) == pytest.approx(1)
-    with pytest.raises(InputError, match="got law 'no'; expected one of bimodal"):
-        law("no")
+def test_mixtures_are_normalised_and_their_names_are_checked() -> None:
+    for name in MIXTURES:
+        assert float(mixture(name).weights.sum()) == pytest.approx(1)
+    with pytest.raises(InputError, match="got mixture 'no'; expected one of bimodal"):
+        mixture("no")
 
 
 def test_the_digits_are_the_moments_of_the_real_ones_to_half_precision() -> None:
-    data, mixture = digits(), law("digits")
+    data, fitted = digits(), mixture("digits")
     assert data.y is not None
     x = data.x.double().flatten(1) / 8 - 1
     for k in range(10):
         rows = x[data.y == k]
         cov = torch.from_numpy(np.cov(rows.numpy().T, bias=True)) + 0.01 * x.var(0).mean() * torch.eye(64)
-        assert (mixture.means[k].flatten() - rows.mean(0)).abs().max() < 2**-11
-        assert (mixture.covariances[k] - cov).abs().max() < 2**-11
+        assert (fitted.means[k].flatten() - rows.mean(0)).abs().max() < 2**-11
+        assert (fitted.covariances[k] - cov).abs().max() < 2**-11
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_drawn_digits_are_read_as_the_class_asked_for() -> None:
     data = digits()
     assert data.y is not None
     read = classifier(data.x.double() / 8 - 1, data.y)
-    drawn, labels = law("digits").sample(1000, labels=True)
+    drawn, labels = mixture("digits").sample(1000, labels=True)
     found = agreement(read(drawn), labels)
     assert found.value > 0.97
 

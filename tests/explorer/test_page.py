@@ -177,12 +177,12 @@ def test_modes_are_edited_by_handles_and_by_numbers(chromium: Any, file: Path) -
         wanted = {"weight": 0.32, "x": 1, "y": 0, "long": 0.85, "wide": 0.4, "angle": 5}
         assert found == pytest.approx(wanted, abs=2e-3)
         assert opened.page.evaluate(mode, 0)["weight"] == pytest.approx(0.5 / 0.7 * 0.68, abs=1e-3)
-        opened.page.fill("[aria-label='Its width across, exact value']", "0.5")
+        opened.page.fill("[aria-label='Width across, exact value']", "0.5")
         opened.page.keyboard.press("Tab")
         assert opened.page.evaluate(mode, 1)["wide"] == pytest.approx(0.5, abs=1e-3)
-        opened.page.click("text=Another mode")
+        opened.page.click("button:text-is('Another mode')")
         assert opened.page.evaluate("[app.view.scene.law.K, app.state.edit]") == [4, 4]
-        opened.page.click("text=Remove this one")
+        opened.page.click("button:text-is('Remove this one')")
         assert opened.page.evaluate("app.view.scene.law.K") == 3 and opened.complaints == []
         state = opened.page.evaluate("() => undiffuse.model.parse(location.hash).state.law === app.state.law")
         assert state is True

@@ -21,7 +21,7 @@ import torch
 import undiffuse as ud
 from undiffuse.data.validation import make_table
 from undiffuse.errors import InputError
-from undiffuse.explorer.own import MOST, OwnModel
+from undiffuse.explorer.run_model import LIMITS, RunModel
 from undiffuse.explorer.server import Server, admitted
 
 TOKEN, PORT = "0123456789abcdef0123456789abcdef", 5000
@@ -29,10 +29,10 @@ GOOD = {"host": [f"127.0.0.1:{PORT}"]}
 ROUTES = ("", "page.css", "page.js", "about", "sample", "field", "stop")
 
 
-def own(d: int = 2) -> OwnModel:
+def own(d: int = 2) -> RunModel:
     law = ud.Mixture([0.4, 0.6], np.array([[-1.0, 0.5], [1.0, -0.5]])[:, :d], 0.05)
     data = make_table(law.sample(400, seed=1).numpy(), name="blobs <b>", columns=["<script>", "x2"][:d])
-    return OwnModel(law.denoiser(ud.VP()), data)
+    return RunModel(law.denoiser(ud.VP()), data)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_the_server_refuses_what_the_guard_refuses_and_opens_no_file(server: Ser
 
 
 def test_numbers_out_of_range_are_named_and_the_caps_hold(server: Server) -> None:
-    for query in ("n=0", f"n={MOST['n'] + 1}", "steps=100000", "seed=-1", "method=nonsense", "n=abc"):
+    for query in ("n=0", f"n={LIMITS['n'] + 1}", "steps=100000", "seed=-1", "method=nonsense", "n=abc"):
         status, body, _ = ask(server, f"/{server.token}/sample?{query}")
         assert status == 400 and "expected" in json.loads(body)["error"]
     assert ask(server, f"/{server.token}/nothing")[0] == 404
@@ -197,15 +197,15 @@ def test_numbers_out_of_range_are_named_and_the_caps_hold(server: Server) -> Non
 
 def test_samples_are_those_of_the_library(server: Server) -> None:
     body = ask(server, f"/{server.token}/sample?n=50&steps=8&seed=3&method=ddim")[1]
-    wanted = ud.sample(server.own.model, 50, "ddim", 8, seed=3).x.flatten().tolist()
+    wanted = ud.sample(server.model.model, 50, "ddim", 8, seed=3).x.flatten().tolist()
     assert json.loads(body)["x"][-1] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
 
 
 def test_one_at_a_time_and_what_is_stopped_ends(server: Server) -> None:
-    held = server.own.lock
+    held = server.model.lock
     with held:
         assert ask(server, f"/{server.token}/sample?n=5&steps=2")[0] == 503
-        assert ask(server, f"/{server.token}/stop")[0] == 200 and server.own.stopped.is_set()
+        assert ask(server, f"/{server.token}/stop")[0] == 200 and server.model.stopped.is_set()
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: _status(server), range(100)))
     assert set(statuses) <= {200, 503, 0} and ask(server, f"/{server.token}/about")[0] == 200
@@ -241,4 +241,4 @@ class _SetAfter(threading.Event):
 def test_a_model_of_more_numbers_is_refused() -> None:
     law = ud.Gaussian(torch.zeros(3), 1.0)
     with pytest.raises(InputError, match="one or two numbers"):
-        OwnModel(law.denoiser(ud.VP()), own().data)
+        RunModel(law.denoiser(ud.VP()), own().data)

@@ -95,7 +95,7 @@ def target(w: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize("w, asked, sde, ode", [(2.0, (1.127, 0.618), (1.295, 0.587), (1.440, 0.509)),
                                                 (4.0, (1.223, 0.569), (1.527, 0.553), (1.947, 0.405))])
-def test_p18_guidance_does_not_sample_the_law_that_its_score_has_at_time_zero(
+def test_p18_guidance_does_not_sample_the_distribution_of_its_score_at_time_zero(
         w: float, asked: tuple[float, float], sde: tuple[float, float], ode: tuple[float, float]) -> None:
     assert target(w) == pytest.approx(asked, abs=1e-3)
     model, n = Guided(PAIR.denoiser(SDE), 1, w), 4000

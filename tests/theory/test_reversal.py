@@ -84,7 +84,7 @@ def one_step(n: int, dt: float = 1e-3, t: float = 0.3) -> tuple[Tensor, Tensor, 
     return x, w, LAW.diffused(sde, t).score(x[:, None])[:, 0], g
 
 
-def test_p7b_the_noise_that_happened_leans_on_the_present_state_by_the_score() -> None:
+def test_p7b_past_noise_is_correlated_with_the_present_state_by_the_score() -> None:
     n, dt = 400_000, 1e-3
     _, w, s, g = one_step(n, dt)
     slope = float((w * s).mean() / (s * s).mean())

@@ -12,7 +12,7 @@ def explore(scene: str = "river", /, *, run: Path | None = None, out: Path = Pat
     Args:
         scene: A view (river, cloud, compare, lab, guidance, question, digits), the number of a scene from 1 to 10, or
             the part of a link from # on.
-        run: Folder of a run whose model makes one or two numbers; a local server shows it until interrupted.
+        run: Folder of a run with samples of one or two numbers; a local server shows it until interrupted.
         out: File to write.
         open: Open it in the browser.
     """

@@ -23,15 +23,15 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
         return _list()
     if action == "open":
         source, notebook = chapters.write(chapter, out or Path("."))
-        print(f"{source}\n{notebook}\nOpen one of them in an editor or in Jupyter, write your answers where ... stands,"
-              f" and ask:\nundiffuse learn check {source}")
+        print(f"{source}\n{notebook}\nOpen one of them in an editor or in Jupyter, replace every ... by your answer,"
+              f" and run:\nundiffuse learn check {source}")
         return 0
     place = (out or Path(chapters.find(chapter).stem)) if action == "run" else None
     outcome = chapters.run(chapter, place, solutions)
     marks = ("✓", "✗") if action == "check" and not outcome.code else ""
     print(*(line for line in outcome.text.splitlines() if line.startswith(marks)), sep="\n")
     if place is not None:
-        print(f"pictures: {', '.join(sorted(map(str, place.iterdir())))}")
+        print(f"figures: {', '.join(sorted(map(str, place.iterdir())))}")
     print(f"{len(outcome.passed)} right, {len(outcome.failed)} to do")
     return 1 if outcome.failed or outcome.code else 0
 
@@ -42,5 +42,5 @@ def _list() -> int:
 
     for key, file in chapters.chapters().items():
         print(f"{key}  {chapters.title(file.read_text('utf-8'))}")
-    print("\nBegin with: undiffuse learn open c00 --out mine")
+    print("\nStart with: undiffuse learn open c00 --out mine")
     return 0

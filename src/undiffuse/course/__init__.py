@@ -1,4 +1,9 @@
-"""The course's own tools: chapters as files, checks that say what went wrong, and its pictures."""
+"""Tools of the course whose chapters are in tutorials/.
+
+chapters: list, copy, solve and run the chapter files; exercises, exercises_noise, exercises_score, exercises_use:
+the checks of the answers, built on checking; plots: the figures; helpers: random numbers, a small training loop,
+image captions, links to the explorer; pipeline_anatomy: the parts of a text-to-image pipeline.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "check": "exercises", "verdict": "checking",
-    **dict.fromkeys(("Picture", "panels", "film", "finished", "river", "clouds", "curves", "arrows", "histograms",
-                     "images", "paths", "journey"), "plots"),
+    "check": "exercises", "compare": "checking",
+    **dict.fromkeys(("PlotImage", "panels", "animation", "plot_image", "river", "clouds", "curves", "arrows",
+                     "histograms", "images", "trajectories", "animate_samples"), "plots"),
     **dict.fromkeys(("randn", "scene", "captions", "fit"), "helpers"),
     "chapters": "chapters",
 }
@@ -17,7 +22,7 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """The name, imported from the file that owns it."""
+    """Import an attribute on first access."""
     if name not in _HOME:
         raise AttributeError(f"module 'undiffuse.course' has no attribute {name!r}")
     module = importlib.import_module(f"undiffuse.course.{_HOME[name]}")

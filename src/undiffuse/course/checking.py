@@ -1,4 +1,4 @@
-"""Checks of exercises: each compares an answer with the truth and with the usual wrong ones, and says which it is."""
+"""Compares the answer to an exercise with the right value and with common mistakes, and names the mistake."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLANK = "there is still a blank (...) to fill in"
-Check = Callable[[Any], str | None]
-"""A function of the answer: None if it is right, else what to look at."""
+BLANK = "the cell still contains a blank (...); fill it in"
+ExerciseCheck = Callable[[Any], str | None]
+"""A function of the answer that returns None if it is right, else a hint."""
 
 
-def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: float = 1e-6) -> str | None:
-    """None if got equals truth up to tol (relative to its size), else the slip that it equals, or both values.
+def compare(got: Any, truth: Any, mistakes: Mapping[str, Any] | None = None, tol: float = 1e-6) -> str | None:
+    """None if `got` equals `truth`, else a hint.
 
-    `slips` are the usual wrong values, by the sentence that explains them.
+    Args:
+        got: the answer; a number, tensor or tuple of these.
+        truth: the right value.
+        mistakes: common wrong values by the hint that explains them.
+        tol: tolerance relative to the largest entry of `truth`.
+
+    Returns:
+        The hint of the mistake that `got` equals, else a comparison of both values or shapes.
     """
     right = _real(truth)
     if complaint := _unusable(got, right):
@@ -24,7 +31,7 @@ def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: f
     value = _real(got)
     if _near(value, right, tol):
         return None
-    for sentence, wrong in (slips or {}).items():
+    for sentence, wrong in (mistakes or {}).items():
         if _near(value, _real(wrong), tol):
             return sentence
     if value.shape != right.shape:
@@ -35,12 +42,12 @@ def verdict(got: Any, truth: Any, slips: Mapping[str, Any] | None = None, tol: f
 
 
 def _unusable(got: Any, right: Tensor) -> str | None:
-    """What is wrong with an answer that is no array of numbers."""
+    """A hint for an answer that is not an array of numbers."""
     parts = list(got) if isinstance(got, tuple | list) else [got]
     if any(part is ... for part in parts):
         return BLANK
     if got is None:
-        return "your function returned nothing; does its last line begin with return?"
+        return "your function returned None; does its last line begin with return?"
     try:
         shapes = {tuple(_real(part).shape) for part in parts}
     except (TypeError, ValueError, RuntimeError):
@@ -68,5 +75,5 @@ def _near(a: Tensor, b: Tensor, tol: float) -> bool:
 
 def _short(value: Tensor) -> str:
     flat = value.flatten()
-    shown = ", ".join(f"{v:.4g}" for v in flat[:4].tolist())
-    return f"[{shown}{', ...' if len(flat) > 4 else ''}]" if value.ndim else f"{float(value):.4g}"
+    digits = ", ".join(f"{v:.4g}" for v in flat[:4].tolist())
+    return f"[{digits}{', ...' if len(flat) > 4 else ''}]" if value.ndim else f"{float(value):.4g}"

@@ -1,11 +1,4 @@
-"""The loop of chapter 5, for networks that a chapter writes itself.
-
-Random numbers for a chapter, without a state.
-
-Captions of the digits, measured from their pixels: thin or thick, upright or slanted, and the name of the digit.
-
-A link from a chapter to the same laws in the explorer.
-"""
+"""Helpers of the chapters: stateless random numbers, digit captions, links to the explorer, a small training loop."""
 
 from __future__ import annotations
 
@@ -23,7 +16,7 @@ from undiffuse.random import Purpose, normal, uniform
 
 
 def randn(n: int, *shape: int, seed: int = 0) -> Tensor:
-    """Standard normals (n, *shape) in float64: the same for the same seed, and others than the samplers draw."""
+    """Standard normals (n, *shape), float64: a function of the seed, independent of the samplers' random numbers."""
     return normal(seed, Purpose.PROBE, 1, 0, n, shape, torch.float64)
 
 
@@ -32,10 +25,17 @@ VOCABULARY = ("thin", "thick", "upright", "slanted", "zero", "one", "two", "thre
 
 
 def captions(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[str]]:
-    """The prompt of every image (N,), the words of every prompt (41, 3) and the 40 prompts as text.
+    """Captions of digit images, measured from their pixels, such as "thick slanted seven".
 
-    images (N, 1, H, W) with ink > 0. Thick and slanted mean more so than the median of the same digit. The last row
-    of the words is the empty prompt.
+    Thick and slanted are relative to the median of the same digit.
+
+    Args:
+        images: grey levels (N, 1, H, W), ink > 0.
+        labels: digits (N,).
+
+    Returns:
+        The prompt of every image (N,), the tokens of every prompt (41, 3; the last row is the empty prompt), and the
+        40 prompts as text.
     """
     ink, slant = ink_and_slant(images)
     thick, slanted = (_above_median(value, labels) for value in (ink, slant))
@@ -45,7 +45,7 @@ def captions(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[str]]
 
 
 def ink_and_slant(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the ink, and by how many columns to the right the strokes lean a row upwards, of every image (N,)."""
+    """Total ink and slant (columns to the right per row upwards) of every image, both (N,)."""
     ink = images[:, 0].double().clamp(min=0)
     total = ink.sum((1, 2))
     row, column = (torch.arange(n, dtype=torch.float64) for n in ink.shape[1:])
@@ -60,8 +60,8 @@ def _above_median(value: Tensor, labels: Tensor) -> Tensor:
     return (value > median[labels]).long()
 
 
-class Scene:
-    """The address of a scene; shows itself as a link to explorer.html, which lies beside the chapter."""
+class SceneLink:
+    """Address of an explorer scene; displays as a link to explorer.html in the chapter's folder."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -71,27 +71,38 @@ class Scene:
         return {"text/html": f'<a href="{link}" target="_blank">Open this scene</a>', "text/plain": self.url}
 
 
-def scene(view: str, **settings: Any) -> Scene:
-    """The explorer's scene of that view with those settings (`undiffuse.explorer.url`), as a link in a notebook.
+def scene(view: str, **settings: Any) -> SceneLink:
+    """A link to a scene of the explorer; prints the command that opens it.
 
-    Prints the command that opens it from a terminal.
+    Args:
+        view: the explorer's view.
+        settings: as in `undiffuse.explorer.url`.
     """
     from undiffuse.explorer import url
 
     address = url(view, **settings)
     print(f"Open this scene: undiffuse explore '{address.partition('#')[2]}'")
-    return Scene(address)
+    return SceneLink(address)
 
 
 ROWS = 256
 
 
 def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, classes: int = 0,
-        prediction_type: str = "edm",
-        lr: float = 2e-3) -> tuple[Denoiser, list[float]]:
-    """A denoiser of VP made of a network `net(x, c, label)`, learned from the rows x (N, d), and the losses.
+        prediction_type: str = "edm", lr: float = 2e-3) -> tuple[Denoiser, list[float]]:
+    """Train a VP denoiser: the training loop of chapter 5.
 
-    labels (N,) are hidden from 15 % of the rows of a batch, which get the label `classes`.
+    Args:
+        net: network `net(x, c, label)`.
+        x: data (N, d).
+        steps: number of updates.
+        labels: labels (N,); 15 % of a batch get the null label `classes` instead.
+        classes: number of classes.
+        prediction_type: what the network predicts.
+        lr: learning rate at the first update; it decreases like √(1 − k/steps).
+
+    Returns:
+        The denoiser and the loss of every update.
     """
     model = Denoiser(initialize(net, 0), VP(), prediction_type, shape=tuple(x.shape[1:]), sigma_data=1.0,
                      classes=classes)
@@ -105,7 +116,7 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
             group["lr"] = lr * (1 - k / steps) ** 0.5
         rows = torch.arange(ROWS * k, ROWS * (k + 1)) % len(x)
         t, z = levels.times(model.sde, 0, k, 0, ROWS, ROWS), randn(ROWS, *x.shape[1:], seed=k).float()
-        cond: dict[str, Any] = {} if labels is None else {"label": hidden(labels[rows], k, classes)}
+        cond: dict[str, Any] = {} if labels is None else {"label": hide_labels(labels[rows], k, classes)}
         loss = denoising_loss(model, x[rows].float(), t, z, "simple" if prediction_type == "noise" else "edm",
                               **cond).mean()
         adam.zero_grad()
@@ -115,6 +126,6 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
     return model, losses
 
 
-def hidden(labels: Tensor, step: int, null: int) -> Tensor:
-    """The labels with 15 % of them replaced by the null label, by address."""
+def hide_labels(labels: Tensor, step: int, null: int) -> Tensor:
+    """The labels, 15 % of them replaced by the label `null`."""
     return torch.where(uniform(0, Purpose.CONDITION, step, 0, len(labels)) < 0.15, null, labels)

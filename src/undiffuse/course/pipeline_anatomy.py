@@ -1,4 +1,4 @@
-"""What a text-to-image pipeline is made of: the real classes of diffusers, tiny, with random weights, and offline."""
+"""The parts of a text-to-image pipeline: the classes of diffusers, tiny, with random weights, built offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from undiffuse.errors import InputError
 
 
 def recursive_print(module: nn.Module, name: str = "", deepest: int = 2, depth: int = 0) -> None:
-    """Prints a module and what it is made of, `deepest` levels down, with the number of parameters of each."""
+    """Print a module and its children with their numbers of parameters.
+
+    Args:
+        module: the module.
+        name: its name in the output.
+        deepest: depth of the last level printed.
+        depth: depth of `module`.
+    """
     size = sum(p.numel() for p in module.parameters())
     print(f"{'    ' * depth}{name}: {type(module).__name__}, {size:,} parameters")
     if depth < deepest:
@@ -24,9 +31,13 @@ def recursive_print(module: nn.Module, name: str = "", deepest: int = 2, depth: 
 
 
 def tiny_pipeline(path: str | None = None) -> Any:
-    """A Stable Diffusion pipeline: the one in the folder `path`, else a tiny one with random weights.
+    """A Stable Diffusion pipeline, or None if diffusers or transformers is not installed; nothing is downloaded.
 
-    None without diffusers and transformers. Raises InputError for a path that is no folder; nothing is downloaded.
+    Args:
+        path: folder of a pipeline; None: a tiny pipeline with random weights.
+
+    Raises:
+        InputError: if `path` is not a folder.
     """
     if not all(importlib.util.find_spec(name) for name in ("diffusers", "transformers")):
         return None
@@ -37,12 +48,12 @@ def tiny_pipeline(path: str | None = None) -> Any:
         if not Path(path).is_dir():
             raise InputError(f"got {path!r}; expected a folder with a pipeline (model_index.json)")
         return StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
-    return StableDiffusionPipeline(**_networks(), **_words(), safety_checker=None, feature_extractor=None,
+    return StableDiffusionPipeline(**_networks(), **_text_parts(), safety_checker=None, feature_extractor=None,
                                    requires_safety_checker=False)
 
 
 def _networks() -> dict[str, Any]:
-    """The score model, the autoencoder and the solver."""
+    """Score model, autoencoder and solver."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
@@ -56,8 +67,8 @@ def _networks() -> dict[str, Any]:
     return {"unet": unet, "vae": vae, "scheduler": scheduler}
 
 
-def _words() -> dict[str, Any]:
-    """The text encoder, and a tokenizer that spells."""
+def _text_parts() -> dict[str, Any]:
+    """Text encoder, and a tokenizer of single characters."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     letters = [chr(i) for i in range(33, 127)]

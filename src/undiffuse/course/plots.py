@@ -1,6 +1,6 @@
-"""The pictures of the course: rivers of probability, clouds of points, curves with their errors, fields, grids.
+"""Figures of the course: densities over time, point clouds, curves, vector fields, histograms, image grids.
 
-A picture that shows itself in a notebook, and that a script saves where it is told to.
+Every function returns a `PlotImage`, which displays in a notebook; scripts save it to the folder UNDIFFUSE_FIGURES.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from undiffuse.samplers.driver import Samples
 from undiffuse.sde import GaussianSDE
 
 COLOURS = ("#1c4e80", "#e8590c", "#2b8a3e", "#862e9c", "#868e96", "#c2255c")
-"""Blue, orange, green, violet, grey, red: apart for all common kinds of colour vision, in this order."""
+"""Blue, orange, green, violet, grey, red: distinguishable, in this order, with all common kinds of colour vision."""
 
 _STYLE: Any = {
     "font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False,
@@ -37,21 +37,21 @@ _STYLE: Any = {
 _numbers = itertools.count(1)
 
 
-class Picture:
-    """A figure as PNG bytes, with a sentence that says what it shows; `save(path)` writes it.
+class PlotImage:
+    """A figure as PNG bytes with an alternative text.
 
-    Where the environment names a folder UNDIFFUSE_FIGURES, every picture is also written there, numbered.
+    If the environment variable UNDIFFUSE_FIGURES names a folder, every figure is also saved there, numbered.
     """
 
     suffix, kind = ".png", "image/png"
 
     def __init__(self, data: bytes, alt: str = "") -> None:
         self.data, self.alt = data, alt
-        if place := os.environ.get("UNDIFFUSE_FIGURES"):
-            self.save(Path(place) / f"{next(_numbers):02d}{self.suffix}")
+        if folder := os.environ.get("UNDIFFUSE_FIGURES"):
+            self.save(Path(folder) / f"{next(_numbers):02d}{self.suffix}")
 
     def save(self, path: Path | str) -> None:
-        """Writes the file."""
+        """Write the image to a file."""
         Path(path).write_bytes(self.data)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -59,8 +59,8 @@ class Picture:
         return {self.kind: coded, "text/plain": self.alt}
 
 
-class Film(Picture):
-    """Pictures one after the other, as a GIF that loops."""
+class Animation(PlotImage):
+    """A looping GIF."""
 
     suffix, kind = ".gif", "image/gif"
 
@@ -70,24 +70,24 @@ class Film(Picture):
 
 
 def panels(n: int, height: float = 3.0, width: float = 9.6, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with n axes side by side, in the course's style."""
+    """A figure with n axes side by side, in the style of the course; height and width in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
         return figure, list(figure.subplots(1, n, squeeze=False, **options)[0])
 
 
-def finished(figure: Figure, alt: str) -> Picture:
-    """The figure as a picture."""
-    return Picture(_png(figure), alt)
+def plot_image(figure: Figure, alt: str) -> PlotImage:
+    """The figure as a `PlotImage` with the alternative text `alt`."""
+    return PlotImage(_png(figure), alt)
 
 
-def film(figures: Iterable[Figure], alt: str, milliseconds: int = 90) -> Film:
-    """The figures as a film; the last one stands for two seconds."""
+def animation(figures: Iterable[Figure], alt: str, milliseconds: int = 90) -> Animation:
+    """The figures as a GIF; the last one is shown for two seconds."""
     frames = [Image.open(io.BytesIO(_png(f))).convert("RGB").quantize(48) for f in figures]
     stream = io.BytesIO()
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], loop=0,
                    duration=[milliseconds] * (len(frames) - 1) + [2000])
-    return Film(stream.getvalue(), alt)
+    return Animation(stream.getvalue(), alt)
 
 
 def _png(figure: Figure) -> bytes:
@@ -97,21 +97,27 @@ def _png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-Paths = tuple[Tensor, Tensor]
-"""Times (N,) and states (N, n) of n paths on a line."""
+Trajectories = tuple[Tensor, Tensor]
+"""Times (N,) and states (N, n) of n one-dimensional trajectories."""
 _LIGHT = ("white", "#ff922b")
 
 
-def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Paths] | None = None,
-          lines: int = 16, colours: Mapping[str, Any] | None = None, alt: str = "") -> Picture:
-    """The density of x_t against t for every process, side by side, with the paths of the same name over it.
+def river(mixture: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str, Trajectories] | None = None,
+          lines: int = 16, colours: Mapping[str, Any] | None = None, alt: str = "") -> PlotImage:
+    """The density of x_t over t for every process, side by side, with trajectories over it.
 
-    `law` is a law on a line. Each column is divided by its own maximum. `colours` (n,) tells paths apart by group.
+    Args:
+        mixture: one-dimensional data distribution.
+        processes: processes by panel title.
+        paths: trajectories by panel title.
+        lines: largest number of trajectories per panel.
+        colours: group (n,) of every trajectory, 0 or 1, by panel title.
+        alt: alternative text.
     """
     figure, axes = panels(len(processes), 3.4)
     for ax, (name, sde) in zip(axes, processes.items(), strict=True):
-        reach = _reach(law, sde)
-        _density(ax, law, sde, reach)
+        reach = _reach(mixture, sde)
+        _density(ax, mixture, sde, reach)
         if paths and name in paths:
             t, x = paths[name]
             groups = (colours or {}).get(name)
@@ -119,33 +125,33 @@ def river(law: Mixture, processes: Mapping[str, GaussianSDE], paths: Mapping[str
                 ax.plot(t, x[:, i], lw=0.8, alpha=0.9, color=_LIGHT[0 if groups is None else int(groups[i])])
         ax.set(title=name, xlabel="t  (0: data, T: noise)", xlim=(0, sde.T), ylim=(-reach, reach))
     axes[0].set_ylabel("x")
-    return finished(figure, alt or f"The law of x_t for {', '.join(processes)}")
+    return plot_image(figure, alt or f"The distribution of x_t for {', '.join(processes)}")
 
 
-def _reach(law: Mixture, sde: GaussianSDE) -> float:
-    """How far up and down anything is to be seen."""
-    data = float(law.means.abs().max()) + 3 * math.sqrt(float(law.covariances.amax()))
-    return 1.15 * max(data, 3.2 * math.sqrt(float(law.diffused(sde, sde.T).covariance[0, 0])))
+def _reach(mixture: Mixture, sde: GaussianSDE) -> float:
+    """Half the height of the plotted range."""
+    data = float(mixture.means.abs().max()) + 3 * math.sqrt(float(mixture.covariances.amax()))
+    return 1.15 * max(data, 3.2 * math.sqrt(float(mixture.diffused(sde, sde.T).covariance[0, 0])))
 
 
-def _density(ax: Axes, law: Mixture, sde: GaussianSDE, reach: float) -> None:
+def _density(ax: Axes, mixture: Mixture, sde: GaussianSDE, reach: float) -> None:
     x = torch.linspace(-reach, reach, 300, dtype=torch.float64)[:, None]
     times = torch.linspace(2e-3 * sde.T, sde.T, 240, dtype=torch.float64)
-    columns = torch.stack([law.diffused(sde, t).log_prob(x) for t in times], 1)
+    columns = torch.stack([mixture.diffused(sde, t).log_prob(x) for t in times], 1)
     image = (columns - columns.amax(0)).exp() ** 0.6
     ax.imshow(image, origin="lower", aspect="auto", extent=(0, sde.T, -reach, reach), cmap="viridis")
 
 
 def _map(ax: Axes, title: str, far: float) -> None:
-    """Axes of a square of the plane: a thin frame, no numbers."""
+    """Square axes with a thin frame and no ticks."""
     ax.set(title=title, xlim=(-far, far), ylim=(-far, far), aspect="equal", xticks=[], yticks=[])
     for side in ax.spines.values():
         side.set(visible=True, color="#ced4da")
 
 
 def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: float | None = None,
-           alt: str = "") -> Picture:
-    """Point sets in the plane side by side on one scale, with the points `behind` in grey."""
+           alt: str = "") -> PlotImage:
+    """Sets of points (n, 2) side by side on one scale, over the points `behind` in grey."""
     figure, axes = panels(len(points), 9.6 / len(points) + 0.35)
     every = torch.cat(list(points.values()))
     far = reach or 1.1 * float(torch.quantile(every.abs().double().flatten()[:100_000], 0.999))
@@ -154,16 +160,26 @@ def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: fl
             ax.scatter(behind[:, 0], behind[:, 1], s=2, color="#ced4da", linewidths=0)
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0, alpha=0.7)
         _map(ax, name, far)
-    return finished(figure, alt or "Points: " + ", ".join(points))
+    return plot_image(figure, alt or "Points: " + ", ".join(points))
 
 
 def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: str = "", level: float | None = None,
-           title: str = "", alt: str = "") -> Picture:
-    """Lines (x, y) or (x, y, standard error) by name; log is "", "x", "y" or "xy"; `level` is a dashed line."""
+           title: str = "", alt: str = "") -> PlotImage:
+    """Curves in one panel.
+
+    Args:
+        lines: (x, y) or (x, y, standard error) by label.
+        x: label of the x axis.
+        y: label of the y axis.
+        log: logarithmic axes: "", "x", "y" or "xy".
+        level: height of a dashed horizontal line.
+        title: title of the panel.
+        alt: alternative text.
+    """
     figure, (ax,) = panels(1, 3.3, 8.4 if len(lines) > 1 else 6.6)
     for k, (name, line) in enumerate(lines.items()):
         a, b, *error = (torch.as_tensor(v, dtype=torch.float64) for v in line)
-        below = k == 0 and len(lines) == 2  # wide, so that both are seen
+        below = k == 0 and len(lines) == 2  # wide, so that both are visible
         ax.plot(a, b, label=name, marker="o" if len(a) < 20 else None, ms=3.5,
                 lw=4.5 if below else 1.6, alpha=0.5 if below else 1)
         if error:
@@ -176,12 +192,12 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
         ax.set_xticks([], minor=True)
     if len(lines) > 1:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return finished(figure, alt or title or ", ".join(lines))
+    return plot_image(figure, alt or title or ", ".join(lines))
 
 
 def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach: float = 3.0,
-           behind: Tensor | None = None, alt: str = "") -> Picture:
-    """The score fields in the plane at a time, or at one time each; lengths are relative within a panel."""
+           behind: Tensor | None = None, alt: str = "") -> PlotImage:
+    """Score fields in the plane at the time `t`, or one time per model; arrow lengths are relative within a panel."""
     figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.45, 9.6 if len(models) > 1 else 5.0)
     times = [t] * len(models) if isinstance(t, int | float) else list(t)
     side = torch.linspace(-reach, reach, 19, dtype=torch.float64)
@@ -192,25 +208,25 @@ def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach
         s = model.score(at, time).detach()
         ax.quiver(*at.T, *s.T, s.norm(dim=1), cmap="viridis_r", angles="xy", width=0.004)
         _map(ax, name, reach)
-    return finished(figure, alt or "Score fields: " + ", ".join(models))
+    return plot_image(figure, alt or "Score fields: " + ", ".join(models))
 
 
-def histograms(samples: Mapping[str, Tensor], law: Mixture | None = None, reach: float = 4.0,
-               alt: str = "") -> Picture:
-    """Histograms of numbers, side by side, under the density of a law on a line."""
+def histograms(samples: Mapping[str, Tensor], mixture: Mixture | None = None, reach: float = 4.0,
+               alt: str = "") -> PlotImage:
+    """Histograms of numbers, side by side, with the density of a one-dimensional mixture."""
     figure, axes = panels(len(samples), 2.6, sharey=True)
     x = torch.linspace(-reach, reach, 400, dtype=torch.float64)
     for ax, (name, values) in zip(axes, samples.items(), strict=True):
         ax.hist(values.detach().flatten().numpy(), bins=80, range=(-reach, reach), density=True, color=COLOURS[1],
                 alpha=0.6)
-        if law is not None:
-            ax.plot(x, law.log_prob(x[:, None]).exp(), color="black", lw=1)
+        if mixture is not None:
+            ax.plot(x, mixture.log_prob(x[:, None]).exp(), color="black", lw=1)
         ax.set(title=name, yticks=[], xlim=(-reach, reach))
-    return finished(figure, alt or "Histograms: " + ", ".join(samples))
+    return plot_image(figure, alt or "Histograms: " + ", ".join(samples))
 
 
-def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
-    """Rows of grey images (n, 1, H, W), a row a name, each from white at its 20th to black at its 98th percentile."""
+def images(rows: Mapping[str, Tensor], alt: str = "") -> PlotImage:
+    """Grey images (n, 1, H, W), one row per name, from white at its 20th percentile to black at its 98th."""
     most = max(len(x) for x in rows.values())
     figure, _ = panels(1, 0.55 + len(rows) * 9.0 / max(most, 8) * 0.95)
     figure.clear()
@@ -222,23 +238,23 @@ def images(rows: Mapping[str, Tensor], alt: str = "") -> Picture:
             if i < len(x):
                 ax.imshow(x[i, 0].detach(), cmap="gray_r", vmin=low, vmax=high)
         line[0].set_title(name, loc="left", fontsize=9)
-    return finished(figure, alt or "Images: " + ", ".join(rows))
+    return plot_image(figure, alt or "Images: " + ", ".join(rows))
 
 
-def paths(out: Samples) -> Paths:
-    """The trajectory of samples on a line, as times and states."""
+def trajectories(out: Samples) -> Trajectories:
+    """Times and states of the trajectory of one-dimensional samples."""
     times, states = zip(*out.trajectory, strict=True)
     return torch.tensor(times), torch.stack(states)[:, :, 0]
 
 
-def journey(out: Samples, frames: int = 24, alt: str = "") -> Film:
-    """The trajectory of samples in the plane as a film, from noise to data."""
+def animate_samples(out: Samples, frames: int = 24, alt: str = "") -> Animation:
+    """The trajectory of two-dimensional samples as a GIF, from noise to data."""
     far = 1.1 * float(torch.cat([out.trajectory[0][1], out.x]).abs().quantile(0.998))
-    picked = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
+    states = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
     figures = []
-    for t, x in picked:
+    for t, x in states:
         figure, (ax,) = panels(1, 4.0, 4.0)
         ax.scatter(x[:, 0], x[:, 1], s=3, color=COLOURS[0], linewidths=0)
         _map(ax, f"t = {t:.3f}", far)
         figures.append(figure)
-    return film(figures, alt or "Noise becomes data")
+    return animation(figures, alt or "Noise becomes data")

@@ -1,6 +1,6 @@
-"""Plain ES modules to one script: every module becomes a function's scope, in the order in which they need each other.
+"""Bundles plain ES modules into one script: every module becomes a function scope, dependencies first.
 
-The page, its worker, the widget and the tests all run this one text, `function explorer() { ...; return main; }`.
+The page, its worker, the widget and the tests all run this script, `function explorer() { ...; return main; }`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,34 @@ _NAME = re.compile(r"^export (?:async )?(?:const|let|class|function\*?) +(\w+)",
 
 
 def sources() -> dict[str, str]:
-    """The modules of the page by file name."""
+    """Text of the page's ES modules, by file name."""
     folder = files("undiffuse.explorer") / "static" / "js"
     return {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".js")}
 
 
 def bundle(modules: Mapping[str, str], entry: str = "main.js") -> str:
-    """The script that has every module that `entry` needs, each once, and returns what `entry` exports."""
+    """One script with every module that `entry` imports, each once.
+
+    Args:
+        modules: source text by file name.
+        entry: the module whose exports the script returns.
+
+    Raises:
+        ValueError: if modules import each other in a circle.
+    """
     scopes = (f"const {_scope(name)} = (() => {{\n{_inner(modules[name])}}})();\n" for name in order(modules, entry))
     return f'function explorer() {{\n"use strict";\n{"".join(scopes)}return {_scope(entry)};\n}}\n'
 
 
 def order(modules: Mapping[str, str], entry: str) -> list[str]:
-    """The modules that `entry` needs, each after those that it imports; ValueError for a circle."""
+    """Names of `entry` and the modules it imports, dependencies first; raises ValueError for a circular import."""
     done: list[str] = []
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
             raise ValueError(f"modules import each other in a circle: {' -> '.join((*above, name))}")
-        for found in _IMPORT.finditer(modules[name]):
-            visit(found["file"], (*above, name))
+        for match in _IMPORT.finditer(modules[name]):
+            visit(match["file"], (*above, name))
         if name not in done:
             done.append(name)
 
@@ -47,14 +55,14 @@ def _scope(name: str) -> str:
 
 
 def _inner(text: str) -> str:
-    """A module as the body of a function: imports become constants, exports what it returns; comment lines go."""
+    """A module as a function body: imports become constants, exports the return value; comment lines are dropped."""
     body = _EXPORT.sub("", _IMPORT.sub(_constants, text))
-    kept = "\n".join(line.lstrip() for line in body.splitlines() if line.strip() and not line.lstrip().startswith("//"))
-    return f"{kept}\nreturn {{{', '.join(_NAME.findall(text))}}};\n"
+    code = "\n".join(line.lstrip() for line in body.splitlines() if line.strip() and not line.lstrip().startswith("//"))
+    return f"{code}\nreturn {{{', '.join(_NAME.findall(text))}}};\n"
 
 
-def _constants(found: re.Match[str]) -> str:
-    scope = _scope(found["file"])
-    if found["all"]:
-        return f"const {found['all']} = {scope};\n"
-    return f"const {{{found['names'].replace(' as ', ': ')}}} = {scope};\n"
+def _constants(match: re.Match[str]) -> str:
+    scope = _scope(match["file"])
+    if match["all"]:
+        return f"const {match['all']} = {scope};\n"
+    return f"const {{{match['names'].replace(' as ', ': ')}}} = {scope};\n"

@@ -1,4 +1,4 @@
-"""The page as one file that needs no other, and addresses of its scenes."""
+"""The page as one self-contained HTML file, and links to its scenes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urllib.parse import quote
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.explorer.bundle import bundle, sources
-from undiffuse.explorer.laws import digits_data, laws, training_data
+from undiffuse.explorer.mixtures import digits_data, mixtures, training_data
 
 VIEWS = ("river", "cloud", "compare", "lab", "guidance", "question", "digits", "latent", "proof")
 
 
 def page() -> str:
-    """The whole page as HTML: style, laws, digits and script inside, no request to anywhere."""
+    """The page as HTML with style, data and script inside; it makes no network requests."""
     return Template(read("explorer.html")).substitute(css=read("explorer.css"), data=data(), script=script())
 
 
@@ -32,19 +32,26 @@ def script() -> str:
 
 @cache
 def data() -> str:
-    """What the page knows of laws and digits, as JSON that cannot close its element."""
-    known = {"laws": laws(), "digits": digits_data(), "training": training_data(), "scenes": scenes()}
-    return json.dumps(known, separators=(",", ":")).replace("<", "\\u003c")
+    """Mixtures, digits and scenes as JSON without "<", so that it cannot close its script element."""
+    content = {"laws": mixtures(), "digits": digits_data(), "training": training_data(), "scenes": scenes()}
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def scenes() -> list[dict[str, str]]:
-    """The ten scenes: name, words, and the part of the address from # on."""
-    found: list[dict[str, str]] = json.loads(read("scenes.json"))
-    return found
+    """The ten scenes: name, summary and hash (the part of the address from # on)."""
+    entries: list[dict[str, str]] = json.loads(read("scenes.json"))
+    return entries
 
 
 def scene_hash(text: str) -> str:
-    """The part of an address from # on, for a scene's number, a view, or such a part itself."""
+    """The part of the page's address from # on.
+
+    Args:
+        text: a scene number, a view, or the part of an address from # on.
+
+    Raises:
+        InputError: for any other text.
+    """
     if text.isdecimal() and 1 <= int(text) <= len(scenes()):
         return scenes()[int(text) - 1]["hash"]
     if text in VIEWS:
@@ -56,12 +63,12 @@ def scene_hash(text: str) -> str:
 
 
 def read(name: str) -> str:
-    """A file of the page's folder."""
+    """Text of a file in the folder `static`."""
     return (files("undiffuse.explorer") / "static" / name).read_text("utf-8")
 
 
 def write_page(path: Path) -> Path:
-    """Write the page to a file, whole or not at all, and return its path."""
+    """Write the page to a file atomically and return its path."""
     with atomic(path) as file:
         file.write(page().encode())
     return path
@@ -70,13 +77,16 @@ def write_page(path: Path) -> Path:
 def url(view: str = "river", page: str = "explorer.html", **settings: Any) -> str:
     """The address of a scene, such as url("cloud", law="swiss", sde="vp:0.1,20", n=64).
 
-    settings: the keys that the page shows in its address; lists are joined by commas, truth is 1 or 0.
+    Args:
+        view: a name in `VIEWS`.
+        page: path of the page.
+        settings: keys of the page's address; lists are joined by commas, booleans become 1 or 0.
     """
-    written = (f"{key}={quote(_written(value), safe=',:;|~')}" for key, value in settings.items())
-    return f"{page}#{'&'.join(('v=1', f'view={view}', *written))}"
+    pairs = (f"{key}={quote(_as_text(value), safe=',:;|~')}" for key, value in settings.items())
+    return f"{page}#{'&'.join(('v=1', f'view={view}', *pairs))}"
 
 
-def _written(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):

@@ -1,12 +1,9 @@
-"""The loopback server of `undiffuse explore --run RUN`: a few files from memory, and the model's answers.
+"""The loopback server of `undiffuse explore --run RUN`: the page's files from memory, and the model's answers.
 
-It binds 127.0.0.1 only. Every request passes `guard.admitted` before it is looked at, opens no file, has no body, and
-its connection ends with its answer or after ten seconds of silence; at most 32 are open at a time.
-
-Who may ask the loopback server: one check, before anything else is looked at.
-
-A page of another origin, a rebound name and a guessed address all fail it: the address must hold the token, the Host
-must be this loopback address and be said once, the Origin must be absent or this one, nothing may come with a body.
+It binds 127.0.0.1 only. Every request passes `admitted` before anything else is read: the path must contain the token,
+the one Host header must be this loopback address, the Origin must be absent or this server, and the request must not
+have a body. This refuses pages of other origins, DNS rebinding and guessed addresses. No request opens a file;
+connections close after the answer or ten seconds of silence, and at most 32 are open at a time.
 """
 
 from __future__ import annotations
@@ -22,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from undiffuse.errors import InputError
-from undiffuse.explorer.own import Busy, OwnModel
 from undiffuse.explorer.page import data, read, script
+from undiffuse.explorer.run_model import Busy, RunModel
 
 _TARGET = re.compile(r"/([0-9a-f]{32})/([a-z.]{0,16})(?:\?([a-z0-9_=&.,-]{0,200}))?", re.ASCII)
 _SITES = ("none", "same-origin")
@@ -32,20 +29,26 @@ Headers = Mapping[str, Sequence[str]]
 
 
 def admitted(method: str, target: str, headers: Headers, token: str, port: int) -> tuple[str, str] | None:
-    """(route, query) of a request that may be answered, None of any other; headers by lower-case name, all values.
+    """(route, query) of a request that may be answered, else None.
 
-    A navigation by the user (Sec-Fetch-Site: none), a request of the page itself (same-origin) and a client that sends
-    no such header are let in, each with the token only.
+    Sec-Fetch-Site may be none (navigation by the user), same-origin (the page itself) or absent.
+
+    Args:
+        method: HTTP method; only GET is answered.
+        target: path and query.
+        headers: all values by lower-case name.
+        token: the secret part of the path.
+        port: port of the server.
     """
-    found = _TARGET.fullmatch(target)
+    match = _TARGET.fullmatch(target)
     hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
     host = headers.get("host", ())
-    if found is None or method != "GET" or len(host) != 1 or host[0] not in hosts:
+    if match is None or method != "GET" or len(host) != 1 or host[0] not in hosts:
         return None
-    fine = (compare_digest(found[1], token), not headers.get("content-length"), not headers.get("transfer-encoding"),
+    checks = (compare_digest(match[1], token), not headers.get("content-length"), not headers.get("transfer-encoding"),
             all(origin == f"http://{host[0]}" for origin in headers.get("origin", ())),
             all(site in _SITES for site in headers.get("sec-fetch-site", ())))
-    return (found[2], found[3] or "") if all(fine) else None
+    return (match[2], match[3] or "") if all(checks) else None
 
 
 _OPEN = 32
@@ -68,13 +71,13 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SDE
 
 
 class Server(ThreadingHTTPServer):
-    """The server of one model; `address` is the page's, with its token."""
+    """The server of one model; `address` is the address of the page, with its token."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, own: OwnModel, port: int = 0) -> None:
-        self.own, self.token, self.slots = own, secrets.token_hex(16), threading.BoundedSemaphore(_OPEN)
+    def __init__(self, model: RunModel, port: int = 0) -> None:
+        self.model, self.token, self.slots = model, secrets.token_hex(16), threading.BoundedSemaphore(_OPEN)
         start = f"{script()}\nconst DATA = {data()};\n{_START}"
         self.files: Mapping[str, tuple[str, bytes]] = {
             "": ("text/html; charset=utf-8", _PAGE.encode()),
@@ -85,34 +88,34 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/#v=1&view=own"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the connection, or its end where too many are open."""
+        """Start a thread for the connection, or close it if too many are open."""
         if self.slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one connection and free its place."""
+        """Answer one connection and release its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.slots.release()
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that disconnect."""
 
     def respond(self, route: str, query: str) -> tuple[int, str, bytes]:
-        """Status, type and text of an admitted request."""
+        """Status, content type and body of the answer to an admitted request."""
         if route in self.files:
             return 200, *self.files[route]
         try:
-            status, answer = 200, self.own.answer(route, query)
+            status, answer = 200, self.model.answer(route, query)
         except KeyError:
-            status, answer = 404, {"error": "no such thing"}
+            status, answer = 404, {"error": "unknown route"}
         except Busy:
             status, answer = 503, {"error": "busy"}
         except (InputError, ValueError) as error:
@@ -121,7 +124,7 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request, one answer, one connection."""
+    """One request per connection."""
 
     server: Server
     timeout = 10
@@ -141,4 +144,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _answer
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is written down."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""The page in a notebook: the same script as an anywidget, whose scene is a trait that both sides can set."""
+"""The page in a notebook: an anywidget whose trait `scene` is synchronised with the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VIEW = """
 function render({model, el}) {
   const root = document.createElement("div");
   root.style.height = model.get("height");
-  // JupyterLab's arrow keys would move between cells: they leave alone what has this attribute itself.
+  // JupyterLab's arrow keys would move between cells; this attribute on the focused element prevents that.
   root.addEventListener("focusin", ({target}) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
   el.append(root);
   const app = explorer().page(root, DATA, {silent: true, embed: true, source: explorer, hash: model.get("scene"),
@@ -29,9 +29,15 @@ def module() -> str:
 
 
 def widget(scene: str = "river", height: str = "640px") -> Any:
-    """The explorer as a widget; `.scene` is the part of its address from # on, and can be set.
+    """The explorer as a notebook widget; its attribute `scene` is the part of the address from # on and can be set.
 
-    scene: a view, a scene's number, or such a part. Raises MachineError where anywidget is not installed.
+    Args:
+        scene: a view, a scene number, or the part of an address from # on.
+        height: CSS height.
+
+    Raises:
+        MachineError: if anywidget is not installed.
+        InputError: for an unknown scene.
     """
     try:
         import anywidget

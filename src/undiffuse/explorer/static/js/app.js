@@ -125,7 +125,7 @@ export class App {
       "min": 0,
       "max": 1,
       "step": 0.001,
-      "aria-label": "Time t as a part of T",
+      "aria-label": "Time t as a fraction of T",
       "oninput": () => this.set({t: Number(this.scrubber.value)}),
     });
     this.clock = el("output", {className: "clock"});
@@ -144,7 +144,7 @@ export class App {
       {className: "transport"},
       this.playButton,
       button("‹", "One step back", () => this.step(-1)),
-      button("›", "One step on", () => this.step(1)),
+      button("›", "One step forward", () => this.step(1)),
       this.scrubber,
       this.clock,
       speed,
@@ -154,7 +154,7 @@ export class App {
 
   // A state from the address, from a scene or from the start.
   enter(state, ignored = []) {
-    this.notice.textContent = ignored.length ? `Not understood and ignored: ${ignored.join(", ")}.` : "";
+    this.notice.textContent = ignored.length ? `Unknown settings ignored: ${ignored.join(", ")}.` : "";
     this.state = this.views[state.view] ? fitting(state) : defaults("river");
     this.renew();
   }
@@ -329,7 +329,7 @@ export class App {
   }
 
   async saveFilm() {
-    if (this.view.timeless) this.notice.textContent = "Nothing moves in this view.";
+    if (this.view.timeless) this.notice.textContent = "This view has no animation.";
     else download("explorer.gif", await film(this));
   }
 

@@ -207,20 +207,20 @@ export class Cloud {
       1e-6,
     );
     return [
-      ["Sliced W₂ to the exact law", value.toFixed(3)],
-      ["of perfect draws", floor.toFixed(3)],
+      ["Sliced W₂ to the exact distribution", value.toFixed(3)],
+      ["of exact samples", floor.toFixed(3)],
       ["Error of the modes' weights", this.run.done ? percent(weightError(law, own)) : "…"],
-      ["Evaluations a particle", String(this.run.calls)],
+      ["Evaluations per particle", String(this.run.calls)],
     ];
   }
 
   sentence() {
     if (this.state.score !== "exact") return FAULTS[this.state.score][1];
     if (this.state.edit)
-      return "Move, turn and weigh the modes: law, score and particles follow, for all of them are known in closed form.";
+      return "Move, rotate and reweight the modes: distribution, score and particles follow, because all have closed forms.";
     if (this.state.dir === "forward")
-      return "Data dissolve: the contours are the exact law at every moment, the dots a simulation of the forward process.";
-    return "Each dot is a particle on its way from noise to data; half, 80, 95 and 99 % of the exact law lie inside the blue lines.";
+      return "Data become noise: the contours are the exact distribution at time t, the dots a simulation of the forward process.";
+    return "Each dot is a particle that moves from noise to data; the blue lines enclose 50, 80, 95 and 99 % of the exact distribution.";
   }
 
   describe() {

@@ -77,7 +77,7 @@ export class Compare {
 
   headOf({title, dynamics, score}) {
     if (!this.faulty) return `${title} · ${dynamics}`;
-    return score === "exact" ? "Everything right" : FAULTS[score][0].replace(/^./, (c) => c.toUpperCase());
+    return score === "exact" ? "No error" : FAULTS[score][0].replace(/^./, (c) => c.toUpperCase());
   }
 
   draw(pen) {
@@ -172,7 +172,7 @@ export class Compare {
         [
           ["α", pen.real],
           [top > 1 ? `σ/${signed(top, 0)}` : "σ", pen.made],
-          ["share of signal", pen.ink, true],
+          ["signal fraction", pen.ink, true],
         ],
         frame.x,
         frame.y + frame.h + 34,
@@ -189,13 +189,13 @@ export class Compare {
 
   sentence() {
     if (this.faulty)
-      return "Two signs can each be right or wrong in the reverse SDE: only one of the four rivers flows to the data.";
+      return "The reverse SDE has two signs that can be wrong: only one of the four combinations leads to the data.";
     const same = new Set(this.panes.map(({sde}) => sde)).size === 1;
     if (same)
-      return "One process, several dynamics: the paths differ, the blue law behind them is the same at every time.";
+      return "One process, several dynamics: the trajectories differ, the distribution in blue is the same at every time.";
     if (this.state.axis === "log_snr")
-      return "On the axis of log-SNR, scaled to unit variance, all processes are one: the same river and the same paths.";
-    return "The same data and the same random numbers under different processes: other paths, the same law at the end.";
+      return "Plotted against log-SNR and scaled to unit variance, all processes coincide: same density, same trajectories.";
+    return "The same data and the same random numbers under different processes: other trajectories, the same distribution at t = 0.";
   }
 
   describe() {

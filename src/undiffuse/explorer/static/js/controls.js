@@ -187,7 +187,7 @@ const KINDS = {
       "aria-describedby": "c-seed-hint",
       "onchange": () => c.set(Math.min(2 ** 32 - 1, Math.max(0, Math.round(box.valueAsNumber) || 0))),
     });
-    const dice = button("Another", "Another seed", () => rail.app.newSeed(), {className: "dice"});
+    const dice = button("New", "New seed", () => rail.app.newSeed(), {className: "dice"});
     return [
       rail.row(c, [el("div", {className: "pair"}, box, dice)], (state) => {
         if (document.activeElement !== box) box.value = state.seed;

@@ -6,15 +6,15 @@ import {parse} from "./state.js";
 
 const SHORTCUTS = [
   ["space", "play and pause"],
-  ["← →", "one step back, one step on"],
-  ["[ ]", "half as many steps, twice as many"],
-  ["R", "another seed"],
+  ["← →", "one step back, one step forward"],
+  ["[ ]", "half or twice as many steps"],
+  ["R", "new seed"],
   ["1 … 9", "the views"],
   ["S", "scenes"],
   ["P", "this scene in Python"],
   ["T", "the numbers as a table"],
   ["?", "this list"],
-  ["arrow keys on a handle", "move it; with Shift ten times as far"],
+  ["arrow keys on a handle", "move the handle; with Shift, ten times as far"],
 ];
 
 function ask(app, title, ...children) {
@@ -33,7 +33,7 @@ export function showScenes(app) {
     el(
       "ul",
       {className: "scenes"},
-      ...PRESETS.map(([name, words, hash]) =>
+      ...PRESETS.map(([name, summary, hash]) =>
         el(
           "li",
           {},
@@ -48,7 +48,7 @@ export function showScenes(app) {
               },
             },
             el("strong", {text: name}),
-            el("span", {text: words}),
+            el("span", {text: summary}),
           ),
         ),
       ),

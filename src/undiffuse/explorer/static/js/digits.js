@@ -141,7 +141,7 @@ export class Digits {
       left = 12,
       top = 24;
     this.canvasAt = {x: left, y: top, size: big};
-    pen.text(pen.small ? "Paint here" : "Paint here: what is grey is not known", left, 14, {size: 12, colour: pen.ink});
+    pen.text(pen.small ? "Paint here" : "Paint here; grey pixels are unknown", left, 14, {size: 12, colour: pen.ink});
     this.drawSeen(pen, left, top, big);
     const bars = pen.small
       ? {x: left + big + 30, y: top, w: pen.w - big - 60, h: big}
@@ -170,7 +170,7 @@ export class Digits {
 
   drawClasses(pen, {x, y, w, h}) {
     const row = h / 10;
-    pen.text(pen.small ? "p(class)" : "p(class | what is painted)", x, 14, {size: 12, colour: pen.ink});
+    pen.text(pen.small ? "p(class)" : "p(class | painted pixels)", x, 14, {size: 12, colour: pen.ink});
     this.classes.forEach((p, k) => {
       const at = y + (k + 0.5) * row,
         long = (w - 70) * p;
@@ -223,7 +223,7 @@ export class Digits {
     };
     return [
       {
-        name: "Pixel; enter paints it",
+        name: "Pixel; Enter paints it",
         show: false,
         value: [column, -row],
         step: [1, 1],
@@ -248,15 +248,15 @@ export class Digits {
         ["Most probable class", `${best}, ${percent(this.classes[best])}`],
       ];
     }
-    if (!this.run.done) return [["Digits", "on their way"]];
+    if (!this.run.done) return [["Digits", "being sampled"]];
     const values = this.logProbs(),
       right = values.filter((_, i) => this.classOf(i) === this.state.label).length / values.length;
     return [
       ["log p of a digit, mean", signed(values.reduce((a, b) => a + b, 0) / values.length, 1)],
-      ["Seen as the class asked for", percent(right)],
+      ["Classified as the requested class", percent(right)],
       ["Distance to the nearest training digit", middleDistance(this.neighbours).toFixed(2)],
       ["between training digits", spacingOf(this.state.label).toFixed(2)],
-      ["Evaluations a digit", String(this.run.calls)],
+      ["Evaluations per digit", String(this.run.calls)],
     ];
   }
 
@@ -267,12 +267,12 @@ export class Digits {
 
   sentence() {
     if (this.state.mode === "complete")
-      return "Paint a part of a digit: which digit it is, and what the rest looks like, follow exactly from the mixture.";
+      return "Paint part of a digit: the class probabilities and the completions follow exactly from the mixture.";
     if (this.state.h)
-      return "Every training digit is a component of the law: the narrower they are, the more each draw copies its neighbour in blue.";
+      return "Every training digit is a component of the mixture: the narrower the components, the more each sample copies its nearest digit (blue).";
     if (this.state.w > 1)
-      return "Guidance pushes away from the other nine Gaussians; as the classes hardly overlap, it has little left to say.";
-    return "Real digits have given ten Gaussians of 64 pixels; the score of their diffusion is exact, and so are these samples' odds.";
+      return "Guidance pushes away from the other nine Gaussians; because the classes hardly overlap, it changes little.";
+    return "Ten Gaussians of 64 pixels were fitted to real digits; the score of their diffusion is exact, and so are the probabilities.";
   }
 
   describe() {

@@ -68,8 +68,8 @@ export class Dropped {
   ends(frame, drop) {
     const {unit} = this.scene;
     return [
-      ["Data end of the path", this.back.at(-1)],
-      ["Noise end of the path", this.on.at(-1)],
+      ["Data end of the trajectory", this.back.at(-1)],
+      ["Noise end of the trajectory", this.on.at(-1)],
     ].map(([name, [s, x]]) => {
       const value = unit(s) * x,
         set = (v) => drop(this.t, unit(this.t) * this.line(s, v / unit(s), this.t).at(-1)[1]);

@@ -97,23 +97,23 @@ export class Guidance {
   }
 
   numbers() {
-    if (!this.target || !this.run.done) return [["Particles", "on their way"]];
+    if (!this.target || !this.run.done) return [["Particles", "being sampled"]];
     const wanted = this.targetMoments();
     return [0, 1].flatMap((j) => {
       const [mean, std] = meanAndStd(this.run.x, 2, j),
         name = `x${"₁₂"[j]}`;
       return [
         [`Mean of ${name}, particles and target`, `${signed(mean)} and ${signed(wanted[j][0])}`],
-        [`Deviation of ${name}`, `${std.toFixed(2)} and ${wanted[j][1].toFixed(2)}`],
+        [`Standard deviation of ${name}`, `${std.toFixed(2)} and ${wanted[j][1].toFixed(2)}`],
       ];
     });
   }
 
   sentence() {
     const {w} = this.state;
-    if (w === 1) return "At w = 1 guidance is conditioning, and the particles follow the law of the class exactly.";
-    if (w === 0) return "At w = 0 the class is ignored: the particles follow the law of all data.";
-    return "Guided particles (orange) against the law they are meant to have (blue): close to it, and not it.";
+    if (w === 1) return "At w = 1 guidance is conditioning, and the particles follow the class distribution exactly.";
+    if (w === 0) return "At w = 0 the class is ignored: the particles follow the distribution of all data.";
+    return "Guided particles (orange) and their target distribution (blue): close, but not equal.";
   }
 
   describe() {

@@ -8,8 +8,8 @@ import {measured, slopeOf} from "./errors.js";
 const LEVELS = [8, 32, 128, 512],
   SHOWN = 5;
 const MEASURES = {
-  path: "median distance to the exact end of the path",
-  law: "distance to the exact law",
+  path: "median distance to the exact endpoint",
+  law: "distance to the exact distribution",
   weights: "error of the modes' weights",
 };
 
@@ -144,7 +144,7 @@ export class Lab {
       high = frame.Y(Math.log10(mean + 2 * std)),
       low = frame.Y(Math.log10(Math.max(1e-9, mean - 2 * std)));
     pen.box(frame.x, high, frame.w, Math.min(frame.y + frame.h, low) - high, pen.muted, 0.16);
-    pen.text("perfect draws", frame.x + frame.w - 4, high - 5, {size: 11, align: "right"});
+    pen.text("exact samples", frame.x + frame.w - 4, high - 5, {size: 11, align: "right"});
   }
 
   drawCurve(pen, frame, method, points, i) {
@@ -230,7 +230,7 @@ export class Lab {
     );
     axes(pen, frame, flat ? {x: "x₁", y: "x₂"} : {x: "time t", xTicks: ticks(0, sde.T, 4)});
     pen.text(
-      `${METHODS[this.state.method].label}: the same path with ${LEVELS.slice(0, paths.length).join(", ")} steps`,
+      `${METHODS[this.state.method].label}: the same trajectories with ${LEVELS.slice(0, paths.length).join(", ")} steps`,
       x - 40,
       y - 10,
       {size: 12, colour: pen.ink},
@@ -248,8 +248,8 @@ export class Lab {
 
   sentence() {
     return this.state.measure === "path"
-      ? "On logarithmic axes a solver's order is the slope of its line: what twice the work buys."
-      : "The error of the law falls until it drowns in what even perfect draws would have: the grey band.";
+      ? "On logarithmic axes the slope of a line is the order of the solver: how much the error falls when the work doubles."
+      : "The distribution error falls until it reaches the sampling noise that exact samples also have: the grey band.";
   }
 
   describe() {

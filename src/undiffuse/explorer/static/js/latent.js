@@ -163,7 +163,7 @@ export class Latent {
     pen.line(points(exact), {colour: pen.real, width: 2.4});
     points(summed).forEach(([px, py]) => pen.mark(px, py, 1.7, 0, pen.made));
     axes(pen, frame, {x: pen.small ? "" : "time t", xTicks: ticks(0, T, 4), yTicks: ticks(frame.y0, frame.y1, 3)});
-    pen.text(pen.small ? "log p of a" : "log p along the path of a; at the left with one random probe each", x, y - 8, {colour: pen.ink});
+    pen.text(pen.small ? "log p of a" : "log p along the trajectory of a; at the left with one random probe each", x, y - 8, {colour: pen.ink});
   }
 
   drawErrors(pen, [x, y, w, h]) {
@@ -185,7 +185,7 @@ export class Latent {
       yTicks: decades(low, high),
       yFormat: power10,
     });
-    pen.text(pen.small ? "There and back" : "How far a is from itself after the way there and back", x, y - 8, {colour: pen.ink});
+    pen.text(pen.small ? "Round trip" : "Round-trip error of a (encode, then decode)", x, y - 8, {colour: pen.ink});
   }
 
   numbers() {
@@ -200,14 +200,14 @@ export class Latent {
   }
 
   sentence() {
-    return "What lies on a straight line between the latents of a and b (right) comes back to where the data are (left).";
+    return "Points on a straight line between the latents of a and b (right) decode to where the data are (left).";
   }
 
   describe() {
     const [[, euler], [, heun]] = this.errors;
     return `a at ${this.points[0].map((v) => signed(v)).join(", ")}, b at ${this.points[1].map((v) => signed(v)).join(", ")}; ${this.numbers()
       .map(([name, value]) => `${name} ${value}`)
-      .join("; ")}; there and back with ${SIZES.at(-1)} steps: Euler ${euler.at(-1)[1].toExponential(1)}, Heun ${heun.at(-1)[1].toExponential(1)}.`;
+      .join("; ")}; round trip with ${SIZES.at(-1)} steps: Euler ${euler.at(-1)[1].toExponential(1)}, Heun ${heun.at(-1)[1].toExponential(1)}.`;
   }
 
   rows() {

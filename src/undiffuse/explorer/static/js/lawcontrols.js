@@ -7,13 +7,13 @@ import {MOST_MODES, PARTS, editedMode, modeOf, withAnother, withMode, without} f
 
 export function lawControls(rail, c) {
   const names = WANTED[c.state.view].flatMap((d) => lawNames(d)).map((name) => [name, lawTitle(name), ""]);
-  const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Your own mixture", ""]] : [];
+  const own = c.state.law.startsWith("mix:") ? [[c.state.law, "Custom mixture", ""]] : [];
   const parts = [menu(rail, c, [...names, ...own], (s) => (s.law.startsWith("mix:") ? s.law : s.law.split(":")[0]))];
   if (c.state.law.split(":")[0] === "points") {
     const width = {
       key: "width",
       label: "Width of a component",
-      hint: "Towards 0 the law is its training points: the sampler becomes a photocopier.",
+      hint: "Near 0 the distribution is the set of training points: the sampler becomes a photocopier.",
     };
     parts.push(
       rail.slider(width, {

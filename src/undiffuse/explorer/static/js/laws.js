@@ -12,7 +12,7 @@ export function setLaws(laws, digits) {
 
 export const lawNames = (d) => Object.keys(table).filter((name) => table[name].means[0].length === d);
 
-export const lawTitle = (text) => (text.startsWith("mix:") ? "Your own mixture" : table[text.split(":")[0]].title);
+export const lawTitle = (text) => (text.startsWith("mix:") ? "Custom mixture" : table[text.split(":")[0]].title);
 
 export const knownLaw = (text) =>
   text.startsWith("mix:") ? /^mix:[-\d.,;e]+$/.test(text) : text.split(":")[0] in table;

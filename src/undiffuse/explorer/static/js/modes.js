@@ -7,12 +7,12 @@ const FAR = 6;
 
 // What a mode is made of: [key, label, least, most, step, what it is].
 export const PARTS = [
-  ["weight", "Weight of the mode", 0.01, 0.99, 0.01, "Its share of the data; the others share the rest as before."],
-  ["x", "Its place, x₁", -FAR, FAR, 0.1, "The mean of the mode."],
-  ["y", "Its place, x₂", -FAR, FAR, 0.1, "The mean of the mode."],
-  ["long", "Its width along", 0.05, 3, 0.05, "The deviation along its longer axis."],
-  ["wide", "Its width across", 0.05, 3, 0.05, "The deviation across it."],
-  ["angle", "Its angle", -90, 90, 1, "The direction of the longer axis, in degrees."],
+  ["weight", "Weight of the mode", 0.01, 0.99, 0.01, "Its fraction of the data; the other modes divide the rest in proportion."],
+  ["x", "Position, x₁", -FAR, FAR, 0.1, "The mean of the mode."],
+  ["y", "Position, x₂", -FAR, FAR, 0.1, "The mean of the mode."],
+  ["long", "Width along", 0.05, 3, 0.05, "Its longer standard deviation."],
+  ["wide", "Width across", 0.05, 3, 0.05, "Its shorter one."],
+  ["angle", "Angle", -90, 90, 1, "The direction of the longer axis, in degrees."],
 ];
 
 // The mode that is edited, none if the law is not for editing; `edit` counts from 1.

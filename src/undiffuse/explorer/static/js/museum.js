@@ -5,13 +5,13 @@ export const FAULTS = {
   exact: ["exact", ""],
   sign: [
     "wrong sign of the score",
-    "The score has the wrong sign: paths flee from the data instead of finding them.",
+    "The score has the wrong sign: trajectories move away from the data.",
     ({x, D, alpha}) => (2 * x) / alpha - D,
     "2 * x / sde.alpha(t) - D",
   ],
   drift: [
     "wrong sign of the drift",
-    "f has the wrong sign in the reverse SDE: the score pulls the right way, and the paths end too close together.",
+    "f has the wrong sign in the reverse SDE: the score pulls in the right direction, but the trajectories end too close together.",
     ({x, D, alpha, f, g2, variance}) => D + ((2 * f * variance) / (g2 * alpha)) * x,
     "D + 2 * sde.f(t) * sde.variance(t) / (sde.g2(t) * sde.alpha(t)) * x",
   ],
@@ -23,13 +23,13 @@ export const FAULTS = {
   ],
   half: [
     "score half as long",
-    "The score is half as long as it should be: the noise is not taken away, and the particles spread too far.",
+    "The score is half as long as it should be: not all noise is removed, and the particles spread too far.",
     ({x, D, alpha}) => (D + x / alpha) / 2,
     "(D + x / sde.alpha(t)) / 2",
   ],
   twice: [
     "score twice as long",
-    "The score is twice as long as it should be: the particles crowd on the modes.",
+    "The score is twice as long as it should be: the particles concentrate on the modes.",
     ({x, D, alpha}) => 2 * D - x / alpha,
     "2 * D - x / sde.alpha(t)",
   ],

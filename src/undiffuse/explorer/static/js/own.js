@@ -143,7 +143,7 @@ export class Own {
 
   numbers() {
     if (this.error) return [["Refused", this.error]];
-    if (!this.run) return [["Samples", "on their way"]];
+    if (!this.run) return [["Samples", "being drawn"]];
     const {d, rows} = this.about,
       end = this.run.frames.at(-1),
       n = (Math.min(end.length, rows.length) / d) | 0;
@@ -153,12 +153,12 @@ export class Own {
         slicedW2(end.subarray(0, n * d), Float64Array.from(rows.slice(0, n * d)), d, 24).toFixed(3),
       ],
       ["Sampler", this.run.method],
-      ["Evaluations", String(this.run.nfe)],
+      ["Model evaluations", String(this.run.nfe)],
     ];
   }
 
   sentence() {
-    return `Samples of your model of ${this.about.name} (orange) over the data that it was trained on (blue).`;
+    return `Samples of your model of ${this.about.name} (orange) over its training data (blue).`;
   }
 
   describe() {

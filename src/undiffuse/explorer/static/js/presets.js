@@ -3,5 +3,5 @@
 export const PRESETS = [];
 
 export function setScenes(scenes) {
-  PRESETS.splice(0, PRESETS.length, ...scenes.map(({name, words, hash}) => [name, words, hash]));
+  PRESETS.splice(0, PRESETS.length, ...scenes.map(({name, summary, hash}) => [name, summary, hash]));
 }

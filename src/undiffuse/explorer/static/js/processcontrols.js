@@ -52,9 +52,9 @@ export function paneControls(rail, c) {
   const faults = Object.entries(FAULTS).slice(1);
   const options = [
     ["", "nothing", ""],
-    ...Object.entries(PROCESSES).map(([name, [title]]) => [name, title, "The same sampler"]),
-    ...dynamics.map(([tail, title]) => [`vp${tail}`, `VP, ${title}`, "The same process"]),
-    ...faults.map(([name, [title]]) => [`vp~euler_maruyama~1~${name}`, `VP, ${title}`, "A score with a mistake"]),
+    ...Object.entries(PROCESSES).map(([name, [title]]) => [name, title, "With the same sampler"]),
+    ...dynamics.map(([tail, title]) => [`vp${tail}`, `VP, ${title}`, "With the same process"]),
+    ...faults.map(([name, [title]]) => [`vp~euler_maruyama~1~${name}`, `VP, ${title}`, "With an error in the score"]),
   ];
   return [0, 1, 2, 3].map((i) => {
     const get = (s) => s.panes.split("|")[i] ?? "",

@@ -183,7 +183,7 @@ export const PROCESSES = {
     () => 1,
   ],
   power_ve: ["VE with g = λᵗ", [["rate", 25, 2, 100]], "PowerVE", powerVe, () => 1],
-  edm: ["Noise level as clock (EDM)", [["sigma_max", 80, 2, 100]], "EDM", edm, (last) => last],
+  edm: ["Noise level as time (EDM)", [["sigma_max", 80, 2, 100]], "EDM", edm, (last) => last],
   cosine: ["Cosine", [["offset", 0.008, 0, 0.1]], "Cosine", cosine, () => 1],
   rectified_flow: ["Straight path (rectified flow)", [], "RectifiedFlow", rectifiedFlow, () => 1],
   ou: [

@@ -72,8 +72,8 @@ export class Proof {
     pen.key(
       [
         ["one step of one particle", pen.made],
-        ["its mean by the score", pen.real],
-        ["mean of the particles nearby, ± 2 errors", pen.ink],
+        ["mean predicted by the score", pen.real],
+        ["mean of nearby particles, ± 2 standard errors", pen.ink],
       ],
       pen.small ? 12 : 66,
       18,
@@ -141,8 +141,8 @@ export class Proof {
 
   sentence() {
     return this.state.minus
-      ? "Without its mean −g s dt the increment says nothing about x: this is the noise of the reverse process."
-      : "Noise that has happened is correlated with where it has led: the score is exactly that correlation.";
+      ? "After its mean −g s dt is removed, the increment is uncorrelated with x: this is the noise of the reverse process."
+      : "Past noise is correlated with the state it led to: the score is exactly that correlation.";
   }
 
   describe() {

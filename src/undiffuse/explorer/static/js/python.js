@@ -13,11 +13,11 @@ const list = (values) => `[${[...values].map((v) => (typeof v === "object" ? lis
 function lawLines(text) {
   const [name, width] = text.split(":");
   if (text.startsWith("mix:")) return mixtureLines(parseLaw(text));
-  if (!width) return ["from undiffuse.explorer import law", "", `data = law("${name}")`];
+  if (!width) return ["from undiffuse.explorer import mixture", "", `data = mixture("${name}")`];
   return [
-    "from undiffuse.explorer import law",
+    "from undiffuse.explorer import mixture",
     "",
-    `points = law("${name}")`,
+    `points = mixture("${name}")`,
     `data = ud.Mixture(points.weights, points.means, ${width} ** 2, labels=points.labels)`,
   ];
 }
@@ -172,8 +172,8 @@ export function directionOf(state) {
 function questionLines(state) {
   return [
     ...start(state),
-    `law_given_y = data.posterior([${list(directionOf(state))}], [${num(state.y)}], ${num(state.std)})`,
-    ...sampleLine(state, {model: "law_given_y.denoiser(sde)"}),
+    `posterior = data.posterior([${list(directionOf(state))}], [${num(state.y)}], ${num(state.std)})`,
+    ...sampleLine(state, {model: "posterior.denoiser(sde)"}),
     "x = out.x",
   ];
 }
@@ -199,7 +199,7 @@ const digitLaw = ({h}) =>
         "rows = digits()",
         `data = ud.Mixture([1.0] * len(rows.x), rows.x.double() / 8 - 1, ${num(h)} ** 2, labels=rows.y.tolist())`,
       ]
-    : ["from undiffuse.explorer import law", "", 'data = law("digits")'];
+    : ["from undiffuse.explorer import mixture", "", 'data = mixture("digits")'];
 
 function drawnLines(state) {
   const plain = state.w === 1,
@@ -227,8 +227,8 @@ function digitLines(state) {
     ...digitLaw({h: 0}),
     processLine(state.sde),
     `A = torch.eye(64, dtype=torch.float64)[[${at.join(", ")}]]`,
-    `law_given_y = data.posterior(A, ${list(y)}, ${num(state.std)})`,
-    ...sampleLine(state, {n: 8, model: "law_given_y.denoiser(sde)"}),
+    `posterior = data.posterior(A, ${list(y)}, ${num(state.std)})`,
+    ...sampleLine(state, {n: 8, model: "posterior.denoiser(sde)"}),
     "x = out.x",
   ];
 }

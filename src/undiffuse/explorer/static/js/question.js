@@ -151,7 +151,7 @@ export class Question {
   }
 
   sentence() {
-    return "Only the line is seen, with noise: the blue contours are the exact answer, the dots what each method makes of it.";
+    return "Only a noisy projection on the line is observed: the blue contours are the exact posterior, the dots the samples of each method.";
   }
 
   describe() {

@@ -194,7 +194,7 @@ export class River {
     );
     this.solution?.drawAt(pen, f, this.t);
     axes(pen, f, {yTicks: [], xTicks: ticks(f.x0, f.x1, 4), x: pen.small ? "" : this.scaled() ? "x, scaled" : "x"});
-    pen.text(`The law at t = ${signed(this.t)}`, f.x, f.y - 10, {size: 12, colour: pen.ink});
+    pen.text(`Distribution at t = ${signed(this.t)}`, f.x, f.y - 10, {size: 12, colour: pen.ink});
     if (!pen.small) pen.key([["exact", pen.real]], f.x, f.y + f.h + 54);
     if (!pen.small) pen.key([["particles", pen.made]], f.x + 70, f.y + f.h + 54);
     if (!pen.small && this.solution) pen.key([["Fokker–Planck, solved", pen.ink, true]], f.x, f.y + f.h + 74);
@@ -233,8 +233,8 @@ export class River {
       t = Math.max(this.t, 1e-4 * sde.T);
     const {value, floor} = this.distance();
     return [
-      ["W₁ to the exact law", value.toFixed(3)],
-      ["W₁ of perfect draws (t = 0)", `${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)}`],
+      ["W₁ to the exact distribution", value.toFixed(3)],
+      ["W₁ of exact samples (t = 0)", `${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)}`],
       [
         "Largest difference of the distribution functions",
         kolmogorov(x, law, sde.alpha(t), sde.variance(t)).toFixed(3),
@@ -250,8 +250,8 @@ export class River {
             )
           : "…",
       ],
-      ["Evaluations a path", String(this.run.calls)],
-      ...(this.solution ? [["Fokker–Planck, wrongly placed mass", percent(this.solution.distance(this.t))]] : []),
+      ["Evaluations per path", String(this.run.calls)],
+      ...(this.solution ? [["Fokker–Planck, misplaced mass", percent(this.solution.distance(this.t))]] : []),
     ];
   }
 
@@ -259,12 +259,12 @@ export class River {
     const {dir, method, score} = this.state;
     if (score !== "exact") return FAULTS[score][1];
     if (this.solution && !this.state.drop)
-      return "The heavy lines solve the Fokker–Planck equation on cells, the blue ones are the exact law: with more cells they meet.";
+      return "The heavy lines solve the Fokker–Planck equation on cells, the blue lines are exact: with more cells they agree.";
     if (this.state.drop)
-      return "Ten futures of one point under the SDE (dashed), in both directions, and the one path of the ODE through it.";
+      return "Ten trajectories of the SDE from one point (dashed), in both directions, and the one ODE trajectory through it.";
     if (dir === "forward")
-      return "Data dissolve into noise: every path is random, the law of all of them is exact and smooth.";
-    return `Noise on the right flows to the data on the left; ${method === "euler_maruyama" && this.state.eta ? "each path is random" : "follow one path back"}, and the blue behind is the exact law.`;
+      return "Data become noise: every trajectory is random, their distribution is exact and smooth.";
+    return `Noise on the right flows to the data on the left; ${method === "euler_maruyama" && this.state.eta ? "each trajectory is random" : "follow one trajectory back"}, and the blue background is the exact distribution.`;
   }
 
   describe() {
@@ -275,7 +275,7 @@ export class River {
       {length: Math.min(law.K, 6)},
       (_, k) => `${percent(own.filter((o) => o === k).length / own.length)} at ${signed(law.means[k], 1)}`,
     );
-    return `At t = ${signed(this.t)}, ${this.run.n} particles over the exact density of ${law.K} component${law.K > 1 ? "s" : ""}; of the paths ${shares.join(", ")}; W1 to the exact law ${value.toFixed(3)}.`;
+    return `At t = ${signed(this.t)}, ${this.run.n} particles over the exact density of ${law.K} component${law.K > 1 ? "s" : ""}; of the trajectories ${shares.join(", ")}; W1 to the exact distribution ${value.toFixed(3)}.`;
   }
 
   rows() {

@@ -22,7 +22,7 @@ from undiffuse.sde import GaussianSDE, Time, as_time
 from undiffuse.tensors import ArrayLike, as_rows, as_tensor
 
 
-class Estimate(NamedTuple):
+class MonteCarloEstimate(NamedTuple):
     """A value and its standard error."""
 
     value: Tensor
@@ -175,7 +175,7 @@ class Mixture:
         cov = reduction @ cov @ reduction.mT + gain @ R @ gain.mT
         return Mixture(weights, means.reshape(self.means.shape), (cov + cov.mT) / 2, labels=self.labels)
 
-    def mmse(self, sde: GaussianSDE, t: Time, n: int = 4096, seed: int = 0) -> Estimate:
+    def mmse(self, sde: GaussianSDE, t: Time, n: int = 4096, seed: int = 0) -> MonteCarloEstimate:
         """The minimum mean squared error E‖x_0 − E[x_0|x_t]‖² = E tr Cov(x_0|x_t) at t () or (M,).
 
         Summed over coordinates and averaged over n samples of x_t; exact (standard error 0) for a Gaussian.
@@ -183,7 +183,8 @@ class Mixture:
         x0, eps = self.sample(n, seed), normal(seed, Purpose.NOISE, 0, 0, n, self.shape, torch.float64)
         model, times = self.denoiser(sde), as_time(t)
         errors = torch.stack([model.error(sde.perturb(x0, s, eps), s) for s in times.reshape(-1)])
-        return Estimate(errors.mean(1).reshape(times.shape), (errors.std(1) / math.sqrt(n)).reshape(times.shape))
+        stderr = errors.std(1) / math.sqrt(n)
+        return MonteCarloEstimate(errors.mean(1).reshape(times.shape), stderr.reshape(times.shape))
 
     @classmethod
     def fit(cls, x: ArrayLike, components: int = 1, labels: ArrayLike | None = None, seed: int = 0,

@@ -117,6 +117,7 @@ def test_the_density_of_a_guided_model_is_that_of_the_posterior(operator: Tensor
     assert torch.allclose(log_likelihood(guided, x, rtol=1e-5, atol=1e-5).log_prob, exact, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_density_with_an_exact_classifier_is_the_conditional_one() -> None:
     law, sde = random_mixture(3, 2, labels=True), VP()
     guided = classifier_guidance(law.denoiser(sde), lambda x, t: class_posterior(law, sde, x, t).log(), 1.0)

@@ -19,7 +19,7 @@ from undiffuse.samplers.default import TABLES, default_sampler
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import Method
 from undiffuse.samplers.registry import as_method
-from undiffuse.tuning.storage import untuned
+from undiffuse.tuning.tuning_file import untuned
 
 ENTRIES = (("dpmpp_2m", "karras"), ("dpmpp_2m", "karras(5)"), ("dpmpp_2m_sde", "karras"), ("dpmpp_2m_sde", "log_snr"),
            ("deis_3", "karras"), ("unipc", "time_quadratic"), ("auto", None), ("sde", None))

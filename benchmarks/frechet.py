@@ -24,7 +24,7 @@ from undiffuse.samplers.driver import sample
 from undiffuse.training.batches import Feed, batch_gradient, order
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
 
@@ -41,7 +41,7 @@ def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> It
         predict, weighting = VARIANTS[name]
         e = replace(recipe, prediction_type=predict, weighting=weighting)
         model = initialized(describe(e, rows, ""), e.seed, rows)
-        state, feed = State(e, model), Feed(e, rows, model)
+        state, feed = TrainingState(e, model), Feed(e, rows, model)
         while state.step < e.steps:
             state.update(batch_gradient(state, feed, 0, e.batch_size))
         asked = torch.arange(MADE) % model.classes

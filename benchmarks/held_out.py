@@ -27,7 +27,7 @@ from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.loop import path_loss
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 DRAWS = 4  # of levels and noise for the rows that are measured
 FIELDS = {"image_size": int, "net": str, "lr": float}
@@ -55,7 +55,7 @@ def table(data: str = "digits", seeds: str = "2", *words: str) -> Iterator[str]:
 def loss_after(e: Experiment, rows: Dataset, held: Dataset) -> float:
     """The path loss of a row, in nats, of the averaged weights after the updates of an experiment."""
     model = initialized(describe(e, rows, ""), e.seed, rows)
-    state, feed = State(e, model), Feed(e, rows, model)
+    state, feed = TrainingState(e, model), Feed(e, rows, model)
     while state.step < e.steps:
         state.update(batch_gradient(state, feed, 0, e.batch_size))
     kept = Feed(replace(e, seed=0), held, state.ema_model)

@@ -26,7 +26,7 @@ from undiffuse.moments import Moments
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
 from undiffuse.training.batches import Feed, batch_gradient
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 VARIANTS = {"EDM": ("edm", "edm"), "Wiener, EDM loss": ("wiener", "edm"), "Wiener, whitened": ("wiener", "whitened")}
 RECIPE = Experiment(data="memory", net_args={"width": 96, "depth": 3, "condition": 64}, level_mean=-1.6, level_std=1.6,
@@ -63,7 +63,7 @@ def learned(rows: Tensor, e: Experiment) -> Denoiser:
     net = nets.initialize(nets.build(e.net, shape, **e.net_args), e.seed)
     model = Denoiser(net, SDE, e.prediction_type, shape=shape, sigma_data=moments.total_std)
     model.moments = moments
-    state, feed = State(e, model), Feed(e, Dataset(rows.float(), None, "points", "a mixture"), model)
+    state, feed = TrainingState(e, model), Feed(e, Dataset(rows.float(), None, "points", "a mixture"), model)
     while state.step < e.steps:
         state.update(batch_gradient(state, feed, 0, e.batch_size))
     return state.ema_model

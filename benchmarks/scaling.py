@@ -20,7 +20,7 @@ from undiffuse.experiment import Experiment
 from undiffuse.random import Purpose, raw_words
 from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.model_config import describe, pick_device, rebuild
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 NET = {"widths": [48, 96], "stem": 2, "blocks": 1, "attention": [1]}
 DEVICES = (1, 8, 64, 512)
@@ -50,14 +50,14 @@ def measured(name: str) -> tuple[float, float, int]:
     for size in sizes:
         e = Experiment(data="memory", net="unet", net_args=NET, batch_size=size, device=name)
         model = rebuild(describe(e, data, "")).to(device)
-        state, feed = State(e, model), Feed(e, data, model)
+        state, feed = TrainingState(e, model), Feed(e, data, model)
         times = [_update(state, feed, size) for _ in range(6)][1:]
         seconds.append(sorted(times)[len(times) // 2])
     per_row = (seconds[1] - seconds[0]) / (sizes[1] - sizes[0])
     return max(0.0, seconds[0] - sizes[0] * per_row), per_row, state.size
 
 
-def _update(state: State, feed: Feed, size: int) -> float:
+def _update(state: TrainingState, feed: Feed, size: int) -> float:
     clock = time.process_time if state.model.device.type == "cpu" else time.perf_counter
     start = clock()
     state.update(batch_gradient(state, feed, 0, size))

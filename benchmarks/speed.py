@@ -19,7 +19,7 @@ from undiffuse.training.loop import path_loss
 from undiffuse.training.model_config import describe, initialized, pick_device
 from undiffuse.training.precision import configure
 from undiffuse.training.run import split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp32", "on"),
         "bf16 compiled": ("bf16", "on")}
@@ -47,7 +47,7 @@ class _Run:
 
     def __init__(self, e: Experiment, rows: Dataset) -> None:
         model = initialized(describe(e, rows, ""), e.seed, rows).to(pick_device(e.device))
-        self.state, self.times = State(e, model), list[float]()
+        self.state, self.times = TrainingState(e, model), list[float]()
         configure(model, e, e.precision)
         self.feed = Feed(e, rows, model)
 

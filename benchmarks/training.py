@@ -32,7 +32,7 @@ from undiffuse.samplers.driver import sample
 from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.distributed import ProcessGroup
 from undiffuse.training.model_config import describe, initialized
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 BATCH, RATE, FIRST = 64, 2e-3, 500
 SIZES: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ class Ours:
     def __init__(self, data: Dataset, experiment: Experiment) -> None:
         self.experiment, self.team = experiment, ProcessGroup()
         model = initialized(describe(experiment, data, ""), experiment.seed, data)
-        self.state, self.feed = State(experiment, model), Feed(experiment, data, model)
+        self.state, self.feed = TrainingState(experiment, model), Feed(experiment, data, model)
 
     @property
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""The house: which file may import which, how long things are, what is documented and what is never called.
+"""The house: which file may import which, how long things are, what they are called, what is documented and tested.
 
 Each rule is a function from a module to its complaints. It is run on every file of src, and on a small wrong one that
 it has to catch.
@@ -66,6 +66,45 @@ FORBIDDEN = re.compile(
     r"|\.(normal_|uniform_|bernoulli_|random_|exponential_|log_normal_|cauchy_|geometric_|rsample|rvs)\(\)"
     r"|(allow_pickle|shell)=True"
 )
+
+BANNED = {"found", "told", "heard", "led", "owed", "likeness", "together", "journey", "leap", "quiet", "loudness",
+          "shelf", "gaps", "marks", "Words"}
+VAGUE = {"given", "seen", "known", "held", "made", "asked", "kept", "there", "here", "said", "whole"}
+VAGUE_USES = 3  # of one of them in a file
+SAME_CLASS = {"Identity", "Linear"}  # a transform and an operator; a process and an operator
+SAME_FILE = {"__init__", "images", "page", "plots"}  # and the commands, which are called like the module that they call
+# Modules that are tested in a file of another name.
+TESTED_IN = {
+    "__main__": "cli/test_main", "errors": "test_front_door", "hashing": "data/test_dataset",
+    "model": "test_front_door",
+    "ode": "samplers/test_adaptive", "predictions": "test_loss", "progress": "training/test_run",
+    "quadrature": "test_processes", "score_model": "theory/test_reversal", "sde": "test_processes",
+    "storage": "training/test_checkpoint", "tensors": "test_front_door",
+    "data.sources": "test_front_door", "data.validation": "data/test_malformed",
+    "nets.mlp": "nets/test_nets", "nets.unet": "nets/test_nets",
+    "transforms.column_fitting": "transforms/test_columns",
+    "samplers.coefficients": "samplers/test_exponential", "samplers.default": "samplers/test_driver",
+    "samplers.method": "samplers/test_driver", "samplers.registry": "samplers/test_orders",
+    "samplers.runge_kutta": "samplers/test_orders", "samplers.select": "samplers/test_driver",
+    "samplers.tuned": "tuning/test_tune",
+    "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
+    "training.ema_sweep": "training/test_ema", "training.loop": "training/test_exact",
+    "training.model_config": "training/test_run",
+    "pipelines.csv_text": "pipelines/test_impute", "pipelines.score": "cli/test_likelihood",
+    "report.figures": "report/test_page", "report.plots": "report/test_page",
+    "report.sections": "report/test_page", "report.trajectory": "report/test_images",
+    "report.wording": "report/test_page",
+    "explorer.mixtures": "explorer/test_parity", "explorer.run_model": "explorer/test_server",
+    "explorer.widget": "explorer/test_bundle",
+    "course.checking": "course/test_chapters", "course.exercises": "course/test_chapters",
+    "course.exercises_noise": "course/test_chapters", "course.exercises_score": "course/test_chapters",
+    "course.exercises_use": "course/test_chapters", "course.plots": "course/test_chapters",
+    "cli.ema": "training/test_run", "cli.evaluate": "cli/test_commands", "cli.explore": "explorer/test_bundle",
+    "cli.impute": "pipelines/test_impute", "cli.learn": "course/test_chapters", "cli.replay": "training/test_replay",
+    "cli.report": "cli/test_commands", "cli.restore": "pipelines/test_restore", "cli.sample": "cli/test_commands",
+    "cli.show": "cli/test_main", "cli.train": "cli/test_commands", "cli.tune": "cli/test_commands",
+    "cli.verify": "cli/test_commands",
+}
 
 
 @dataclass(frozen=True)
@@ -215,6 +254,22 @@ def forbidden(module: Module) -> list[str]:
             if FORBIDDEN.fullmatch(name) and name not in allowed]
 
 
+def identifiers(module: Module) -> Iterator[str]:
+    """Names of functions, classes, arguments, attributes and variables, once per use, without leading underscores."""
+    for node in ast.walk(module.tree):
+        name = (node.name if isinstance(node, ast.FunctionDef | ast.ClassDef) else node.arg if isinstance(node, ast.arg)
+                else node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else "")
+        yield name.lstrip("_")
+
+
+def words(module: Module) -> list[str]:
+    """Identifiers that say nothing, or are metaphors."""
+    uses = Counter(identifiers(module))
+    return [f"uses {name} as an identifier; say what it is" for name in sorted(BANNED & set(uses))] + [
+        f"uses {name} {uses[name]} times, at most {VAGUE_USES} are allowed" for name in sorted(VAGUE)
+        if uses[name] > VAGUE_USES]
+
+
 def dotted(node: ast.AST, alias: dict[str, str]) -> str:
     """`torch.nn.init.normal_` of such an expression, with aliases undone; "" for any other."""
     if isinstance(node, ast.Name):
@@ -228,7 +283,7 @@ def is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 
 
-RULES: tuple[Callable[[Module], list[str]], ...] = (floors, third_parties, docstrings, lengths, forbidden)
+RULES: tuple[Callable[[Module], list[str]], ...] = (floors, third_parties, docstrings, lengths, forbidden, words)
 LONG = "def f():\n    '''It is long.'''\n" + "    x = 1\n" * 40
 WRONG = [
     (floors, "sde", "from undiffuse.model import Model"),
@@ -267,6 +322,12 @@ WRONG = [
     (forbidden, "sde", "np.load(f, allow_pickle=True)"),
     (forbidden, "sde", "subprocess.run(c, shell=True)"),
     (forbidden, "sde", "os.system('ls')"),
+    (words, "sde", "def told(x): ..."),
+    (words, "sde", "class Words: ..."),
+    (words, "sde", "def f(*, heard): ..."),
+    (words, "sde", "_found = 1"),
+    (words, "sde", "state.owed += 1"),
+    (words, "sde", "seen = 1\nprint(seen, seen, seen)"),
 ]
 RIGHT = [
     (floors, "model", "from undiffuse.sde import SDE\nfrom . import errors"),
@@ -275,6 +336,7 @@ RIGHT = [
     (lengths, "nets.unet", LONG.replace("def f", "def forward")),
     (lengths, "sde", LONG.replace("    x = 1\n", "", 1)),
     (forbidden, "random", "np.random.Philox(key=1)"),
+    (words, "sde", "model.given(label=4)\nseen = seen + seen\nmarked = 'found'\nx = f(found=1)"),
     (forbidden, "sde", "model.eval()\nnp.load(f, allow_pickle=False)\nnoise.normal(0, 1)"),
 ]
 
@@ -292,6 +354,44 @@ def test_the_rule_catches_a_wrong_file(rule: Callable[[Module], list[str]], name
 @pytest.mark.parametrize("rule, name, text", RIGHT)
 def test_the_rule_lets_a_right_file_pass(rule: Callable[[Module], list[str]], name: str, text: str) -> None:
     assert rule(Module(name, text)) == []
+
+
+def same_names(files: list[Module]) -> list[str]:
+    """Classes, and files, of one name."""
+    classes = Counter(node.name for module in files for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef))
+    names = Counter(module.name.rpartition(".")[2] for module in files if not module.package and module.top != "cli")
+    return sorted([name for name, n in classes.items() if n > 1 and name not in SAME_CLASS]
+                  + [name for name, n in names.items() if n > 1 and name not in SAME_FILE])
+
+
+def test_no_two_classes_and_no_two_files_have_one_name() -> None:
+    assert same_names(modules()) == []
+    assert same_names([Module("loss", "class Levels: ..."), Module("data", "class Levels: ...")]) == ["Levels"]
+    assert same_names([Module("tuning.state", ""), Module("training.state", "")]) == ["state"]
+    assert same_names([Module("cli.ema", ""), Module("training.ema", "class Linear: ..."),
+                       Module("ode", "class Linear: ...")]) == []
+
+
+def untested(names: list[str], tests: set[str], elsewhere: dict[str, str]) -> list[str]:
+    """Modules without a test file of their name or an entry in the list, and entries without a use."""
+    mirrored = {name for name in names for folder, _, base in [name.rpartition(".")]
+                if any(re.fullmatch(f"{f'{folder}/' if folder else ''}test_{base}(_\\w+)?", test) for test in tests)}
+    listed = {name for name, test in elsewhere.items() if test in tests}
+    return sorted((set(names) - mirrored - listed) | (set(elsewhere) - listed) | (set(elsewhere) & mirrored)
+                  | (set(elsewhere) - set(names)))
+
+
+def test_every_module_has_a_file_of_tests() -> None:
+    names = [module.name for module in modules() if not module.package and module.name != "__init__"]
+    folder = ROOT / "tests"
+    files = {file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("test_*.py")}
+    assert untested(names, files, TESTED_IN) == []
+    tests = {"test_ode", "nets/test_mlp_wide"}
+    assert untested(["ode", "nets.mlp"], tests, {}) == [] and untested(["sde"], tests, {"sde": "test_ode"}) == []
+    assert untested(["sde", "nets.ode"], tests, {}) == ["nets.ode", "sde"]
+    assert untested(["ode"], tests, {"ode": "test_ode"}) == ["ode"]       # a needless entry
+    assert untested(["sde"], tests, {"sde": "test_sde"}) == ["sde"]       # an entry without a file
+    assert untested([], tests, {"sde": "test_ode"}) == ["sde"]            # an entry without a module
 
 
 def graph(files: list[Module]) -> dict[str, set[str]]:

@@ -27,8 +27,8 @@ from undiffuse.samplers.driver import sample
 from undiffuse.samplers.registry import as_method
 from undiffuse.tuning import EVALUATIONS, tune
 from undiffuse.tuning.reference import ModelUnits
-from undiffuse.tuning.storage import untuned
 from undiffuse.tuning.tune import UNTUNED
+from undiffuse.tuning.tuning_file import untuned
 
 LAWS = {"plane": modes, "clusters": clusters, "digits": digits}
 STARTS = {"plane": 2048, "clusters": 2048, "digits": 512}

@@ -38,7 +38,7 @@ class FieldSpec(NamedTuple):
     clean: Callable[[Any], Any]
 
 
-def _whole(low: int) -> FieldSpec:
+def _integer(low: int) -> FieldSpec:
     def clean(value: Any) -> int:
         number = operator.index(value)
         _check(value, number >= low and not isinstance(value, bool))
@@ -121,16 +121,16 @@ class Experiment:
         "Source of the data as `open_data` takes it; memory:NAME for data in memory, which `train` must be given.",
         False)
     image_size: int | None = setting(
-        _or_none(_whole(1)), None, "Side in pixels to which images are resized; none: as they are.")
+        _or_none(_integer(1)), None, "Side in pixels to which images are resized; none: as they are.")
     label: str | None = setting(
         _or_none(_NAME), None, "Column of a table that holds the class; none: the labels of the source, if any.")
     condition: tuple[str, ...] = setting(
         FieldSpec("a list of different names", _names), (),
         "Columns (tables) or keys (.npz) that are conditions: age,sex, or with a kind: note:words.")
     max_rows: int | None = setting(
-        _or_none(_whole(2)), None,
+        _or_none(_integer(2)), None,
         "Number of rows to take from the start of the data; of OWNER/NAME only these are fetched.")
-    held_out: int = setting(_whole(0), 0, "Number of rows that are kept out of the training, for measurements.")
+    held_out: int = setting(_integer(0), 0, "Number of rows that are kept out of the training, for measurements.")
     sde: str = setting(_NAME, "vp", "Diffusion process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.")
     sde_args: Mapping[str, Any] = setting(_ARGS, {}, "Arguments of the process, as in --sde-args.sigma-max 80.")
     net: str = setting(_NAME, "mlp", "Network: mlp, unet or dit.")
@@ -149,13 +149,13 @@ class Experiment:
     level_mean: float = setting(_real("a number"), -1.2, "Mean of the lognormal distribution of noise levels.", False)
     level_std: float = setting(
         _POSITIVE, 1.2, "Standard deviation of the lognormal distribution of noise levels.", False)
-    steps: int = setting(_whole(1), 2000, "Number of updates.")
-    batch_size: int = setting(_whole(1), 256, "Rows per update, of all processes together.")
+    steps: int = setting(_integer(1), 2000, "Number of updates.")
+    batch_size: int = setting(_integer(1), 256, "Rows per update, of all processes together.")
     lr: float = setting(_POSITIVE, 1e-3, "Highest learning rate.")
     schedule: str = setting(
         _choice("constant", "cosine", "linear"), "cosine",
         "Learning rate after the warm-up: constant, linear (to 0) or cosine (to 0).", False)
-    warmup: int = setting(_whole(0), 100, "Updates in which the learning rate rises linearly from 0.", False)
+    warmup: int = setting(_integer(0), 100, "Updates in which the learning rate rises linearly from 0.", False)
     optimizer: str = setting(
         _choice("adam", "adamw", "muon"), "adam", "adam, adamw or muon (hidden matrices; adamw for the rest).")
     betas: tuple[float, float] = setting(
@@ -174,19 +174,19 @@ class Experiment:
         "network learns p(x|y) and p(x).")
     flip: bool = setting(_YES_OR_NO, False, "Mirror images left to right, each with probability 1/2.")
     shift: int = setting(
-        _whole(0), 0, "Largest number of pixels by which images are moved, vertically and horizontally.")
+        _integer(0), 0, "Largest number of pixels by which images are moved, vertically and horizontally.")
     deterministic_reduction: bool = setting(
         _YES_OR_NO, False, "Sum over a batch with the same bits on 1, 2, 4 and 8 processes.")
     seed: int = setting(
-        FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_whole(0).clean(x), x < 1 << 64)), 0,
+        FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_integer(0).clean(x), x < 1 << 64)), 0,
         "Seed of all random numbers.")
-    save_every: int = setting(_whole(1), 500, "Updates between checkpoints.")
+    save_every: int = setting(_integer(1), 500, "Updates between checkpoints.")
     patience: int = setting(
-        _whole(0), 0,
+        _integer(0), 0,
         "Early stopping: end after this many checkpoints without a lower held-out path loss and take the best one; 0: "
         "make all updates and take the last one.")
     eval_batch_size: int = setting(
-        _whole(1), 64,
+        _integer(1), 64,
         "Rows per evaluation of the network outside training; part of the run, so that results do not depend on the "
         "number of samples.", False)
     device: str = setting(

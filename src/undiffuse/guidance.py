@@ -80,10 +80,11 @@ class ClassifierGuidance(Wrapper):
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:
             return D
+        higher = x.requires_grad and torch.is_grad_enabled()  # as in a likelihood, which differentiates D
         with torch.enable_grad():
-            leaf = x.detach().requires_grad_(True)
+            leaf = x if higher else x.detach().requires_grad_(True)
             log_prob = self.log_prob(leaf, t).gather(1, torch.as_tensor(label, device=x.device).expand(len(x))[:, None])
-            (gradient,) = torch.autograd.grad(log_prob.sum(), leaf)
+            (gradient,) = torch.autograd.grad(log_prob.sum(), leaf, create_graph=higher)
         t = as_time(t)
         weight = self.scale * _is_active(self, x, t) * self.sde.variance(t) / self.sde.alpha(t)
         return D + bcast(weight.to(x), x) * gradient.to(x)

@@ -333,15 +333,15 @@ class Denoiser(Model):
     def denoise(self, x: ArrayLike, t: Time, label: Tensor | int | None = None, **cond: Any) -> Tensor:
         """E[x_0 | x_t = x, label and conditions]."""
         x = self.states(x)
-        given, t = self._given(cond, x), as_time(t)
+        rows, t = self._condition_rows(cond, x), as_time(t)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         level, labels = cast_like(self.level(t), x).expand(len(x)), self._labels(label, x)
         if self.prediction_type == WIENER:
-            seen, denoised = self._frame().precondition(x, alpha, sigma)
-            return denoised(self._output(seen, level, labels, *given))
+            inputs, denoised = self._frame().precondition(x, alpha, sigma)
+            return denoised(self._output(inputs, level, labels, *rows))
         c_skip, c_out = PREDICTIONS[self.prediction_type](self.sde, t, alpha, sigma, self.sigma_data)
         c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
-        F = self._output(bcast(c_in, x) * x, level, labels, *given)
+        F = self._output(bcast(c_in, x) * x, level, labels, *rows)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
 
     def level(self, t: Time) -> Tensor:
@@ -369,7 +369,7 @@ class Denoiser(Model):
             raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
         return self.moments
 
-    def _given(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
+    def _condition_rows(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""
         if unknown := [name for name in cond if name not in self.condition_names]:
             raise unknown_condition(unknown[0], self.condition_names)

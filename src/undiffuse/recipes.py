@@ -86,21 +86,21 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
             few for an update, or together with steps or with several processes.
     """
     _check_time(minutes, overrides)
-    asked = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
-    data = open_data(source, size=asked.image_size, label=asked.label, condition=asked.condition,
-                     first=asked.max_rows)
-    case = _examine(data, asked.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
+    request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
+    data = open_data(source, size=request.image_size, label=request.label, condition=request.condition,
+                     first=request.max_rows)
+    case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
                     overrides.get("prediction_type", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
              _updates(case, overrides)]
     last = _conditions(case)
-    so_far = asked.replace(**{**_fields(parts + last), **overrides})
+    so_far = request.replace(**{**_fields(parts + last), **overrides})
     parts += [_duration(case, so_far.batch_size) if minutes is None else
               _within(case, so_far, data, minutes, overrides.get("save_every")), *last]
     reasons = [f"{describe(data)}.", *(f"{note}." for note in data.notes)]
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as set." for name, value in overrides.items()]
-    experiment = asked.replace(**{**_fields(parts), **overrides})
+    experiment = request.replace(**{**_fields(parts), **overrides})
     return Recipe(experiment, tuple(reasons), data, case.transform, case.deviation)
 
 

@@ -35,10 +35,12 @@ def test_a_large_npy_of_images_is_read_row_by_row(tmp_path: Path, monkeypatch: p
 
 def test_floats_and_transposed_arrays_are_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "LARGE", 10)
-    np.save(tmp_path / "f.npy", np.linspace(0, 1, 96).reshape(2, 3, 4, 4))
-    np.save(tmp_path / "t.npy", np.asfortranarray(np.arange(96, dtype=np.uint8).reshape(2, 3, 4, 4)))
+    pixels = np.arange(96, dtype=np.uint8).reshape(2, 3, 4, 4)
+    np.save(tmp_path / "f.npy", pixels / 255)
+    np.save(tmp_path / "t.npy", np.asfortranarray(pixels))
     for name in ("f.npy", "t.npy"):
-        assert isinstance(open_data(tmp_path / name).x, torch.Tensor)
+        x = open_data(tmp_path / name).x
+        assert isinstance(x, torch.Tensor) and torch.equal(x, torch.from_numpy(pixels))
 
 
 @given(rows=st.lists(st.integers(0, 9), max_size=12))

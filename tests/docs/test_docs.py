@@ -20,7 +20,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "theory").glob("*.md")), RO
 BLOCK = re.compile(r"^```(python|sh|bash)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 SLOW = ("quickstart.md", "README.md", "tuned_sampling.md", "conditioning.md")
-TOOLS = {"undiffuse", "pip", "python", "python3", "git", "cd", "torchrun", "accelerate", "srun", "export"}
+TOOLS = {"undiffuse", "pip", "uvx", "python", "python3", "git", "cd", "torchrun", "accelerate", "srun", "export"}
 MADE = {"papers.md", "explorer.html", "api/index.md"}  # when the pages are built
 
 

@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 import torch
-from oracles import Opaque, absolute_error, f64, random_mixture
+from oracles import Opaque, absolute_error, class_posterior, correlated_gaussian, f64, random_mixture
 from torch import Tensor
 
 from benchmarks.measure.laws import digits, modes
 from undiffuse.errors import InputError
+from undiffuse.guidance import classifier_guidance
 from undiffuse.inverse import observe
 from undiffuse.likelihood import (
     decode,
@@ -105,5 +106,21 @@ def test_a_posterior_that_no_denoiser_describes_is_refused() -> None:
                  lambda model, x: kl_bound(model, PLANE)):
         with pytest.raises(InputError, match="own sampler"):
             call(drawn, x)
-    guided = observe(model, torch.eye(2)[:1], [0.3], 0.1)
-    assert bool(log_likelihood(guided, x, rtol=1e-2, atol=1e-2).log_prob.isfinite())
+
+
+@pytest.mark.parametrize("operator", [torch.eye(2)[:1], lambda x: x[..., :1]])
+def test_the_density_of_a_guided_model_is_that_of_the_posterior(operator: Tensor | Callable[[Tensor], Tensor]) -> None:
+    """Of Gaussian data, where `mmps` is exact; its Jacobian goes through that of the denoiser."""
+    law = correlated_gaussian(2)
+    guided, x = observe(law.denoiser(VP()), operator, [0.3], 0.1), law.sample(4)
+    exact = law.posterior(torch.eye(2)[:1], [0.3], 0.1).log_prob(x)
+    assert torch.allclose(log_likelihood(guided, x, rtol=1e-5, atol=1e-5).log_prob, exact, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_density_with_an_exact_classifier_is_the_conditional_one() -> None:
+    law, sde = random_mixture(3, 2, labels=True), VP()
+    guided = classifier_guidance(law.denoiser(sde), lambda x, t: class_posterior(law, sde, x, t).log(), 1.0)
+    x = law.sample(3)
+    density = log_likelihood(guided, x, label=1, rtol=1e-6, atol=1e-6).log_prob
+    assert torch.allclose(density, law.given(1).log_prob(x), rtol=5e-3, atol=1e-2)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from affine import LAW, errors, lambda_grid
+from affine import LAW, errors, few_steps_are_worse, lambda_grid
 from oracles import PROCESSES, random_mixture
 
 from undiffuse.errors import InputError
@@ -115,11 +115,9 @@ def test_tau_holds_on_its_window_only() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_is_lost_at_any_number_of_steps(family: str) -> None:
-    model = random_mixture().denoiser(PROCESSES[family])
-    for name in STOCHASTIC:
-        for steps in (1, 2, 3, 20):
-            assert sample(model, 4, as_method(name), steps, block=4).x.isfinite().all(), (name, steps)
+def test_every_stochastic_sampler_nears_a_gaussian_from_its_first_steps_on(family: str) -> None:
+    """On its default grid, by the exact mean and covariance of its samples."""
+    assert [name for name in STOCHASTIC if not few_steps_are_worse(name, PROCESSES[family])] == []
 
 
 def test_a_path_adds_up_and_has_the_covariance_of_brownian_motion() -> None:

@@ -104,8 +104,15 @@ def test_guidance_has_a_scale_for_each(run: Path) -> None:
 def test_a_condition_called_y_is_not_the_y_of_an_observation(tmp_path: Path) -> None:
     e, data = experiment(), conditioned(points(), y=np.arange(50.0))
     model = initialized(describe(e, data, ""), 0, data)
-    seen = observe(model.given(y=3.0), [[1.0, 0.0]], None, 0.1)
-    assert seen.conditions == () and sample(seen, 2, steps=3, y=torch.tensor([[0.5], [-0.5]])).x.isfinite().all()
+    for k, weight in enumerate(model.net.parameters()):  # some are 0 at first, and hide the condition
+        weight.data.copy_(0.3 * normal(0, Purpose.PROBE, k, 0, 1, tuple(weight.shape))[0])
+    observed = observe(model.given(y=3.0), [[1.0, 0.0]], None, 0.1)
+    x = sample(observed, 2, steps=3, y=torch.tensor([[0.5], [-0.5]])).x
+    for row, value in enumerate((0.5, -0.5)):
+        alone = [sample(observe(model.given(y=condition), [[1.0, 0.0]], [value], 0.1), 2, steps=3).x[row]
+                 for condition in (3.0, 40.0)]
+        assert torch.allclose(x[row], alone[0], atol=1e-6) and not torch.allclose(x[row], alone[1], atol=1e-4)
+    assert observed.conditions == ()
 
 
 @pytest.mark.parametrize("cond, words", [

@@ -15,7 +15,7 @@ from undiffuse.random import normal
 from undiffuse.training.ema import average_, decay
 from undiffuse.training.model_config import describe, rebuild
 from undiffuse.training.optimizers import EPS, Adam, flatten, learning_rate, trainable, unflatten
-from undiffuse.training.state import State, schema
+from undiffuse.training.state import TrainingState, schema
 
 ONE = torch.ones((), dtype=torch.float64)
 B1, B2 = 0.8, 0.95
@@ -108,14 +108,14 @@ def test_flattened_parameters_are_views_and_the_network_is_the_same() -> None:
     assert float(vector[:12].abs().sum()) == 0
 
 
-def state(**changes: object) -> State:
+def state(**changes: object) -> TrainingState:
     e = experiment(**changes)
     model = rebuild(describe(e, points(), ""))
     initialize(model.net, e.seed)
-    return State(e, model)
+    return TrainingState(e, model)
 
 
-def loss_of(s: State, factor: float = 1.0) -> Tensor:
+def loss_of(s: TrainingState, factor: float = 1.0) -> Tensor:
     return factor * s.weights.new_tensor(1.0) * sum((p + 0.1).square().sum() for p in s.parameters.values())
 
 

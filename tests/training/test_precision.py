@@ -23,7 +23,7 @@ from undiffuse.training.batches import Feed, batch_gradient, batch_losses
 from undiffuse.training.loop import held_out_loss
 from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import open_or_create, split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 PIXELS = torch.arange(40 * 64).reshape(40, 1, 8, 8).mul(37).remainder(256).to(torch.uint8)
 IMAGES = Dataset(PIXELS, torch.arange(40) % 2, "image", "noise", ("a", "b"), levels=256)
@@ -51,7 +51,7 @@ def test_no_update_waits_for_the_device(changes: dict[str, Any]) -> None:
     """Of the device "meta", which has no numbers, nothing can be read; the first update fills what is kept there."""
     e = experiment(**{"batch_size": 8, **changes})
     model = initialized(describe(e, IMAGES, ""), 0, IMAGES).to("meta")
-    state, feed = State(e, model), Feed(e, IMAGES, model)
+    state, feed = TrainingState(e, model), Feed(e, IMAGES, model)
     state.update(batch_gradient(state, feed, 0, 8))
     with NoWaiting():
         state.update(batch_gradient(state, feed, 0, 8))
@@ -64,7 +64,7 @@ def test_bf16_is_near_float32_and_everything_that_is_kept_stays_float32(changes:
     """Layers err by 2⁻⁹ of their values each; half a dozen of them, and a loss of the square, by less than 5 %."""
     e = experiment(**changes)
     model = initialized(describe(e, data, ""), 0, data)
-    state, feed = State(e, model), Feed(e, data, model)
+    state, feed = TrainingState(e, model), Feed(e, data, model)
     for p, z in ((p, normal(3, Purpose.WEIGHTS, i, 0, 1, tuple(p.shape))[0])
                  for i, p in enumerate(state.parameters.values())):
         p.data.add_(0.1 * z)  # no layer is silent

@@ -19,8 +19,9 @@ from undiffuse import progress as progress_module
 from undiffuse.data import open_data
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
-from undiffuse.loss import denoising_loss
+from undiffuse.loss import NoiseLevelDistribution, denoising_loss
 from undiffuse.random import Purpose, normal
+from undiffuse.samplers import sample
 from undiffuse.training import load, load_data, open_run, pick_device, train
 from undiffuse.training.checkpoint import path_of, steps
 from undiffuse.training.loop import MEASURED
@@ -63,8 +64,9 @@ def test_a_model_needs_the_folder_of_its_run_only(tmp_path: Path, digits: Path) 
     train(experiment(data=str(file)), tmp_path / "run", progress=False)
     file.unlink()
     (tmp_path / "run" / "metrics.jsonl").unlink()
+    before = sample(load(tmp_path / "run"), 5, steps=3).x
     shutil.move(tmp_path / "run", tmp_path / "moved")
-    assert load(tmp_path / "moved").shape == (2,)
+    assert torch.equal(sample(load(tmp_path / "moved"), 5, steps=3).x, before)
     with pytest.raises(InputError, match=r"points\.npy"):
         load_data(tmp_path / "moved")
 
@@ -126,8 +128,6 @@ def test_the_metrics_are_what_they_say(digits: Path) -> None:
 def test_the_held_out_loss_is_that_of_the_average_on_the_rows_never_trained(digits: Path) -> None:
     model, (_, held) = load(digits), load_data(digits)
     entry = [entry for entry in open_run(digits).metrics() if "held_out" in entry][-1]
-    from undiffuse.loss import NoiseLevelDistribution
-
     t = NoiseLevelDistribution("lognormal", -1.2, 1.2, model.sigma_data).times(model.sde, 0, 20, 0, 100, 100)
     eps = normal(0, Purpose.NOISE, 20, 0, 100, (1, 8, 8))
     losses = denoising_loss(model, model.transform.forward(held.x), t, eps, label=held.y)
@@ -143,7 +143,12 @@ def test_at_most_1024_held_out_rows_are_measured_and_few_ones_work(tmp_path: Pat
         folder = tmp_path / str(held)
         train(experiment(steps=1, held_out=held), folder, progress=False, data=points(MEASURED + 50))
         (entry,) = [entry for entry in open_run(folder).metrics() if "held_out" in entry]
-        assert len(entry["levels"]) == min(held, 8)
+        model, (_, rows), n = load(folder), points(MEASURED + 50).split(held), min(held, MEASURED)
+        t = NoiseLevelDistribution("lognormal", -1.2, 1.2, model.sigma_data).times(model.sde, 0, 1, 0, n, n)
+        eps = normal(0, Purpose.NOISE, 1, 0, n, (2,))
+        losses = denoising_loss(model, model.transform.forward(rows.x[:n]), t, eps)
+        assert [loss for _, loss in entry["levels"]] == pytest.approx(
+            [float(part.mean()) for part in losses.tensor_split(8) if len(part)], rel=1e-4)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_first_update_is_that_of_edm() -> None:
     for weighting in ("edm", "learned"):
         e = experiment(weighting=weighting, batch_size=16)
         model = training.model_config.initialized(training.model_config.describe(e, points(), ""), 0, points())
-        state = training.state.State(e, model)
+        state = training.state.TrainingState(e, model)
         found.append(training.batches.batch_gradient(state, Feed(e, points(), model), 0, 16).clone())
     edm, learned = found
     assert len(learned) == len(edm) + 17

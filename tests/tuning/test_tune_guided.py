@@ -100,6 +100,9 @@ def test_a_guided_sample_is_the_same_bytes_in_any_batch() -> None:
                                     {"projected": True}])
 def test_guidance_of_another_kind_is_not_tuned(change: dict[str, Any]) -> None:
     assert tuning_of(classifier_free(tuned(), 2.5)) and tuning_of(classifier_free(tuned(), 2.5, **change)) is None
+    ours, untuned = (sample(classifier_free(model, 2.5, **change), 9, steps=3, label=LABELS)
+                     for model in (tuned(), MODEL))
+    assert torch.equal(ours.x, untuned.x) and not ours.tuned_for
 
 
 def test_outside_of_what_was_fitted_the_untuned_sampler_is_taken_or_the_request_refused() -> None:

@@ -28,8 +28,8 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
         return 0
     place = (out or Path(chapters.find(chapter).stem)) if action == "run" else None
     outcome = chapters.run(chapter, place, solutions)
-    marks = ("✓", "✗") if action == "check" and not outcome.code else ""
-    print(*(line for line in outcome.text.splitlines() if line.startswith(marks)), sep="\n")
+    prefixes = ("✓", "✗") if action == "check" and not outcome.code else ""
+    print(*(line for line in outcome.text.splitlines() if line.startswith(prefixes)), sep="\n")
     if place is not None:
         print(f"figures: {', '.join(sorted(map(str, place.iterdir())))}")
     print(f"{len(outcome.passed)} right, {len(outcome.failed)} to do")

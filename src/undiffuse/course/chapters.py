@@ -74,9 +74,9 @@ def title(text: str) -> str:
 
 def cells(text: str) -> list[NotebookCell]:
     """The cells of a file in the percent format."""
-    marks = list(_MARK.finditer(text))
-    ends = [m.start() for m in marks[1:]] + [len(text)]
-    return [_cell(m["head"].strip(), text[m.end():end].strip("\n")) for m, end in zip(marks, ends, strict=True)]
+    headers = list(_MARK.finditer(text))
+    ends = [m.start() for m in headers[1:]] + [len(text)]
+    return [_cell(m["head"].strip(), text[m.end():end].strip("\n")) for m, end in zip(headers, ends, strict=True)]
 
 
 def _cell(head: str, body: str) -> NotebookCell:
@@ -181,6 +181,6 @@ def run(name: str, figures: Path | None = None, solutions: bool = False) -> Chap
         figures.mkdir(parents=True, exist_ok=True)
         env["UNDIFFUSE_FIGURES"] = str(figures.resolve())
     process = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, encoding="utf-8", check=False)
-    marks = _RESULT.findall(process.stdout)
-    return ChapterResult(process.stdout + process.stderr, tuple(k for mark, k in marks if mark == "✓"),
-                   tuple(k for mark, k in marks if mark == "✗"), process.returncode)
+    results = _RESULT.findall(process.stdout)
+    return ChapterResult(process.stdout + process.stderr, tuple(k for mark, k in results if mark == "✓"),
+                   tuple(k for mark, k in results if mark == "✗"), process.returncode)

@@ -40,7 +40,7 @@ DENSE = 64
 class DenoiserPosterior:
     """Mean D (B, *event) and covariance V of x_0 given x (B, *event) at a time t, () or (B,), under a denoiser.
 
-    The mean keeps its graph, through which V is a vector-Jacobian product; no returned value has a gradient.
+    V is a vector-Jacobian product. Returned values have gradients where x requires one, as in a likelihood.
     """
 
     model: Model
@@ -52,13 +52,18 @@ class DenoiserPosterior:
     def _graph(self) -> tuple[Tensor, Tensor]:
         """x and D(x) with the graph between them."""
         with torch.enable_grad():
-            x = self.x.detach().requires_grad_(True)
+            x = self.x if self.differentiable else self.x.detach().requires_grad_(True)
             return x, torch.as_tensor(self.model.denoise(x, self.t, **self.cond))
 
     @cached_property
     def mean(self) -> Tensor:
         """D."""
-        return self._graph[1].detach()
+        return self._graph[1] if self.differentiable else self._graph[1].detach()
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """Whether gradients with respect to x are recorded."""
+        return self.x.requires_grad and torch.is_grad_enabled()
 
     @property
     def noise_variance(self) -> Tensor:
@@ -74,7 +79,8 @@ class DenoiserPosterior:
     def vjp(self, u: Tensor) -> Tensor:
         """(∂D/∂x)ᵀ u for rows u (B, d)."""
         x, D = self._graph
-        (product,) = torch.autograd.grad(D, x, u.reshape(x.shape).to(D), retain_graph=True)
+        (product,) = torch.autograd.grad(D, x, u.reshape(x.shape).to(D), retain_graph=True,
+                                         create_graph=self.differentiable)
         return product.flatten(1)
 
     def apply(self, u: Tensor) -> Tensor:

@@ -155,21 +155,22 @@ class Observation:
 
 def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:
     """A(D), u ↦ A' u and w ↦ A'ᵀ w with the derivative A' at D; the first product is the second's transpose."""
+    higher = D.requires_grad and torch.is_grad_enabled()  # as in a likelihood, which differentiates the guided D
     with torch.enable_grad():
-        x = D.detach().requires_grad_(True)
+        x = D if higher else D.detach().requires_grad_(True)
         value = function(x)
         if not value.requires_grad:
             raise InputError("got an operator through which torch cannot differentiate; expected torch's own functions")
         w = torch.zeros_like(value, requires_grad=True)
         (pulled,) = torch.autograd.grad(value, x, w, create_graph=True)
-    return value.detach(), _product(pulled, w), _product(value, x)
+    return value if higher else value.detach(), _product(pulled, w, higher), _product(value, x, higher)
 
 
-def _product(value: Tensor, x: Tensor) -> Apply:
+def _product(value: Tensor, x: Tensor, higher: bool) -> Apply:
     """v ↦ (∂value/∂x)ᵀ v."""
 
     def product(v: Tensor) -> Tensor:
-        (out,) = torch.autograd.grad(value, x, v, retain_graph=True)
+        (out,) = torch.autograd.grad(value, x, v, retain_graph=True, create_graph=higher)
         return out
 
     return product

@@ -261,11 +261,11 @@ def column(real: Array, generated: Array, title: str) -> Figure:
 
 
 @chart
-def schedule(curve: Curve, marks: Array, height: float) -> Figure:
-    """Log-SNR against t, with dots at `marks` (2, K)."""
+def schedule(curve: Curve, points: Array, height: float) -> Figure:
+    """Log-SNR against t, with dots at `points` (2, K)."""
     figure, ax = canvas(height)
     ax.plot(*curve, color=INK, linewidth=1.3)
-    ax.plot(marks[0], marks[1], "o", color=GENERATED, markersize=6, clip_on=False)
+    ax.plot(points[0], points[1], "o", color=GENERATED, markersize=6, clip_on=False)
     ax.set(xlabel="t (0 is data)", title="log(α/σ)", xlim=(0, float(curve[0][-1])))
     return figure
 

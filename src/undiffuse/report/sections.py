@@ -96,9 +96,9 @@ def _schedule(data: ReportData, snapshots: list[Snapshot]) -> ReportFigure:
     sde = data.model.sde
     t = torch.linspace(0, sde.T, 400, dtype=torch.float64)[1:]
     t = t[sde.log_snr(t).abs() < _MAX_LOG_SNR]
-    marks = [(s.t, s.log_snr) for s in snapshots if abs(s.log_snr) < _MAX_LOG_SNR]
+    points = [(s.t, s.log_snr) for s in snapshots if abs(s.log_snr) < _MAX_LOG_SNR]
     curve = (t.numpy(), sde.log_snr(t).numpy())
-    chart = figures.schedule("Curve of log-SNR against t, falling from data to noise", curve, np.array(marks).T,
+    chart = figures.schedule("Curve of log-SNR against t, falling from data to noise", curve, np.array(points).T,
                              _LOW if data.kind == "image" else _HIGH)
     return ReportFigure(chart, f"The process, {sde.name}: log-SNR against time t. Dots mark the snapshots below.")
 

@@ -102,10 +102,10 @@ def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> 
         ladder, index = _ladder(state, high, s, steps), _RESTART
         for _ in range(times if len(ladder) > 1 else 0):
             up = state.substep(out.x, s, index)
-            here = replace(up, x=diffuse(_process(state), out.x, s, ladder[0], up.normal(ladder[0], 8)))
+            current = replace(up, x=diffuse(_process(state), out.x, s, ladder[0], up.normal(ladder[0], 8)))
             for node, lower in pairwise(ladder):
-                here, index = step(state.substep(here.x, node, index), lower), index + 1
-            out = replace(out, x=here.x)
+                current, index = step(state.substep(current.x, node, index), lower), index + 1
+            out = replace(out, x=current.x)
         return out
 
     return restarted

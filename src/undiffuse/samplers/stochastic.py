@@ -256,10 +256,10 @@ def annealed_langevin(context: SamplerContext, *, size: float = 0.1, repeats: in
 
     def step(state: State, s: Node) -> State:
         scale = s.alpha / state.node.alpha if state.node.alpha else s.sigma / state.node.sigma
-        here = replace(state, x=scale * state.x)
+        current = replace(state, x=scale * state.x)
         for k in range(repeats):
-            here = replace(here, x=langevin(here, s, size * s.sigma**2, k))
-        return here.advance(here.x, s)
+            current = replace(current, x=langevin(current, s, size * s.sigma**2, k))
+        return current.advance(current.x, s)
 
     return step
 

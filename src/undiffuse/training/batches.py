@@ -25,7 +25,7 @@ from undiffuse.loss import NoiseLevelDistribution, denoising_loss
 from undiffuse.model import Denoiser, Model
 from undiffuse.moments import fill_missing
 from undiffuse.random import Purpose, normal, permutation, uniform
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 from undiffuse.transforms.conditions import split
 
 _FILLS = 8  # fills of the missing cells
@@ -196,13 +196,13 @@ def batch_losses(feed: Feed, batch: Batch) -> Tensor:
     return denoising_loss(feed.model, batch.x0, batch.t, batch.eps, weighting, feed.levels, batch.entry_weights, **cond)
 
 
-def batch_gradient(state: State, feed: Feed, first: int, end: int) -> Tensor:
+def batch_gradient(state: TrainingState, feed: Feed, first: int, end: int) -> Tensor:
     """The contribution of the slots `first` ... `end` − 1 of the next batch to the gradient of its mean loss."""
     batch = feed.batch(state.step, first, end)
     return gradient_of(state, batch_losses(feed, batch), batch, feed.experiment.batch_size)
 
 
-def gradient_of(state: State, losses: Tensor, batch: Batch, size: int) -> Tensor:
+def gradient_of(state: TrainingState, losses: Tensor, batch: Batch, size: int) -> Tensor:
     """The gradient of the sum of losses over `size`, with learned log-variances if the state has them."""
     objective = state.uncertainty.objective(losses, batch.t) if state.uncertainty else losses
     return state.gradient(objective.sum() / size, losses.sum() / size)

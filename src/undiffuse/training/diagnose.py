@@ -8,12 +8,12 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.training.batches import Batch, Feed, batch_losses, gradient_of
 from undiffuse.training.optimizers import unflatten
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 _LISTED = 5
 
 
-def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputError:
+def explain(state: TrainingState, feed: Feed, numbers: Tensor, advice: str) -> InputError:
     """The error for an update that was not made because a number is not finite.
 
     It names the step, the rows with their times and losses, and the parameters.
@@ -32,7 +32,7 @@ def explain(state: State, feed: Feed, numbers: Tensor, advice: str) -> InputErro
     return InputError(f"stopped before the update of step {step}: {fault}; {advice}")
 
 
-def _weights(state: State) -> str:
+def _weights(state: TrainingState) -> str:
     names = [name for name, p in state.parameters.items() if not torch.isfinite(p).all()]
     return f"the weights {_join(names)} are not finite" if names else ""
 
@@ -43,7 +43,7 @@ def _rows(batch: Batch, losses: Tensor, numbers: Tensor) -> str:
     return f"the loss is not finite for {len(bad)} of {len(losses)} rows: {_join(rows)}" if rows else ""
 
 
-def _gradients(state: State, gradient: Tensor) -> str:
+def _gradients(state: TrainingState, gradient: Tensor) -> str:
     pieces = unflatten(gradient, list(state.parameters.values()))
     names = [name for name, g in zip(state.parameters, pieces, strict=True) if not torch.isfinite(g).all()]
     return f"the gradient of {_join(names)} is not finite" if names else "the norm of the gradient is not finite"

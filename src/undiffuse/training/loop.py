@@ -1,7 +1,7 @@
 """The training loop.
 
-All that changes is in `State`; the batch of an update is a function of its number. So a run that was interrupted at any
-moment ends with the same weights, bit for bit.
+All that changes is in `TrainingState`; the batch of an update is a function of its number. So an interrupted run ends
+with the same weights, bit for bit.
 
 The first signal (Ctrl-C, SIGTERM) makes a training write a checkpoint and stop; the second one ends it at once.
 """
@@ -41,7 +41,7 @@ from undiffuse.training.model_config import initialized, pick_device
 from undiffuse.training.optimizers import learning_rate
 from undiffuse.training.precision import configure
 from undiffuse.training.run import Run, load_dataset, machine, open_or_create, resume, split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -122,7 +122,7 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
         group.broadcast_object(lambda: _check(group, experiment, held_out))
         config = group.broadcast_object(lambda: open_or_create(folder, recipe, dataset, rows).config)
         run, model = Run(folder, experiment, config), initialized(config, experiment.seed, rows).to(device)
-        state = State(experiment, model)
+        state = TrainingState(experiment, model)
         layers = configure(model, experiment, config["precision"])
         feed = Feed(experiment, rows, model)
         batch_losses(feed, feed.at(0, torch.zeros(1, dtype=torch.int64)))  # fails before anything is written
@@ -152,7 +152,7 @@ def _check(group: ProcessGroup, experiment: Experiment, held_out: Dataset | None
                          "0, or patience=0")
 
 
-def _start(group: ProcessGroup, run: Run, state: State, stack: ExitStack) -> float:
+def _start(group: ProcessGroup, run: Run, state: TrainingState, stack: ExitStack) -> float:
     """Brings the states of all processes to the newest checkpoint, under the lock; the seconds trained so far."""
     def first() -> list[float]:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ class _Training:
 
     group: ProcessGroup
     run: Run
-    state: State
+    state: TrainingState
     feed: Feed
     held_out: Dataset | None
     numbers: Tensor

@@ -26,7 +26,7 @@ from undiffuse.training.model_config import initialized, pick_device
 from undiffuse.training.optimizers import learning_rate, unflatten
 from undiffuse.training.precision import configure
 from undiffuse.training.run import check_data, load_dataset, open_run, split_held_out
-from undiffuse.training.state import State, gradient_norm, schema
+from undiffuse.training.state import TrainingState, gradient_norm, schema
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     check_data(opened, dataset)
     rows, _, numbers = split_held_out(dataset, e.held_out)
     model = initialized(opened.config, e.seed, rows)
-    state = State(e, model.to(pick_device(device)))
+    state = TrainingState(e, model.to(pick_device(device)))
     configure(model, e, opened.config["precision"])
     feed, group = Feed(e, rows, model), ProcessGroup(deterministic=e.deterministic_reduction)
     _restore(opened.folder, state, step)
@@ -95,7 +95,7 @@ def replay(run: Path | str, step: int, data: Dataset | None = None, device: str 
     return _record(state, feed, numbers, group, (equal, total))
 
 
-def _restore(folder: Path, state: State, step: int) -> None:
+def _restore(folder: Path, state: TrainingState, step: int) -> None:
     """Brings a state to the last intact checkpoint up to a step, if there is one."""
     for earlier in sorted((s for s in checkpoint.steps(folder) if s <= step), reverse=True):
         try:
@@ -114,7 +114,8 @@ def _agrees(line: dict[str, Any] | None, sums: Tensor) -> bool:
     return line is not None and (line["loss"], line["grad_norm"]) == (loss / count, norm / count)
 
 
-def _record(state: State, feed: Feed, numbers: Tensor, group: ProcessGroup, agreement: tuple[int, int]) -> Replay:
+def _record(state: TrainingState, feed: Feed, numbers: Tensor, group: ProcessGroup, agreement: tuple[int, int]
+            ) -> Replay:
     """The next update of a state, which is made."""
     step, batch = state.step, feed.batch(state.step)
     with torch.no_grad():
@@ -130,5 +131,5 @@ def _record(state: State, feed: Feed, numbers: Tensor, group: ProcessGroup, agre
                   learning_rate(state.experiment, step), before, _digest(state), agreement)
 
 
-def _digest(state: State) -> str:
+def _digest(state: TrainingState) -> str:
     return sha256_of(state.weights.detach().cpu().numpy().data)

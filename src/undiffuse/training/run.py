@@ -34,7 +34,7 @@ from undiffuse.training.metrics_log import read_metrics
 from undiffuse.training.model_config import describe, pick_device, rebuild, versions
 from undiffuse.training.optimizers import trainable, unflatten
 from undiffuse.training.precision import is_compiled
-from undiffuse.training.state import State, profiles_schema, schema
+from undiffuse.training.state import TrainingState, profiles_schema, schema
 
 FREE = ("save_every", "device", "compile")
 """Fields of an experiment that may differ when a run is resumed, because they do not change the result; with patience,
@@ -84,7 +84,7 @@ class Run:
                                  f"{_EXPERIMENT} or {_CONFIG} changed by hand?")
         return newest
 
-    def save(self, state: State, seconds: float, environment: Mapping[str, Any]) -> None:
+    def save(self, state: TrainingState, seconds: float, environment: Mapping[str, Any]) -> None:
         """Writes a checkpoint.
 
         Args:
@@ -99,7 +99,7 @@ class Run:
         checkpoint.save(self.folder, state.step, state.tensors(),
                         {**self._identity(), "seconds": seconds, **environment})
 
-    def save_best(self, state: State) -> None:
+    def save_best(self, state: TrainingState) -> None:
         """Saves a state as the best one."""
         self.best_folder.mkdir(exist_ok=True)
         checkpoint.save(self.best_folder, state.step, state.tensors(), self._identity(), keep=1)
@@ -271,7 +271,7 @@ def open_or_create(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) 
     return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.deviation))
 
 
-def resume(run: Run, state: State, environment: Mapping[str, Any]) -> float:
+def resume(run: Run, state: TrainingState, environment: Mapping[str, Any]) -> float:
     """Brings a state to the newest checkpoint, or writes the first files of a new run; call it under the lock.
 
     Args:
@@ -302,7 +302,7 @@ def resume(run: Run, state: State, environment: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def machine(state: State, processes: int = 1) -> dict[str, Any]:
+def machine(state: TrainingState, processes: int = 1) -> dict[str, Any]:
     """Properties of the machine that decide the last bits of a result."""
     return {"versions": versions(), "threads": torch.get_num_threads(), "device": state.model.device.type,
             "processes": 1 if state.experiment.deterministic_reduction else processes,

@@ -58,7 +58,7 @@ def _uncertainty_schema(like: Tensor) -> dict[str, Tensor]:
     return {f"uncertainty{name}": like.new_zeros(1 + FEATURES) for name in ("", ".m", ".v")}
 
 
-class State:
+class TrainingState:
     """A training after `step` updates: the model that is trained, and `ema_model` with the average of its weights.
 
     An update whose loss or gradient is not finite changes nothing, and neither do all later ones: `steps_applied` stays

@@ -21,7 +21,7 @@ from undiffuse.training.loop import held_out_loss, path_loss
 from undiffuse.training.model_config import describe, initialized, pick_device
 from undiffuse.training.precision import configure
 from undiffuse.training.run import load_dataset, split_held_out
-from undiffuse.training.state import State
+from undiffuse.training.state import TrainingState
 
 _WARMUP = 2  # first updates, which are slower and do not count
 _MIN, _MAX, _SECONDS = 2, 40, 2.0  # updates that count: at least, at most, and seconds after which they suffice
@@ -48,7 +48,7 @@ def measure(recipe: Recipe, clock: Callable[[], float] = time.perf_counter) -> S
     rows, held_out, _ = split_held_out(recipe.data or load_dataset(experiment), experiment.held_out)
     config = describe(experiment, rows, "", recipe.transform, recipe.deviation)
     model = initialized(config, experiment.seed, rows).to(pick_device(experiment.device))
-    state, feed = State(experiment, model), Feed(experiment, rows, model)
+    state, feed = TrainingState(experiment, model), Feed(experiment, rows, model)
     group = ProcessGroup(deterministic=experiment.deterministic_reduction)
     configure(model, experiment, config["precision"])
     measured = None if held_out is None else Feed(experiment, held_out, state.ema_model)

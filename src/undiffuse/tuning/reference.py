@@ -133,8 +133,8 @@ class Reference:
         """λ of the inner levels, and the median over trajectories of Ψ_end/Ψ ‖∂²R/∂λ²‖, the local error."""
         skip = int(math.isinf(float(self.log_snr[0])))
         lam, R = self.log_snr[skip:], self.remainder[skip:]
-        gaps = lam.diff()[:, None, None]
-        second = 2 * (R.diff(dim=0) / gaps).diff(dim=0) / (gaps[1:] + gaps[:-1])
+        spacing = lam.diff()[:, None, None]
+        second = 2 * (R.diff(dim=0) / spacing).diff(dim=0) / (spacing[1:] + spacing[:-1])
         psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
         return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
 

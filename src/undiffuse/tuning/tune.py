@@ -23,7 +23,7 @@ from undiffuse.transforms.base import Transform
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.grid_search import gated, joint_refinement, loss, refit, search
 from undiffuse.tuning.reference import ModelUnits, PathEnds, Reference, RowCounter, trajectories
-from undiffuse.tuning.storage import compatible_tuning, valid_tuning
+from undiffuse.tuning.tuning_file import compatible_tuning, valid_tuning
 
 EVALUATIONS = (4, 5, 6, 8, 10, 15, 20)
 UNTUNED = (("auto", None), ("deis_3", "time_quadratic"), ("unipc", "time_quadratic"), ("unipc_4_noise", "log_snr"),

@@ -217,7 +217,7 @@ def test_train_takes_anything_and_needs_no_folder(tmp_path: Path, monkeypatch: p
     recipe = ud.recipes.for_data(frame(), label="class", steps=3, batch_size=8, device="cpu")
     model = ud.train(recipe, progress=False)
     assert model.classes == 2 and ud.sample(model, 2, label=1, steps=3).x.shape == (2, 3)
-    with pytest.raises(InputError, match="beside a Recipe"):
+    with pytest.raises(InputError, match="with a Recipe"):
         ud.train(recipe, steps=4)
     for wrong in (object(), [[1.0], [2.0, 3.0]], 3.0, "nothing.npy", {"x": 1}):
         with pytest.raises(InputError):

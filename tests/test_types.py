@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """import numpy as np
 import torch
 import undiffuse as ud
-law = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
-model: ud.Model = law.denoiser(ud.VP())
+mixture = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
+model: ud.Model = mixture.denoiser(ud.VP())
 """
 MISTAKES = """ud.sampel(model, 5)
 ud.sample(model, "five")
@@ -36,7 +36,7 @@ RIGHT = """reveal_type(ud.sample(model, 5, label=[0, 1, 1, 0, 0], steps=8))
 reveal_type(ud.log_likelihood(model, np.zeros((3, 2)), label=np.array([0, 1, 0])).log_prob)
 reveal_type(ud.encode(model, [[0.0, 0.0]]))
 reveal_type(ud.VP(beta_max=10.0).alpha(0.5))
-reveal_type(law)
+reveal_type(mixture)
 reveal_type(ud.classifier_free(model, 2.0))
 reveal_type(ud.observe(model, np.eye(2), [0.0, 0.0], 0.1))
 reveal_type(ud.open_data(torch.zeros(3, 2)))
@@ -75,7 +75,7 @@ def test_mypy_finds_nothing_in_the_code_of_the_docs(tmp_path: Path, monkeypatch:
     """Every page as one script, and a page with a planted mistake, which it has to find."""
     monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
     block = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-    pages = {page.stem: HEAD + "x = law.sample(6)\n" + "\n".join(block.findall(text))
+    pages = {page.stem: HEAD + "x = mixture.sample(6)\n" + "\n".join(block.findall(text))
              for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
              if "```python" in (text := page.read_text("utf-8"))}
     assert len(pages) >= 8

@@ -86,7 +86,7 @@ class ReverseModel(nn.Module, ABC):
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """The keywords that `denoise` takes beside x and t; None where any is taken."""
+        """The keywords of `denoise` other than x and t; None if it takes any."""
         return _keywords(self.denoise)
 
     def states(self, x: ArrayLike, name: str = "x") -> Tensor:
@@ -100,7 +100,7 @@ class ReverseModel(nn.Module, ABC):
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _about(self) -> list[str]:
-        """What a `repr` says beside process and shape."""
+        """The part of the `repr` after process and shape."""
         return [f"classes={self.classes}"] * (self.classes > 0) + [c.name for c in self.conditions]
 
 
@@ -345,7 +345,7 @@ class Denoiser(Model):
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
 
     def level(self, t: Time) -> Tensor:
-        """The noise level as the network is told it, ¼ log(½ σ̂/σ_data) within [−2.5, 2.5], shaped like t."""
+        """The noise level as input of the network, ¼ log(½ σ̂/σ_data) clipped to [−2.5, 2.5], shaped like t."""
         t = as_time(t)
         return (0.25 * torch.log(0.5 * self.sde.sigma(t) / (self.sde.alpha(t) * self.sigma_data))).clamp(-2.5, 2.5)
 

@@ -127,7 +127,7 @@ def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None
     """
     ready = isinstance(data, Experiment | Recipe)
     if ready and (fields or minutes is not None):
-        raise InputError(f"got {', '.join(fields) or 'minutes'} beside a {type(data).__name__}, which has them; give "
+        raise InputError(f"got {', '.join(fields) or 'minutes'} with a {type(data).__name__}, which has them; give "
                          "the data themselves, or change the experiment with .replace")
     recipe = data if isinstance(data, Experiment | Recipe) else for_data(data, minutes=minutes, **fields)
     folder = Path(tempfile.mkdtemp(prefix="undiffuse-") if out is None else out)

@@ -48,21 +48,21 @@ class ScoreModel(ReverseModel):
     def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """f − ½ (1 + η²) (∇(g²) + g² s)."""
         x = self.states(x)
-        g2, slope = self._spread(x, t)
-        return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (slope + g2 * self.score(x, t))
+        g2, gradient = self._g2_and_gradient(x, t)
+        return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (gradient + g2 * self.score(x, t))
 
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
         """Draws of N(mean, std²), whatever t."""
         z = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
         return self.prior_mean.to(z) + self.prior_std.to(z) * z
 
-    def _spread(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+    def _g2_and_gradient(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """g² and its gradient in x."""
         with torch.enable_grad():
             y = x.detach().requires_grad_(True)
             g2 = self.sde.diffusion(y, t) ** 2
-            slope = torch.autograd.grad(g2.sum(), y)[0] if g2.requires_grad else torch.zeros_like(x)
-        return g2.detach(), slope
+            gradient = torch.autograd.grad(g2.sum(), y)[0] if g2.requires_grad else torch.zeros_like(x)
+        return g2.detach(), gradient
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     recipe = ud.recipes.for_data
     monkeypatch.setattr("undiffuse.recipes.for_data", lambda source, **asked: recipe(source, **{"steps": 20, **asked}))
-    law = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
-    space = {"ud": ud, "law": law, "model": law.denoiser(ud.VP()), "x": law.sample(6)}
+    mixture = ud.Mixture([1, 2], [[-1.0, 0.0], [1.0, 0.5]], 0.1, labels=[0, 1])
+    space = {"ud": ud, "mixture": mixture, "model": mixture.denoiser(ud.VP()), "x": mixture.sample(6)}
     for number, code in enumerate(blocks(page, "python")):
         block = compile(code, f"{page.name}[{number}]", "exec")
         if not needs_what_is_not_there(code):

@@ -48,25 +48,25 @@ REVEALED = ("driver.Samples", "Tensor", "Tensor", "Tensor", "mixture.Mixture", "
             "experiment.Experiment")
 
 
-def check(code: str, folder: Path, name: str = "script.py") -> list[str]:
-    """The lines that `mypy --strict` prints for a script, without the name of the file."""
-    script = folder / name
-    script.write_text(code)
+def check(scripts: dict[str, str], folder: Path) -> dict[str, list[str]]:
+    """The lines that `mypy --strict` prints for scripts, by their names."""
+    for name, code in scripts.items():
+        (folder / f"{name}.py").write_text(code)
     printed, _, _ = mypy.run(["--strict", "--config-file=", f"--cache-dir={folder / 'cache'}", "--no-error-summary",
                               "--ignore-missing-imports", "--follow-imports=silent", "--allow-redefinition-new",
-                              "--local-partial-types", str(script)])
-    return [line.partition(f"{script.name}:")[2] for line in printed.splitlines()]
+                              "--local-partial-types", *(str(folder / f"{name}.py") for name in scripts)])
+    lines = printed.splitlines()
+    return {name: [line.partition(f"/{name}.py:")[2] for line in lines if f"/{name}.py:" in line] for name in scripts}
 
 
 @pytest.mark.slow
 def test_mypy_sees_the_mistakes_of_a_user_and_none_in_a_right_script(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
-    first, said = HEAD.count("\n") + 1, check(HEAD + MISTAKES, tmp_path)
-    wrong = {int(line.split(":")[0]) for line in said if "error:" in line}
-    assert wrong <= set(range(first, first + 12)) and len(wrong) >= 11, said
-    said = check(HEAD + RIGHT, tmp_path)
-    assert [line for line in said if "error:" in line] == []
-    kinds = [re.findall(r'"([^"]*)"', line)[0] for line in said if "Revealed" in line]
+    printed = check({"wrong": HEAD + MISTAKES, "right": HEAD + RIGHT}, tmp_path)
+    first, wrong = HEAD.count("\n") + 1, {int(line.split(":")[0]) for line in printed["wrong"] if "error:" in line}
+    assert wrong <= set(range(first, first + 12)) and len(wrong) >= 11, printed["wrong"]
+    assert [line for line in printed["right"] if "error:" in line] == []
+    kinds = [re.findall(r'"([^"]*)"', line)[0] for line in printed["right"] if "Revealed" in line]
     assert len(kinds) == 10 and all(kind.endswith(end) for kind, end in zip(kinds, REVEALED, strict=True)), kinds
 
 
@@ -75,13 +75,12 @@ def test_mypy_finds_nothing_in_the_code_of_the_docs(tmp_path: Path, monkeypatch:
     """Every page as one script, and a page with a planted mistake, which it has to find."""
     monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
     block = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-    pages = {page.stem: HEAD + "x = mixture.sample(6)\n" + "\n".join(block.findall(text))
+    pages = {f"page_{page.stem}": HEAD + "x = mixture.sample(6)\n" + "\n".join(block.findall(text))
              for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
              if "```python" in (text := page.read_text("utf-8"))}
     assert len(pages) >= 8
-    found = {name: check(code, tmp_path, f"page_{k}.py") for k, (name, code) in enumerate(pages.items())}
-    assert {name: lines for name, lines in found.items() if lines} == {}
-    assert check(pages["README"] + "ud.sample(exact, 5).y\n", tmp_path)
+    printed = check({**pages, "planted": pages["page_README"] + "ud.sample(exact, 5).y\n"}, tmp_path)
+    assert printed.pop("planted") and {name: lines for name, lines in printed.items() if lines} == {}
 
 
 def test_the_names_that_mypy_sees_are_those_that_there_are_at_run_time() -> None:

@@ -99,14 +99,14 @@ def energy(x: Tensor, y: Tensor) -> float:
 def nearest_distance(x: Tensor, train: Tensor) -> Tensor:
     """The Euclidean distance from each x to its nearest training sample, (n,): small if a model has memorised.
 
-    Compare its median with that of held-out real data.
+    Compare its median with the median for held-out real data.
     """
     x, train = _pair(x, train)
     return torch.cat([torch.cdist(rows, train).amin(1) for rows in torch.split(x, 256)])
 
 
 def ks_radius(radii: Tensor, dim: int) -> float:
-    """The Kolmogorov-Smirnov distance of within-mode radii to those of a Gaussian, √χ²_d; 0 to 1, noise about 0.87/√n.
+    """The Kolmogorov-Smirnov distance of within-mode radii to the Gaussian ones, √χ²_d; 0 to 1, noise about 0.87/√n.
 
     Args:
         radii: Mahalanobis distances to the centre of the mode, such as `Mixture.radii(x)`, (n,).
@@ -178,8 +178,8 @@ def _transport(x: Tensor, y: Tensor, p: int) -> Tensor:
     n, m = len(x), len(y)
     levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values
     width = torch.diff(levels, prepend=torch.zeros(1, dtype=levels.dtype)).double() / (n * m)
-    gap = x.sort(0).values[(levels - 1) // m] - y.sort(0).values[(levels - 1) // n]
-    return width @ gap.abs() ** p
+    difference = x.sort(0).values[(levels - 1) // m] - y.sort(0).values[(levels - 1) // n]
+    return width @ difference.abs() ** p
 
 
 def _discrepancy(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:

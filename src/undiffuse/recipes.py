@@ -53,7 +53,7 @@ class _Problem:
     train: Dataset
     held_out: int
     transform: Transform
-    deviation: float
+    data_std: float
     reach: float
     net: str
     prediction_type: str = WIENER
@@ -101,7 +101,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as set." for name, value in overrides.items()]
     experiment = request.replace(**{**_fields(parts), **overrides})
-    return Recipe(experiment, tuple(reasons), data, case.transform, case.deviation)
+    return Recipe(experiment, tuple(reasons), data, case.transform, case.data_std)
 
 
 def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None = None, *, progress: bool = True,
@@ -196,7 +196,7 @@ def _process(case: _Problem, sde: str) -> _Choice:
     sigma_max = _round_up(case.reach)
     args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
     why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be told apart: the two farthest are "
-           f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.deviation:.3g}.")
+           f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.data_std:.3g}.")
     return _Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
 
 
@@ -279,7 +279,7 @@ def _duration(case: _Problem, batch: int) -> _Choice:
 def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Choice:
     """The number of updates that fit into a time, up to the number at which overfitting begins."""
     most = _max_steps(case, experiment.batch_size)
-    timing = measure(Recipe(experiment, (), data, case.transform, case.deviation))
+    timing = measure(Recipe(experiment, (), data, case.transform, case.data_std))
     fitting = timing.max_steps(60 * minutes, lambda n: save_every or _save_every(n))
     if fitting == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {timing.update:.3g} s here "

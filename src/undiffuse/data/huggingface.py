@@ -105,7 +105,7 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
 
     Raises:
         InputError: for unknown columns, and if no column can be learned.
-        MachineError: for a stream that breaks off, of which nothing is kept.
+        MachineError: if the stream breaks off; no partial file is kept.
     """
     check_first(first)
     rows = _indexed(rows, name, first, keep)

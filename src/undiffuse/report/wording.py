@@ -82,8 +82,8 @@ def memorisation(numbers: dict[str, Any], plural: str) -> str:
     if ratio is None:
         return ""
     row = "image" if numbers["kind"] == "image" else "row"
-    return (f"The distance from generated {plural} to the nearest training {row} is {factor(ratio)} that of held-out "
-            f"real {plural}.")
+    return (f"The distance from generated {plural} to the nearest training {row} is {factor(ratio)} the distance "
+            f"from held-out real {plural}.")
 
 
 def warning(numbers: dict[str, Any], plural: str) -> str:

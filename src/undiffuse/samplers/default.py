@@ -20,7 +20,7 @@ from undiffuse.samplers.registry import ALL
 from undiffuse.sde import as_time
 
 EndTimes = tuple[float | None, float | None]
-"""t_start and t_end of a request; None: the model's own."""
+"""t_start and t_end of a request; None: the model's defaults."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _entry(table: dict[int, DefaultSampler], steps: int) -> DefaultSampler:
 
 
 def _can_start_from_moments(model: Model, entry: DefaultSampler, end_times: EndTimes) -> bool:
-    """Whether the moments are those of the model's distribution, and the start level lies between the end times."""
+    """Whether the moments describe the distribution of the model, and the start level lies between the end times."""
     moments, sde, level = model.moments, model.sde, entry.start_level
     if moments is None or not model.moments_are_exact or moments.kind != "pca" or not moments.complete or level is None:
         return False

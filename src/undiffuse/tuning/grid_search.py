@@ -69,7 +69,7 @@ def _polished(reference: Reference, best: Fit, rounds: int) -> Fit:
 
 
 def refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
-    """The nodes of `steps` steps with those of a coarser fit as their density, and whether the first step is free."""
+    """The nodes of `steps` steps, distributed like the nodes of a coarser fit, and whether the first step is free."""
     lam = np.array([node.log_snr for node in coarse.nodes])
     first, rest = lam[:coarse.first_step_free], lam[coarse.first_step_free:]
     if math.isinf(rest[0]):

@@ -174,7 +174,8 @@ def load(run: Path | str, which: str = ..., device: str = ...) -> Denoiser | tun
 def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser | tuning.Tuned:
     """The model of a run, with the tuned sampler in its folder if it was fitted to these weights.
 
-    The data are not needed. Damaged checkpoints are skipped with a message. With patience the model is from the best checkpoint.
+    The data are not needed. Damaged checkpoints are skipped with a message. With patience the model is from the best
+    checkpoint.
 
     Args:
         run: Folder of the run.

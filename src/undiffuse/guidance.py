@@ -75,7 +75,7 @@ class ClassifierGuidance(Wrapper):
         self.log_prob, self.scale, self.interval = log_prob, scale, _check_interval(interval)
 
     def denoise(self, x: ArrayLike, t: Time, *, label: Any = None, **cond: Any) -> Tensor:
-        """The guided D; the unguided one without a label."""
+        """The guided D; without a label, the unguided D."""
         x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:

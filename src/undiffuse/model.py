@@ -1,4 +1,4 @@
-"""What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
+"""Models: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
 
 A network becomes a denoiser by three numbers (`predictions`). Guidance and conditions wrap a `Model`.
 
@@ -61,7 +61,7 @@ class ReverseModel(nn.Module, ABC):
 
     @abstractmethod
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Draws (n, *shape) of the prior at t (default T), by sample index."""
+        """Samples (n, *shape) of the prior at t (default T), by sample index."""
 
     def encode_conditions(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
         """The conditions of a call with named ones encoded as numeric rows, one per sample.
@@ -132,7 +132,7 @@ class Model(ReverseModel):
         return self.denoise(x, t, **cond)
 
     def given(self, **cond: Any) -> Model:
-        """The same model with conditions fixed: `model.given(label=4)`."""
+        """The model with conditions fixed: `model.given(label=4)`."""
         return FixedConditions(self, cond)
 
     def process(self) -> GaussianSDE:

@@ -114,7 +114,7 @@ def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None
         out: The folder of the run; None: a new temporary one, which is `model.folder`.
         progress: Whether to show how far the training is.
         minutes: As for `for_data`.
-        stop: stop(step) is asked after every update; True ends the training there.
+        stop: stop(step) is called after every update; True ends training.
         track: Trackers that get the metrics, such as tensorboard.
         preview: Of images: how many samples are drawn at every save.
         fields: Fields of the experiment set by hand, where `data` is neither recipe nor experiment.
@@ -195,7 +195,7 @@ def _process(case: _Problem, sde: str) -> _Choice:
     """Noise up to the largest distance of the data. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
     sigma_max = _round_up(case.reach)
     args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
-    why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be told apart: the two farthest are "
+    why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be distinguished: the two farthest are "
            f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.data_std:.3g}.")
     return _Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
 

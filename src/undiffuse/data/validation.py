@@ -147,7 +147,7 @@ def encode_labels(texts: Sequence[str], name: str) -> tuple[Tensor, tuple[str, .
 
 
 def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ()) -> None:
-    """Refuse NaN and Inf, naming the first by row and column."""
+    """Raise InputError for NaN and Inf, naming the first by row and column."""
     finite = np.isfinite(x)
     if not finite.all():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), x.shape))

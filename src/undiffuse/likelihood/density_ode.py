@@ -86,7 +86,7 @@ class TraceEstimator:
     Args:
         coordinates: the model and its whitened coordinates.
         z: the data; those after the first `keep` only pad the block.
-        exact: the whole trace, n = 1; otherwise n = `probes` random probes, which a row keeps along its trajectory.
+        exact: the whole trace, n = 1; otherwise n = `probes` random probes, fixed along the trajectory of a row.
         probes, seed, first_index: number and random address of the probes.
         keep: the number of rows that are evaluated, by default all.
         cond: conditions, tensors with one entry per row.

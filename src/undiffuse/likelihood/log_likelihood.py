@@ -75,7 +75,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class _Settings:
-    """How a density is computed: see `log_likelihood`."""
+    """Settings of a density computation: see `log_likelihood`."""
 
     divergence: str
     probes: int

@@ -365,5 +365,5 @@ def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[
     for start in range(0, n, block):
         keep = min(block, n - start)
         rows = torch.arange(start, start + block).clamp_max(n - 1)
-        here = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
-        yield first_index + start, block, keep, None if x_T is None else x_T[rows], here
+        values = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
+        yield first_index + start, block, keep, None if x_T is None else x_T[rows], values

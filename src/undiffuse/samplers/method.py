@@ -1,4 +1,4 @@
-"""What a sampler is: a `Method`, whose step maps (state, next node) to the next state.
+"""Samplers: a `Method`, whose step maps (state, next node) to the next state.
 
     step = method.step(SamplerContext(model, nodes, template), options)
     state = step(state, node)          for every further node of the grid
@@ -122,7 +122,7 @@ StepFactory = Callable[..., Step]
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a step is built from: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
+    """Context of a step: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
 
     model: ReverseModel
     nodes: list[Node]

@@ -236,7 +236,7 @@ def _fit_class(counter: RowCounter, tuning: Tuning, moments: Moments, samplers: 
         for m, reference in references.items():
             best = best_sampler(reference, selection.in_coordinates(m), [refit(reference, common)], rounds, False)
             options.append(ClassCoefficients(best.theta, None if m is pooled else m))
-        methods = [replace(common, theta=own.theta).method(own.moments or pooled) for own in options]
+        methods = [replace(common, theta=option.theta).method(option.moments or pooled) for option in options]
         k = min(range(2), key=lambda k: loss(selection.error(methods[k], steps)[0]))
         before, after = (validation.error(method, steps)[0] for method in (common.method(pooled), methods[k]))
         yield steps, options[k], {

@@ -7,7 +7,7 @@
     stochastic, covariance_matched, combinators   SDE steps, exact covariances, steps made of steps
 
 A DPM++ 2M step is read in four files: registry (its entry), exponential (`Multistep`), coefficients (`DataPrediction`,
-`midpoint`) and method; with driver, select, default and grid for the way from `sample` to it.
+`midpoint`) and method; with driver, select, default and grid for the resolution of a call of `sample`.
 """
 
 from undiffuse.samplers.default import TABLES, default_sampler

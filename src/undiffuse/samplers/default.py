@@ -101,7 +101,7 @@ SDE_WITH_MOMENTS = {
     45: _sde_then_ode(1.0), 80: DefaultSampler("dpmpp_2m_sde", "log_snr"),
 }
 SDE_PLAIN = {1: _sde_then_ode(0.5, 12), 45: _sde_then_ode(1.0), 80: DefaultSampler("dpmpp_2m_sde", "log_snr")}
-"""The tables of method="sde", the default stochastic sampler: the least distances of `python -m benchmarks stochastic`
+"""The tables of method="sde", the default stochastic sampler: smallest distances of `python -m benchmarks stochastic`
 on four distributions among η from ¼ to 1, noise that ends at .07 to .2 standard deviations of the data, and starts from
 3 to 10 of them."""
 TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}

@@ -155,7 +155,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
 
 
 class _Block(NamedTuple):
-    """The result of one block: its states in data units, and what was counted."""
+    """The result of one block: its states in data units, and its counters."""
 
     states: list[Tensor]
     nfe: int
@@ -288,7 +288,7 @@ def _count(n: int | None, x_T: Tensor | None) -> int:
     if n is None:
         return rows
     if not isinstance(n, int | np.integer) or n < 0:
-        raise InputError(f"got n={n!r}; expected an integer ≥ 0")
+        raise InputError(f"got n={n!r}; expected an integer number of samples ≥ 0")
     if x_T is not None and n != rows:
         raise InputError(f"got x_T of shape {tuple(x_T.shape)} for n={n}; expected one row per sample, or n left out")
     return int(n)

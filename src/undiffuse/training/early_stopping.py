@@ -14,7 +14,7 @@ Entries = Sequence[dict[str, Any]]
 
 
 def best_checkpoint(entries: Entries) -> tuple[int, float] | None:
-    """The first step with the least held-out path loss, and that loss; None before the first measurement."""
+    """The first step with the smallest held-out path loss, and that loss; None before the first measurement."""
     measured = [(e["step"], e["path"]) for e in entries if "path" in e]
     return min(measured, key=lambda pair: pair[1], default=None)
 

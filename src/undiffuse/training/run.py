@@ -1,7 +1,7 @@
 """The folder of a run: settings, metrics, checkpoints and the model.
 
     experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
-    best/checkpoint-STEP.safetensors (with patience: the one of the least held-out path loss, which is sampled)
+    best/checkpoint-STEP.safetensors (with patience: the one with the smallest held-out path loss, which is sampled)
     averages/checkpoint-STEP.safetensors (power averages of the weights, at every checkpoint)
     ema.json (the average that is sampled)
 """
@@ -69,7 +69,7 @@ class Run:
 
         Args:
             model: The model, for the names and shapes of the tensors.
-            best: With patience, the checkpoint of the least held-out path loss.
+            best: With patience, the checkpoint with the smallest held-out path loss.
 
         Raises:
             InputError: If it belongs to another model or experiment.

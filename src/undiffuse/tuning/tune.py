@@ -120,7 +120,7 @@ def _fit_budgets(counter: RowCounter, moments: Moments, evaluations: list[int], 
 
 def best_sampler(reference: Reference, selection: PathEnds, fits: list[Fit], rounds: int, move_nodes: bool = True
                  ) -> TunedSampler:
-    """The fit with the least error on the starts for selection, after gates and joint refinement of the best ones.
+    """The fit with the smallest error on the starts for selection, after gates and joint refinement of the best ones.
 
     The criterion is the loss times the root mean square, which separates fits of similar loss by their outliers.
     move_nodes: nodes may be improved for gates.

@@ -43,7 +43,7 @@ def errors(method: str | Method, sde: GaussianSDE, times: Tensor, model: ExactDe
            **options: Any) -> tuple[float, float]:
     """The error of the mean (in z) and of the covariance (relative) at the end, from the exact law at the start."""
     model, nodes = model or LAW.denoiser(sde), nodes_of(sde, times)
-    law, d = model.law, model.law.dim
+    law, d = model.mixture, model.mixture.dim
     x = torch.zeros(1 + d * (2 + 4 * len(nodes) + extra), d, dtype=torch.float64)
     start, end = law.diffused(sde, times[0]), law.diffused(sde, times[-1])
     x[1:1 + d] = torch.linalg.cholesky(start.covariance).T

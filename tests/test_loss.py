@@ -137,7 +137,7 @@ def test_all_parameterisations_recover_the_data_from_the_right_answer(name: str,
     """F = x_0, ε, −ε (that is σ·score), (α ε − σ x_0)/√(α² + σ²), α' x_0 + σ' ε or EDM's target: D = x_0, no loss."""
     sde, x0, eps = PROCESSES[name], z(5, 2), z(5, 2, 1)
     if predict in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
-        pytest.skip("refused: they say nothing of x_0 where α = 0")
+        pytest.skip("not supported: they do not determine x_0 where α = 0")
     t = sde.T * torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
     a, s = bcast(sde.alpha(t), x0), bcast(sde.sigma(t), x0)
     da, ds = (bcast(rate, x0) for rate in sde.rates(t))

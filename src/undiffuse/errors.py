@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class UndiffuseError(Exception):
-    """Base class: the message says in one line what was got, what was expected and what to do."""
+    """Base class: a one-line message with the value, the expectation and the remedy."""
 
 
 class InputError(UndiffuseError, ValueError):

@@ -107,7 +107,7 @@ def setting(domain: FieldSpec, default: Any, help: str, flag: bool = True) -> An
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the outcome of a training; the fields are keyword arguments.
+    """All settings that determine the result of training; the fields are keyword arguments.
 
     Args:
 {fields}
@@ -118,10 +118,10 @@ class Experiment:
 
     data: str = setting(
         _text("a built-in name or a path"), dataclasses.MISSING,
-        "Source of the data as `open_data` takes it; memory:NAME for data in memory, which `train` must be given.",
+        "Source of the data as `open_data` takes it; memory:NAME for data in memory, passed to `train`.",
         False)
     image_size: int | None = setting(
-        _or_none(_integer(1)), None, "Side in pixels to which images are resized; none: as they are.")
+        _or_none(_integer(1)), None, "Side in pixels to which images are resized; none: unchanged.")
     label: str | None = setting(
         _or_none(_NAME), None, "Column of a table that holds the class; none: the labels of the source, if any.")
     condition: tuple[str, ...] = setting(
@@ -129,8 +129,8 @@ class Experiment:
         "Columns (tables) or keys (.npz) that are conditions: age,sex, or with a kind: note:words.")
     max_rows: int | None = setting(
         _or_none(_integer(2)), None,
-        "Number of rows to take from the start of the data; of OWNER/NAME only these are fetched.")
-    held_out: int = setting(_integer(0), 0, "Number of rows that are kept out of the training, for measurements.")
+        "Number of rows to take from the start of the data; for OWNER/NAME only these are downloaded.")
+    held_out: int = setting(_integer(0), 0, "Number of rows held out of training for evaluation.")
     sde: str = setting(_NAME, "vp", "Diffusion process: vp, subvp, ve, power_ve, edm, cosine or rectified_flow.")
     sde_args: Mapping[str, Any] = setting(_ARGS, {}, "Arguments of the process, as in --sde-args.sigma-max 80.")
     net: str = setting(_NAME, "mlp", "Network: mlp, unet or dit.")
@@ -150,7 +150,7 @@ class Experiment:
     level_std: float = setting(
         _POSITIVE, 1.2, "Standard deviation of the lognormal distribution of noise levels.", False)
     steps: int = setting(_integer(1), 2000, "Number of updates.")
-    batch_size: int = setting(_integer(1), 256, "Rows per update, of all processes together.")
+    batch_size: int = setting(_integer(1), 256, "Rows per update, over all processes.")
     lr: float = setting(_POSITIVE, 1e-3, "Highest learning rate.")
     schedule: str = setting(
         _choice("constant", "cosine", "linear"), "cosine",
@@ -167,16 +167,16 @@ class Experiment:
         _or_none(_POSITIVE), 1.0, "Largest norm of the gradient, to which it is clipped; none: no clipping.", False)
     ema_decay: float = setting(
         _real("a number above 0 and below 1", lambda x: 0 < x < 1), 0.999,
-        "Decay per update of the moving average of the weights, which is the model that is sampled.")
+        "Decay per update of the moving average of the weights; the averaged model is sampled.")
     label_dropout: float = setting(
         _real("a number from 0 to 1", lambda x: 0 <= x <= 1), 0.1,
         "Fraction of the rows in which the class, and each condition independently, is hidden in training, so that one "
         "network learns p(x|y) and p(x).")
     flip: bool = setting(_YES_OR_NO, False, "Mirror images left to right, each with probability 1/2.")
     shift: int = setting(
-        _integer(0), 0, "Largest number of pixels by which images are moved, vertically and horizontally.")
+        _integer(0), 0, "Largest random shift of images, vertically and horizontally, in pixels.")
     deterministic_reduction: bool = setting(
-        _YES_OR_NO, False, "Sum over a batch with the same bits on 1, 2, 4 and 8 processes.")
+        _YES_OR_NO, False, "Make the sum over a batch bit-identical on 1, 2, 4 and 8 processes.")
     seed: int = setting(
         FieldSpec("a whole number from 0 to 2^64 - 1", lambda x: _check(_integer(0).clean(x), x < 1 << 64)), 0,
         "Seed of all random numbers.")
@@ -198,7 +198,7 @@ class Experiment:
         "with bf16 units).")
     compile: str = setting(
         _choice("auto", "on", "off"), "off",
-        "Compile the layers in training: on, off or auto (where it pays); it changes the last bits only.")
+        "Compile the layers in training: on, off or auto (where it is faster); results differ by rounding only.")
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
@@ -254,14 +254,14 @@ class Recipe:
         reasons: One sentence per choice.
         data: All the data; None: those that the experiment names, not opened yet.
         transform: The transform to model units, fitted to the training rows; None: not fitted yet.
-        deviation: The standard deviation of the training rows in model units.
+        data_std: The standard deviation of the training rows in model units.
     """
 
     experiment: Experiment
     reasons: tuple[str, ...] = ()
     data: Dataset | None = None
     transform: Transform | None = None
-    deviation: float | None = None
+    data_std: float | None = None
 
     def __repr__(self) -> str:
         return f"Recipe({self.experiment.data!r}, {self.experiment.steps} updates of {self.experiment.net})"
@@ -271,7 +271,7 @@ def read(path: Path | str) -> Experiment:
     """The experiment in a JSON file, or in the `experiment.json` of a run's folder.
 
     Raises:
-        InputError: If there is none, or if it is one of another version.
+        InputError: If the file is missing or from another version.
     """
     path = Path(path)
     file = path / "experiment.json" if path.is_dir() else path

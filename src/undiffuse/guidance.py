@@ -75,7 +75,7 @@ class ClassifierGuidance(Wrapper):
         self.log_prob, self.scale, self.interval = log_prob, scale, _check_interval(interval)
 
     def denoise(self, x: ArrayLike, t: Time, *, label: Any = None, **cond: Any) -> Tensor:
-        """The guided D; the unguided one without a label."""
+        """The guided D; without a label, the unguided D."""
         x = self.states(x)
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:
@@ -123,8 +123,8 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
         guidance_scale: w (1: conditional, 0: unconditional, above 1: stronger), or one w_k per condition by name,
             D_∅ + Σ_k w_k (D_{c_k} − D_∅).
         interval: (low, high), noise levels σ̂ = σ/α at which guidance is active; conditional elsewhere.
-        negative: Conditions in place of ∅, such as {"label": 3}.
-        rescale: Fraction, 0 to 1, by which the standard deviation of the guided D is reset to that of D_c.
+        negative: Conditions that replace ∅, such as {"label": 3}.
+        rescale: Fraction, 0 to 1, by which the standard deviation of the guided D is reset to the one of D_c.
         projected: Whether to drop the part of the difference parallel to D_c (APG).
 
     Returns:

@@ -211,7 +211,7 @@ def _whitened(model: Model, error: Tensor, t: Time, levels: NoiseLevelDistributi
 
 
 class HasMMSE(Protocol):
-    """A distribution of data with a known minimum mean squared error, such as those of `mixture`."""
+    """A distribution of data with a known minimum mean squared error, such as `Mixture`."""
 
     shape: tuple[int, ...]
 
@@ -227,13 +227,20 @@ class LossFloor(NamedTuple):
 
 
 def loss_floor(
-    law: HasMMSE, sde: GaussianSDE, t: Time, weighting: str = "edm", levels: NoiseLevelDistribution | None = None
+    distribution: HasMMSE, sde: GaussianSDE, t: Time, weighting: str = "edm",
+    levels: NoiseLevelDistribution | None = None
 ) -> LossFloor:
-    """The smallest expected loss, that of the exact denoiser: w(t) E tr Cov(x_0 | x_t)/d at each time t, () or (M,).
+    """The smallest expected loss, which the exact denoiser has: w(t) E tr Cov(x_0 | x_t)/d at each time t, () or (M,).
 
-    Its mean over quantiles of `NoiseLevelDistribution` is the lower bound of a training. `levels` as in
-    `denoising_loss`, by default with σ_data = ½.
+    Its mean over quantiles of `NoiseLevelDistribution` is the lower bound of the training loss.
+
+    Args:
+        distribution: Distribution of the data.
+        sde: The diffusion process.
+        t: Times, () or (M,).
+        weighting: See `WEIGHTINGS`.
+        levels: Distribution of the noise levels; None: the default one with σ_data = ½.
     """
-    w = weight(weighting, sde, t, levels or NoiseLevelDistribution()) / math.prod(law.shape)
-    error = law.mmse(sde, t)
+    w = weight(weighting, sde, t, levels or NoiseLevelDistribution()) / math.prod(distribution.shape)
+    error = distribution.mmse(sde, t)
     return LossFloor(w * error.value, w * error.stderr)

@@ -97,16 +97,16 @@ def energy(x: Tensor, y: Tensor) -> float:
 
 
 def nearest_distance(x: Tensor, train: Tensor) -> Tensor:
-    """The Euclidean distance from each x to its nearest training sample, (n,): small if a model has memorised.
+    """The Euclidean distance from each x to its nearest training sample, (n,): small if the model memorises.
 
-    Compare its median with that of held-out real data.
+    Compare its median with the median for held-out real data.
     """
     x, train = _pair(x, train)
     return torch.cat([torch.cdist(rows, train).amin(1) for rows in torch.split(x, 256)])
 
 
 def ks_radius(radii: Tensor, dim: int) -> float:
-    """The Kolmogorov-Smirnov distance of within-mode radii to those of a Gaussian, √χ²_d; 0 to 1, noise about 0.87/√n.
+    """The Kolmogorov-Smirnov distance of within-mode radii to the Gaussian ones, √χ²_d; 0 to 1, noise about 0.87/√n.
 
     Args:
         radii: Mahalanobis distances to the centre of the mode, such as `Mixture.radii(x)`, (n,).
@@ -118,7 +118,12 @@ def ks_radius(radii: Tensor, dim: int) -> float:
 def classifier(x: Tensor, y: Tensor, *, limit: int = 10_000) -> Callable[[Tensor], Tensor]:
     """A classifier trained on real data: a function from x (n, *event) to labels (n,).
 
-    A support vector machine with a Gaussian kernel on the first 64 principal components of at most `limit` rows.
+    A support vector machine with a Gaussian kernel on the first 64 principal components.
+
+    Args:
+        x: Real samples (n, *event).
+        y: Their labels (n,).
+        limit: Largest number of training rows.
     """
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
@@ -145,6 +150,11 @@ def c2st(x: Tensor, y: Tensor, folds: int = 5) -> float:
 
     A network with two hidden layers on standardised values, cross-validated; standard error about 0.5/√(n + m).
 
+    Args:
+        x: Samples (n, *event).
+        y: Other samples (m, *event).
+        folds: Number of folds of the cross-validation.
+
     Reference: Lopez-Paz and Oquab (2017), "Revisiting classifier two-sample tests". arXiv:1610.06545
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -160,7 +170,15 @@ def c2st(x: Tensor, y: Tensor, folds: int = 5) -> float:
 
 
 def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 16, seed: int = 0) -> Estimate:
-    """The value of a metric for two sets of real data: mean and standard deviation over random re-divisions."""
+    """The value of a metric for two sets of real data: mean and standard deviation over random re-divisions.
+
+    Args:
+        metric: A function of two sets (n, *event).
+        real_a: Real samples; its length is kept.
+        real_b: Other real samples.
+        repeats: Number of re-divisions of the union.
+        seed: Random seed.
+    """
     pool, n = torch.cat([real_a, real_b]), len(real_a)
     orders = [permutation(seed, Purpose.ORDER, i, len(pool)) for i in range(repeats)]
     values = np.array([metric(pool[order[:n]], pool[order[n:]]) for order in orders])
@@ -168,7 +186,14 @@ def noise_floor(metric: Metric, real_a: Tensor, real_b: Tensor, repeats: int = 1
 
 
 def with_error(metric: Metric, x: Tensor, y: Tensor, parts: int = 8) -> Estimate:
-    """A metric of x and y with a standard error from its values on `parts` disjoint parts of both."""
+    """A metric of x and y with a standard error from its values on disjoint parts of both.
+
+    Args:
+        metric: A function of two sets (n, *event).
+        x: Samples.
+        y: Other samples.
+        parts: Number of parts.
+    """
     values = [metric(x[i::parts], y[i::parts]) for i in range(parts)]
     return Estimate(metric(x, y), float(np.std(values, ddof=1)) / math.sqrt(parts))
 
@@ -178,8 +203,8 @@ def _transport(x: Tensor, y: Tensor, p: int) -> Tensor:
     n, m = len(x), len(y)
     levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values
     width = torch.diff(levels, prepend=torch.zeros(1, dtype=levels.dtype)).double() / (n * m)
-    gap = x.sort(0).values[(levels - 1) // m] - y.sort(0).values[(levels - 1) // n]
-    return width @ gap.abs() ** p
+    difference = x.sort(0).values[(levels - 1) // m] - y.sort(0).values[(levels - 1) // n]
+    return width @ difference.abs() ** p
 
 
 def _discrepancy(x: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor]) -> float:

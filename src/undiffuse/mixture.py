@@ -107,7 +107,11 @@ class Mixture:
                labels: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Samples (n, *shape), float64; sample i is the same in every batch.
 
-        With `labels=True` also the classes (n,), or the components of a mixture without classes.
+        Args:
+            n: Number of samples.
+            seed: Random seed.
+            first_index: Index of the first sample.
+            labels: Also return the classes (n,), or the components of a mixture without classes.
         """
         x, k = self._draw(n, seed, first_index)
         return (x, k if self.labels is None else self.labels[k]) if labels else x
@@ -266,11 +270,11 @@ class ExactDenoiser(Model):
         """float64."""
         return torch.float64
 
-    def __init__(self, law: Mixture, sde: GaussianSDE) -> None:
+    def __init__(self, mixture: Mixture, sde: GaussianSDE) -> None:
         super().__init__()
-        self.law, self.sde, self.shape, self.classes = law, sde, law.shape, law.classes
-        variances, basis = torch.linalg.eigh(law.covariance)
-        self.moments = Moments(law.shape, law.mean.reshape(-1), variances.clamp_min(0), "pca", basis)
+        self.mixture, self.sde, self.shape, self.classes = mixture, sde, mixture.shape, mixture.classes
+        variances, basis = torch.linalg.eigh(mixture.covariance)
+        self.moments = Moments(mixture.shape, mixture.mean.reshape(-1), variances.clamp_min(0), "pca", basis)
         self.sigma_data = max(1e-6, self.moments.total_std)
 
     @property
@@ -284,14 +288,14 @@ class ExactDenoiser(Model):
             raise unknown_condition(next(iter(cond)), self.condition_names)
         x = self.states(x)
         r, parts = self._posterior(x, t, label)
-        D = r @ self.law._flat + self.law._rotate(r[..., None] * self._gain(t, len(r)) * parts.scaled)
+        D = r @ self.mixture._flat + self.mixture._rotate(r[..., None] * self._gain(t, len(r)) * parts.scaled)
         return D.reshape(x.shape).to(x.device, x.dtype)
 
     def covariance(self, x: Tensor, t: Time, *, label: Tensor | int | None = None) -> Tensor:
         """Cov(x_0 | x_t = x, label) = Σ_k r_k (C_k + (m_k − D)(m_k − D)ᵀ), (B, d, d), float64."""
         r, within, apart = self._parts(x, t, label)
         total = torch.einsum("bk,bki,bkj->bij", r, apart, apart)
-        for k, Q in enumerate(self.law._basis):
+        for k, Q in enumerate(self.mixture._basis):
             total = total + r[:, k, None, None] * ((Q * within[:, k, None]) @ Q.mT)
         return total
 
@@ -309,27 +313,27 @@ class ExactDenoiser(Model):
     def _parts(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, Tensor, Tensor]:
         """r_k, the spectra of C_k = Cov(x_0 | x_t, k), and m_k − D with m_k = E[x_0 | x_t, k]."""
         r, parts = self._posterior(x, t, label)
-        law, variance = self.law, _coefficients(self.sde, t, len(r))[1]
-        within = variance * law._spectrum / parts.spread
-        m = law._flat + torch.einsum("kij,bkj->bki", law._basis, self._gain(t, len(r)) * parts.scaled)
+        mixture, variance = self.mixture, _coefficients(self.sde, t, len(r))[1]
+        within = variance * mixture._spectrum / parts.spread
+        m = mixture._flat + torch.einsum("kij,bkj->bki", mixture._basis, self._gain(t, len(r)) * parts.scaled)
         return r, within, m - torch.einsum("bk,bki->bi", r, m)[:, None]
 
     def _posterior(self, x: Tensor, t: Time, label: Tensor | int | None) -> tuple[Tensor, _Components]:
         """The responsibilities, restricted to the class `label`, and the components."""
-        parts = self.law._components(x.cpu(), self.sde, t)
+        parts = self.mixture._components(x.cpu(), self.sde, t)
         return (parts.log_joint + self._mask(label)).softmax(1), parts
 
     def _gain(self, t: Time, n: int) -> Tensor:
-        return _coefficients(self.sde, t, n)[0] * self.law._spectrum
+        return _coefficients(self.sde, t, n)[0] * self.mixture._spectrum
 
     def _mask(self, label: Tensor | int | None) -> Tensor:
         """0 for the components of the class `label`, −∞ for the others."""
         if label is None:
             return torch.zeros((), dtype=torch.float64)
         labels = torch.as_tensor(label).cpu().reshape(-1, 1)
-        if self.law.labels is None or not ((labels >= 0) & (labels <= self.classes)).all():
+        if self.mixture.labels is None or not ((labels >= 0) & (labels <= self.classes)).all():
             raise InputError(f"got label {label}; expected None or a class; this distribution has {self.classes}")
-        other = (self.law.labels != labels) & (labels != self.classes)
+        other = (self.mixture.labels != labels) & (labels != self.classes)
         return torch.zeros(other.shape, dtype=torch.float64).masked_fill(other, -torch.inf)
 
 
@@ -343,9 +347,9 @@ def _coefficients(sde: GaussianSDE, t: Time, n: int) -> tuple[Tensor, Tensor]:
 
 def _from_eigenbasis(weights: Tensor, means: Tensor, basis: Tensor, spectrum: Tensor, labels: Tensor | None) -> Mixture:
     """A mixture from the eigenbases of its covariances."""
-    law = Mixture.__new__(Mixture)
-    law._fill(weights, means, basis, spectrum, labels)
-    return law
+    mixture = Mixture.__new__(Mixture)
+    mixture._fill(weights, means, basis, spectrum, labels)
+    return mixture
 
 
 def _eigen(cov: Tensor, k: int, d: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What is learned: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
+"""Models: the denoiser D(x, t) = E[x_0 | x_t], from which score, noise and velocity follow.
 
 A network becomes a denoiser by three numbers (`predictions`). Guidance and conditions wrap a `Model`.
 
@@ -61,7 +61,7 @@ class ReverseModel(nn.Module, ABC):
 
     @abstractmethod
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Draws (n, *shape) of the prior at t (default T), by sample index."""
+        """Samples (n, *shape) of the prior at t (default T), by sample index."""
 
     def encode_conditions(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
         """The conditions of a call with named ones encoded as numeric rows, one per sample.
@@ -116,7 +116,7 @@ class Model(ReverseModel):
 
     @property
     def moments_are_exact(self) -> bool:
-        """Whether `moments` are those of the distribution that the model samples without conditions."""
+        """Whether `moments` describe the distribution that the model samples without conditions."""
         return self.moments is not None
 
     @abstractmethod
@@ -124,7 +124,7 @@ class Model(ReverseModel):
         """E[x_0 | x_t = x], shaped like x."""
 
     def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
-        """∇·D(x, t) of every sample (B,), where the model knows it in closed form; None where it does not."""
+        """∇·D(x, t) per sample (B,), if the model has a closed form; otherwise None."""
         return None
 
     def forward(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
@@ -132,7 +132,7 @@ class Model(ReverseModel):
         return self.denoise(x, t, **cond)
 
     def given(self, **cond: Any) -> Model:
-        """The same model with conditions fixed: `model.given(label=4)`."""
+        """The model with conditions fixed: `model.given(label=4)`."""
         return FixedConditions(self, cond)
 
     def process(self) -> GaussianSDE:
@@ -194,7 +194,7 @@ def _delegated() -> Any:
 
 
 class Wrapper(Model):
-    """A model around another one; all attributes but `denoise` are those of the inner model.
+    """A model around another one; all attributes but `denoise` are delegated to the inner model.
 
     `takes` names conditions that are consumed here and not passed on.
     """
@@ -221,7 +221,7 @@ class Wrapper(Model):
 
     @property
     def moments_are_exact(self) -> bool:
-        """False: the moments are those of the inner model."""
+        """False, because the moments describe the inner model."""
         return False
 
     @property
@@ -231,7 +231,7 @@ class Wrapper(Model):
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
-        """The conditions of the inner model and those of `denoise` here."""
+        """The conditions of the inner model and of this `denoise`."""
         inner, here = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
         return None if inner is None else tuple(dict.fromkeys((*here, *self.takes, *inner)))
 
@@ -244,7 +244,7 @@ class TransparentWrapper(Wrapper):
 
     @property
     def moments_are_exact(self) -> bool:
-        """Whether those of the inner model are."""
+        """Whether the moments of the inner model are exact."""
         return self.inner.moments_are_exact
 
     @property
@@ -303,11 +303,11 @@ class Denoiser(Model):
     """A network as a denoiser: D = c_skip x + c_out F(c_in x, ¼ log(½ σ̂/σ_data), label), c_in = (α² σ_d² + σ²)^{−½}.
 
     `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
-    the label `classes` is the null label, used where none is given. With `conditions` it has a fourth argument, their
+    the label `classes` is the null label, used if no label is passed. With `conditions` it has a fourth argument, their
     numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is
     data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
-    for noise and score with a process whose α(T) is 0, where they say nothing of x_0.
-    While `bf16` is set, as a training may do, the layers of the network compute in bf16. `folder` is that of its run.
+    for noise and score with a process whose α(T) is 0, because they do not determine x_0 there.
+    While `bf16` is set (by training), the layers of the network compute in bf16. `folder` is the folder of the run.
     """
 
     bf16 = False
@@ -350,7 +350,7 @@ class Denoiser(Model):
         return (0.25 * torch.log(0.5 * self.sde.sigma(t) / (self.sde.alpha(t) * self.sigma_data))).clamp(-2.5, 2.5)
 
     def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
-        """F, in the precision of x whatever that of the layers is."""
+        """F, in the precision of x for any precision of the layers."""
         with torch.autocast(x.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             try:
                 F: Tensor = self.net(x, *others)

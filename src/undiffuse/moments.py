@@ -260,7 +260,7 @@ def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
     return out[..., :height, :width].flatten(1)
 
 
-MEASURED = 10_000
+MOMENT_ROWS = 10_000
 """Largest number of rows on which moments are measured."""
 _ROUNDS, _CLOSE = 60, 1e-4
 _PRIOR = 3.0  # pseudo-rows of independent columns by which the covariance is shrunk
@@ -290,7 +290,7 @@ def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool)
 
     Rows that are not finite are ignored, except for missing values of tables.
     """
-    z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MEASURED)).round().long()]])
+    z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MOMENT_ROWS)).round().long()]])
     if table and bool(z.isnan().any()):
         return moments_with_missing(z)
     return Moments.measure(z[z.flatten(1).isfinite().all(1)])

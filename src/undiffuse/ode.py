@@ -21,7 +21,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 class Tableau:
     """An explicit Runge-Kutta method: nodes c, stage rows a, weights b, order of convergence.
 
-    error: weights of the error estimate, b minus those of the embedded method, whose last stage is the first of
+    error: weights of the error estimate, b minus the weights of the embedded method, whose last stage is the first of
     the next step. dense: weights of the quartic term of the interpolant, see `Step.at`.
     """
 

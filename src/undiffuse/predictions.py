@@ -1,4 +1,4 @@
-"""What a network predicts: its output F becomes a denoiser D = c_skip x + c_out F(c_in x, ¼ log(σ/α)).
+"""Prediction types: the output F of a network becomes a denoiser D = c_skip x + c_out F(c_in x, ¼ log(σ/α)).
 
 Reference: Karras et al. (2022), eq. 7 and table 1. arXiv:2206.00364
 """

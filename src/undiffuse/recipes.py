@@ -53,7 +53,7 @@ class _Problem:
     train: Dataset
     held_out: int
     transform: Transform
-    deviation: float
+    data_std: float
     reach: float
     net: str
     prediction_type: str = WIENER
@@ -101,7 +101,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     reasons += [part.why for part in parts if next(iter(part.fields)) not in overrides]
     reasons += [f"{name} = {value}, as set." for name, value in overrides.items()]
     experiment = request.replace(**{**_fields(parts), **overrides})
-    return Recipe(experiment, tuple(reasons), data, case.transform, case.deviation)
+    return Recipe(experiment, tuple(reasons), data, case.transform, case.data_std)
 
 
 def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None = None, *, progress: bool = True,
@@ -114,7 +114,7 @@ def train(data: Source | Experiment | Recipe, out: str | os.PathLike[str] | None
         out: The folder of the run; None: a new temporary one, which is `model.folder`.
         progress: Whether to show how far the training is.
         minutes: As for `for_data`.
-        stop: stop(step) is asked after every update; True ends the training there.
+        stop: stop(step) is called after every update; True ends training.
         track: Trackers that get the metrics, such as tensorboard.
         preview: Of images: how many samples are drawn at every save.
         fields: Fields of the experiment set by hand, where `data` is neither recipe nor experiment.
@@ -195,8 +195,8 @@ def _process(case: _Problem, sde: str) -> _Choice:
     """Noise up to the largest distance of the data. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
     sigma_max = _round_up(case.reach)
     args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
-    why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be told apart: the two farthest are "
-           f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.deviation:.3g}.")
+    why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be distinguished: the two farthest are "
+           f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.data_std:.3g}.")
     return _Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
 
 
@@ -279,7 +279,7 @@ def _duration(case: _Problem, batch: int) -> _Choice:
 def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Choice:
     """The number of updates that fit into a time, up to the number at which overfitting begins."""
     most = _max_steps(case, experiment.batch_size)
-    timing = measure(Recipe(experiment, (), data, case.transform, case.deviation))
+    timing = measure(Recipe(experiment, (), data, case.transform, case.data_std))
     fitting = timing.max_steps(60 * minutes, lambda n: save_every or _save_every(n))
     if fitting == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {timing.update:.3g} s here "

@@ -174,7 +174,7 @@ def over_a_small_number(x: Tensor, w: Tensor, mu: Tensor, var: float) -> Tensor:
     ("c10.2", lambda J, A, e, s, C: J.T @ A.T @ e / s**2, "DPS"), ("c11.3", lambda x, t: 1 / 0, "ZeroDivisionError"),
     ("c0.1", "1.36", "expected a number"), ("c0.1", 1.7, "square each factor"), ("c1.1", lambda *a: None, "return"),
     ("c1.2", lambda b, dt: -b, "expected 2 numbers"), ("c2.2", lambda t: (0.6296, 1.0), "got [0.6296"),
-    ("c2.4", lambda t: 1 - t, "infinite"), ("c3.2", lambda p, f, g2, dx, dt: p, "slope of f p is missing"),
+    ("c2.4", lambda t: 1 - t, "infinite"), ("c3.2", lambda p, f, g2, dx, dt: p, "derivative of f p is missing"),
     ("c3.1", lambda x, w, mu, var: over_a_small_number(x, w, mu, var), "underflow"),
     ("c4.1", ("+", "-"), "expected 2 numbers"), ("c9.3", lambda y: torch.bincount(y)[y], "divide"),
     ("c10.3", lambda row, seen, mean, cov: (mean[~seen], cov.diagonal()[~seen].sqrt()), "use the observed values"),

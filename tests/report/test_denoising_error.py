@@ -100,7 +100,7 @@ def test_captions_describe_the_step_of_the_model_when_training_continued(tmp_pat
     figures = [figure for block in section.blocks
                for figure in ((block,) if isinstance(block, ReportFigure) else block)]
     text = " ".join(figure.caption for figure in figures)
-    assert f"the model is that of step {taken}, where the held-out path loss was least" in section.text
+    assert f"the model is from step {taken}, with the smallest held-out path loss" in section.text
     assert f"The loss at the model's step {taken} was " in text and f", on held-out data {short(held_out)}." in text
     assert f"to step {taken} the held-out loss" in text and "ends at" not in text
     assert sum(("the model's step", "muted dashed") in figure.key for figure in figures) == 2

@@ -115,7 +115,7 @@ def test_impute_leaves_what_is_known_at_its_own_diffusion_and_what_is_unknown_to
     """On independent coordinates the unknown ones are as without imputation, the known ones α y + σ ε."""
     model = random_mixture(1).denoiser(VP())
     known, mask = torch.tensor([5.0, 0.0], dtype=torch.float64), torch.tensor([True, False])
-    model.law = type(model.law)([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 0.25]]])
+    model.mixture = type(model.mixture)([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 0.25]]])
     model.moments = None
     method = custom(lambda context: impute(matched(context), known, mask))
     a = sample(model, 400, method, 8, t_end=0.1, denoise_last=False).x

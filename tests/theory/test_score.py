@@ -153,7 +153,7 @@ def test_p15_ddim_moves_along_the_noise_that_it_predicts() -> None:
     assert torch.allclose(ours, SDE.alpha(times[1]) * D + SDE.sigma(times[1]) * z, rtol=1e-10)
 
 
-def test_p15_all_families_are_one_path_in_other_clothes() -> None:
+def test_p15_all_families_are_one_trajectory_rescaled() -> None:
     law, levels, ends = random_mixture(), torch.linspace(-1.5, 2.5, 9, dtype=torch.float64), []
     x = normal(5, Purpose.PROBE, 0, 0, 5, (2,), torch.float64)
     processes: tuple[GaussianSDE, ...] = (VP(), SubVP(), VE(), RectifiedFlow())
@@ -165,7 +165,7 @@ def test_p15_all_families_are_one_path_in_other_clothes() -> None:
         assert torch.allclose(ends[0], other, rtol=1e-6)
 
 
-def test_p17_the_score_is_a_weighted_pull_and_its_slope_has_the_spread_of_the_pulls() -> None:
+def test_p17_the_score_is_a_weighted_pull_and_its_jacobian_has_their_covariance() -> None:
     law, x = random_mixture(), 2 * normal(6, Purpose.PROBE, 0, 0, 5, (2,), torch.float64)
     inverse = torch.linalg.inv(law.covariances)
     pulls = torch.einsum("kij,bkj->bki", inverse, law.means - x[:, None])

@@ -51,13 +51,13 @@ def test_it_is_over_so_many_saves_after_the_least_loss() -> None:
 def test_why_it_ended_is_one_sentence() -> None:
     e = experiment(held_out=10, steps=50, patience=3)
     assert stopping_summary(saves(3.0, 1.0, 2.0, 1.0), e) == (
-        "At step 40 of 50; the model is that of step 20, where the held-out path loss was least, 1.0000 nats per "
+        "At step 40 of 50; the model is from step 20, with the smallest held-out path loss, 1.0000 nats per "
         "entry.")
     assert stopping_summary(saves(1.0, 2.0, 2.0, 2.0), e) == (
-        "Stopped early at step 40 of 50: the held-out path loss did not improve for 3 checkpoints; the model is that "
-        "of step 10, where the held-out path loss was least, 1.0000 nats per entry.")
+        "Stopped early at step 40 of 50: the held-out path loss did not improve for 3 checkpoints; the model is from "
+        "step 10, with the smallest held-out path loss, 1.0000 nats per entry.")
     assert stopping_summary(saves(1.0, 2.0, 2.0, 2.0, 2.0), e).startswith(
-        "All 50 updates made; the model is that of step 10,"
+        "All 50 updates made; the model is from step 10,"
     )
     assert stopping_summary(saves(3.0, 4.0), e.replace(patience=0)) == "At step 20 of 50."
 

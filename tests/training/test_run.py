@@ -24,7 +24,7 @@ from undiffuse.random import Purpose, normal
 from undiffuse.samplers import sample
 from undiffuse.training import load, load_data, open_run, pick_device, train
 from undiffuse.training.checkpoint import path_of, steps
-from undiffuse.training.loop import MEASURED
+from undiffuse.training.loop import HELD_OUT_LOSS_ROWS
 from undiffuse.training.model_config import deviation
 from undiffuse.transforms import base
 
@@ -139,11 +139,11 @@ def test_the_held_out_loss_is_that_of_the_average_on_the_rows_never_trained(digi
 
 
 def test_at_most_1024_held_out_rows_are_measured_and_few_ones_work(tmp_path: Path) -> None:
-    for held in (1, MEASURED + 5):
+    for held in (1, HELD_OUT_LOSS_ROWS + 5):
         folder = tmp_path / str(held)
-        train(experiment(steps=1, held_out=held), folder, progress=False, data=points(MEASURED + 50))
+        train(experiment(steps=1, held_out=held), folder, progress=False, data=points(HELD_OUT_LOSS_ROWS + 50))
         (entry,) = [entry for entry in open_run(folder).metrics() if "held_out" in entry]
-        model, (_, rows), n = load(folder), points(MEASURED + 50).split(held), min(held, MEASURED)
+        model, (_, rows), n = load(folder), points(HELD_OUT_LOSS_ROWS + 50).split(held), min(held, HELD_OUT_LOSS_ROWS)
         t = NoiseLevelDistribution("lognormal", -1.2, 1.2, model.sigma_data).times(model.sde, 0, 1, 0, n, n)
         eps = normal(0, Purpose.NOISE, 1, 0, n, (2,))
         losses = denoising_loss(model, model.transform.forward(rows.x[:n]), t, eps)

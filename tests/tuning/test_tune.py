@@ -160,7 +160,7 @@ def test_low_rank_moments_are_tuned_and_come_back_from_a_file(tmp_path: Path) ->
     Q = torch.linalg.qr(normal(0, 0, 0, 0, 40, (3,), torch.float64))[0]
     cov = [0.01 * torch.eye(40, dtype=torch.float64) + 0.2 * q[:, None] * q for q in Q.T[1:]]
     model = Mixture([1, 1], torch.stack([Q[:, 0], -Q[:, 0]]), torch.stack(cov)).denoiser(VP())
-    model.moments = Moments.measure(model.law.sample(400), "pca", 3)
+    model.moments = Moments.measure(model.mixture.sample(400), "pca", 3)
     found = tune(model, [4], rounds=1, trajectories=8)
     row = found.tuning.rows[0]
     assert not found.tuning.moments.complete and row["after"]["median"] < 0.3 * row["before"]["median"]

@@ -48,7 +48,7 @@ def test_laws_are_told_apart_by_what_they_give(tmp_path: Path) -> None:
     law = THREE.denoiser(VP())
     path = save(tune(law, [3], rounds=0, trajectories=8), tmp_path / NAME)
     other = THREE.denoiser(VP())
-    other.law = Mixture(THREE.weights, THREE.means + 0.1, THREE.covariances, labels=[0, 1, 1])
+    other.mixture = Mixture(THREE.weights, THREE.means + 0.1, THREE.covariances, labels=[0, 1, 1])
     with pytest.raises(InputError, match="another model"):
         load(other, path)
 

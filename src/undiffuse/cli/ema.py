@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def ema(run: Path, /, *, sweep: bool = False, keep: float | None = None) -> None:
-    """Choose the average of the weights that is sampled, after the training.
+    """After training, choose the average of the weights (EMA) that is used for sampling.
 
     Args:
         run: Folder of the run.
-        sweep: Print the held-out loss of averages of many lengths, and take the best.
-        keep: Take the power average of this relative width (σ_rel, such as 0.1); 0: the exponential average.
+        sweep: Print the held-out loss for many averaging lengths and use the best one.
+        keep: Use the power average of this relative width (σ_rel, such as 0.1); 0: the exponential average.
     """
     from undiffuse.errors import InputError
     from undiffuse.training import ema_sweep, open_run

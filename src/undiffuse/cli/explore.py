@@ -7,12 +7,12 @@ from pathlib import Path
 
 def explore(scene: str = "river", /, *, run: Path | None = None, out: Path = Path("explorer.html"),
             open: bool = True) -> None:
-    """Write the SDE explorer, one page that works offline, and open it; with --run, explore your own model.
+    """Write the SDE explorer, one offline HTML page, and open it; with --run, explore a trained model.
 
     Args:
         scene: A view (river, cloud, compare, lab, guidance, question, digits), the number of a scene from 1 to 10, or
             the part of a link from # on.
-        run: Folder of a run with samples of one or two numbers; a local server shows it until interrupted.
+        run: Folder of a run on one- or two-dimensional data; a local server runs until interrupted.
         out: File to write.
         open: Open it in the browser.
     """

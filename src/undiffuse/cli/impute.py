@@ -7,7 +7,7 @@ from pathlib import Path
 
 def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = None, seed: int = 0, steps: int = 20,
            interval: float = 0.9, method: str = "linear", device: str = "auto") -> None:
-    """Fill the missing cells of TABLE several times; all other cells stay as they are, to the character.
+    """Fill the missing cells of TABLE several times; all other cells are copied unchanged.
 
     Writes draw-1.csv, draw-2.csv, ..., each the complete table with its missing cells filled by one sample given the
     other cells of the row, and summary.csv with the mean (or most frequent category) and an interval per cell.
@@ -16,7 +16,7 @@ def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = Non
         run: Folder of a run that was trained on a table with these columns.
         table: A .csv, .tsv or .parquet file, with the columns in any order. For .parquet the output is .csv as well.
         draws: Number of samples per missing cell.
-        out: Folder to write, which must not exist or be empty; TABLE-imputed by default.
+        out: Folder to write, new or empty; TABLE-imputed by default.
         seed: Seed of all random numbers.
         steps: Number of steps from noise to data.
         interval: Fraction of the samples inside an interval.

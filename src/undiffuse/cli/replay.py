@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def replay(run: Path, /, *, step: int, rows: int = 10, device: str = "auto") -> None:
-    """Repeat one update of a run with the same bits and print its rows, losses and gradient; nothing is written.
+    """Repeat one update of a run bit for bit and print its rows, losses and gradient; no file is written.
 
     Args:
         run: Folder of the run.

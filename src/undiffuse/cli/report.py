@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def report(run: Path, /) -> None:
-    """Write the report of a run, one HTML page that needs no other file, and print its path.
+    """Write the report of a run as one self-contained HTML file and print its path.
 
     Args:
         run: Folder of the run.

@@ -10,15 +10,16 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
             label: str | None = None, method: str = "mmps", exact: bool = False, steps: int | None = None,
             rounds: int | None = None, simulate: bool = False, seed: int = 0, out: Path | None = None,
             device: str = "auto") -> None:
-    """Fill in, sharpen or enlarge images: posterior samples of the clean images, by the model of a run.
+    """Fill in, sharpen or enlarge images: posterior samples of the clean images under the model of a run.
 
     Args:
         run: Folder of the run.
         images: An image, a .npy or IDX file, or a folder; .npy in the grey levels of the run's data.
-        operator: How they were degraded: inpaint, random, blur, motion, downsample, fourier or grey.
+        operator: How the images were degraded: inpaint, random, blur, motion, downsample, fourier or grey.
         mask: Image that is white where pixels are missing (inpaint).
-        amount: Fraction hidden, blur in pixels, factor of downsampling, or fraction of frequencies.
-        angle: Direction of a motion, in degrees.
+        amount: Hidden fraction (random), width or length in pixels (blur, motion), factor (downsample), or fraction of
+            frequencies (fourier).
+        angle: Direction of the motion, in degrees.
         noise: Standard deviation of the noise in the images, in grey levels of the run's data.
         draws: Number of samples per image.
         label: Class of the images, if known: cat, or 0,3,5-7 for the images in turn.

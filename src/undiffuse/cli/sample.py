@@ -12,13 +12,14 @@ from undiffuse.cli.parsing import cycle_labels, index_ranges, labels_of, parse_c
 def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
            guidance_scale: list[str] | None = None, seed: int = 0, first_index: int = 0, indices: str | None = None,
            method: str = "auto", steps: int = 20, out: Path | None = None, device: str = "auto") -> None:
-    """Draw new samples; sample number i of a seed is the same whatever else is drawn.
+    """Draw new samples; sample i depends only on the run, the settings, the seed and i.
 
     Args:
         run: Folder of the run.
         n: Number of samples.
         label: Class, or several in turn: cat, or 0,3,5-7, or all; by default as frequent as in the data.
-        condition: A condition such as age=40 or note="a red circle"; repeat the flag for several. Others are free.
+        condition: A condition such as age=40 or note="a red circle"; repeat the flag for several. Conditions without a
+            value are unspecified.
         guidance_scale: Guidance strength: 0 unconditional, 1 conditional, above 1 stronger; or age=2 for one condition,
             repeated for several. `undiffuse tune --guidance-scale` fits the sampler to it.
         seed: Seed of all random numbers.
@@ -34,25 +35,25 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     from undiffuse import data, guidance, training
     from undiffuse.pipelines.sample_to_file import random_labels, sample_to_file
     from undiffuse.samplers import driver
-    opened, plain = training.open_run(run), training.load(run, device=device)
-    about, conditions = opened.config["data"], parse_conditions(condition, [c.name for c in plain.conditions])
-    model = guidance.with_guidance(plain, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])
-    chosen, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
+    stored, unguided = training.open_run(run), training.load(run, device=device)
+    about, conditions = stored.config["data"], parse_conditions(condition, [c.name for c in unguided.conditions])
+    model = guidance.with_guidance(unguided, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])
+    cycle, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     ranges = index_ranges(indices) if indices else [(first_index, n)]
-    labelled = len(chosen) > 0 or (not conditions and len(counts) > 0)
+    labelled = len(cycle) > 0 or (not conditions and len(counts) > 0)
     report_sampler(model, method, steps, [*["label"] * labelled, *conditions])
 
     def classes(first: int, n: int) -> Any:
-        return torch.tensor(cycle_labels(chosen, first, n) if chosen else random_labels(counts, seed, first, n)).long()
+        return torch.tensor(cycle_labels(cycle, first, n) if cycle else random_labels(counts, seed, first, n)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
         cond = {"label": classes(first, count), **conditions} if labelled else conditions
         return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
     file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    done = sample_to_file(model, rows, ranges, file, lambda x: data.save_samples(
+    summary = sample_to_file(model, rows, ranges, file, lambda x: data.save_samples(
         file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
         labels=torch.cat([classes(*part) for part in ranges]) if labelled else None,
-        label_name=opened.experiment.label or "label", categories=about["categories"]))
+        label_name=stored.experiment.label or "label", categories=about["categories"]))
     if os.environ.get("RANK", "0") == "0":
-        print(done)
+        print(summary)

@@ -22,7 +22,7 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
         preview: Number of sample images per checkpoint, written to previews/STEP.png of the run; 0: none.
         minutes: Train for about this long, instead of --steps: a few updates are timed on this machine and the number
             of updates is derived. It is stored with the run and not changed when the run resumes.
-        peer_timeout: Seconds after which a process of torchrun that does not answer is given up.
+        peer_timeout: Seconds after which an unresponsive torchrun process is considered lost.
     """
     changes, minutes, notes = fix_steps(data, out, changes, minutes)
     recipe = resolve(data, changes, minutes)

@@ -15,10 +15,10 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     Args:
         run: Folder of the run.
         evaluations: Numbers of model evaluations, such as 4-6,10.
-        trajectories: Number of exact trajectories to fit to; eight times as many endpoints choose and validate.
+        trajectories: Number of exact trajectories to fit to; eight times as many endpoints select and validate.
         rounds: Rounds in which the times of the steps are refined; 0 fits coefficients only, at a tenth of the cost.
         guidance_scale: Fit to labelled samples at these guidance scales, such as 1,2,4; `sample` then uses the sampler
-            at every --guidance-scale between the least and the greatest.
+            at every --guidance-scale between the smallest and the largest.
         per_class: Also fit per-class coefficients and a per-class linear part, for labelled samples.
         device: auto, cpu, cuda, cuda:N or mps.
     """

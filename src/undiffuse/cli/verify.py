@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def verify(run: Path | None = None, /) -> int:
-    """Check an installation, or the model of a run, against closed-form results; exits with 1 if a check fails.
+    """Check the installation, or the model of a run, against closed-form results; exit status 1 if a check fails.
 
     Args:
-        run: Folder of a run; by default only the installation is checked.
+        run: Folder of a run; without it only the installation is checked.
     """
     from undiffuse.pipelines.verify import verify
 

@@ -53,27 +53,27 @@ def fokker_planck(answer: Any) -> str | None:
         p = answer(p, -0.5 * beta * x, beta, dx, dt)
         if not p.isfinite().all() or p.abs().max() > 10:
             return "the density blew up: check the signs of drift and diffusion, and the powers of dx"
-    gap = float((p - MIXTURE.diffused(sde, end).log_prob(x[:, None]).exp()).abs().sum() * dx)
-    lost = abs(float(p.sum()) * dx - 1)
-    hint = "mass is lost" if lost > 0.02 else "check ½ g² and the sign of the slope of f p"
-    return None if gap < 0.01 else f"after the run ∫|p − exact| = {gap:.3f}, expected below .01: {hint}"
+    error = float((p - MIXTURE.diffused(sde, end).log_prob(x[:, None]).exp()).abs().sum() * dx)
+    mass_error = abs(float(p.sum()) * dx - 1)
+    hint = "mass is lost" if mass_error > 0.02 else "check ½ g² and the sign of the derivative of f p"
+    return None if error < 0.01 else f"after the run ∫|p − exact| = {error:.3f}, expected below .01: {hint}"
 
 
 def _coefficients(answer: Any, p: Tensor, x: Tensor, dx: float, dt: float) -> str | None:
-    """A hint from the coefficients of p, slope and bend in one step, which should be 1, −1 and ½."""
+    """A hint from the coefficients of p, (f p)' and g² p'' in one step, which should be 1, −1 and ½."""
     after, f, g2 = answer(p, -0.5 * x, 1.0, dx, dt), -0.5 * x, 1.0
     if after is None or after is ...:
         return BLANK
-    slope = (torch.roll(f * p, -1) - torch.roll(f * p, 1)) / (2 * dx)
-    bend = (torch.roll(p, -1) - 2 * p + torch.roll(p, 1)) / dx**2
-    terms = torch.stack([p, dt * slope, dt * g2 * bend], 1)
+    first = (torch.roll(f * p, -1) - torch.roll(f * p, 1)) / (2 * dx)
+    second = (torch.roll(p, -1) - 2 * p + torch.roll(p, 1)) / dx**2
+    terms = torch.stack([p, dt * first, dt * g2 * second], 1)
     identity, drift, spread = torch.linalg.lstsq(terms, after).solution.tolist()
     mistakes = {"that is only the change; add it to p": abs(identity) < 0.1,
              "the change has to be multiplied by dt": max(abs(drift), abs(spread)) > 100,
-             "the transport term is minus the slope of f p": drift > 0.1,
-             "the slope of f p is missing": abs(drift) < 0.1,
-             "the diffusion term is plus ½ g² times the bend": spread < -0.1,
-             "the bend is missing": abs(spread) < 0.1,
+             "the transport term is minus the derivative of f p": drift > 0.1,
+             "the derivative of f p is missing": abs(drift) < 0.1,
+             "the diffusion term is plus ½ g² times the second derivative of p": spread < -0.1,
+             "the second derivative of p is missing": abs(spread) < 0.1,
              "the diffusion coefficient is ½ g²": abs(spread - 1) < 0.1}
     return next((hint for hint, applies in mistakes.items() if applies), None)
 
@@ -89,8 +89,8 @@ def importance(answer: Any) -> str | None:
         "all samples have equal weight; weight each by the likelihood of x given it": pull.mean(1),
         "the weight is the density of α x₀ + σ z at x, whose mean is α x₀": (
             (-0.5 * ((x[:, None] - x0) / sigma) ** 2).softmax(1) * pull).sum(1),
-        "divide by the sum of the weights": (weighed := (-0.5 * sigma**2 * pull**2).exp() * pull).sum(1),
-        "divide by the sum of the weights, not by n": weighed.mean(1),
+        "divide by the sum of the weights": (weighted := (-0.5 * sigma**2 * pull**2).exp() * pull).sum(1),
+        "divide by the sum of the weights, not by n": weighted.mean(1),
         "the sign is wrong: the score of a kernel is (α x₀ − x)/σ²": -truth,
         "divide by σ², not by σ": truth * sigma})
 
@@ -132,7 +132,7 @@ def family(answer: Any) -> str | None:
 
 
 def dsm(answer: Any) -> str | None:
-    """zero for a single data point, and the floor for the exact score of a distribution"""
+    """zero for a single data point, and the lower bound for the exact score of a distribution"""
     alpha, sigma, n = 0.8, 0.5, 20_000
     z = randn(n, 2, seed=3)
     point = torch.full((n, 2), 1.5, dtype=torch.float64)
@@ -149,7 +149,7 @@ def dsm(answer: Any) -> str | None:
         floor = 2 * alpha**2 / (alpha**2 + sigma**2)
         hint = "sum over the coordinates" if abs(float(got) - floor / 2) < 0.05 else "weight by σ²"
         return None if abs(float(got) - floor) < 0.05 else (
-            f"for N(0, I) the exact score should reach the floor {floor:.3f}, got {float(got):.3f}: {hint}")
+            f"for N(0, I) the exact score should reach the lower bound {floor:.3f}, got {float(got):.3f}: {hint}")
     return compare(loss, torch.zeros(n), {
         "the target of σ s is −z, so the error is σ s + z": (2 * z).square().sum(1),
         "σ s has the target −z; the σ is missing": (of_point(alpha * point + sigma * z) + z).square().sum(1),

@@ -51,8 +51,8 @@ def ink_and_slant(images: Tensor) -> tuple[Tensor, Tensor]:
     row, column = (torch.arange(n, dtype=torch.float64) for n in ink.shape[1:])
     up = -(row - (ink.sum(2) @ row / total)[:, None])
     right = column - (ink.sum(1) @ column / total)[:, None]
-    lean = torch.einsum("nij,ni,nj->n", ink, up, right) / torch.einsum("nij,ni->n", ink, up.square())
-    return total, lean
+    slant = torch.einsum("nij,ni,nj->n", ink, up, right) / torch.einsum("nij,ni->n", ink, up.square())
+    return total, slant
 
 
 def _above_median(value: Tensor, labels: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
         steps: number of updates.
         labels: labels (N,); 15 % of a batch get the null label `classes` instead.
         classes: number of classes.
-        prediction_type: what the network predicts.
+        prediction_type: quantity that the network predicts.
         lr: learning rate at the first update; it decreases like √(1 − k/steps).
 
     Returns:

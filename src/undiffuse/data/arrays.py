@@ -72,7 +72,7 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
     Args:
         x: numbers (N,) or (N, D); or images (N, H, W) or 4-D, channels first or last, uint8 in 0 ... 255 or floats in
             [0, 1] or [−1, 1].
-        y: labels (N,), integers or words.
+        y: labels (N,), integers or texts.
         name: name of the data.
         size: side of square images in pixels.
 
@@ -246,7 +246,7 @@ _IMAGES_LABELS = (("images-idx3", "labels-idx1"), ("images.idx3", "labels.idx1")
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the name or the first bytes are those of an IDX file."""
+    """Whether the name or the first bytes identify an IDX file."""
     if "idx" in path.name.lower() or path.suffix.lower() == ".gz":
         return True
     with decoding(path, "a file"), path.open("rb") as file:
@@ -254,7 +254,7 @@ def is_idx(path: Path) -> bool:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The IDX image files of a folder, those of both parts."""
+    """The IDX image files of a folder, training and test part."""
     return sorted(p for p in folder.iterdir() if any(key in p.name for key, _ in _IMAGES_LABELS))
 
 

@@ -36,7 +36,7 @@ class Dataset:
         columns: names of the columns of points and tables.
         levels: number of grey levels of images, 0 ... levels−1.
         categories: for every column of a table its categories 0, 1, ..., () for numbers; empty if all are numbers.
-        notes: remarks on what was done to the data while reading.
+        notes: remarks on changes to the data while reading.
         conditions: the conditions of the samples.
         condition_values: their numeric rows (N, sum of the widths), see `transforms.conditions`.
     """

@@ -40,7 +40,7 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
 
     Raises:
         InputError: for less than two rows and for a damaged file.
-        MachineError: if the stream breaks off or the disk refuses; no partial file is kept.
+        MachineError: if the stream breaks off or writing fails; no partial file is kept.
     """
     import datasets
 
@@ -64,7 +64,7 @@ def stored_temporarily(rows: Any, name: str, first: int | None) -> Any:
     try:
         return stored(lambda: rows, name, first, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the mapping keeps the file until the process ends
+        shutil.rmtree(folder, ignore_errors=True)  # the mapping holds the file until the process ends
 
 
 def _write(rows: Any, name: str, first: int | None, out: IO[bytes]) -> None:

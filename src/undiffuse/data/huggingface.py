@@ -72,7 +72,7 @@ def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
 
 def read(name: str, size: int | None = None, label: str | None = None, part: str = "train",
          condition: Sequence[str] = (), first: int | None = None) -> Dataset:
-    """The Dataset of what `is_source` accepts; see `load_rows` and `from_datasets`."""
+    """The Dataset of a source that `is_source` accepts; see `load_rows` and `from_datasets`."""
     path = _local(name)
     return from_datasets(load_rows(name, part, first), path.name if path.exists() else name, size, label, condition,
                          first)
@@ -105,7 +105,7 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
 
     Raises:
         InputError: for unknown columns, and if no column can be learned.
-        MachineError: for a stream that breaks off, of which nothing is kept.
+        MachineError: if the stream breaks off; no partial file is kept.
     """
     check_first(first)
     rows = _indexed(rows, name, first, keep)
@@ -279,7 +279,7 @@ def _errors_of(name: str | Path) -> Iterator[Any]:
         raise
     except datasets.exceptions.DatasetNotFoundError:
         raise InputError(f"got {quote(name)}, which is neither a path that exists nor a data set of the Hugging Face "
-                         "hub that can be seen from here; check the name, or log in if it is private") from None
+                         "hub that is accessible; check the name, or log in if it is private") from None
     except ConnectionError as error:
         raise MachineError(f"{quote(name)} does not exist locally, and the Hugging Face hub cannot be reached "
                            f"({first_line(error)})") from None

@@ -87,7 +87,7 @@ def read_h5ad(path: Path, label: str | None = None, condition: Sequence[str] = (
 
 
 def from_cells(cells: Cells, name: str, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
-    """The Dataset of the cells of a table; arguments as those of `read_table`."""
+    """The Dataset of the cells of a table; arguments as in `read_table`."""
     schema = infer_schema(cells, label, condition)
     rows = schema.encode(cells)
     data = make_table(rows.values, name=name, columns=schema.columns, categories=schema.categories, missing=True,

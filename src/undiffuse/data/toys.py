@@ -21,7 +21,10 @@ from undiffuse.random import Purpose, normal, uniform
 def digits(size: int | None = None) -> Dataset:
     """The handwritten digits, classes "0" to "9".
 
-    Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI (its test part).
+    Args:
+        size: side in pixels to which images are resized; None: 8.
+
+    Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, test part.
     """
     from sklearn.datasets import load_digits
 
@@ -44,6 +47,13 @@ class Spiral:
     """Archimedean spirals c(θ) = scale·θ (cos θ, sin θ), start ≤ θ ≤ end, in `arms` rotated copies.
 
     θ = √(start² + u (end² − start²)) with u uniform spreads the points almost evenly along the curve.
+
+    Args:
+        start: smallest angle θ, in radians.
+        end: largest angle.
+        scale: radius per radian.
+        arms: number of copies, rotated by 2π/arms.
+        noise: standard deviation of the Gaussian noise added to the points.
     """
 
     start: float
@@ -63,7 +73,7 @@ class Spiral:
         return self.scale * (out + t * across), self.scale * (2 * across - t * out)
 
     def draw(self, u: Tensor, z: Tensor) -> Points:
-        """Points on the curve plus Gaussian noise, and the arm of each if there are several."""
+        """Noisy points (N, 2) from uniforms u (N, 2) and normals z (N, 2), and their arms (N,) if arms > 1."""
         theta = (self.start**2 + u[:, 0] * (self.end**2 - self.start**2)).sqrt()
         arm = (u[:, 1] * self.arms).long()
         x = _rotate(self.curve(theta), arm * (2 * math.pi / self.arms))
@@ -102,7 +112,17 @@ SPIRALS = {"swiss_roll": Spiral(1.5 * math.pi, 4.5 * math.pi, 0.1, arms=1, noise
 
 
 def toy(name: str, n: int = 10_000, seed: int = 0, part: str = "train") -> Dataset:
-    """`n` points of a built-in distribution; part "test": samples that are in no training set of this seed."""
+    """Samples of a built-in distribution in the plane.
+
+    Args:
+        name: a key of `TOYS`.
+        n: number of points.
+        seed: random seed.
+        part: "train", or "test": samples that no training set of this seed contains.
+
+    Raises:
+        InputError: if n is out of range.
+    """
     if not 2 <= n <= _MAX_POINTS:
         raise InputError(f"got n={n}; expected 2 to {_MAX_POINTS:,}")
     first = 0 if part == "train" else HELD_OUT
@@ -114,10 +134,14 @@ def toy(name: str, n: int = 10_000, seed: int = 0, part: str = "train") -> Datas
 
 
 def distance_to_curve(name: str, x: Tensor) -> Tensor:
-    """The distance (N,) of points (N, 2) to the noiseless curve of "swiss_roll" or "spiral".
+    """The distance (N,) of points (N, 2) to the noiseless curve of a distribution.
+
+    Args:
+        name: "swiss_roll" or "spiral".
+        x: points (N, 2).
 
     Raises:
-        InputError: for another name or shape, and points that are not finite.
+        InputError: for another name or shape, or if a point is not finite.
     """
     if name not in SPIRALS:
         raise InputError(f"got {name!r}; expected a set with a curve: {', '.join(SPIRALS)}")
@@ -127,7 +151,7 @@ def distance_to_curve(name: str, x: Tensor) -> Tensor:
 
 
 def _moons(u: Tensor, z: Tensor) -> Points:
-    """Two interleaved half circles of radius 1 with noise of std 0.05."""
+    """Two interleaved half circles of radius 1 with noise of standard deviation 0.05."""
     angle, lower = math.pi * u[:, 0], (u[:, 1] >= 0.5).long()
     arc = torch.stack([angle.cos(), angle.sin()], -1)
     other = torch.tensor([1.0, 0.5], dtype=torch.float64) - arc
@@ -135,7 +159,7 @@ def _moons(u: Tensor, z: Tensor) -> Points:
 
 
 def _eight_gaussians(u: Tensor, z: Tensor) -> Points:
-    """Eight equal Gaussians of std 0.15 on a circle of radius √2: variance 1 + 0.15² on either axis."""
+    """Eight Gaussians of equal weight and standard deviation 0.15 on a circle of radius √2."""
     mode = (8 * u[:, 0]).long()
     angle = mode * (math.pi / 4)
     return math.sqrt(2) * torch.stack([angle.cos(), angle.sin()], -1) + 0.15 * z, mode
@@ -150,7 +174,7 @@ def _checkerboard(u: Tensor, z: Tensor) -> Points:
 
 
 def _rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Points (N, 2) turned by an angle, () or (N,)."""
+    """Points (N, 2) rotated by an angle, () or (N,)."""
     cos, sin = angle.double().cos(), angle.double().sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], -1)
 

@@ -1,4 +1,4 @@
-"""Checks that every reader applies: broken and malicious files, and numbers in memory on their way to a Dataset."""
+"""Checks that every reader applies: broken and malicious files, and numbers in memory."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
         label_texts: the class of every row.
         categories: the categories of every column, () for numbers.
         missing: whether NaN is a missing value rather than an error.
-        notes: remarks on what was done to the data.
+        notes: remarks on changes to the data.
 
     Raises:
         InputError: for less than two rows, NaN or Inf, columns without a value, equal rows, and numbers that float32
@@ -106,7 +106,7 @@ def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str
         levels: number of grey levels.
         label_texts: the class of every image.
         size: side to which the centre squares are resized; None: unchanged.
-        notes: remarks on what was done to the data.
+        notes: remarks on changes to the data.
 
     Raises:
         InputError: for less than two images, empty or equal images, and another number of channels.
@@ -147,7 +147,7 @@ def encode_labels(texts: Sequence[str], name: str) -> tuple[Tensor, tuple[str, .
 
 
 def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ()) -> None:
-    """Refuse NaN and Inf, naming the first by row and column."""
+    """Raise InputError for NaN and Inf, naming the first by row and column."""
     finite = np.isfinite(x)
     if not finite.all():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), x.shape))
@@ -158,7 +158,7 @@ def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ())
 
 def _resample(x: Tensor, size: int, levels: int) -> Tensor:
     smooth = functional.interpolate(x.float(), (size, size), mode="bicubic", antialias=True)
-    # Slightly above a half: ties are rounded the same way whatever the last bits of the arithmetic.
+    # Slightly above a half, so that rounding of ties does not depend on the last bits.
     return (smooth + 0.5001).floor().clamp(0, levels - 1).to(torch.uint8)
 
 

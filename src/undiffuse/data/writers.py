@@ -44,7 +44,7 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
     Raises:
         InputError: before anything is written, for samples that are not finite, an unknown ending, and a shape that the
             file cannot hold.
-        MachineError: if the disk refuses.
+        MachineError: if writing fails.
     """
     path = Path(path)
     _check(path, x, labels)
@@ -82,7 +82,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that is written under a temporary name, flushed to disk and renamed.
 
     Raises:
-        MachineError: if the disk refuses; no file is left then.
+        MachineError: if writing fails; no file is left then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

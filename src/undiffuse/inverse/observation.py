@@ -21,7 +21,7 @@ from undiffuse.tensors import as_tensor
 
 Apply = Callable[[Tensor], Tensor]
 """A symmetric matrix as a function of rows (B, d)."""
-_NOISELESS = 1e-6  # noise variance as a fraction of the residual variance, where the noise is given as 0
+_NOISELESS = 1e-6  # noise variance as a fraction of the residual variance, used where noise_std is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,10 @@ class Observation:
 
     Args:
         function: A, from (B, *event) to (B, *out).
-        y: (*out), NaN where missing; None where every sample has its own.
+        y: (*out), NaN where missing; None if every sample has a separate y.
         noise_std: standard deviation of the noise, () or broadcastable to (*out).
         shape: shape of an event in model units.
-        hide: sets further entries of a y to NaN.
+        hide: function that sets further entries of y to NaN.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -114,9 +114,13 @@ class Observation:
 
     def linearize(self, D: Tensor, residual_variance: Tensor | float, y: Tensor | None = None,
                   noiseless: float | None = None) -> LinearizedObservation:
-        """The observation at D (B, *event); y (B, *out) or (*out) replaces the observation's own.
+        """The observation linearized at D.
 
-        The residual variance of x_0, () or (B,), sets the scale of the noise where its standard deviation is 0.
+        Args:
+            D: denoiser's estimates of x_0 (B, *event).
+            residual_variance: variance of x_0 given x_t, () or (B,): scale of the noise where noise_std is 0.
+            y: observed values (B, *out) or (*out); None: `self.y`.
+            noiseless: noise variance where noise_std is 0, relative to residual_variance; None: 1e-6 `scale2`.
         """
         value, jvp, vjp = _derivative(self.function, D)
         y = self._target(y, value)
@@ -149,18 +153,18 @@ class Observation:
         y = as_tensor(y, "y")
         if y.shape not in (value.shape, value.shape[1:], (1, *value.shape[1:])):
             raise InputError(f"got y of shape {tuple(y.shape)} for an operator that gives "
-                             f"{tuple(value.shape[1:])}; expected that shape, or a row of it for each sample")
+                             f"{tuple(value.shape[1:])}; expected that shape, or one row per sample")
         return self.hide(y.to(value)).expand(value.shape)
 
 
 def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:
-    """A(D), u ↦ A' u and w ↦ A'ᵀ w with the derivative A' at D; the first product is the second's transpose."""
-    higher = D.requires_grad and torch.is_grad_enabled()  # as in a likelihood, which differentiates the guided D
+    """A(D), u ↦ A' u and w ↦ A'ᵀ w with the derivative A' at D; A' u is the derivative of w ↦ A'ᵀ w."""
+    higher = D.requires_grad and torch.is_grad_enabled()  # for likelihoods, which differentiate the guided D
     with torch.enable_grad():
         x = D if higher else D.detach().requires_grad_(True)
         value = function(x)
         if not value.requires_grad:
-            raise InputError("got an operator through which torch cannot differentiate; expected torch's own functions")
+            raise InputError("got an operator that torch cannot differentiate; expected differentiable torch functions")
         w = torch.zeros_like(value, requires_grad=True)
         (pulled,) = torch.autograd.grad(value, x, w, create_graph=True)
     return value if higher else value.detach(), _product(pulled, w, higher), _product(value, x, higher)
@@ -183,9 +187,15 @@ def _columns(jvp: Apply, D: Tensor) -> Tensor:
 
 
 def conjugate_gradients(matrix: Apply, b: Tensor, iterations: int) -> Tensor:
-    """An approximate solution of matrix(x) = b for every row b (B, m), from 0; a row that has converged is unchanged.
+    """An approximate solution x (B, m) of matrix(x) = b, started at 0.
 
-    The number of iterations is fixed, so that the result of a row does not depend on the others.
+    The number of iterations is fixed, so that the result of a row does not depend on the others; a converged row is
+    not changed.
+
+    Args:
+        matrix: a symmetric positive definite matrix as a function of rows (B, m).
+        b: right-hand sides (B, m).
+        iterations: number of iterations.
 
     Reference: Hestenes and Stiefel (1952), section 3.
     """

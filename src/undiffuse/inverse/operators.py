@@ -254,7 +254,7 @@ def box(shape: Sequence[int], top: int, left: int, height: int, width: int) -> M
     """A mask that hides a box of an image.
 
     Args:
-        shape: shape of an event, whose last two axes are those of the image.
+        shape: shape of an event, whose last two axes are height and width.
         top: first row of the box.
         left: first column of the box.
         height: number of rows.

@@ -7,7 +7,7 @@
     daps          the ODE to x_0, a sample of the Gaussian posterior around it, noised again
     gibbs         p(x_0 | z) by the reverse SDE and p(z | x_0, y), alternating at decreasing noise; exact in the limit
 
-Each is a function (observation, context, options) -> step, and its options are those of `observe`.
+Each is a function (observation, context, options) -> step, with the options of `observe`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Posterior(RequiresSampler):
         inner: the model of p(x).
         observation: y, the operator and the noise in model units.
         sampler: the sampler.
-        last: the model whose denoiser is used for p(x | y); None: that of p(x).
+        last: the model whose denoiser is used for p(x | y); None: the denoiser of p(x).
     """
 
     takes = ("y",)
@@ -54,7 +54,7 @@ class Posterior(RequiresSampler):
         self.observation, self.last = observation, last
 
     def denoise(self, x: ArrayLike, t: Time, *, y: Tensor | None = None, **cond: Any) -> Tensor:
-        """D, or that of `last` with y."""
+        """D of `last` given y, or D of the inner model."""
         x = self.states(x)
         if self.last is None:
             return self.inner.denoise(x, t, **cond)

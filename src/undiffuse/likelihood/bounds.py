@@ -89,7 +89,7 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
         decoder: "gaussian", N(z_0, σ̂₀² I) for densities; "levels", the probability of a grey level in proportion to
             that density; "auto": by the model's data.
         first_index: random address of the first row.
-        t_end: time of the smallest noise level; None: the model's own.
+        t_end: time of the smallest noise level; None: `model.t_end()`.
         cond: conditions such as label.
 
     Returns:
@@ -137,7 +137,7 @@ class _ElboTerms:
         return total + self._wiener_part(rows)[:, None] if self.control else total
 
     def _group(self, group: int, rows: Tensor, cond: dict[str, Any]) -> Tensor:
-        """The mean over one group's levels of the integrand, with control minus that of the Wiener filter."""
+        """The mean over one group's levels of the integrand, with control minus the integrand of the Wiener filter."""
         z = self.z[rows].to(self.coordinates.model.device)
         lam, weight = self._levels(group, rows)
         total = z.new_zeros(len(z))
@@ -228,7 +228,7 @@ class _ElboTerms:
 
 def kl_bound(model: Model, distribution: Mixture, samples: int = 4096, seed: int = 0, t_end: float | None = None
              ) -> Bound:
-    """An upper bound of KL(p_t ‖ p_SDE) between the data distribution at t_end and that of the model's reverse SDE.
+    """An upper bound of KL(p_t ‖ p_SDE), from the data distribution at t_end to the distribution of the reverse SDE.
 
         KL ≤ KL(p_T ‖ π) + ∫ e^{2λ} E‖D* − D_θ‖² dλ = KL(p_T ‖ π) + ½ ∫ g² E‖∇log p_t − s_θ‖² dt,
 
@@ -240,7 +240,7 @@ def kl_bound(model: Model, distribution: Mixture, samples: int = 4096, seed: int
         distribution: distribution of the data.
         samples: number of Monte Carlo samples, stratified over λ.
         seed: seed of noise levels, data and noise.
-        t_end: time of the smallest noise level; None: the model's own.
+        t_end: time of the smallest noise level; None: `model.t_end()`.
 
     Returns:
         A `Bound`.
@@ -280,7 +280,7 @@ def path_log_likelihood(model: ReverseModel, x: ArrayLike, steps: int = 128, pat
         paths: number of independent paths, K; the value is the logarithm of their mean weight.
         seed: seed of the paths.
         first_index: random address of the first row.
-        t_end: time of the smallest noise level; None: the model's own.
+        t_end: time of the smallest noise level; None: `model.t_end()`.
         cond: conditions such as label.
 
     Returns:
@@ -332,7 +332,7 @@ def _path_log_weight(coordinates: WhitenedCoordinates, z: Tensor, grid: Tensor, 
 
 
 def _address_range(rows: Tensor, first_index: int) -> tuple[tuple[int, int], Tensor]:
-    """The range of random addresses (first, number) that contains those of some rows, and the rows' places in it."""
+    """The range (first, number) that contains the random addresses of some rows, and their indices in it."""
     first = int(rows[0])
     return (first_index + first, int(rows[-1]) - first + 1), (rows - first).cpu()
 

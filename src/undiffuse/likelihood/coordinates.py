@@ -5,7 +5,7 @@ constant:
 
     du/dλ = R/Ψ,   R = Uᵀ (D − μ) − (s²/Ψ²) Ψ u,   log p_λ(z) = log p(u_T) − Σ log Ψ − ∫_{λ_T}^{λ} tr ∂R/∂(Ψu) dλ
 
-so that only the difference between the denoiser's trace and that of the Wiener filter is integrated. Without stored
+so that only the denoiser's trace minus the trace of the Wiener filter is integrated. Without stored
 moments s is the model's sigma_data in every direction.
 
 Reference: Song et al. (2021), eq. 39 (arXiv:2011.13456) for the ODE; Lawson (1967), "Generalized Runge-Kutta
@@ -37,7 +37,7 @@ class WhitenedCoordinates:
 
     Args:
         model: the denoiser and its process.
-        t_end: the time of the smallest noise level; None: the model's own.
+        t_end: the time of the smallest noise level; None: `model.t_end()`.
     """
 
     model: Model
@@ -148,7 +148,7 @@ class WhitenedCoordinates:
 
 
 def gaussian_model(model: ReverseModel) -> Model:
-    """The model, if its denoiser is that of a Gaussian process; raises InputError otherwise."""
+    """The model, if it has a denoiser of a Gaussian process; raises InputError otherwise."""
     if not isinstance(model, Model):
         raise InputError("got a model without a denoiser; expected a model of a Gaussian process, such as ud.Denoiser")
     if required_sampler(model) is not None:

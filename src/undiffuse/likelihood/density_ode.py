@@ -86,7 +86,7 @@ class TraceEstimator:
     Args:
         coordinates: the model and its whitened coordinates.
         z: the data; those after the first `keep` only pad the block.
-        exact: the whole trace, n = 1; otherwise n = `probes` random probes, which a row keeps along its trajectory.
+        exact: the whole trace, n = 1; otherwise n = `probes` random probes, fixed along the trajectory of a row.
         probes, seed, first_index: number and random address of the probes.
         keep: the number of rows that are evaluated, by default all.
         cond: conditions, tensors with one entry per row.
@@ -150,10 +150,10 @@ class TraceEstimator:
         D, product = self._denoise_with_vjp(rows, z, lam)
         local = local_gaussian_exact(product, z, z - D, variance) if self.probes is None else \
             local_gaussian_probed(product, self.probes[rows], z - D, variance)
-        mismatch = local.log_prob_slope(2 * variance) - self._log_prob_slope(rows, 2 * variance)
+        mismatch = local.log_prob_derivative(2 * variance) - self._log_prob_derivative(rows, 2 * variance)
         return local.truncation(), 0.5 * variance * mismatch.mean(1).abs()
 
-    def _log_prob_slope(self, rows: Tensor, variance: float) -> Tensor:
+    def _log_prob_derivative(self, rows: Tensor, variance: float) -> Tensor:
         """d log p/dσ̂² = ½ (Δ log p + ‖∇ log p‖²) at a variance, (m, n)."""
         z = self.z[rows]
         D, trace = self._trace(rows, z, z.new_full((len(z),), -0.5 * math.log(variance)))
@@ -253,7 +253,7 @@ class QuadratureTrace:
 
 
 def solve_density_ode(estimator: TraceEstimator, rtol: float, atol: float) -> OdeResult:
-    """u and b at T by the method that has the least work."""
+    """u and b at T by the cheaper method."""
     method = QuadratureTrace if estimator.products > JOINT_MAX_PRODUCTS else JointTraceOde
     return method(estimator).solve(rtol, atol)
 

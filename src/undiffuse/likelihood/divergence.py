@@ -95,7 +95,7 @@ class LocalGaussian(NamedTuple):
         """log p_0 − log p_σ̂₀, (B, n)."""
         return -0.5 * (self.trace.integral(torch.log) + self.residual.integral(torch.reciprocal) / self.variance)
 
-    def log_prob_slope(self, variance: float) -> Tensor:
+    def log_prob_derivative(self, variance: float) -> Tensor:
         """d log p/dσ̂² of this Gaussian at a variance, (B, n)."""
         def total(theta: Tensor) -> Tensor:
             return self.variance * theta / (1 - theta) + variance

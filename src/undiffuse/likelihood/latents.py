@@ -49,7 +49,7 @@ def encode(model: ReverseModel, x: ArrayLike, method: str = "ode", *, rtol: floa
         steps: number of steps of "ddim".
         iterations: most fixed-point iterations per step of "ddim"; 0: the usual approximation, with D at the wrong end.
             They converge for small steps: with r = σ̂_s/σ̂ and D' = ∇D(x_s, s), if (r − 1) ‖D'‖ < 1.
-        t_end: time of the smallest noise level, at which x is taken to be; None: the model's own.
+        t_end: time of the smallest noise level, at which x is taken to be; None: `model.t_end()`.
         cond: conditions such as label.
 
     Returns:
@@ -87,7 +87,7 @@ def decode(model: ReverseModel, code: ArrayLike, method: str = "ode", *, rtol: f
         rtol: relative tolerance per step of "ode".
         atol: absolute tolerance per step of "ode".
         steps: number of steps of "ddim".
-        t_end: time of the smallest noise level; None: the model's own.
+        t_end: time of the smallest noise level; None: `model.t_end()`.
         cond: conditions such as label.
 
     Returns:

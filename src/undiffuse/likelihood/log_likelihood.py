@@ -75,7 +75,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class _Settings:
-    """How a density is computed: see `log_likelihood`."""
+    """Settings of a density computation: see `log_likelihood`."""
 
     divergence: str
     probes: int
@@ -119,7 +119,7 @@ def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", 
         atol: absolute tolerance per step, likewise.
         seed: seed of the probes and of dequantization.
         first_index: random address of the first row; row i has the same bytes alone and in a batch.
-        t_end: time of the smallest noise level; None: the model's own, for "normal" that of a quarter of a bin.
+        t_end: time of the smallest noise level; None: `model.t_end()`, or a quarter of a bin for "normal".
         truncation: whether to correct for the noise levels below it.
         dequantise: for grey levels "normal" (auto) or "uniform", which bound the log-probability of a level from below;
             "none": the density of levels taken as real numbers.

@@ -40,7 +40,7 @@ class Text:
         full = [i for i, line in enumerate(lines) if len(line) > 1 or line[0].strip("\ufeff \t")]
         header, numbers = (full[0], full[1:]) if cells.header else (None, full)
         if len(numbers) != len(cells.lines) or any(len(lines[i]) != len(cells.columns) for i in numbers):
-            raise InputError(f"{quote(cells.path)} quotes its cells in an unusual way; save it again from a "
+            raise InputError(f"{quote(cells.path)} has unusually quoted cells; save it again from a "
                              "spreadsheet")
         return cls(cells.separator, lines, ends, numbers, header)
 

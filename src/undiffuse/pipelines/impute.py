@@ -1,7 +1,7 @@
 """Imputation: several samples of the missing values of every row, given the values that the row has.
 
-Every row is an observation without noise of a model that was trained on such rows; a sample of p(x | y) fills its
-missing values. Written tables are the input character by character, but for the missing values.
+A row with missing values is a noiseless observation y of a complete row x; a sample of p(x | y) fills the missing
+values. In the written tables only the missing values change; all other characters are copied from the input.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     """Samples (draws, N, D) of rows with missing values, in data units; other values are returned unchanged.
 
     Args:
-        model: a model of such rows.
-        x: rows (N, D) with NaN where missing, or a DataFrame, whose columns are matched by name to those of the
+        model: a model of complete rows (D,).
+        x: rows (N, D) with NaN where missing, or a DataFrame, whose columns are matched by name to the
             training table; its label and condition columns are used unless labels or conditions are passed.
-        draws: number of samples of every missing value.
+        draws: number of samples per missing value.
         seed: random seed.
         steps: number of steps from noise to data.
-        labels: class number of every row (N,).
+        labels: class numbers (N,).
         method: "linear" (covariance of x_0 given x_t from the data's moments, exact for Gaussian data), or a method of
-            `observe`: "mmps" (covariance from the network), "twisted" (tends to the exact posterior), ...
-        conditions: by name, one value for all rows or one for each; numeric rows are NaN where unknown.
+            `observe`: "mmps" (covariance from the network), "twisted" (converges to the exact posterior), ...
+        conditions: by name, one value for all rows or one per row; NaN where unknown.
         progress: called as progress(done, total).
 
     Raises:
-        InputError: for rows that do not fit the model.
+        InputError: if the rows do not match the model.
     """
     if model.schema is not None and model.schema.named and hasattr(x, "columns"):
         rows = model.schema.encode(x)
@@ -60,7 +60,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     z = model.transform.forward(x)
     cond = conditions_of(model, _as_conditions(labels, conditions), len(x)) if x.ndim else {}
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
-        raise InputError(f"got draws={draws} of rows {tuple(x.shape[1:])}; expected draws ≥ 1 of rows {model.shape}")
+        raise InputError(f"got draws={draws}, rows {tuple(x.shape[1:])}; expected draws ≥ 1, rows {model.shape}")
     full = x.expand(draws, *x.shape).clone()
     incomplete = z.isnan().any(1).nonzero()[:, 0]
     if len(incomplete):
@@ -84,16 +84,16 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     Args:
         run: folder of the run.
         table: a .csv, .tsv or .parquet file.
-        out: folder to write, which must not exist or be empty.
-        draws: number of samples of every missing value.
+        out: folder to write, new or empty.
+        draws: number of samples per missing value.
         seed: random seed.
         steps: number of steps from noise to data.
         interval: fraction of the samples inside the interval.
-        method: as for `impute`.
+        method: see `impute`.
         device: device of the model.
 
     Raises:
-        InputError: for a table that does not fit the run, one without missing values, and a folder with files.
+        InputError: if the table does not match the run or has no missing values, or if the folder is not empty.
     """
     _check(out, draws, interval)
     model = training.load(run, device=device)
@@ -125,7 +125,7 @@ def _as_conditions(labels: ArrayLike | None, conditions: Mapping[str, ConditionV
 
 
 def _posterior(model: Model, method: str, draws: int) -> tuple[Model, int | None]:
-    """p(x | y), and the block size; for particle methods all samples of a row are one run."""
+    """p(x | y) and the block size (None: default); in particle methods one group holds all samples of a row."""
     if method == "linear" and model.moments is not None:
         return MomentGuide(model), None
     particles = draws * -(-_PARTICLES // draws)
@@ -178,9 +178,10 @@ class _Filled:
                 centres[i, place] = self.cell(j, float(counts.argmax()))
                 spread[i, f"{name}_share"] = format(counts.max() / len(values), ".4g")
             else:
-                ends = np.quantile(values, [(1 - interval) / 2, (1 + interval) / 2], method="weibull")
+                bounds = np.quantile(values, [(1 - interval) / 2, (1 + interval) / 2], method="weibull")
                 centres[i, place] = format(values.mean(), ".9g")
-                spread |= {(i, f"{name}_{end}"): format(v, ".9g") for end, v in zip(("low", "high"), ends, strict=True)}
+                spread |= {(i, f"{name}_{end}"): format(v, ".9g")
+                           for end, v in zip(("low", "high"), bounds, strict=True)}
         columns = [f"{self.schema.columns[j]}_{end}" for j in sorted({j for _, j in self.missing})
                    for end in (("share",) if self.schema.categories_of(j) else ("low", "high"))]
         return self.text.filled(centres, columns, spread)

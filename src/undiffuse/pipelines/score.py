@@ -38,7 +38,7 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
         options: arguments of `log_likelihood`.
 
     Raises:
-        InputError: for data of another kind, and for columns that are not those of the run.
+        InputError: for data of another kind or with other columns than the training data.
     """
     if out.suffix.lower() != ".csv" or (n is not None and n < 1):
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")

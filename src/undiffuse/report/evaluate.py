@@ -122,7 +122,7 @@ def _complete(data: Dataset, model: Model) -> Dataset:
 
 
 def _labels(train: Dataset, n: int, seed: int) -> Tensor:
-    """Labels of n training rows in random order, so that class frequencies equal those of the data."""
+    """Labels of n training rows in random order, so that their frequencies equal the ones of the data."""
     assert train.y is not None  # a model with classes was trained on labels
     order = permutation(seed, Purpose.CONDITION, 0, len(train))
     return train.y[order[torch.arange(n) % len(train)]]

@@ -28,7 +28,7 @@ INK, MUTED, RULE, REAL, GENERATED, PAPER = (f"#00000{k}" for k in range(1, 7))
 """Colours by role: text, secondary text, thin lines, real data, generated data, the page."""
 
 WIDTH = 400.0
-"""Width of a chart in points, that of a telephone's screen, so that its labels are legible there."""
+"""Width of a chart in points: the width of a phone's screen, so that labels are legible there."""
 
 _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", REAL: "real", GENERATED: "generated", PAPER: "paper"}
 _STYLE: Any = {
@@ -111,7 +111,7 @@ def _compact(text: str) -> str:
 
 
 def _with_variables(text: str) -> str:
-    """The SVG with CSS variables in place of placeholder colours, and without Matplotlib's fonts."""
+    """The SVG with placeholder colours replaced by CSS variables, and without Matplotlib's fonts."""
     for colour, name in _VARIABLES.items():
         text = text.replace(colour, f"var(--{name})")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)

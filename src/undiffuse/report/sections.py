@@ -393,6 +393,6 @@ def _error_caption(errors: DenoisingErrors, plural: str) -> str:
     best = int(np.argmin(curve / errors.linear))
     ratio, level = float(curve[best] / errors.linear[best]), short(float(errors.level[best]))
     comparison = (f"At noise level {level} it is {percent(ratio)} of the error of the best linear denoiser."
-                  if ratio < 1 else "It is nowhere below that of the best linear denoiser.")
+                  if ratio < 1 else "It is nowhere below the error of the best linear denoiser.")
     return (f"Denoising error on {'training' if errors.held_out is None else 'held-out'} {plural}, in standard "
             f"deviations of the data. {comparison}")

@@ -1,4 +1,4 @@
-"""Trajectories between noise and data: snapshots of the reverse and of the forward process, to be shown."""
+"""Trajectories between noise and data: snapshots of the reverse and the forward process, for figures and animations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ class Snapshot(NamedTuple):
 def backward(
     model: Model, start: Tensor, steps: int, method: str = "auto", seed: int = 0, **cond: Any
 ) -> list[Snapshot]:
-    """Snapshots of the reverse process from `start` (n, *event) at T, at `animation_times` and at t = 0."""
+    """Snapshots of the reverse process at T, at `animation_times` and at t = 0.
+
+    Args:
+        model: the model to sample.
+        start: states (n, *event) at T in model units.
+        steps: number of steps.
+        method: name of the sampler.
+        seed: random seed.
+        cond: conditions of the model.
+    """
     states: dict[float, list[Tensor]] = {}
     out = sample(model, x_T=start, method=method, steps=steps, grid=animation_times(model, steps), seed=seed,
                  callback=lambda step, t, x: states.setdefault(t, []).append(x.cpu()), **cond)
@@ -39,13 +48,20 @@ def backward(
 
 
 def forward(model: Model, z: Tensor, times: Sequence[float], seed: int = 0) -> list[Snapshot]:
-    """Snapshots of data z (n, *event) at `times`: x_t = α z + σ ε with one ε for all times."""
+    """Snapshots of the forward process: x_t = α z + σ ε with one ε for all times.
+
+    Args:
+        model: the model whose process is used.
+        z: data (n, *event) in model units.
+        times: times of the snapshots.
+        seed: random seed of ε.
+    """
     eps = normal(seed, Purpose.NOISE, 0, 0, len(z), tuple(z.shape[1:]), z.dtype)
     return [snapshot(model, z if t == 0 else model.sde.perturb(z, t, eps), t) for t in times]
 
 
 def expected_data(model: Model, snapshots: Sequence[Snapshot], **cond: Any) -> list[Tensor]:
-    """E[x_0 | x_t] of each snapshot."""
+    """E[x_0 | x_t] (n, *event) of each snapshot, given the conditions `cond`."""
     with torch.no_grad():
         return [s.x if s.t == 0 else model.denoise(s.x.to(model.device), s.t, **cond).cpu() for s in snapshots]
 
@@ -67,18 +83,18 @@ def evenly_spaced(snapshots: list[Snapshot], count: int) -> list[Snapshot]:
 def animation_times(model: Model, steps: int) -> Tensor:
     """Times (steps + 1,) from T to the end of the model, at which σ/α is (u/(1 − u))^1.5 σ_d with u evenly spaced.
 
-    Neither pure noise nor the finest detail takes most of the frames.
+    The frames are not spent mostly on pure noise or on the finest detail.
     """
-    ends = torch.tensor([model.sde.T, model.t_end()], dtype=torch.float64)
-    first, last = torch.sigmoid(-(model.sde.log_snr(ends) + math.log(model.sigma_data)) / _EXPONENT).tolist()
+    endpoints = torch.tensor([model.sde.T, model.t_end()], dtype=torch.float64)
+    first, last = torch.sigmoid(-(model.sde.log_snr(endpoints) + math.log(model.sigma_data)) / _EXPONENT).tolist()
     u = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     grid = model.sde.time_of(-_EXPONENT * torch.logit(u) - math.log(model.sigma_data))
-    grid[0], grid[-1] = ends
+    grid[0], grid[-1] = endpoints
     return grid
 
 
 def time_labels(snapshot: Snapshot) -> tuple[str, str]:
-    """Texts of the time and of the log-SNR of a snapshot."""
+    """The time and the log-SNR of a snapshot as text."""
     if snapshot.t == 0:
         return "t = 0", "data"
     number = "−∞" if math.isinf(snapshot.log_snr) else f"{snapshot.log_snr:+.1f}".replace("-", "−")

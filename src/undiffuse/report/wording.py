@@ -68,7 +68,8 @@ def _title(numbers: dict[str, Any], plural: str) -> str:
     if numbers["sliced_w2"] <= numbers["sliced_w2_floor"] + 2 * numbers["sliced_w2_floor_std"]:
         return (f"Generated {plural} are as close to real {plural} as other real {plural} are: "
                 f"{factor(ratio)} the distance")
-    return f"The distance from generated to real {plural} is {factor(ratio)} that between two sets of real {plural}"
+    return (f"The distance from generated to real {plural} is {factor(ratio)} the distance between two sets of "
+            f"real {plural}")
 
 
 def factor(ratio: float) -> str:
@@ -82,8 +83,8 @@ def memorisation(numbers: dict[str, Any], plural: str) -> str:
     if ratio is None:
         return ""
     row = "image" if numbers["kind"] == "image" else "row"
-    return (f"The distance from generated {plural} to the nearest training {row} is {factor(ratio)} that of held-out "
-            f"real {plural}.")
+    return (f"The distance from generated {plural} to the nearest training {row} is {factor(ratio)} as "
+            f"large as for held-out real {plural}.")
 
 
 def warning(numbers: dict[str, Any], plural: str) -> str:

@@ -36,7 +36,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 class Kernel(ABC):
     """A split of the reverse SDE: coordinates y, the remainder v, and the coefficients of a step between two nodes.
 
-    The coefficients are those of one step, or of many in one call: nodes whose α, σ and λ are arrays (n, 1) give arrays
+    Coefficients of one step, or of many in one call: nodes whose α, σ and λ are arrays (n, 1) give arrays
     (n, k), with k = 1 if all coordinates have equal ones.
     """
 

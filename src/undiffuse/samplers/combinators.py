@@ -3,7 +3,7 @@
     chain(predict, correct, ...)   go to s with the first, then correct at s with the others
     repeat(step, k)                go to s k times, diffusing back to t in between (resampling, "time travel")
     churn(step, ...)               raise the noise a little before every step
-    restart(step, ...)             on the way down, go back up and down again k times
+    restart(step, ...)             go back to more noise and down again k times
     impute(step, observed, mask)    keep the observed entries on their own diffusion
 
 `sample(model, method=Method(lambda context: impute(repeat(step, 10), observed, mask), order=1))` runs one.

@@ -20,7 +20,7 @@ from undiffuse.samplers.registry import ALL
 from undiffuse.sde import as_time
 
 EndTimes = tuple[float | None, float | None]
-"""t_start and t_end of a request; None: the model's own."""
+"""t_start and t_end of a request; None: the model's defaults."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ SDE_WITH_MOMENTS = {
     45: _sde_then_ode(1.0), 80: DefaultSampler("dpmpp_2m_sde", "log_snr"),
 }
 SDE_PLAIN = {1: _sde_then_ode(0.5, 12), 45: _sde_then_ode(1.0), 80: DefaultSampler("dpmpp_2m_sde", "log_snr")}
-"""The tables of method="sde", the default stochastic sampler: the least distances of `python -m benchmarks stochastic`
+"""The tables of method="sde", the default stochastic sampler: smallest distances of `python -m benchmarks stochastic`
 on four distributions among η from ¼ to 1, noise that ends at .07 to .2 standard deviations of the data, and starts from
 3 to 10 of them."""
 TABLES = {"auto": (WITH_MOMENTS, PLAIN), "sde": (SDE_WITH_MOMENTS, SDE_PLAIN)}
@@ -148,7 +148,7 @@ def _entry(table: dict[int, DefaultSampler], steps: int) -> DefaultSampler:
 
 
 def _can_start_from_moments(model: Model, entry: DefaultSampler, end_times: EndTimes) -> bool:
-    """Whether the moments are those of the model's distribution, and the start level lies between the end times."""
+    """Whether the moments describe the distribution of the model, and the start level lies between the end times."""
     moments, sde, level = model.moments, model.sde, entry.start_level
     if moments is None or not model.moments_are_exact or moments.kind != "pca" or not moments.complete or level is None:
         return False

@@ -111,13 +111,13 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
             evaluations; "tuned" the tuned sampler, else an error; "sde" the best stochastic default; or a name in
             `samplers.METHODS`, or a `Method`.
         steps: number of intervals of the grid, ignored by adaptive methods; None: 20, for particles 100.
-        grid: name of a time grid, or a tensor of decreasing times; None: the method's own.
+        grid: name of a time grid, or a tensor of decreasing times; None: the method's default.
         seed: seed of the prior and of all noise.
         first_index: index of the first sample.
         trajectory: keep the states at all times.
-        x_T: states (n, *event) at t_start in model units, in place of samples of the prior.
+        x_T: states (n, *event) at t_start in model units; None: samples of the prior.
         t_start: time of the start; None: T.
-        t_end: time of the end; None: the model's own.
+        t_end: time of the end; None: `model.t_end()`.
         denoise_last: end with x = D(x, t_end), one more evaluation.
         callback: called as callback(step, t, x) for every block after every step.
         block: rows per model call; None: the model's.
@@ -155,7 +155,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
 
 
 class _Block(NamedTuple):
-    """The result of one block: its states in data units, and what was counted."""
+    """The result of one block: its states in data units, and its counters."""
 
     states: list[Tensor]
     nfe: int
@@ -213,7 +213,7 @@ class _BlockSampler:
                       None if evidence is None else evidence[:keep].cpu())
 
     def _noise(self, first: int, size: int) -> NoiseSource:
-        """The normals of a block: one stage of a step at a time, for small blocks those of many steps at once."""
+        """The normals of a block: one stage of a step at a time; for small blocks, many steps at once."""
         model, end_times = self.model, (float(self.nodes[-1].t), float(self.nodes[0].t))
         device, dtype = model.device, model.dtype
         path = BrownianPath(self.seed, first, size, model.shape, dtype, *end_times) if self.path_noise else None
@@ -288,7 +288,7 @@ def _count(n: int | None, x_T: Tensor | None) -> int:
     if n is None:
         return rows
     if not isinstance(n, int | np.integer) or n < 0:
-        raise InputError(f"got n={n!r}; expected a whole number of samples ≥ 0")
+        raise InputError(f"got n={n!r}; expected an integer number of samples ≥ 0")
     if x_T is not None and n != rows:
         raise InputError(f"got x_T of shape {tuple(x_T.shape)} for n={n}; expected one row per sample, or n left out")
     return int(n)
@@ -365,5 +365,5 @@ def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[
     for start in range(0, n, block):
         keep = min(block, n - start)
         rows = torch.arange(start, start + block).clamp_max(n - 1)
-        here = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
-        yield first_index + start, block, keep, None if x_T is None else x_T[rows], here
+        values = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
+        yield first_index + start, block, keep, None if x_T is None else x_T[rows], values

@@ -1,4 +1,4 @@
-"""What a sampler is: a `Method`, whose step maps (state, next node) to the next state.
+"""Samplers: a `Method`, whose step maps (state, next node) to the next state.
 
     step = method.step(SamplerContext(model, nodes, template), options)
     state = step(state, node)          for every further node of the grid
@@ -46,7 +46,7 @@ def nodes_of(sde: SDE, times: Tensor) -> list[Node]:
 class CountingModel:
     """A model with its conditions that counts its evaluations.
 
-    `nfe` counts evaluations of the whole batch, `nfe_per_sample` (B,) those of adaptive methods for each sample;
+    `nfe` counts evaluations of the complete batch, `nfe_per_sample` (B,) evaluations per sample of adaptive methods;
     `log_evidence` (B,) is a method's estimate of log p(y).
     """
 
@@ -75,7 +75,7 @@ class CountingModel:
         return self.model.reverse_drift(x, t, eta, **self.cond)
 
     def count_per_sample(self, nfe: Tensor, before: int) -> None:
-        """Count nfe (B,) evaluations in place of those of the whole batch since there were `before`."""
+        """Reset `nfe` to `before` and count nfe (B,) evaluations per sample instead."""
         self.nfe, self.nfe_per_sample = before, nfe if self.nfe_per_sample is None else self.nfe_per_sample + nfe
 
 
@@ -122,7 +122,7 @@ StepFactory = Callable[..., Step]
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a step is built from: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
+    """Context of a step: the model, the nodes of the grid, and a tensor of the states' dtype and device."""
 
     model: ReverseModel
     nodes: list[Node]

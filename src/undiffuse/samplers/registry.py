@@ -1,6 +1,6 @@
 """The table of samplers: name, step, default grid, claimed order, published formula.
 
-A deterministic exponential method is a kernel (what is integrated exactly), an order or stages, a corrector, and a rule
+A deterministic exponential method is a kernel (integrated exactly), an order or stages, a corrector, and a rule
 that turns moments into weights (`coefficients`). Notation of the formulas: a step from t to s, h = λ_s − λ_t, D_0 and
 ε_0 the data and noise prediction at t, D_1, ε_1 at the node before, r = (λ_t − λ_1)/h.
 """

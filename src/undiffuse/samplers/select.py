@@ -34,7 +34,7 @@ class SamplerRequest:
 
 @dataclass(frozen=True)
 class SamplerPlan:
-    """A resolved request: the method and its name, the grid, the number of steps, and the words of a tuning."""
+    """A resolved request: the method and its name, the grid, the number of steps, and the description of a tuning."""
 
     name: str
     method: Method

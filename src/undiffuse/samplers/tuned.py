@@ -4,10 +4,10 @@ With y the coordinates of the state, R_j the latest values of the remainder, and
 
     y' = (1 + θ_0) c y + Σ_j (w_j + θ_{j+1} I_0) R_{i−j},        I_0 the weight of first order,
 
-so a step costs what an uncorrected one costs, and θ = 0 is the second-order step. A gated sampler has θ + φ g in place
-of θ, with the gain g = s²/(s² + σ̂²) of every direction at the end of the step. The times are fitted as well. Classes
-may have separate coefficients and moments on the same nodes; each row of a batch uses those of its class, so that a
-sample has the same bytes in any batch. Fitting is in `undiffuse.tuning`.
+so a step costs as much as an uncorrected one, and θ = 0 is the second-order step. A gated sampler replaces θ
+by θ + φ g, with the gain g = s²/(s² + σ̂²) of every direction at the end of the step. The times are fitted as well.
+Classes may have separate coefficients and moments on the same nodes; each row of a batch uses the coefficients of its
+class, so that a sample has the same bytes in any batch. Fitting is in `undiffuse.tuning`.
 
 Reference: for coefficients fitted by gradient descent, Zheng et al. (2023), arXiv:2310.13268.
 """
@@ -95,7 +95,7 @@ def _merge_classes(template: Tensor, s: Node, label: Tensor, groups: Sequence[Co
 
 
 class ClassCoefficients(NamedTuple):
-    """The corrections θ of a class, and the moments of its data; None: those of all data."""
+    """The corrections θ of a class, and the moments of its data; None: the moments of all data."""
 
     theta: Tensor
     moments: Moments | None
@@ -143,13 +143,13 @@ class TunedSampler:
         return Method(make, 2, grid=self.times, first_step_free=self.first_step_free)
 
     def _groups(self, moments: Moments, nodes: list[Node], template: Tensor) -> list[CoordinateGroup]:
-        """The classes by their coordinates, those of all data first."""
+        """The classes by their coordinates, the coordinates of all data first."""
         groups = [CoordinateGroup(DataPrediction(frame=moments), {})]
-        for c, own in {OTHER_CLASSES: ClassCoefficients(self.theta, None), **self.per_class}.items():
-            if own.moments is not None:
-                groups.append(CoordinateGroup(DataPrediction(frame=own.moments), {}))
-            group = groups[0 if own.moments is None else -1]
-            group.coefficients[c] = fitted_coefficients(group.kernel, nodes, own.theta, template)
+        for c, part in {OTHER_CLASSES: ClassCoefficients(self.theta, None), **self.per_class}.items():
+            if part.moments is not None:
+                groups.append(CoordinateGroup(DataPrediction(frame=part.moments), {}))
+            group = groups[0 if part.moments is None else -1]
+            group.coefficients[c] = fitted_coefficients(group.kernel, nodes, part.theta, template)
         return groups
 
 
@@ -158,8 +158,8 @@ class Tuning:
     """The samplers fitted to a model.
 
     Args:
-        moments: those in whose coordinates they were fitted.
-        t_end: where their trajectories end.
+        moments: moments of the coordinates in which they were fitted.
+        t_end: end time of their trajectories.
         table: samplers by the names of the conditions ("" or "label") and the number of evaluations.
         rows: results on held-out noise samples.
         family: (strength, tuning) of the model at increasing guidance scales, on the same nodes.
@@ -235,7 +235,7 @@ def find_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mappi
 
 
 def require_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedChoice:
-    """The sampler fitted to a model for this request; raises InputError, naming those that exist, if there is none."""
+    """The sampler fitted to a model for this request; raises InputError, listing the fitted ones, otherwise."""
     choice = find_tuned(model, steps, end_times, cond)
     if choice is None:
         tuning = tuning_of(model)
@@ -255,7 +255,7 @@ def interpolate_tuning(a: Tuning, b: Tuning, fraction: float) -> Tuning:
 
 def plain_coefficients(kernel: Kernel, nodes: list[Node], template: Tensor
                        ) -> tuple[list[StepCoefficients], list[StepCoefficients]]:
-    """The coefficients of second order, which are corrected, and those of first order, whose weight is I_0."""
+    """The second-order coefficients, which are corrected, and the first-order ones, whose weight is I_0."""
     second, first = (Multistep(kernel, order, nodes, template).predictions for order in (2, 1))
     return second, first
 

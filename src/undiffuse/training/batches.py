@@ -4,7 +4,7 @@ The batch of step s has the positions sB ... sB + B − 1 of the concatenated pe
 to be saved or skipped on resume, and a batch larger than the data wraps round.
 
 Missing cells of a table are filled with samples given the other cells of the row, several fills in turn, and do not
-count in the loss. With fills from the distribution of the data the minimum of the loss is that of complete rows.
+count in the loss. With fills from the distribution of the data the minimum of the loss is as with complete rows.
 """
 
 from __future__ import annotations

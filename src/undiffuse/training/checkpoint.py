@@ -137,7 +137,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    """Removes all checkpoints but the last `keep` up to a step; those after it were refused on reading."""
+    """Removes all checkpoints but the last `keep` up to a step; later ones were rejected on reading."""
     remaining = [s for s in steps(folder) if s <= step][-keep:]
     for other in set(steps(folder)) - set(remaining):
         path_of(folder, other).unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _difference(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     """The first tensor whose type or shape differs; empty if none does."""
     layouts = [{name: f"{t.dtype} {tuple(t.shape)}" for name, t in side.items()} for side in (tensors, expected)]
     for name in [*expected, *tensors]:
-        got, wanted = (layout.get(name, "nothing") for layout in layouts)
-        if got != wanted:
-            return f"got {name} = {got}; expected {wanted}"
+        actual, required = (layout.get(name, "nothing") for layout in layouts)
+        if actual != required:
+            return f"got {name} = {actual}; expected {required}"
     return ""

@@ -14,7 +14,7 @@ Entries = Sequence[dict[str, Any]]
 
 
 def best_checkpoint(entries: Entries) -> tuple[int, float] | None:
-    """The first step with the least held-out path loss, and that loss; None before the first measurement."""
+    """The first step with the smallest held-out path loss, and that loss; None before the first measurement."""
     measured = [(e["step"], e["path"]) for e in entries if "path" in e]
     return min(measured, key=lambda pair: pair[1], default=None)
 
@@ -27,7 +27,7 @@ def should_stop(entries: Entries, patience: int) -> bool:
 
 
 def model_step(entries: Entries, experiment: Experiment) -> int:
-    """The step of the model: with patience that of the least held-out path loss, else the last."""
+    """The step of the model: with patience the step of the smallest held-out path loss, else the last step."""
     best = best_checkpoint(entries) if experiment.patience else None
     return max((e["step"] for e in entries), default=0) if best is None else best[0]
 
@@ -38,7 +38,7 @@ def last_step(entries: Entries, experiment: Experiment) -> int:
 
 
 def stopping_summary(entries: Entries, experiment: Experiment) -> str:
-    """One sentence: how far a run came, why it ended, and which of its checkpoints the model is from."""
+    """One sentence: the last step of a run, why it ended, and the checkpoint of its model."""
     step, best = max((e["step"] for e in entries), default=0), best_checkpoint(entries)
     if step < experiment.steps and should_stop(entries, experiment.patience):
         progress = (f"Stopped early at step {step:,} of {experiment.steps:,}: the held-out path loss did not improve "
@@ -49,5 +49,5 @@ def stopping_summary(entries: Entries, experiment: Experiment) -> str:
         progress = f"At step {step:,} of {experiment.steps:,}"
     if best is None or not experiment.patience:
         return f"{progress}."
-    return (f"{progress}; the model is that of step {best[0]:,}, where the held-out path loss was least, {best[1]:.4f} "
+    return (f"{progress}; the model is from step {best[0]:,}, with the smallest held-out path loss, {best[1]:.4f} "
             "nats per entry.")

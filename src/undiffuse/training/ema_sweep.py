@@ -9,7 +9,7 @@ from typing import NamedTuple
 from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.training.batches import Feed
-from undiffuse.training.loop import MEASURED, held_out_loss
+from undiffuse.training.loop import HELD_OUT_LOSS_ROWS, held_out_loss
 from undiffuse.training.run import Run, load, load_data, open_run
 
 SWEEP = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.17, 0.2, 0.25)
@@ -42,7 +42,8 @@ def compare_ema(run: Path | str, sigma_rels: Iterable[float] = SWEEP, data: Data
 
 
 def ema_scores(run: Run, held_out: Dataset, sigma_rels: Iterable[float] = SWEEP,
-               on_score: Callable[[EmaScore], None] = lambda score: None, n: int = MEASURED) -> list[EmaScore]:
+               on_score: Callable[[EmaScore], None] = lambda score: None, n: int = HELD_OUT_LOSS_ROWS
+               ) -> list[EmaScore]:
     """The scores of `compare_ema` on the first n of some rows."""
     model, scores = load(run.folder, "running", "cpu"), list[EmaScore]()
     feed = Feed(run.experiment, held_out, model)

@@ -1,9 +1,9 @@
 """The training loop.
 
-All that changes is in `TrainingState`; the batch of an update is a function of its number. So an interrupted run ends
-with the same weights, bit for bit.
+All mutable state is in `TrainingState`, and the batch of an update is a function of its number; a run that was
+interrupted and resumed therefore ends with bit-identical weights.
 
-The first signal (Ctrl-C, SIGTERM) makes a training write a checkpoint and stop; the second one ends it at once.
+The first signal (Ctrl-C, SIGTERM) makes training write a checkpoint and stop; the second one ends it at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Signals:
-    """While it is open, the first SIGINT, SIGTERM or SIGHUP only sets `number`; later ones have their usual effect.
+    """While it is open, the first SIGINT, SIGTERM or SIGHUP only sets `number`; later ones have the default effect.
 
     Ignored signals (as under nohup) stay ignored. Outside the main thread, where Python delivers no signals, it has no
     effect.
@@ -82,7 +82,7 @@ class Signals:
 
 CHECK_EVERY = 32  # updates between checks on a GPU; on a CPU every update is checked
 ENTRIES = 500  # entries in metrics.jsonl
-MEASURED = 1024  # held-out rows of the held-out loss
+HELD_OUT_LOSS_ROWS = 1024  # held-out rows of the held-out loss
 PATH_LOSS_ROWS = 256  # held-out rows of the path loss
 LEVEL_BINS = 8  # noise levels at which the held-out loss is reported
 _BY_CALLER = 256  # not the number of a signal: `stop` returned True
@@ -100,17 +100,17 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
         experiment: The settings, or a recipe with the data that it has opened.
         out: Folder of the run.
         progress: Show the progress on stderr.
-        data: The data, in place of those that the experiment names.
+        data: The data; None: opened from the source in the experiment.
         stop: stop(step) is called after every update; if it returns True, the state is saved and training ends.
-        peer_timeout: Seconds after which a process that does not answer is given up.
+        peer_timeout: Seconds after which a process that does not answer is considered lost.
         track: Trackers that receive the metrics.
         preview: Number of sample images that are saved per checkpoint, in previews/STEP.png.
 
     Returns:
-        The model; with `patience`, that of the best checkpoint.
+        The model after the last update; with `patience`, the model of the best checkpoint.
 
     Raises:
-        InputError: For another run or other data in `out`, and before an update that is not finite.
+        InputError: If `out` holds another run or other data, or an update is not finite (it is not applied).
         MachineError: For a full disk, a folder in use, or a lost process.
     """
     recipe = experiment if isinstance(experiment, Recipe) else Recipe(experiment, data=data)
@@ -148,12 +148,12 @@ def _check(group: ProcessGroup, experiment: Experiment, held_out: Dataset | None
     """InputError for settings that contradict one another."""
     group.check_batch_size(experiment.batch_size)
     if experiment.patience and held_out is None:
-        raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; give held_out above "
+        raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; set held_out above "
                          "0, or patience=0")
 
 
 def _start(group: ProcessGroup, run: Run, state: TrainingState, stack: ExitStack) -> float:
-    """Brings the states of all processes to the newest checkpoint, under the lock; the seconds trained so far."""
+    """Locks the run, restores the newest checkpoint on all processes, and returns the seconds trained so far."""
     def first() -> list[float]:
         run.folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(run.folder))
@@ -206,7 +206,7 @@ class _Training:
         self.loss, self.rate = float("nan"), 0.0
 
     def update(self, stop: Callable[[int], int]) -> int:
-        """Makes all remaining updates, unless `stop` returns a number on some process: that number, or 0."""
+        """Makes all remaining updates, or ends when `stop` returns a number on some process: that number, else 0."""
         state, request, ending, done = self.state, 0, 0, self.update_best()
         while state.step < self.experiment.steps and not ending and not done:
             state.update(self.group.batch_sum(self._gradient, self.experiment.batch_size))
@@ -232,7 +232,7 @@ class _Training:
         return self.state.step % every == 0 or self.state.step == self.experiment.steps
 
     def check_update(self) -> None:
-        """Waits for the device and raises the error of an update that was not made."""
+        """Waits for the device and raises an error if an update was not finite and therefore not applied."""
         if int(self.state.steps_applied) < self.state.step:
             raise self.group.error_on_main(explain(self.state, self.feed, self.numbers, self._advice()))
         self.bar.update(self.state.step, self.loss, self.rate)
@@ -251,7 +251,7 @@ class _Training:
         self.last_entry = (step, now)
 
     def save_checkpoint(self) -> None:
-        """Measures on the held-out rows if that is due, and saves, on the main process; the others wait."""
+        """Evaluates on held-out rows if due and writes a checkpoint, on the main process; the others wait."""
         if self.group.all_reduce_max(int(not self.state.is_finite()), self.device):
             raise self.group.error_on_main(InputError(f"the weights are not finite after step {self.state.step}; "
                                                       f"{self._advice()}"))
@@ -268,7 +268,7 @@ class _Training:
         self.group.barrier()
 
     def update_best(self) -> bool:
-        """With patience: saves the state as the best one if it is, and returns whether the training ends."""
+        """With patience: saves the state if it is the best so far, and returns whether training ends."""
         patience, done = self.experiment.patience, False
         if not patience:
             return False
@@ -301,12 +301,12 @@ class _Training:
 
 
 @torch.no_grad()
-def held_out_loss(feed: Feed, step: int, n: int = MEASURED) -> dict[str, Any]:
+def held_out_loss(feed: Feed, step: int, n: int = HELD_OUT_LOSS_ROWS) -> dict[str, Any]:
     """The held-out loss: `held_out`, its mean, and `levels`, pairs (mean log σ/α, mean loss) of eight equal bins.
 
     Args:
-        feed: The held-out rows, and the model in evaluation.
-        step: Number of an update that is never made, whose noise levels and noise are used: that after the last one.
+        feed: The held-out rows and the model to evaluate.
+        step: Update number that seeds the noise levels and the noise; one after the last update of the training.
         n: Largest number of rows.
     """
     batch = feed.at(step, torch.arange(min(len(feed.x), n)))
@@ -318,10 +318,16 @@ def held_out_loss(feed: Feed, step: int, n: int = MEASURED) -> dict[str, Any]:
 
 
 def path_loss(feed: Feed, step: int) -> float:
-    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats per entry, whatever the run's own loss is.
+    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats per entry; it does not depend on the
+    weighting and noise levels of training.
 
-    It is the integrand of the likelihood bound, so runs with different weightings and noise distributions can be
-    compared by it; its excess over the value of the exact denoiser is the path-KL.
+    It is the integral in the likelihood bound, so it compares runs with different weightings and noise distributions;
+    its excess over the value of the exact denoiser is the path-KL.
+
+    Args:
+        feed: The held-out rows and the model to evaluate.
+        step: See `held_out_loss`.
+
     Reference: Song et al. (2021), theorem 1. arXiv:2101.09258; Kingma et al. (2021), eq. 12. arXiv:2107.00630
     """
     weighted = copy(feed)

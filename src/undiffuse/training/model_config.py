@@ -124,7 +124,7 @@ def deviation(x: Tensor, transform: Transform) -> float:
     """
     count, total, squares = 0, 0.0, 0.0
     if isinstance(x, Lazy):
-        x = x[torch.linspace(0, len(x) - 1, min(len(x), moments.MEASURED)).round().long()]
+        x = x[torch.linspace(0, len(x) - 1, min(len(x), moments.MOMENT_ROWS)).round().long()]
     for part in torch.split(x, _CHUNK):
         z = transform.forward(part).double()
         z = z[~z.isnan()]

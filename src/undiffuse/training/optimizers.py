@@ -89,7 +89,7 @@ _ENDS = ("first.", "last.")  # names of the first and the last layer
 
 
 class Muon(Adam):
-    """Muon for the hidden matrices and kernels of a network, AdamW for the rest; state and rate are those of AdamW."""
+    """Muon for the hidden matrices and kernels of a network, AdamW for the rest; state and rate as for AdamW."""
 
     def __init__(self, weights: Tensor, betas: tuple[float, float], weight_decay: float, net: nn.Module) -> None:
         super().__init__(weights, betas, weight_decay, decoupled=True)

@@ -1,7 +1,7 @@
-"""Replay of one update of a run: rows, times, losses, gradient and weights with the same bits.
+"""Replay of one update of a run: rows, times, losses, gradient and weights, bit for bit.
 
-Randomness has no state, so an update follows from the weights before it and its number. The weights are those of the
-last checkpoint before it, or the initial ones, and the updates in between are made again.
+Randomness has no state, so an update follows from the weights before it and its number. Replay starts from the
+last checkpoint before it, or from the initial weights, and repeats the updates in between.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The folder of a run: settings, metrics, checkpoints and the model.
 
     experiment.json  model/config.json  metrics.jsonl  checkpoint-STEP.safetensors (the last two)  lock
-    best/checkpoint-STEP.safetensors (with patience: the one of the least held-out path loss, which is sampled)
+    best/checkpoint-STEP.safetensors (with patience: the one with the smallest held-out path loss, which is sampled)
     averages/checkpoint-STEP.safetensors (power averages of the weights, at every checkpoint)
     ema.json (the average that is sampled)
 """
@@ -69,7 +69,7 @@ class Run:
 
         Args:
             model: The model, for the names and shapes of the tensors.
-            best: With patience, the checkpoint of the least held-out path loss.
+            best: With patience, the checkpoint with the smallest held-out path loss.
 
         Raises:
             InputError: If it belongs to another model or experiment.
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def uses_best(self) -> bool:
-        """Whether the model is that of the best checkpoint, not of the last one."""
+        """Whether the model is from the best checkpoint, not from the last one."""
         return self.experiment.patience > 0 and bool(checkpoint.steps(self.best_folder))
 
     @property
@@ -172,14 +172,15 @@ def load(run: Path | str, which: str = ..., device: str = ...) -> Denoiser | tun
 
 
 def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser | tuning.Tuned:
-    """The model of a run, with the tuned sampler in its folder if it fits the weights. It does not need the data.
+    """The model of a run, with the tuned sampler in its folder if it was fitted to these weights.
 
-    Damaged checkpoints are skipped with a message. With patience the model is that of the best checkpoint.
+    The data are not needed. Damaged checkpoints are skipped with a message. With patience the model is from the best
+    checkpoint.
 
     Args:
         run: Folder of the run.
-        which: "ema", the average of the weights that `undiffuse ema` chose, by default the exponential one; "running",
-            the exponential one; "net", the weights themselves.
+        which: "ema", the average chosen by `undiffuse ema`, by default the exponential one; "running", the exponential
+            average; "net", the weights without averaging.
         device: Where the model is placed.
 
     Raises:
@@ -217,7 +218,7 @@ def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Da
         data: The data of a run that was trained on data in memory.
 
     Raises:
-        InputError: If the data are not those of the run.
+        InputError: If the run was trained on other data.
     """
     opened = open_run(run)
     dataset = load_dataset(opened.experiment) if data is None else data
@@ -268,7 +269,7 @@ def open_or_create(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) 
             return run
     elif folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise InputError(f"{folder} is not a run; choose another folder or empty it")
-    return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.deviation))
+    return Run(folder, experiment, describe(experiment, train, data.fingerprint(), recipe.transform, recipe.data_std))
 
 
 def resume(run: Run, state: TrainingState, environment: Mapping[str, Any]) -> float:
@@ -310,7 +311,7 @@ def machine(state: TrainingState, processes: int = 1) -> dict[str, Any]:
 
 
 def _foreign(folder: Path) -> bool:
-    """Whether a folder without a run holds other files than those of a run that was killed at its start."""
+    """Whether a folder without a run holds files that a run killed at its start does not leave."""
     return any(path.name not in storage.FILES and not path.match(f".{_EXPERIMENT}.*.tmp") for path in folder.iterdir())
 
 

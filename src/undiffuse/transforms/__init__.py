@@ -1,4 +1,4 @@
-"""What data become before a network sees them, and back.
+"""Transforms of data to model units, and back.
 
     base             invertible transforms between data units and model units
     columns          maps of one table column

@@ -58,7 +58,7 @@ class Condition:
 
     @property
     def form(self) -> tuple[str, int, int]:
-        """What a network is built from: kind, size of the vocabulary, width."""
+        """Arguments of the embedding: kind, size of the vocabulary, width."""
         return self.kind, len(self.vocabulary), self.width
 
     def rows(self, value: Any, n: int) -> Tensor:

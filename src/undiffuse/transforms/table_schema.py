@@ -155,7 +155,7 @@ class TableRows:
 
     Args:
         values: (N, D) in the order of the schema's columns, categories as numbers, NaN where missing.
-        labels: class numbers (N,), that of the null label where missing; None without a label column.
+        labels: class numbers (N,), the null label where missing; None without a label column.
         conditions: numeric rows (N, width) of each condition whose column is present, NaN where missing.
         places: for every column of the schema its number in the table.
     """
@@ -207,7 +207,7 @@ class TableSchema:
         return self.categories[j] if self.categories else ()
 
     def encode(self, table: Any) -> TableRows:
-        """The rows of a table; its columns are matched by name, those of label and conditions may be absent.
+        """The rows of a table; its columns are matched by name; label and condition columns may be absent.
 
         Args:
             table: `Cells` or a DataFrame.
@@ -269,7 +269,7 @@ def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str
 
 
 def data_rows(schema: TableSchema | None, x: ArrayLike) -> Tensor:
-    """x (B, *event) in data units as a tensor; columns of a DataFrame are matched by name to those of a model's schema.
+    """x (B, *event) in data units as a tensor; columns of a DataFrame are matched by name to the schema of a model.
 
     A model whose training data had no column names takes the columns of a DataFrame in their order.
     """

@@ -55,7 +55,7 @@ def gated(reference: Reference, plain: Fit, rounds: int) -> Fit:
 
 
 def leading(fits: Iterable[Fit], n: int) -> list[Fit]:
-    """The n fits of least loss."""
+    """The n fits with the smallest loss."""
     return sorted(fits, key=_loss)[:n]
 
 
@@ -69,7 +69,7 @@ def _polished(reference: Reference, best: Fit, rounds: int) -> Fit:
 
 
 def refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
-    """The nodes of `steps` steps with those of a coarser fit as their density, and whether the first step is free."""
+    """The nodes of `steps` steps, distributed like the nodes of a coarser fit, and whether the first step is free."""
     lam = np.array([node.log_snr for node in coarse.nodes])
     first, rest = lam[:coarse.first_step_free], lam[coarse.first_step_free:]
     if math.isinf(rest[0]):
@@ -118,7 +118,7 @@ def spaced(reference: Reference, level: float, steps: int) -> Tensor:
 
 
 def improved(reference: Reference, old: Fit) -> Fit:
-    """One Gauss-Newton round over the nodes: the damped step of least loss, and the fit there."""
+    """One Gauss-Newton round over the nodes: the damped step with the smallest loss, and the fit there."""
     lam = torch.tensor([node.log_snr for node in old.nodes], dtype=torch.float64)
     free = range(1, len(lam) - 1)
     gap = torch.minimum(lam.diff()[:-1], lam.diff()[1:])

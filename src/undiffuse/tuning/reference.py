@@ -53,7 +53,7 @@ class RowCounter(CountingModel):
         return self.model.denoise(at, node.t, **cond).double().cpu()
 
     def default(self, steps: int, t_end: float | None = None) -> DefaultSampler:
-        """The default sampler for exact distributions: the reference is the model's own exact trajectory."""
+        """The default sampler for exact distributions: the reference is the exact trajectory of the model."""
         return default_sampler(self.model, steps, (None, t_end), bool(self.cond), images=False)
 
     def sample(self, n: int, first: int, **request: Any) -> Samples:

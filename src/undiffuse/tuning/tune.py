@@ -46,15 +46,15 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
 
     The probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
     error are tried, coefficients follow in closed form, and the Gauss-Newton method moves the nodes. Other starts
-    choose between the fits, and others validate: a sampler that does not beat the best of `UNTUNED` is not kept. A
+    select among the fits, and others validate: a sampler that does not beat the best of `UNTUNED` is rejected. A
     model with classes is tuned with and without labels. Samplers for guidance are kept as long as the model is the
     same. Nothing is differentiated. `tuned.tuning.rows` holds results and costs.
 
     Args:
-        model: a denoiser; without moments, those of 512 of its samples are used.
+        model: a denoiser; if it has no moments, they are measured on 512 of its samples.
         evaluations: numbers of model evaluations, from 2 to 100.
-        t_end: end time of the trajectories; None: the model's own.
-        trajectories: number of starts to fit to, at least 4; four times as many choose, and as many validate.
+        t_end: end time of the trajectories; None: `model.t_end()`.
+        trajectories: number of starts to fit to, at least 4; four times as many select, and as many validate.
         rounds: Gauss-Newton rounds over the nodes; 0 fits coefficients only.
         nodes_of: a tuning whose nodes are used, so that only the coefficients are fitted; without its missing entries.
         conditions: the names of `CONDITIONS` to tune for.
@@ -81,7 +81,7 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
 
 
 def moments_for(model: Model, say: Callable[[str], None], tuning: Tuning | None = None) -> Moments:
-    """The moments of the data, else those of a current tuning, else those of the model's samples."""
+    """The moments of the data, else of a current tuning, else of samples of the model."""
     current = tuning or valid_tuning(model)
     if model.moments is not None:
         return model.moments
@@ -120,7 +120,7 @@ def _fit_budgets(counter: RowCounter, moments: Moments, evaluations: list[int], 
 
 def best_sampler(reference: Reference, selection: PathEnds, fits: list[Fit], rounds: int, move_nodes: bool = True
                  ) -> TunedSampler:
-    """The fit with the least error on the starts for selection, after gates and joint refinement of the best ones.
+    """The fit with the smallest error on the starts for selection, after gates and joint refinement of the best ones.
 
     The criterion is the loss times the root mean square, which separates fits of similar loss by their outliers.
     move_nodes: nodes may be improved for gates.
@@ -183,8 +183,8 @@ def tune_classes(model: Model, *, data: Tensor | None = None, labels: Tensor | N
                  rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> Tuned:
     """Add coefficients, and moments where they help, per class to the samplers for labels of a tuned model.
 
-    The nodes stay. For every class, coefficients are fitted with the moments of all data and with those of the class;
-    other starts choose, and others decide whether the result beats the sampler for all classes.
+    The nodes do not change. For every class, coefficients are fitted with the moments of all data and with the moments
+    of the class; other starts select, and others test whether the result beats the sampler for all classes.
 
     Args:
         model: the tuned model, with classes.
@@ -236,7 +236,7 @@ def _fit_class(counter: RowCounter, tuning: Tuning, moments: Moments, samplers: 
         for m, reference in references.items():
             best = best_sampler(reference, selection.in_coordinates(m), [refit(reference, common)], rounds, False)
             options.append(ClassCoefficients(best.theta, None if m is pooled else m))
-        methods = [replace(common, theta=own.theta).method(own.moments or pooled) for own in options]
+        methods = [replace(common, theta=option.theta).method(option.moments or pooled) for option in options]
         k = min(range(2), key=lambda k: loss(selection.error(methods[k], steps)[0]))
         before, after = (validation.error(method, steps)[0] for method in (common.method(pooled), methods[k]))
         yield steps, options[k], {

@@ -1,4 +1,4 @@
-"""A tuning on disk: one safetensors file next to its model, which is refused for any other model.
+"""A tuning on disk: one safetensors file next to its model; loading it for another model is an error.
 
 The file stores the SHA-256 of the model, D at a few fixed states, the samplers and the measured rows.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialised
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from undiffuse.data.writers import atomic
@@ -45,7 +45,7 @@ def tensors_sha256(tensors: dict[str, Tensor], about: Any) -> str:
 
 
 def valid_tuning(model: Model) -> Tuning | None:
-    """The tuning of a model; None if it is not tuned or has changed since."""
+    """The tuning of a model; None if it is not tuned or has changed since it was tuned."""
     old = model.tuning if isinstance(model, Tuned) else None
     return old if old is not None and old.model == model_digest(model) else None
 
@@ -71,8 +71,8 @@ def save(model: Model, path: Path | str) -> Path:
     if tuning is None:
         raise InputError("got a model that has not been tuned; tune it first")
     frames = {"frame": tuning.moments} if tuning.moments is not model.moments else {}
-    frames |= {f"class-{c}": own.moments for table in tuning.table.values() for sampler in table.values()
-               for c, own in sampler.per_class.items() if own.moments is not None}
+    frames |= {f"class-{c}": part.moments for table in tuning.table.values() for sampler in table.values()
+               for c, part in sampler.per_class.items() if part.moments is not None}
     frame = {f"{name}/{k}": v.contiguous() for name, moments in frames.items() for k, v in moments.tensors().items()}
     kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
     tables = {f"{kind}/{names}/{n}/{part}": value.contiguous() for kind, by_names in kinds.items()
@@ -83,7 +83,7 @@ def save(model: Model, path: Path | str) -> Path:
              "family": [[w, member.rows] for w, member in tuning.family]}
     about["sha256"] = tensors_sha256(tensors, about)
     with atomic(path) as stream:
-        stream.write(serialised(tensors, {"undiffuse": json.dumps(about)}))
+        stream.write(to_bytes(tensors, {"undiffuse": json.dumps(about)}))
     return path
 
 
@@ -95,7 +95,7 @@ def load(model: Model, path: Path | str) -> Tuned:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
         if about.pop("sha256") != tensors_sha256(tensors, about):
             raise ValueError("its SHA-256 is not the one written in it")
-        fits = about["model"] == model_digest(model) and _alike(tensors["probe"], _probe(model))
+        fits = about["model"] == model_digest(model) and _is_close(tensors["probe"], _probe(model))
         tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a tuning of undiffuse: {error}") from None
@@ -128,7 +128,7 @@ def _probe(model: Model) -> Tensor:
     return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t, **cond) for t in times]).double().cpu()
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _is_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
@@ -169,12 +169,12 @@ def _scale(strength: float) -> str:
 
 def _tensors(c: TunedSampler) -> dict[str, Tensor]:
     """The tensors of a sampler: "framed-c" for a class with separate moments, else "plain-c"."""
-    classes = {f"{'plain' if own.moments is None else 'framed'}-{k}": own.theta for k, own in c.per_class.items()}
+    classes = {f"{'plain' if part.moments is None else 'framed'}-{k}": part.theta for k, part in c.per_class.items()}
     return {"times": c.times, "theta": c.theta, **classes}
 
 
 def _tables(tensors: dict[str, Tensor], kind: str, frames: dict[str, Moments]) -> dict[str, dict[int, TunedSampler]]:
-    """The samplers of a kind by condition and number of evaluations."""
+    """The samplers of a kind by condition names and number of model evaluations."""
     return {names: {n: TunedSampler(parts["times"], parts["theta"], first_step_free, _per_class(parts, frames))
                     for n, (parts, first_step_free) in table.items()}
             for names, table in _parts(tensors, kind).items()}
@@ -192,7 +192,7 @@ def _per_class(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int
 
 
 def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[dict[str, Tensor], bool]]]:
-    """The tensors of a kind by condition and number of evaluations, and whether the first step is free."""
+    """The tensors of a kind by condition names and number of model evaluations, and whether the first step is free."""
     tables: dict[str, dict[int, dict[str, Tensor]]] = {}
     for name in sorted(tensors):
         if name.startswith(f"{kind}/"):
@@ -203,7 +203,7 @@ def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[d
 
 
 def _has_free_step(n: int, parts: dict[str, Tensor]) -> bool:
-    """Whether there is one step more than evaluations; raises ValueError for other shapes."""
+    """Whether the sampler has one step more than model evaluations; raises ValueError for other shapes."""
     times, theta = parts["times"], parts["theta"]
     first_step_free = len(times) - 1 - len(theta)
     forms = [(n, 1 + VALUES), (n, 2 + 2 * VALUES)]

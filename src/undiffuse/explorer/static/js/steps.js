@@ -124,7 +124,7 @@ function annealedLangevin(run, {size = 0.1, repeats = 5} = {}) {
   };
 }
 
-// name: what it is called, whether it follows the SDE, the grid it likes, evaluations a step, its order, how it is made.
+// name: title, whether it follows the SDE, default grid, evaluations per step, order, constructor.
 export const METHODS = {
   euler_maruyama: {label: "Euler–Maruyama", sde: true, grid: "time", calls: 1, order: 1, make: eulerMaruyama},
   reverse_diffusion: {label: "Reverse diffusion", sde: true, grid: "time", calls: 1, order: 1, make: reverseDiffusion},

@@ -35,7 +35,8 @@ def raising(error: BaseException):
 @pytest.mark.parametrize("error, code, line", [
     (InputError("got 0 rows,\n expected 2"), 2, "undiffuse: got 0 rows, expected 2"),
     (MachineError("the disk is full"), 1, "undiffuse: the disk is full"),
-    (OSError(28, "No space left on device", "x"), 1, "undiffuse: [Errno 28] No space left on device: 'x'"),
+    (OSError(28, "No space left on device", "x"), 1, "undiffuse: got 'x': No space left on device; expected a path "
+     "that this machine can use; choose another"),
     (MemoryError(), 1, "undiffuse: the machine is out of memory"),
     (KeyboardInterrupt(), 130, "undiffuse: interrupted"),
 ])

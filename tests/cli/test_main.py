@@ -82,7 +82,7 @@ def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None
     (["sample", "run", "--n", "3.5"], "--n: got 3.5; expected a whole number"),
     (["sample", "run", "--steps=-inf"], "--steps: got -inf; expected a whole number"),
     (["train", "digits", "--steps"], "--steps"),
-    (["train"], "DATA"),
+    (["train"], "got no DATA; expected undiffuse train DATA"),
     (["sample"], "RUN"),
     (["report", "a", "b"], "b"),
     (["evaluate", "--n", "3"], "--n"),

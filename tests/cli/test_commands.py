@@ -124,7 +124,6 @@ def test_the_experiment_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
     (["sample", "RUN", "--n=-1"], "n=-1"),
     (["sample", "RUN", "--seed=-1"], "seed=-1; expected a whole number from 0"),
     (["sample", "RUN", "--first-index=-4"], "first_index=-4; expected a whole number from 0"),
-    (["sample", "RUN", "--seed=-1"], "seed -1"),
     (["sample", "RUN", "--steps=0"], "steps=0"),
     (["sample", "RUN", "--out", "x.bmp"], "x.bmp"),
     (["tune", "RUN", "--evaluations", "5-4"], 'evaluations "5-4"'),

@@ -138,7 +138,6 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         raise InputError(f"got noise={noise!r}; expected step or path")
     start = None if x_T is None else model.states(x_T, "x_T")
     n = _count(n, start)
-    _check_whole(seed=seed, first_index=first_index)
     conditions = conditions_of(model, cond, n, signature(sample).parameters)
     end_times = (t_start, t_end)
     plan = resolve_method(model, SamplerRequest(method, steps, grid, end_times, conditions))
@@ -281,13 +280,6 @@ def _pad_front(value: Any, ahead: int) -> Any:
     if not isinstance(value, Tensor) or value.ndim == 0 or not ahead:
         return value
     return torch.cat([value[:1].expand(ahead, *value.shape[1:]), value])
-
-
-def _check_whole(**numbers: Any) -> None:
-    """Checks that the arguments are whole numbers from 0 to 2^64 − 1."""
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or not 0 <= number < 1 << 64:
-            raise InputError(f"got {name}={number!r}; expected a whole number from 0 to 2^64 - 1")
 
 
 def _count(n: int | None, x_T: Tensor | None) -> int:

@@ -241,5 +241,5 @@ def _check_interval(interval: Interval) -> Interval:
 
 
 def _check_scale(scale: float) -> None:
-    if not math.isfinite(scale):
-        raise InputError(f"got guidance_scale={scale}; expected a finite number")
+    if isinstance(scale, str) or not math.isfinite(scale):
+        raise InputError(f"got guidance_scale={scale!r}; expected a finite number")

@@ -5,6 +5,7 @@ Reference: Song et al. (2021), appendix B and C. arXiv:2011.13456. Karras et al.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean
 from undiffuse.quadrature import Integral
 from undiffuse.sde import GaussianSDE, Time, as_time
 
@@ -386,8 +387,9 @@ PROCESSES: dict[str, type[GaussianSDE]] = {
 def make_sde(name: str, **args: Any) -> GaussianSDE:
     """The process with a name of `PROCESSES` and its parameters; the inverse of `config()`."""
     if name not in PROCESSES:
-        raise InputError(f"got process {name!r}; expected one of {', '.join(PROCESSES)}")
+        raise InputError(f"got process {name!r}; expected one of {', '.join(PROCESSES)}{did_you_mean(name, PROCESSES)}")
     try:
         return PROCESSES[name](**args)
     except TypeError as error:
-        raise InputError(f"got {args} for process {name!r}; {error}") from None
+        expected = ", ".join(inspect.signature(PROCESSES[name]).parameters)
+        raise InputError(f"got {args} for process {name!r} ({error}); expected {expected}") from None

@@ -67,14 +67,21 @@ class _Cipher(threading.local):
 _cipher = _Cipher()
 
 
+def _check_whole(**numbers: Any) -> None:
+    """Checks that the arguments are whole numbers from 0 to 2^64 − 1."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or not 0 <= number <= _LAST64:
+            raise InputError(f"got {name}={number!r}; expected a whole number from 0 to 2^64 - 1")
+
+
 def raw_words(seed: int, purpose: int, step: int, first: int, count: int) -> NDArray[np.uint64]:
     """The 64-bit integers `first` ... `first + count − 1` of the stream (seed, purpose, step).
 
     Reference: Salmon et al. (2011), Philox4x64-10; one block gives four integers.
     """
-    if not (0 <= seed <= _LAST64 and 0 <= step < 1 << 56 and 0 <= first <= _LAST64 and count >= 0):
-        raise InputError(f"got seed {seed}, step {step}, first {first}, count {count}; expected non-negative "
-                         "numbers, seed below 2^64 and step below 2^56")
+    _check_whole(seed=seed, first_index=first)
+    if not (0 <= step < 1 << 56 and count >= 0):
+        raise InputError(f"got step {step} and count {count}; expected non-negative numbers and step below 2^56")
     block, skip = divmod(first, 4)
     generator = _cipher.seek((seed, step * 256 + int(purpose)), block)
     return np.asarray(generator.random_raw(skip + count)[skip:], np.uint64)

@@ -297,7 +297,7 @@ def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
     if minutes is None:
         return
     if not 0 < minutes < math.inf:
-        raise InputError(f"got minutes={minutes:g}, expected a number above 0")
+        raise InputError(f"got minutes={minutes:g}; expected a number above 0")
     if "steps" in overrides:
         raise InputError(f"got minutes={minutes:g} and steps={overrides['steps']}; give one of them")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -35,7 +35,8 @@ def raising(error: BaseException):
 @pytest.mark.parametrize("error, code, line", [
     (InputError("got 0 rows,\n expected 2"), 2, "undiffuse: got 0 rows, expected 2"),
     (MachineError("the disk is full"), 1, "undiffuse: the disk is full"),
-    (OSError(28, "No space left on device", "x"), 1, "undiffuse: [Errno 28] No space left on device: 'x'"),
+    (OSError(28, "No space left on device", "x"), 1, "undiffuse: got 'x': No space left on device; expected a path "
+     "that this machine can use; choose another"),
     (MemoryError(), 1, "undiffuse: the machine is out of memory"),
     (KeyboardInterrupt(), 130, "undiffuse: interrupted"),
 ])
@@ -81,7 +82,7 @@ def test_success_is_zero_unless_the_command_says_otherwise(result, code) -> None
     (["sample", "run", "--n", "3.5"], "--n: got 3.5; expected a whole number"),
     (["sample", "run", "--steps=-inf"], "--steps: got -inf; expected a whole number"),
     (["train", "digits", "--steps"], "--steps"),
-    (["train"], "DATA"),
+    (["train"], "got no DATA; expected undiffuse train DATA"),
     (["sample"], "RUN"),
     (["report", "a", "b"], "b"),
     (["evaluate", "--n", "3"], "--n"),

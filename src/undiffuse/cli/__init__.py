@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter, convert
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, convert
 
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
@@ -37,7 +37,7 @@ from undiffuse.cli.show import show
 from undiffuse.cli.train import train
 from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError, MachineError, quote
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
                                                 evaluate, likelihood, verify, learn, explore)
@@ -94,17 +94,34 @@ def guarded(work: Callable[[], object]) -> int:
         return 141
     except CycloptsError as error:
         command = " ".join(("undiffuse", *(error.command_chain or ())))
-        return _report(f"{error} ({command} --help lists the options)", 2)
+        return _report(f"{_usage(error, command)} ({command} --help lists the options)", 2)
     except InputError as error:
         return _report(error, 2)
     except (MachineError, OSError, MemoryError) as error:
-        return _report(str(error) or "the machine is out of memory", 1)
+        return _report(_file_problem(error) or str(error) or "the machine is out of memory", 1)
     except KeyboardInterrupt:
         return _report("interrupted", 130)
     except SystemExit as error:  # a training that was stopped has saved and printed it
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         return _report(f"this is a bug ({type(error).__name__}); {_traceback_place()}", 70)
+
+
+def _usage(error: CycloptsError, command: str) -> str:
+    """What is wrong with a command line."""
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return str(error)
+    name = error.keyword or error.argument.name
+    if name.startswith("-"):
+        return f"got no value for {name}; expected {command} {name} VALUE"
+    return f"got no {name}; expected {command} {name}"
+
+
+def _file_problem(error: Exception) -> str:
+    """The line for an error of the operating system that names a file; empty for others."""
+    if not isinstance(error, OSError) or not error.filename or not error.strerror:
+        return ""
+    return f"got {quote(error.filename)}: {error.strerror}; expected a path that this machine can use; choose another"
 
 
 def _report(message: object, exit_code: int) -> int:

@@ -16,7 +16,7 @@ from zlib import crc32
 import torch
 from torch import nn
 
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, did_you_mean
 from undiffuse.nets.dit import DiT
 from undiffuse.nets.embeddings import ConditionEmbedding, FiLM, GaussianFourier, Sinusoidal, zero
 from undiffuse.nets.mlp import MLP
@@ -34,7 +34,7 @@ NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
 def build(name: str, shape: Sequence[int], classes: int = 0, **args: Any) -> nn.Module:
     """The network of a name for events of a shape; InputError for an unknown name or argument."""
     if name not in NETS:
-        raise InputError(f"got net {name!r}; expected one of {', '.join(NETS)}")
+        raise InputError(f"got net {name!r}; expected one of {', '.join(NETS)}{did_you_mean(name, NETS)}")
     try:
         return NETS[name](tuple(shape), classes, **args)
     except TypeError as error:

@@ -92,7 +92,7 @@ def _cards(n: dict[str, Any]) -> list[Card]:
         cards.append(Card(f"{n['sliced_w2_ratio']:.2f}", "distance to real data, noise floor = 1",
                           f"sliced W₂ {short(n['sliced_w2'])} against {floor}"))
     if n.get("mmd") is not None:
-        cards.append(Card(f"{n['mmd']:.4f}".replace("-", "−"), "squared MMD to held-out data",
+        cards.append(Card(f"{n['mmd']:z.4f}".replace("-", "−"), "squared MMD to held-out data",
                           f"two real sets: {plus_minus(n['mmd_floor'], n['mmd_floor_std'])}"))
     if n.get("curve_distance") is not None:
         cards.append(Card(short(n["curve_distance"]), "mean distance from the curve",

@@ -45,7 +45,7 @@ def short(value: float | None) -> str:
 def plus_minus(value: float, error: float) -> str:
     """A value ± its error, both rounded to the precision of the error."""
     places = max(0, -math.floor(math.log10(error / 3))) if error > 0 else 3
-    return f"{value:.{places}f}\u00a0±\u00a0{error:.{places}f}".replace("-", "−")
+    return f"{value:z.{places}f}\u00a0±\u00a0{error:.{places}f}".replace("-", "−")
 
 
 def verdict(numbers: dict[str, Any], data: Dataset) -> Verdict:

@@ -356,7 +356,7 @@ def _check_labels(label: Any, classes: int) -> None:
         raise InputError("got a label for a model that was trained without classes; leave it out")
     values = torch.as_tensor(label)
     if values.numel() and not 0 <= int(values.min()) <= int(values.max()) <= classes:
-        raise InputError(f"got label {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}")
+        raise InputError(f"got labels from {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}")
 
 
 def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]

@@ -194,6 +194,8 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser 
     newest = opened.newest_checkpoint(model, best=True)
     if newest is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
+    if newest.step == 0:
+        say(f"{run} has weights of update 0, which have learned nothing; `undiffuse train {run}` continues it")
     model.net.load_state_dict(_select(newest.tensors, "net" if which == "net" else "ema"))
     sigma_rel = opened.ema_choice()
     if which == "ema" and sigma_rel is not None:

@@ -185,7 +185,16 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
 
 def sample_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, class_counts: Sequence[int] | None = None,
                   **cond: Any) -> Tensor:
-    """Classes (B,) of rows x (B, *event) in data units, sampled from `label_posterior`."""
+    """Classes (B,) of rows x (B, *event) in data units, sampled from `label_posterior`.
+
+    Args:
+        model: model with classes.
+        x: rows (B, *event) in data units.
+        seed: seed of the classes and of the noise of the posterior.
+        turn: number of the round; each round has its own random numbers.
+        class_counts: training rows per class, the prior of the classes up to a factor; None: uniform.
+        cond: conditions in addition to the class.
+    """
     prior = None if class_counts is None else torch.tensor(class_counts, dtype=torch.float64)
     first = turn * _ROUND_STRIDE
     return classes(seed, first, label_posterior(model, x, seed=seed, prior=prior, first_index=first, **cond))

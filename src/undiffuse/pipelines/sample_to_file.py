@@ -63,7 +63,14 @@ def sample_to_file(model: Model, rows: Rows, ranges: Sequence[tuple[int, int]], 
 
 
 def random_labels(counts: Sequence[int], seed: int, first: int, n: int) -> list[int]:
-    """Random classes of the samples first ... first + n − 1, as frequent as in the data."""
+    """Random classes of the samples first ... first + n − 1, as frequent as in the data.
+
+    Args:
+        counts: training rows per class.
+        seed: seed of the samples.
+        first: index of the first sample.
+        n: number of samples.
+    """
     labels: list[int] = classes(seed, first, torch.tensor(counts).expand(n, -1)).tolist()
     return labels
 

@@ -37,7 +37,13 @@ class DenoisingErrors(NamedTuple):
 
 
 def denoising_errors(model: Model, train: Dataset, held_out: Dataset | None) -> DenoisingErrors:
-    """Errors of a model on training and held-out rows at noise levels from 0.03 to 30 standard deviations."""
+    """Errors of a model on training and held-out rows at noise levels from 0.03 to 30 standard deviations.
+
+    Args:
+        model: model of the run.
+        train: training rows, also used for the error of the best linear denoiser.
+        held_out: held-out rows; None: no held-out errors.
+    """
     sd = model.sigma_data
     level = torch.logspace(math.log10(0.03), math.log10(30), _LEVELS, dtype=torch.float64)
     highest = math.exp(-float(model.sde.log_snr(model.sde.T)))
@@ -51,7 +57,13 @@ def denoising_errors(model: Model, train: Dataset, held_out: Dataset | None) -> 
 
 
 def minimum_loss(experiment: Experiment, model: Model, data: Dataset) -> float | None:
-    """Lower bound of the training loss over all networks, given the classes; None for an unknown distribution."""
+    """Lower bound of the training loss over all networks, given the classes; None for an unknown distribution.
+
+    Args:
+        experiment: settings of the run: weighting and distribution of the noise levels.
+        model: model of the run.
+        data: training data; its name identifies the distribution.
+    """
     distribution = data_distribution(data.name, model.transform)
     if distribution is None or experiment.weighting == WHITENED:
         return None

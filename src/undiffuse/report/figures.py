@@ -130,7 +130,11 @@ def training_curve(train: Curve, held_out: Curve | None = None, floor: float | N
                    mark: float | None = None) -> Figure:
     """Loss against step: values, running mean, held-out loss, and lower bound.
 
-    `mark`: the step of the model, if training continued after it.
+    Args:
+        train: steps and training losses.
+        held_out: steps and held-out losses; None: no such curve.
+        floor: lower bound of the loss; None: no line.
+        mark: the step of the model, if training continued after it.
     """
     figure, ax = canvas()
     steps, loss = train
@@ -174,7 +178,14 @@ def loss_by_level(checkpoints: Sequence[Curve]) -> Figure:
 
 @chart
 def error_by_level(level: Array, train: Array, held_out: Array | None, linear: Array) -> Figure:
-    """Denoising error against noise level σ/α, both in standard deviations of the data."""
+    """Denoising error against noise level σ/α, both in standard deviations of the data.
+
+    Args:
+        level: noise levels (L,).
+        train: errors on training rows (L,).
+        held_out: errors on held-out rows (L,); None: no such curve.
+        linear: errors of the best linear denoiser (L,), drawn dashed.
+    """
     figure, ax = canvas()
     ax.plot(level, linear, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
     ax.plot(level, train, color=GENERATED)
@@ -188,7 +199,13 @@ def error_by_level(level: Array, train: Array, held_out: Array | None, linear: A
 
 @chart
 def ema_lengths(sigma_rel: Array, held_out: Array, running: float) -> Figure:
-    """Held-out loss of averaged weights against relative EMA length, and the loss of the running average."""
+    """Held-out loss of averaged weights against relative EMA length, and the loss of the running average.
+
+    Args:
+        sigma_rel: relative EMA lengths (K,).
+        held_out: loss of the average of each length (K,).
+        running: loss of the running average.
+    """
     figure, ax = canvas()
     ax.plot(sigma_rel, held_out, "o-", color=REAL, markersize=4)
     _reference(ax, running)
@@ -199,7 +216,13 @@ def ema_lengths(sigma_rel: Array, held_out: Array, running: float) -> Figure:
 
 @chart
 def class_rates(names: Sequence[str], generated: Mapping[str, Rate], real: Mapping[str, Rate]) -> Figure:
-    """Class agreement of samples with its interval, and of held-out rows as a tick, per class."""
+    """Class agreement of samples with its interval, and of held-out rows as a tick, per class.
+
+    Args:
+        names: names of the classes, from top to bottom.
+        generated: agreement and interval of the samples by class name.
+        real: agreement of the held-out rows by class name.
+    """
     figure, ax = canvas(_class_height(len(names)))
     for row, name in enumerate(names):
         if name in real:
@@ -243,7 +266,14 @@ def correlations(names: Sequence[str], values: Array) -> Figure:
 
 @chart
 def overlaid(real: Array, generated: Array, xlabel: str, low: float | None = None) -> Figure:
-    """Histograms of real (filled) and generated values (line); `low`: left end of the axis."""
+    """Histograms of real (filled) and generated values (line).
+
+    Args:
+        real: real values (n,).
+        generated: generated values (m,).
+        xlabel: label of the axis.
+        low: left end of the axis; None: chosen from the values.
+    """
     figure, ax = canvas()
     _density(ax, real, generated, _edges(real, generated, 40, low))
     ax.set_xlabel(xlabel)
@@ -252,7 +282,13 @@ def overlaid(real: Array, generated: Array, xlabel: str, low: float | None = Non
 
 @chart
 def column(real: Array, generated: Array, title: str) -> Figure:
-    """Small histograms of one column of a table."""
+    """Small histograms of one column of a table.
+
+    Args:
+        real: real values (n,).
+        generated: generated values (m,).
+        title: name of the column, shortened to 30 characters.
+    """
     figure, ax = canvas(128, width=230)
     _density(ax, real, generated, _edges(real, generated, 24, None))
     ax.set_title(_short(title, 30))
@@ -262,7 +298,13 @@ def column(real: Array, generated: Array, title: str) -> Figure:
 
 @chart
 def schedule(curve: Curve, points: Array, height: float) -> Figure:
-    """Log-SNR against t, with dots at `points` (2, K)."""
+    """Log-SNR against t, with dots.
+
+    Args:
+        curve: times t and values of log(α/σ).
+        points: times and values of the dots (2, K).
+        height: height of the chart in points.
+    """
     figure, ax = canvas(height)
     ax.plot(*curve, color=INK, linewidth=1.3)
     ax.plot(points[0], points[1], "o", color=GENERATED, markersize=6, clip_on=False)
@@ -272,7 +314,14 @@ def schedule(curve: Curve, points: Array, height: float) -> Figure:
 
 @chart
 def scatter(points: Array, window: tuple[float, float, float, float], role: str, axes: tuple[str, str]) -> Figure:
-    """Scatter plot of points (n, 2) in the window (left, right, bottom, top)."""
+    """Scatter plot of points in a window.
+
+    Args:
+        points: coordinates (n, 2).
+        window: edges (left, right, bottom, top).
+        role: colour of the points, `REAL` or `GENERATED`.
+        axes: label of the horizontal axis, and title.
+    """
     left, right, bottom, top = window
     figure, ax = canvas(400)
     pairs = np.repeat(points, 3, axis=0)

@@ -58,9 +58,13 @@ def greys(x: Tensor, levels: int) -> NDArray[np.uint8]:
 
 
 def tiled(images: NDArray[np.uint8], columns: int, smooth: bool = False, clear: bool = False) -> Image.Image:
-    """Images (n, H, W, C) in rows of `columns`, one pixel apart, small ones enlarged (`smooth`: bicubic).
+    """Images in rows, one pixel apart, small ones enlarged.
 
-    Gaps are black, or transparent with `clear`.
+    Args:
+        images: images (n, H, W, C).
+        columns: images per row.
+        smooth: whether to enlarge bicubically.
+        clear: whether the gaps are transparent, else black.
     """
     n, height, width, channels = images.shape
     times = max(1, round(_SIDE / max(height, width)))
@@ -94,7 +98,13 @@ def strokes(images: NDArray[np.uint8]) -> bool:
 
 
 def png(image: Image.Image, alt: str, style: str = "") -> Picture:
-    """An image as a PNG for the page."""
+    """An image as a PNG for the page.
+
+    Args:
+        image: the image.
+        alt: alternative text.
+        style: CSS class.
+    """
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return Picture(alt, data_url(stream.getvalue(), "png"), style)
@@ -106,7 +116,13 @@ def data_url(content: bytes, kind: str) -> str:
 
 
 def dots(points: NDArray[np.float64], role: str, alt: str) -> Dots:
-    """Points (n, 2) in the unit square as dots; y points up."""
+    """Points in the unit square as dots; y points up.
+
+    Args:
+        points: coordinates (n, 2).
+        role: colour of the dots by role.
+        alt: alternative text.
+    """
     x, y = (np.clip(1000 * points[:, k], -200, 1200).round().astype(int) for k in (0, 1))
     path = "".join(f"M{a} {1000 - b}h0" for a, b in zip(x, y, strict=True))
     return Dots(alt, path, role, 14 if len(points) > _MANY else 22)
@@ -135,7 +151,13 @@ class BatchView(ABC):
 
     @abstractmethod
     def picture(self, z: Tensor, alt: str, role: str = "generated") -> Picture | Dots:
-        """The batch as a graphic of the page."""
+        """The batch as a graphic of the page.
+
+        Args:
+            z: batch (n, *event) in model units.
+            alt: alternative text.
+            role: colour of points by role; without effect on images.
+        """
 
     @abstractmethod
     def frame(self, z: Tensor) -> Image.Image:
@@ -154,11 +176,23 @@ class Tiles(BatchView):
         return greys(x, self.levels)
 
     def sheet(self, x: Tensor, alt: str, columns: int) -> Picture:
-        """Images in data units, smoothly enlarged."""
+        """Images, smoothly enlarged.
+
+        Args:
+            x: images (n, *event) in data units.
+            alt: alternative text.
+            columns: images per row.
+        """
         return png(tiled(self.bytes(x), columns, smooth=True, clear=not self.style), alt, self.style)
 
     def picture(self, z: Tensor, alt: str, role: str = "generated") -> Picture:
-        """The tiles as a PNG without smoothing."""
+        """The tiles as a PNG without smoothing.
+
+        Args:
+            z: images (n, *event) in model units.
+            alt: alternative text.
+            role: without effect.
+        """
         tiles = tiled(self.bytes(self.transform.inverse(z)), self.columns, clear=not self.style)
         return png(tiles, alt, self.style)
 
@@ -193,7 +227,13 @@ class Plane(BatchView):
         return (flat @ self.axes).numpy()
 
     def picture(self, z: Tensor, alt: str, role: str = "generated") -> Dots:
-        """The points as dots."""
+        """The points as dots.
+
+        Args:
+            z: rows (n, *event) in model units.
+            alt: alternative text.
+            role: colour of the dots by role.
+        """
         return dots(self._unit(z), role, alt)
 
     def frame(self, z: Tensor) -> Image.Image:

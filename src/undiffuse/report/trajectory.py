@@ -67,7 +67,13 @@ def expected_data(model: Model, snapshots: Sequence[Snapshot], **cond: Any) -> l
 
 
 def snapshot(model: Model, x: Tensor, t: float) -> Snapshot:
-    """The snapshot of x at time t, scaled by σ_d/√(α² σ_d² + σ²)."""
+    """The snapshot of x at time t, scaled by σ_d/√(α² σ_d² + σ²).
+
+    Args:
+        model: model whose noise schedule holds.
+        x: state (B, *event) in model units.
+        t: time; 0: x is not scaled.
+    """
     if t == 0:
         return Snapshot(t, math.inf, x, x)
     alpha, variance = model.sde.alpha(as_time(t)), model.sde.variance(as_time(t))

@@ -93,7 +93,14 @@ class Batch(NamedTuple):
 
 
 def order(seed: int, n: int, first: int, count: int) -> Tensor:
-    """The rows at positions first ... first + count − 1 of an endless sequence of epochs of n rows, each shuffled."""
+    """The rows at positions first ... first + count − 1 of an endless sequence of epochs of n rows, each shuffled.
+
+    Args:
+        seed: Seed of the run.
+        n: Number of rows in an epoch.
+        first: First position.
+        count: Number of positions.
+    """
     pieces, position = [], first
     while position < first + count:
         epoch, start = divmod(position, n)
@@ -132,7 +139,13 @@ class Feed:
                                              model.sigma_data)
 
     def batch(self, step: int, first: int = 0, end: int | None = None) -> Batch:
-        """The batch of an update, or its slots from `first` to before `end`."""
+        """The batch of an update, or some of its slots.
+
+        Args:
+            step: Number of the update.
+            first: First slot.
+            end: Slot after the last; None: the end of the batch.
+        """
         size, end = self.experiment.batch_size, self.experiment.batch_size if end is None else end
         rows = order(self.experiment.seed, len(self.x), step * size + first, end - first)
         plain = self.at(step, rows, self.experiment.label_dropout, first, size)
@@ -177,7 +190,13 @@ class Feed:
 
 
 def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:
-    """Rows in model units with missing cells sampled from the model's Gaussian part, or 0 if it has none."""
+    """Rows in model units with missing cells sampled from the model's Gaussian part, or 0 if it has none.
+
+    Args:
+        z: Rows (N, D) in model units, NaN where missing.
+        model: Model with or without moments.
+        draw: Number of the draw; each has its own random numbers.
+    """
     moments = model.moments
     return z.nan_to_num(0.0) if moments is None else fill_missing(z, moments, 0, draw)
 
@@ -197,12 +216,26 @@ def batch_losses(feed: Feed, batch: Batch) -> Tensor:
 
 
 def batch_gradient(state: TrainingState, feed: Feed, first: int, end: int) -> Tensor:
-    """The contribution of the slots `first` ... `end` − 1 of the next batch to the gradient of its mean loss."""
+    """The contribution of the slots `first` ... `end` − 1 of the next batch to the gradient of its mean loss.
+
+    Args:
+        state: State before the update.
+        feed: Source of the batch.
+        first: First slot.
+        end: Slot after the last.
+    """
     batch = feed.batch(state.step, first, end)
     return gradient_of(state, batch_losses(feed, batch), batch, feed.experiment.batch_size)
 
 
 def gradient_of(state: TrainingState, losses: Tensor, batch: Batch, size: int) -> Tensor:
-    """The gradient of the sum of losses over `size`, with learned log-variances if the state has them."""
+    """The gradient of the sum of losses over `size`, with learned log-variances if the state has them.
+
+    Args:
+        state: State before the update.
+        losses: Loss per row, (B,).
+        batch: Rows of the losses, with their times.
+        size: Number of slots of the whole batch.
+    """
     objective = state.uncertainty.objective(losses, batch.t) if state.uncertainty else losses
     return state.gradient(objective.sum() / size, losses.sum() / size)

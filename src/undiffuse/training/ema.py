@@ -33,7 +33,13 @@ def decay(limit: float, update: int) -> float:
 
 
 def average_(average: Tensor, weights: Tensor, rate: float | Tensor) -> None:
-    """Updates an average in place: a ← a + rate (w − a), with rate = 1 − decay."""
+    """Updates an average in place: a ← a + rate (w − a), with rate = 1 − decay.
+
+    Args:
+        average: Average a, of the shape of `weights` or with a leading dimension for several averages.
+        weights: Weights w.
+        rate: Number, or a tensor that broadcasts to the averages; 0 leaves them unchanged.
+    """
     average.lerp_(weights, rate)
 
 

@@ -44,7 +44,15 @@ def compare_ema(run: Path | str, sigma_rels: Iterable[float] = SWEEP, data: Data
 def ema_scores(run: Run, held_out: Dataset, sigma_rels: Iterable[float] = SWEEP,
                on_score: Callable[[EmaScore], None] = lambda score: None, n: int = HELD_OUT_LOSS_ROWS
                ) -> list[EmaScore]:
-    """The scores of `compare_ema` on the first n of some rows."""
+    """The scores of `compare_ema` on some rows.
+
+    Args:
+        run: The run with its stored averages.
+        held_out: Rows to compute the loss on.
+        sigma_rels: σ_rel of the power averages.
+        on_score: Receives each score as soon as it is computed.
+        n: Number of rows used, from the first.
+    """
     model, scores = load(run.folder, "running", "cpu"), list[EmaScore]()
     feed = Feed(run.experiment, held_out, model)
     for sigma_rel in (None, *sigma_rels):

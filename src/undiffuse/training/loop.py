@@ -172,7 +172,14 @@ def _log(run: Run, step: int, track: Sequence[str], stack: ExitStack) -> Log:
 
 
 def draw_preview(run: Run, model: Denoiser, step: int, n: int) -> None:
-    """Saves the first n samples of seed 0 as previews/STEP.png, with the classes in turn."""
+    """Saves the first n samples of seed 0 as previews/STEP.png, with the classes in turn.
+
+    Args:
+        run: Run whose folder receives the image.
+        model: Model to sample from.
+        step: Number of updates so far, the name of the file.
+        n: Number of samples.
+    """
     folder = run.folder / "previews"
     cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
     folder.mkdir(exist_ok=True)

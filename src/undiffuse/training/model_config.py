@@ -103,7 +103,13 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
 
 
 def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser:
-    """The initial model of a run: initial weights and the moments of the data."""
+    """The initial model of a run: initial weights and the moments of the data.
+
+    Args:
+        config: Configuration of the model.
+        seed: Seed of the initial weights.
+        data: Training data.
+    """
     model = rebuild(config)
     nets.initialize(model.net, seed)
     model.moments = moments_of(data, model)

@@ -77,7 +77,14 @@ class Adam:
 
     @torch.no_grad()
     def update(self, gradient: Tensor, rate: float, step: int, update_ok: Tensor) -> None:
-        """Update number `step`; it has no effect if `update_ok`, a scalar on the device, is 0."""
+        """One update of the weights, in place.
+
+        Args:
+            gradient: Gradient, of the shape of the weights.
+            rate: Learning rate.
+            step: Number of the update.
+            update_ok: Scalar on the device; the update has no effect if it is 0.
+        """
         self._torch([self.weights], [gradient], [self.m], [self.v], [], [self._step.fill_(step)], fused=True,
                     found_inf=1 - update_ok.float(), amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=rate,
                     weight_decay=self.weight_decay, eps=EPS, maximize=False)
@@ -96,7 +103,14 @@ class Muon(Adam):
         self.parameters, self.uses_muon = list(trainable(net).values()), hidden_matrices(net)
 
     def update(self, gradient: Tensor, rate: float, step: int, update_ok: Tensor) -> None:
-        """Update number `step`; it has no effect if `update_ok`, a scalar on the device, is 0."""
+        """One update of the weights, in place.
+
+        Args:
+            gradient: Gradient, of the shape of the weights.
+            rate: Learning rate.
+            step: Number of the update.
+            update_ok: Scalar on the device; the update has no effect if it is 0.
+        """
         before = [w.clone() for w in self._hidden(self.weights)]
         super().update(gradient, rate, step, update_ok)
         for w, old, m, g in zip(self._hidden(self.weights), before, self._hidden(self.m), self._hidden(gradient),

@@ -176,7 +176,13 @@ def infer(name: str, kind: str | None, values: Any) -> Condition:
 
 
 def infer_rows(name: str, kind: str | None, values: Any) -> tuple[Condition, Tensor]:
-    """The condition that training values imply, see `infer`, and their numeric rows (N, width), float64."""
+    """The condition that training values imply, see `infer`, and their numeric rows (N, width), float64.
+
+    Args:
+        name: name of the condition.
+        kind: see `infer`.
+        values: see `infer`.
+    """
     condition, n = infer(name, kind, values), len(values)
     if condition.kind in ("number", "vector"):
         rows = torch.from_numpy(np.ascontiguousarray(values.reshape(n, -1), np.float64))
@@ -199,7 +205,13 @@ def words_of(text: str) -> list[str]:
 
 
 def word_numbers(text: str, vocabulary: Sequence[str], length: int) -> list[float]:
-    """The vocabulary numbers of the first `length` words of a text, 0 for unknown words, filled up with NaN."""
+    """The vocabulary numbers of the first `length` words of a text, 0 for unknown words, filled up with NaN.
+
+    Args:
+        text: words of one sample.
+        vocabulary: known words; the number of a word is its position.
+        length: number of words kept, the length of the result.
+    """
     number = {word: float(i) for i, word in enumerate(vocabulary)}
     numbers = [number.get(word, 0.0) for word in words_of(text)][:length]
     return [*numbers, *[math.nan] * (length - len(numbers))]

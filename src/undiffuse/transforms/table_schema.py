@@ -311,7 +311,14 @@ def _cell_text(value: Any) -> str:
 
 
 def condition_column(cells: Cells, j: int, name: str, kind: str | None) -> tuple[Condition, Tensor]:
-    """The condition that column j implies, and its numeric rows."""
+    """The condition that column j implies, and its numeric rows.
+
+    Args:
+        cells: cells of the table.
+        j: number of the column.
+        name: name of the condition.
+        kind: one of `KINDS`; None: inferred from the cells.
+    """
     condition = _condition(cells, j, name, kind)
     return condition, _condition_rows(cells, condition)
 

@@ -75,13 +75,26 @@ def fit(reference: Reference, nodes: list[Node], first_step_free: bool, states: 
 
 
 def features(y: Tensor, values: Sequence[Tensor], first: StepCoefficients, gains: Tensor | None) -> Tensor:
-    """The features that the corrections of a step multiply, (f, M, k): c y and I_0 R_j, and both times the gains."""
+    """The features that the corrections of a step multiply, (f, M, k): c y and I_0 R_j, and both times the gains.
+
+    Args:
+        y: coordinates (M, k) at the start of the step.
+        values: remainders R_j so far, each (M, k).
+        first: coefficients of the step, with the decay c and the weight I_0.
+        gains: gates of the directions (k,); None: no gates.
+    """
     basis = torch.stack([y * first.decay, *(v * first.weights[0] for v in values)])
     return basis if gains is None else torch.cat([basis, basis * gains])
 
 
 def used(theta: Tensor, values: int, gated: bool) -> Tensor:
-    """The corrections (f,) of a step that has `values` values so far."""
+    """The corrections (f,) of a step that has `values` values so far.
+
+    Args:
+        theta: all corrections of the step, padded.
+        values: number of values so far.
+        gated: whether there are corrections with gates.
+    """
     return theta.reshape(1 + gated, -1)[:, :1 + values].flatten()
 
 
@@ -99,10 +112,14 @@ def normal_equations(slopes: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:
-    """θ (f,) with Σ_f θ_f basis_f ≈ target, basis (f, M, k), each trajectory weighted by 1/√(e² + median e²).
+    """θ (f,) with Σ_f θ_f basis_f ≈ target, each trajectory weighted by 1/√(e² + median e²).
 
-    Trajectories near a boundary between modes cannot be fitted by any θ; unweighted they would dominate. ridge:
-    relative to the square of each feature.
+    Trajectories near a boundary between modes cannot be fitted by any θ; unweighted they would dominate.
+
+    Args:
+        basis: features (f, M, k).
+        target: values to fit (M, k).
+        ridge: penalty, relative to the square of each feature.
     """
     weight = torch.ones(basis.shape[1], dtype=basis.dtype)
     for _ in range(_ROUNDS + 1):

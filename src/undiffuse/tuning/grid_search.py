@@ -39,8 +39,14 @@ def loss(error: Tensor) -> float:
 def search(reference: Reference, steps: int, rounds: int, coarser: Sequence[Fit] = ()) -> list[Fit]:
     """Good fits, between which other starts choose, because the loss has many minima.
 
-    The best grids that are even in error, and grids with the nodes of `coarser` fits as densities, are improved by at
-    most `rounds` rounds of the Gauss-Newton method.
+    The best grids that are even in error, and grids as dense as those of coarser fits, are improved by the Gauss-Newton
+    method.
+
+    Args:
+        reference: trajectories to fit.
+        steps: number of steps.
+        rounds: largest number of Gauss-Newton rounds.
+        coarser: fits with fewer steps, whose nodes serve as densities; empty: searched for here where that helps.
     """
     if rounds and steps > _COARSE and not coarser:
         coarser = search(reference, steps // 2, rounds)
@@ -50,7 +56,13 @@ def search(reference: Reference, steps: int, rounds: int, coarser: Sequence[Fit]
 
 
 def gated(reference: Reference, plain: Fit, rounds: int) -> Fit:
-    """The fit with gates, its nodes improved by at most `rounds` rounds."""
+    """The fit with gates, its nodes improved.
+
+    Args:
+        reference: trajectories to fit.
+        plain: fit without gates.
+        rounds: largest number of Gauss-Newton rounds.
+    """
     return _polished(reference, fit(reference, plain.nodes, plain.first_step_free, gated=True), rounds)
 
 
@@ -69,7 +81,13 @@ def _polished(reference: Reference, best: Fit, rounds: int) -> Fit:
 
 
 def refined(reference: Reference, coarse: Fit, steps: int) -> tuple[list[Node], bool]:
-    """The nodes of `steps` steps, distributed like the nodes of a coarser fit, and whether the first step is free."""
+    """The nodes of a finer grid, distributed like those of a coarser fit, and whether the first step is free.
+
+    Args:
+        reference: trajectories to fit.
+        coarse: fit with fewer steps.
+        steps: number of steps of the finer grid.
+    """
     lam = np.array([node.log_snr for node in coarse.nodes])
     first, rest = lam[:coarse.first_step_free], lam[coarse.first_step_free:]
     if math.isinf(rest[0]):
@@ -104,7 +122,13 @@ def starts(reference: Reference, steps: int) -> Iterator[tuple[list[Node], bool]
 
 def spaced(reference: Reference, level: float, steps: int) -> Tensor:
     """λ of steps + 1 nodes from a level to the end with equal ∫ m^{1/3} dλ between them, m the curvature + 2 % of its
-    maximum: the error of a second-order step is m h³."""
+    maximum: the error of a second-order step is m h³.
+
+    Args:
+        reference: trajectories whose curvature is used.
+        level: λ of the first node.
+        steps: number of steps.
+    """
     lam, m = reference.curvature()
     smooth = torch.nn.functional.avg_pool1d(m[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
     density = (smooth + 0.02 * smooth.max()) ** (1 / 3)
@@ -154,7 +178,13 @@ _JOINT_NUDGE = 1e-3
 
 
 def joint_refinement(reference: Reference, best: Fit, rounds: int) -> Iterator[Fit]:
-    """The fit after every Gauss-Newton round over all coefficients, as long as its loss falls."""
+    """The fit after every Gauss-Newton round over all coefficients, as long as its loss falls.
+
+    Args:
+        reference: trajectories to fit.
+        best: fit to start from.
+        rounds: largest number of rounds.
+    """
     for _ in range(rounds):
         A, pull = normal_equations(slopes(reference, best), best.error)
         tried = [_moved(reference, best, torch.linalg.solve(_loaded(A, damping), pull)) for damping in _JOINT_DAMPING]

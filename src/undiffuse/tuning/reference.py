@@ -46,7 +46,13 @@ class RowCounter(CountingModel):
 
     @torch.no_grad()
     def denoise_rows(self, x: Tensor, node: Node, n: int | None = None) -> Tensor:
-        """D(x, t) in float64; x may contain several copies of n states."""
+        """D(x, t) in float64.
+
+        Args:
+            x: states (M, *shape), or several copies of n states.
+            node: node with the time t.
+            n: number of different states, to which the conditions belong; None: all.
+        """
         self.rows += len(x)
         at = x.to(self.model.device, self.model.dtype)
         cond = self._conditions(torch.arange(len(x)) % (n or len(x)))
@@ -95,13 +101,27 @@ class Reference:
 
     @classmethod
     def follow(cls, counter: RowCounter, moments: Moments, n: int, first: int, t_end: float) -> Reference:
-        """Starts `first` to `first + n − 1`, by two steps of a fourth-order method between levels."""
+        """The reference for some starts, by two steps of a fourth-order method between levels.
+
+        Args:
+            counter: the model, which counts evaluated rows.
+            moments: moments of the coordinates.
+            n: number of starts.
+            first: index of the first start.
+            t_end: end time.
+        """
         return cls.in_coordinates(counter, moments, trajectories(counter, n, first, t_end))
 
     @classmethod
     def in_coordinates(cls, counter: RowCounter, moments: Moments, states: list[tuple[Node, Tensor, Tensor]]
                        ) -> Reference:
-        """The `trajectories` in the coordinates of these moments."""
+        """The `trajectories` in the coordinates of these moments.
+
+        Args:
+            counter: the model, which counts evaluated rows.
+            moments: moments of the coordinates.
+            states: nodes with x and D (n, *shape), as returned by `trajectories`.
+        """
         kernel, nodes = DataPrediction(frame=moments), [node for node, _, _ in states]
         ys = [kernel.to_coordinates(x, node) for node, x, _ in states]
         R = torch.stack([kernel.residual(y, D, node) for y, (node, _, D) in zip(ys, states, strict=True)])
@@ -140,7 +160,14 @@ class Reference:
 
 
 def trajectories(counter: RowCounter, n: int, first: int, t_end: float) -> list[tuple[Node, Tensor, Tensor]]:
-    """The nodes of a reference with the states of all trajectories and the model's D there, (n, *shape), float64."""
+    """The nodes of a reference with the states of all trajectories and the model's D there, (n, *shape), float64.
+
+    Args:
+        counter: the model, which counts evaluated rows.
+        n: number of starts.
+        first: index of the first start.
+        t_end: end time.
+    """
     out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=2 * LEVELS, t_end=t_end,
                          trajectory=True)
     times, xs = zip(out.trajectory[0], *out.trajectory[2::2], strict=True)
@@ -160,7 +187,15 @@ class PathEnds:
 
     @classmethod
     def follow(cls, counter: RowCounter, moments: Moments, n: int, first: int, t_end: float) -> PathEnds:
-        """Starts `first` to `first + n − 1`, in 128 steps of a fourth-order method."""
+        """The endpoints for some starts, in 128 steps of a fourth-order method.
+
+        Args:
+            counter: the model, which counts evaluated rows.
+            moments: moments of the coordinates.
+            n: number of starts.
+            first: index of the first start.
+            t_end: end time.
+        """
         out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=LEVELS, t_end=t_end)
         end = nodes_of(counter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
         return cls(counter, moments, first, end, DataPrediction(frame=moments).to_coordinates(out.x.double(), end))
@@ -171,7 +206,13 @@ class PathEnds:
         return replace(self, moments=moments, y=DataPrediction(frame=moments).to_coordinates(x, self.end))
 
     def error(self, method: str | Method, steps: int, grid: str | None = None) -> tuple[Tensor, str]:
-        """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name."""
+        """The error (n, k) of a sampler, in units of x_0 and of one coordinate, and its name.
+
+        Args:
+            method: sampling method or its name; "auto": the default sampler.
+            steps: number of steps.
+            grid: name of the time grid; None: the default of `sample`.
+        """
         name, t_end = f"{method} on {grid}" if isinstance(method, str) else "custom", float(self.end.t)
         if method == "auto":
             entry = self.counter.default(steps, t_end)

@@ -81,7 +81,13 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
 
 
 def moments_for(model: Model, say: Callable[[str], None], tuning: Tuning | None = None) -> Moments:
-    """The moments of the data, else of a current tuning, else of samples of the model."""
+    """The moments of the data, else of a current tuning, else of samples of the model.
+
+    Args:
+        model: model to tune.
+        say: receives a message if samples are drawn.
+        tuning: current tuning; None: that of the model, if valid.
+    """
     current = tuning or valid_tuning(model)
     if model.moments is not None:
         return model.moments
@@ -123,7 +129,13 @@ def best_sampler(reference: Reference, selection: PathEnds, fits: list[Fit], rou
     """The fit with the smallest error on the starts for selection, after gates and joint refinement of the best ones.
 
     The criterion is the loss times the root mean square, which separates fits of similar loss by their outliers.
-    move_nodes: nodes may be improved for gates.
+
+    Args:
+        reference: trajectories to fit.
+        selection: endpoints of other starts.
+        fits: fits to choose from.
+        rounds: largest number of Gauss-Newton rounds of an improvement.
+        move_nodes: nodes may be improved for gates.
     """
 
     def ranked(fits: Iterable[Fit]) -> list[tuple[float, Fit]]:

@@ -51,7 +51,13 @@ def valid_tuning(model: Model) -> Tuning | None:
 
 
 def compatible_tuning(model: Model, moments: Moments, t_end: float) -> Tuning:
-    """The current tuning if it has these moments and end time, so that samplers can be added; else an empty one."""
+    """The current tuning if it has these moments and end time, so that samplers can be added; else an empty one.
+
+    Args:
+        model: model to tune.
+        moments: moments of the data in model units.
+        t_end: end time of the samplers.
+    """
     old = valid_tuning(model)
     if old is not None and old.moments is moments and old.t_end == t_end:
         return old
@@ -105,7 +111,13 @@ def load(model: Model, path: Path | str) -> Tuned:
 
 
 def attach(model: M, folder: Path | str, say: Callable[[str], None]) -> M | Tuned:
-    """The model with the tuning in its folder; unchanged, with a warning, if the file does not match."""
+    """The model with the tuning in its folder; unchanged, with a warning, if the file does not match.
+
+    Args:
+        model: model without tuning.
+        folder: folder of the model.
+        say: receives the warning.
+    """
     path = Path(folder) / NAME
     if not path.is_file():
         return model

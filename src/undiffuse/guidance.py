@@ -157,6 +157,11 @@ def with_guidance(model: Model, guidance_scale: float | Mapping[str, float], nam
     """Classifier-free guidance, or the model itself at scale 1.
 
     Raises InputError for a scale of a condition that is not in `names`, the conditions of the call.
+
+    Args:
+        model: the model to guide.
+        guidance_scale: scale w, one number or one by condition; 1: no guidance.
+        names: names of the conditions of the call.
     """
     if guidance_scale == 1:
         return model

@@ -162,6 +162,12 @@ def weight(weighting: str, sde: GaussianSDE, t: Time, levels: NoiseLevelDistribu
 
     With "likelihood" it is divided by the density of the noise levels per unit of λ, so that the expected loss is
     ∫ e^{2λ} E‖D − x_0‖² dλ = ½ ∫ g² E‖s − ∇log p(x_t|x_0)‖² dt, because g² dt = −2σ² dλ.
+
+    Args:
+        weighting: one of `WEIGHTINGS`.
+        sde: the noising process.
+        t: time, () or (B,).
+        levels: distribution of the noise levels in training.
     """
     if weighting not in WEIGHTINGS:
         names = f"{', '.join(WEIGHTINGS)} (and, in a training, {WHITENED})"

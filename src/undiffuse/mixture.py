@@ -182,7 +182,10 @@ class Mixture:
     def mmse(self, sde: GaussianSDE, t: Time, n: int = 4096, seed: int = 0) -> MonteCarloEstimate:
         """The minimum mean squared error E‖x_0 − E[x_0|x_t]‖² = E tr Cov(x_0|x_t) at t () or (M,).
 
-        Summed over coordinates and averaged over n samples of x_t; exact (standard error 0) for a Gaussian.
+        Args:
+            sde: the noising process.
+            t: times, () or (M,).
+            n, seed: number and seed of the samples of x_t to average over; for a Gaussian exact (standard error 0).
         """
         x0, eps = self.sample(n, seed), normal(seed, Purpose.NOISE, 0, 0, n, self.shape, torch.float64)
         model, times = self.denoiser(sde), as_time(t)

@@ -61,7 +61,14 @@ class ReverseModel(nn.Module, ABC):
 
     @abstractmethod
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Samples (n, *shape) of the prior at t (default T), by sample index."""
+        """Samples (n, *shape) of the prior at t (default T), by sample index.
+
+        Args:
+            n: number of samples.
+            seed: seed of the random numbers.
+            first_index: index of the first sample.
+            t: time; None: T.
+        """
 
     def encode_conditions(self, cond: dict[str, Any], n: int) -> dict[str, Any]:
         """The conditions of a call with named ones encoded as numeric rows, one per sample.
@@ -164,7 +171,14 @@ class Model(ReverseModel):
         return bcast(dalpha, x) * D + bcast(rate, x) * eps
 
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Samples of N(0, σ² I) at t (default T), or of N(α μ, α² C + σ² I) with the data's moments."""
+        """Samples of N(0, σ² I) at t (default T), or of N(α μ, α² C + σ² I) with the data's moments.
+
+        Args:
+            n: number of samples.
+            seed: seed of the random numbers.
+            first_index: index of the first sample.
+            t: time; None: T.
+        """
         at = as_time(self.sde.T if t is None else t)
         alpha, sigma = float(self.sde.alpha(at)), float(self.sde.sigma(at))
         eps = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)

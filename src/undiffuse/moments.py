@@ -159,13 +159,24 @@ class Moments:
 
         The inverse of the last factor of `precondition`, in the basis of `rotate`. Standard deviations below 1 % of the
         data's are replaced by 1 %.
+
+        Args:
+            error: D − x_0 in model units, (B, *event).
+            alpha: α at the time of each row, () or (B,).
+            sigma: σ at the time of each row, () or (B,).
         """
         alpha, sigma = (_to_device(c.double().reshape(-1, 1), error) for c in (alpha, sigma))
         s2 = _to_device(self.spectrum.clamp_min((_NARROW * self.total_std) ** 2), error)
         return (alpha**2 / sigma**2 + 1 / s2).sqrt().to(error) * self.rotate(error)
 
     def prior_sample(self, eps: Tensor, alpha: float, sigma: float) -> Tensor:
-        """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event)."""
+        """The moment-matched Gaussian N(α μ, α² C + σ² I) from standard normals (B, *event).
+
+        Args:
+            eps: standard normals (B, *event).
+            alpha: α at the time of the prior.
+            sigma: σ at the time of the prior.
+        """
         spread = (alpha**2 * self.spectrum + sigma**2).sqrt().to(eps.device, eps.dtype)
         return self.unrotate(alpha * self.rotated_mean(eps) + spread * self.rotate(eps))
 
@@ -286,9 +297,15 @@ def moments_with_missing(z: Tensor) -> Moments:
 
 
 def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool) -> Moments:
-    """The moments in model units of at most 10,000 of the rows x[index], given in data units.
+    """The moments in model units of at most 10,000 of the rows x[index].
 
     Rows that are not finite are ignored, except for missing values of tables.
+
+    Args:
+        x: the rows in data units.
+        index: indices of the rows that may be used.
+        transform: transform to model units.
+        table: whether the rows are of a table, in which NaN is a missing value.
     """
     z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MOMENT_ROWS)).round().long()]])
     if table and bool(z.isnan().any()):
@@ -334,6 +351,12 @@ def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     """z (n, d) with each NaN replaced by a sample given the observed values of its row.
 
     x + G (z − x) with x ~ N(μ, C) has that distribution. Above 128 columns the samples are unconditional.
+
+    Args:
+        z: rows (n, d) in model units, NaN where missing.
+        moments: mean μ and covariance C.
+        seed: seed of the random numbers.
+        draw: index of the draw.
 
     Reference: Hoffman and Ribak (1991), eq. 3.
     """

@@ -54,7 +54,15 @@ DORMAND_PRINCE = Tableau(
 
 
 def rk_step(tableau: Tableau, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """x(s) from x(t) for x' = field(x, t): x + h Σ b_i k_i with k_i = field(x + h Σ_j a_ij k_j, t + c_i h)."""
+    """x(s) from x(t) for x' = field(x, t): x + h Σ b_i k_i with k_i = field(x + h Σ_j a_ij k_j, t + c_i h).
+
+    Args:
+        tableau: coefficients a, b, c of the method.
+        field: right-hand side, a function of x and t.
+        x: state at t, (B, ...).
+        t: time of the state, () or (B,).
+        s: time of the result, () or (B,).
+    """
     return _combine(x, s - t, tableau.b, _stages(tableau, field, x, t, s, []))
 
 

@@ -127,5 +127,11 @@ def fit(net: nn.Module, x: Tensor, steps: int, labels: Tensor | None = None, cla
 
 
 def hide_labels(labels: Tensor, step: int, null: int) -> Tensor:
-    """The labels, 15 % of them replaced by the label `null`."""
+    """The labels, 15 % of them replaced by the label `null`.
+
+    Args:
+        labels: class indices (B,).
+        step: number of the training step, the address of the random numbers.
+        null: index of the null label, "any class".
+    """
     return torch.where(uniform(0, Purpose.CONDITION, step, 0, len(labels)) < 0.15, null, labels)

@@ -70,7 +70,14 @@ class Animation(PlotImage):
 
 
 def panels(n: int, height: float = 3.0, width: float = 9.6, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with n axes side by side, in the style of the course; height and width in inches."""
+    """A figure with n axes side by side, in the style of the course.
+
+    Args:
+        n: number of axes.
+        height: height of the figure in inches.
+        width: width of the figure in inches.
+        options: options of `Figure.subplots`.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
         return figure, list(figure.subplots(1, n, squeeze=False, **options)[0])
@@ -82,7 +89,13 @@ def plot_image(figure: Figure, alt: str) -> PlotImage:
 
 
 def animation(figures: Iterable[Figure], alt: str, milliseconds: int = 90) -> Animation:
-    """The figures as a GIF; the last one is shown for two seconds."""
+    """The figures as a GIF.
+
+    Args:
+        figures: the frames.
+        alt: text that describes the animation.
+        milliseconds: duration of every frame but the last, which is shown for two seconds.
+    """
     frames = [Image.open(io.BytesIO(_png(f))).convert("RGB").quantize(48) for f in figures]
     stream = io.BytesIO()
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], loop=0,
@@ -151,7 +164,14 @@ def _map(ax: Axes, title: str, far: float) -> None:
 
 def clouds(points: Mapping[str, Tensor], behind: Tensor | None = None, reach: float | None = None,
            alt: str = "") -> PlotImage:
-    """Sets of points (n, 2) side by side on one scale, over the points `behind` in grey."""
+    """Sets of points (n, 2) side by side on one scale, over the points `behind` in grey.
+
+    Args:
+        points: the sets (n, 2) by title.
+        behind: points (m, 2) drawn in grey under every set; None: none.
+        reach: half the width of the axes; None: from the points.
+        alt: text that describes the figure.
+    """
     figure, axes = panels(len(points), 9.6 / len(points) + 0.35)
     every = torch.cat(list(points.values()))
     far = reach or 1.1 * float(torch.quantile(every.abs().double().flatten()[:100_000], 0.999))
@@ -197,7 +217,15 @@ def curves(lines: Mapping[str, Sequence[Any]], x: str = "", y: str = "", log: st
 
 def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach: float = 3.0,
            behind: Tensor | None = None, alt: str = "") -> PlotImage:
-    """Score fields in the plane at the time `t`, or one time per model; arrow lengths are relative within a panel."""
+    """Score fields in the plane at the time `t`, or one time per model; arrow lengths are relative within a panel.
+
+    Args:
+        models: the models by title.
+        t: time of all models, or one per model.
+        reach: half the width of the axes.
+        behind: points (m, 2) drawn in grey under the arrows; None: none.
+        alt: text that describes the figure.
+    """
     figure, axes = panels(len(models), 9.6 / max(2, len(models)) + 0.45, 9.6 if len(models) > 1 else 5.0)
     times = [t] * len(models) if isinstance(t, int | float) else list(t)
     side = torch.linspace(-reach, reach, 19, dtype=torch.float64)
@@ -213,7 +241,14 @@ def arrows(models: Mapping[str, ReverseModel], t: float | Sequence[float], reach
 
 def histograms(samples: Mapping[str, Tensor], mixture: Mixture | None = None, reach: float = 4.0,
                alt: str = "") -> PlotImage:
-    """Histograms of numbers, side by side, with the density of a one-dimensional mixture."""
+    """Histograms of numbers, side by side, with the density of a one-dimensional mixture.
+
+    Args:
+        samples: the numbers of each histogram by title, in any shape.
+        mixture: one-dimensional mixture whose density is drawn; None: no density.
+        reach: half the width of the axes.
+        alt: text that describes the figure.
+    """
     figure, axes = panels(len(samples), 2.6, sharey=True)
     x = torch.linspace(-reach, reach, 400, dtype=torch.float64)
     for ax, (name, values) in zip(axes, samples.items(), strict=True):
@@ -248,7 +283,13 @@ def trajectories(out: Samples) -> Trajectories:
 
 
 def animate_samples(out: Samples, frames: int = 24, alt: str = "") -> Animation:
-    """The trajectory of two-dimensional samples as a GIF, from noise to data."""
+    """The trajectory of two-dimensional samples as a GIF, from noise to data.
+
+    Args:
+        out: samples (n, 2) with their trajectory.
+        frames: number of frames.
+        alt: text that describes the animation.
+    """
     far = 1.1 * float(torch.cat([out.trajectory[0][1], out.x]).abs().quantile(0.998))
     states = [out.trajectory[round(i * (len(out.trajectory) - 1) / (frames - 1))] for i in range(frames)]
     figures = []

@@ -88,7 +88,14 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
 
 
 def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None) -> Dataset:
-    """The Dataset of a DataFrame (with columns `label` and `condition`), an array, a tensor or a list."""
+    """The Dataset of a DataFrame (with columns `label` and `condition`), an array, a tensor or a list.
+
+    Args:
+        source: the DataFrame, array, tensor or list.
+        label: name of the column of class labels; None: no labels.
+        condition: specifications of the columns that become conditions.
+        size: side in pixels of the resampled images; None: unchanged.
+    """
     if hasattr(source, "columns"):
         return tables.from_cells(frame_cells(source), "the table", label, condition)
     if isinstance(source, torch.Tensor) and not source.is_floating_point():
@@ -259,7 +266,13 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def read_idx_folder(folder: Path, size: int | None = None, part: str = "train") -> Dataset:
-    """The Dataset of a folder with train-images-idx3-ubyte(.gz), t10k-images-..., and their labels."""
+    """The Dataset of a folder with train-images-idx3-ubyte(.gz), t10k-images-..., and their labels.
+
+    Args:
+        folder: the folder.
+        size: side in pixels of the resampled images; None: unchanged.
+        part: "train" or "test".
+    """
     files = [p for p in images_in(folder) if any(prefix in p.name for prefix in _PREFIX[part])]
     if len({p.name.removesuffix(".gz") for p in files}) != 1:
         raise InputError(f"{quote(folder)} holds {len(files)} IDX image files of the {part} part; expected "
@@ -268,7 +281,13 @@ def read_idx_folder(folder: Path, size: int | None = None, part: str = "train") 
 
 
 def read_idx(path: Path, size: int | None = None, part: str = "train") -> Dataset:
-    """The Dataset of one IDX file of images; part "test" is the t10k file next to a train file."""
+    """The Dataset of one IDX file of images.
+
+    Args:
+        path: the file of images.
+        size: side in pixels of the resampled images; None: unchanged.
+        part: "train" reads the file itself, "test" the t10k file next to a train file.
+    """
     if part == "test":
         return _read(_test_file(path), path.parent.name, size)
     return _read(path, path.name, size)

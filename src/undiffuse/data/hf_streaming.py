@@ -59,7 +59,13 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
 
 
 def stored_temporarily(rows: Any, name: str, first: int | None) -> Any:
-    """The first rows of a stream as by `stored`, on an unlinked file that ends with the process."""
+    """The first rows of a stream as by `stored`, on an unlinked file that ends with the process.
+
+    Args:
+        rows: the stream, an iterable of rows.
+        name: name of the source in error messages.
+        first: number of rows to read from the start; None: all.
+    """
     folder = cache() / f"temporary-{uuid.uuid4()}"
     try:
         return stored(lambda: rows, name, first, folder)

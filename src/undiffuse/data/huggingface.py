@@ -51,6 +51,11 @@ def is_source(name: str, path: Path) -> bool:
 def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
     """The rows of a part, a `datasets.Dataset`; of the hub the `first` rows alone are streamed, once.
 
+    Args:
+        name: local path, or owner/name[:configuration] on the hub.
+        part: "train" or "test".
+        first: number of rows to read from the start; None: all.
+
     Raises:
         MachineError: if the package is missing or the hub cannot be reached.
     """
@@ -72,14 +77,29 @@ def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
 
 def read(name: str, size: int | None = None, label: str | None = None, part: str = "train",
          condition: Sequence[str] = (), first: int | None = None) -> Dataset:
-    """The Dataset of a source that `is_source` accepts; see `load_rows` and `from_datasets`."""
+    """The Dataset of a source that `is_source` accepts; see `load_rows` and `from_datasets`.
+
+    Args:
+        name: local path, or owner/name[:configuration] on the hub.
+        size: side in pixels of the resampled images; None: unchanged.
+        label: name of the column of class labels; None: no labels.
+        part: "train" or "test".
+        condition: specifications of the columns that become conditions.
+        first: number of rows to read from the start; None: all.
+    """
     path = _local(name)
     return from_datasets(load_rows(name, part, first), path.name if path.exists() else name, size, label, condition,
                          first)
 
 
 def read_cells(name: str, part: str = "train", first: int | None = None) -> Cells:
-    """The cells of a table; InputError if some columns hold neither numbers nor words."""
+    """The cells of a table; InputError if some columns hold neither numbers nor words.
+
+    Args:
+        name: local path, or owner/name[:configuration] on the hub.
+        part: "train" or "test".
+        first: number of rows to read from the start; None: all.
+    """
     path = _local(name)
     cells = _cells(_indexed(load_rows(name, part, first), name, first, None), path.name if path.exists() else name)
     if cells.notes:

@@ -46,7 +46,14 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
 
 def read_pictures(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
                   notes: Sequence[str] = ()) -> Dataset:
-    """The Dataset of encoded images: decoded at once below 1 GiB, else when they are needed."""
+    """The Dataset of encoded images: decoded at once below 1 GiB, else when they are needed.
+
+    Args:
+        pictures: the encoded images.
+        name: name of the dataset.
+        labels: function that gives the label of each image, or None without labels.
+        notes: remarks to show to the user.
+    """
     if pictures.first.numel() * len(pictures) > lazy.LARGE and len(pictures) > 1:
         y, classes = (None, ()) if (label_texts := labels()) is None else validation.encode_labels(label_texts, name)
         return Dataset(cast(Any, pictures), y, "image", name, classes, levels=256,
@@ -105,7 +112,13 @@ class Files(Pictures):
 
 
 def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | None = None) -> tuple[Tensor, str]:
-    """One image as uint8 (C, H, W), upright, and its mode; `name` is the name of a stream in error messages."""
+    """One image as uint8 (C, H, W), upright, and its mode.
+
+    Args:
+        source: path or stream of the image.
+        size: side in pixels to which the centre square is resampled; None: unchanged.
+        name: name of a stream in error messages; None: the source.
+    """
     from PIL import Image, ImageOps
 
     path = name or Path(str(source))

@@ -59,7 +59,13 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
 
 
 def open_cells(name: str, part: str = "train", first: int | None = None) -> Cells | None:
-    """The cells of a .csv, .tsv or parquet file, or of a table of Hugging Face; None for any other source."""
+    """The cells of a .csv, .tsv or parquet file, or of a table of Hugging Face; None for any other source.
+
+    Args:
+        name: path, or name of a table on the hub.
+        part: "train" or "test".
+        first: number of rows to read from the start; None: all.
+    """
     path = Path(os.path.expanduser(name))
     if name and name not in NAMES and huggingface.is_source(name, path):
         return huggingface.read_cells(name, part, first)

@@ -87,7 +87,14 @@ def read_h5ad(path: Path, label: str | None = None, condition: Sequence[str] = (
 
 
 def from_cells(cells: Cells, name: str, label: str | None = None, condition: Sequence[str] = ()) -> Dataset:
-    """The Dataset of the cells of a table; arguments as in `read_table`."""
+    """The Dataset of the cells of a table.
+
+    Args:
+        cells: the cells of the table.
+        name: name of the dataset.
+        label: name of the column of class labels; None: no labels.
+        condition: specifications of the columns that become conditions.
+    """
     schema = infer_schema(cells, label, condition)
     rows = schema.encode(cells)
     data = make_table(rows.values, name=name, columns=schema.columns, categories=schema.categories, missing=True,

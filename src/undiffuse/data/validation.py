@@ -124,7 +124,13 @@ def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str
 
 
 def resize(x: Tensor, size: int, levels: int = 256) -> Tensor:
-    """The centre squares of images uint8 (N, C, H, W), resampled to size x size (bicubic, antialiased)."""
+    """The centre squares of images uint8 (N, C, H, W), resampled to size x size (bicubic, antialiased).
+
+    Args:
+        x: images uint8 (N, C, H, W).
+        size: side of the result in pixels.
+        levels: number of grey levels per channel.
+    """
     side = min(x.shape[-2:])
     top, left = ((length - side) // 2 for length in x.shape[-2:])
     square = x[..., top:top + side, left:left + side]
@@ -147,7 +153,13 @@ def encode_labels(texts: Sequence[str], name: str) -> tuple[Tensor, tuple[str, .
 
 
 def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ()) -> None:
-    """Raise InputError for NaN and Inf, naming the first by row and column."""
+    """Raise InputError for NaN and Inf, naming the first by row and column.
+
+    Args:
+        x: the numbers, rows first.
+        name: name of the source in the message.
+        columns: names of the columns; empty: none.
+    """
     finite = np.isfinite(x)
     if not finite.all():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), x.shape))

@@ -73,7 +73,15 @@ def _check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str = "data") -> Observation:
-    """The observation in model units, validated."""
+    """The observation in model units, validated.
+
+    Args:
+        model: the model of p(x).
+        operator: an `Operator`, a matrix (m, d), a boolean mask of an event, or a function of batches (B, *event).
+        y: (*out), NaN where missing; None where every sample has its own.
+        noise_std: standard deviation of the noise, a number ≥ 0 or one per entry of y.
+        units: units of the operator's argument: "data" or "model".
+    """
     A, std = as_operator(operator), as_tensor(noise_std, "noise_std").double()
     if units not in ("data", "model"):
         raise InputError(f"got units={units!r}; expected data or model")

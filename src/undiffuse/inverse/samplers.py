@@ -77,13 +77,25 @@ def posterior_at(state: State) -> DenoiserPosterior:
 
 
 def linearize(observation: Observation, state: State, x0: Tensor) -> LinearizedObservation:
-    """The observation at x0, with the y of the request."""
+    """The observation at x0, with the y of the request.
+
+    Args:
+        observation: y, the operator and the noise in model units.
+        state: the state of the sampler, with its node and model.
+        x0: estimates of x_0 (B, *event) in model units.
+    """
     noise_variance = math.exp(-2 * state.node.log_snr) if state.node.alpha else math.inf
     return observation.linearize(x0, _residual_variance(state, noise_variance), state.model.cond.get("y"))
 
 
 def replacement(observation: Observation, context: SamplerContext, *, times: int = 1, eta: float = 1.0) -> Step:
-    """x ← x + A⁺ (α y + σ A ε − A x) after every ancestral step, each repeated `times` times.
+    """x ← x + A⁺ (α y + σ A ε − A x) after every ancestral step.
+
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        times: number of repetitions of every step.
+        eta: amount of noise of the ancestral step; 1: as in the reverse SDE.
 
     Reference: Song et al. (2021), appendix I.2, arXiv:2011.13456; Lugmayr et al. (2022), arXiv:2201.09865.
     """
@@ -103,6 +115,12 @@ def replacement(observation: Observation, context: SamplerContext, *, times: int
 def repaint(observation: Observation, context: SamplerContext, *, times: int = 10, eta: float = 1.0) -> Step:
     """Replacement with every step repeated `times` times.
 
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        times: number of repetitions of every step.
+        eta: amount of noise of the ancestral step; 1: as in the reverse SDE.
+
     Reference: Lugmayr et al. (2022), "RePaint", section 4.2. arXiv:2201.09865
     """
     return replacement(observation, context, times=times, eta=eta)
@@ -111,7 +129,10 @@ def repaint(observation: Observation, context: SamplerContext, *, times: int = 1
 def dps(observation: Observation, context: SamplerContext, *, zeta: float = 1.0) -> Step:
     """z_s ← z_s − ζ ∇_z ‖y − A D‖ after an ancestral step, with the norm of each sample.
 
-    The best ζ depends on the problem and on the number of steps.
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        zeta: step size ζ of the gradient; the best ζ depends on the problem and on the number of steps.
 
     Reference: Chung et al. (2023), algorithm 1. arXiv:2209.14687
     """
@@ -129,7 +150,13 @@ def dps(observation: Observation, context: SamplerContext, *, zeta: float = 1.0)
 
 
 def diffpir(observation: Observation, context: SamplerContext, *, strength: float = 7.0, zeta: float = 0.3) -> Step:
-    """x̂ = argmin ‖y − A x‖²/R + λ ‖x − D‖²/σ̂², then α_s x̂ + σ_s (√(1 − ζ) ε̂ + √ζ ξ); λ is `strength`.
+    """x̂ = argmin ‖y − A x‖²/R + λ ‖x − D‖²/σ̂², then α_s x̂ + σ_s (√(1 − ζ) ε̂ + √ζ ξ).
+
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        strength: weight λ of the distance to D.
+        zeta: fraction ζ of new noise, from 0 to 1.
 
     Reference: Zhu et al. (2023), algorithm 1. arXiv:2305.08995
     """
@@ -148,6 +175,11 @@ def diffpir(observation: Observation, context: SamplerContext, *, strength: floa
 def daps(observation: Observation, context: SamplerContext, *, inner: int = 5) -> Step:
     """x̂_0 by `inner` ODE steps, a sample of N(x̂_0, r²) p(y | x_0) with r² = s² σ̂²/(s² + σ̂²), noised again.
 
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        inner: number of ODE steps for x̂_0.
+
     Reference: Zhang et al. (2024), algorithm 1. arXiv:2407.01521
     """
 
@@ -164,8 +196,14 @@ def daps(observation: Observation, context: SamplerContext, *, inner: int = 5) -
 def gibbs(observation: Observation, context: SamplerContext, *, inner: int = 4, repeats: int = 4) -> Step:
     """x_0 ~ p(x_0 | z) by `inner` covariance-matched steps of the reverse SDE, then z ~ N(x_0, σ̂_s²) p(y | z).
 
-    Both are repeated `repeats` times at every node. At fixed σ̂ the samples converge to the distribution
+    At fixed σ̂ the samples converge to the distribution
     p(x_0) N(z; x_0, σ̂²) p(y | z), which tends to the posterior as σ̂ → 0.
+
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        inner: number of covariance-matched steps of the reverse SDE for x_0.
+        repeats: number of repetitions of both at every node.
 
     Reference: Wu et al. (2024), PnP-DM, algorithm 1, arXiv:2405.18782; Vono et al. (2019), split Gibbs.
     """
@@ -192,6 +230,14 @@ def sample_conditional(local: LinearizedObservation, x0: Tensor, r2: float, stat
     """A sample of N(x; x0, r² I) p(y | x), or its mean if no state is given.
 
     With x̃ ~ N(x0, r² I) and ξ ~ N(0, I) it is x̃ + r² Aᵀ (r² A Aᵀ + R)⁻¹ (y + R^½ ξ − A x̃).
+
+    Args:
+        local: the linearized observation A, y, R at x0.
+        x0: mean (B, *event) of the Gaussian.
+        r2: variance r² of the Gaussian per entry.
+        state: state that addresses the random numbers; None: the mean is returned.
+        s: next node, the address of the random numbers.
+        sweep: index of the repetition at this node.
 
     Reference: Papandreou and Yuille (2010), perturb and solve; Matheron's rule.
     """

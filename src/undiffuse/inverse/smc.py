@@ -74,6 +74,13 @@ def twisted(
     """A step of runs of `particles`, each of which gives `group` samples with consecutive indices.
 
     A run is resampled where its effective sample size is below `threshold` times its particles, and at the end.
+
+    Args:
+        observation: y, the operator and the noise in model units.
+        context: model, grid and settings of the sampling run.
+        particles: number of particles of a run.
+        group: number of samples that a run gives; a divisor of `particles`.
+        threshold: effective sample size, relative to `particles`, below which a run is resampled.
     """
     if particles % group:
         raise InputError(f"got particles={particles} for group={group} samples; expected a multiple")

@@ -24,7 +24,13 @@ def select_conditions(cond: dict[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def map_packs(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    """`function(indices (size,))` of rows with indices (n,), its results concatenated, each (n, ...)."""
+    """`function(indices (size,))` of rows with indices (n,), its results concatenated, each (n, ...).
+
+    Args:
+        function: function of indices (size,) that gives tensors (size, ...).
+        rows: the indices (n,).
+        size: number of indices per call; the last call is padded.
+    """
     padded = torch.cat([rows, rows[-1:].expand(-len(rows) % size)])
     results = [function(part) for part in padded.split(size)]
     return tuple(torch.cat(parts)[: len(rows)] for parts in zip(*results, strict=True))

@@ -111,20 +111,38 @@ class WhitenedCoordinates:
         return self.moments.unrotate(self.moments.rotated_mean(u) + self.psi(lam) * u)
 
     def denoise(self, z: Tensor, lam: Tensor, cond: dict[str, Any]) -> Tensor:
-        """D at z = x/α and λ (B,), computed in the dtype of the model."""
+        """D at z = x/α and λ (B,), computed in the dtype of the model.
+
+        Args:
+            z: states x/α (B, *event).
+            lam: half log-SNR λ, (B,).
+            cond: conditions by name, one row per sample.
+        """
         t = self.model.sde.time_of(lam)
         z = z.to(self.model_dtype)
         return self.model.denoise(bcast(self.model.sde.alpha(t), z) * z, t, **cond)
 
     def divergence(self, z: Tensor, lam: Tensor, cond: dict[str, Any]) -> Tensor | None:
-        """tr ∂D/∂z (B,), where the model has it in closed form."""
+        """tr ∂D/∂z (B,), where the model has it in closed form.
+
+        Args:
+            z: states x/α (B, *event).
+            lam: half log-SNR λ, (B,).
+            cond: conditions by name, one row per sample.
+        """
         t = self.model.sde.time_of(lam)
         alpha = bcast(self.model.sde.alpha(t), z)
         divergence = self.model.divergence(alpha * z, t, **cond)
         return None if divergence is None else alpha.reshape(-1) * divergence.to(z)
 
     def dudlam(self, u: Tensor, D: Tensor, lam: Tensor) -> Tensor:
-        """du/dλ = R/Ψ."""
+        """du/dλ = R/Ψ.
+
+        Args:
+            u: whitened states (B, d).
+            D: the denoiser at u, (B, *event).
+            lam: half log-SNR λ, (B,).
+        """
         psi, y = self.psi(lam), self.moments.rotate(D.to(u))
         return (y - self.moments.rotated_mean(u)) / psi - self.spectrum / psi**2 * u
 

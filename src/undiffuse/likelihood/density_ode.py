@@ -65,13 +65,29 @@ class BatchedOde:
 
     def solve(self, y: Tensor, start: Tensor, end: Tensor, rtol: float, atol: float, on_step: OnStep | None = None
               ) -> Solution:
-        """y at λ = `end` from y at λ = `start`."""
+        """y at λ = `end` from y at λ = `start`.
+
+        Args:
+            y: state at `start`, one row per sample.
+            start: λ at the start.
+            end: λ at the end.
+            rtol: relative error tolerance of a step.
+            atol: absolute error tolerance of a step.
+            on_step: function called after every step; None: none.
+        """
         return solve(DORMAND_PRINCE, self.field, y, start, end, rtol, atol, on_step=on_step, set_active=self.set_active)
 
 
 def flow_ode(coordinates: WhitenedCoordinates, rows: int, keep: int | None = None, cond: dict[str, Any] | None = None
              ) -> BatchedOde:
-    """The probability-flow ODE du/dλ of `rows` samples, of which the first `keep` are evaluated."""
+    """The probability-flow ODE du/dλ of a set of samples.
+
+    Args:
+        coordinates: the whitened coordinates of the model.
+        rows: number of samples.
+        keep: number of samples, from the first, that are evaluated; None: all.
+        cond: conditions by name, one row per sample.
+    """
 
     def derivative(rows: Tensor, u: Tensor, lam: Tensor) -> Tensor:
         D = coordinates.denoise(coordinates.unwhiten(u, lam), lam, select_conditions(cond or {}, rows))
@@ -106,7 +122,13 @@ class TraceEstimator:
         self.pack = pack_size(coordinates.dim * max(1, self.products))
 
     def residual(self, rows: Tensor, u: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
-        """D and the estimates of tr J minus the trace of the Wiener filter, (m, n), of one pack."""
+        """D and the estimates of tr J minus the trace of the Wiener filter, (m, n), of one pack.
+
+        Args:
+            rows: indices (m,) of the samples of the pack.
+            u: whitened states (m, d).
+            lam: half log-SNR λ, (m,).
+        """
         D, trace = self._trace(rows, self.coordinates.unwhiten(u, lam), lam)
         return D, trace - self.coordinates.wiener_trace(lam)[:, None]
 
@@ -193,7 +215,13 @@ class JointTraceOde:
         return OdeResult(u, dudlam, b, dbdlam, solution.evaluations + 1, solution.error)
 
     def derivative(self, rows: Tensor, y: Tensor, lam: Tensor) -> Tensor:
-        """d(u, b)/dλ of one pack."""
+        """d(u, b)/dλ of one pack.
+
+        Args:
+            rows: indices (m,) of the samples of the pack.
+            y: whitened states and the integrals b, joined along the last axis.
+            lam: half log-SNR λ, (m,).
+        """
         u, _ = self._split(y)
         D, dbdlam = self.estimator.residual(rows, u, lam)
         return torch.cat([self.coordinates.dudlam(u, D, lam), dbdlam / self.unit], 1)
@@ -253,13 +281,27 @@ class QuadratureTrace:
 
 
 def solve_density_ode(estimator: TraceEstimator, rtol: float, atol: float) -> OdeResult:
-    """u and b at T by the cheaper method."""
+    """u and b at T by the cheaper method.
+
+    Args:
+        estimator: estimator of the trace of the Jacobian.
+        rtol: relative error tolerance of a step.
+        atol: absolute error tolerance of a step.
+    """
     method = QuadratureTrace if estimator.products > JOINT_MAX_PRODUCTS else JointTraceOde
     return method(estimator).solve(rtol, atol)
 
 
 def log_prob_error(coordinates: WhitenedCoordinates, u: Tensor, dudlam: Tensor, lam: Tensor, u_error: Tensor) -> Tensor:
-    """The change of log p by an error of u at λ, (B,): its component along the gradient of log p_λ."""
+    """The change of log p by an error of u at λ, (B,): its component along the gradient of log p_λ.
+
+    Args:
+        coordinates: the whitened coordinates of the model.
+        u: whitened states (B, d).
+        dudlam: du/dλ at u, (B, d).
+        lam: half log-SNR λ.
+        u_error: error of u, (B, d).
+    """
     gradient = coordinates.psi(lam) ** 2 * torch.exp(2 * lam).to(u)[:, None] * dudlam - u
     return (gradient * u_error).sum(1)
 

@@ -34,7 +34,13 @@ class DequantizedSample(NamedTuple):
 
 
 def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
-    """The kind for this model and data: "auto" is normal for grey levels and none for all other data."""
+    """The kind for this model and data: "auto" is normal for grey levels and none for all other data.
+
+    Args:
+        model: the model, whose transform says whether the data are grey levels.
+        kind: "auto" or one of `KINDS`.
+        x: the data, in data units.
+    """
     has_levels = isinstance(model.transform, GreyLevels)
     resolved = ("normal" if has_levels else "none") if kind == "auto" else kind
     if resolved not in KINDS:
@@ -62,7 +68,17 @@ def end_time(model: Model, kind: str) -> float | None:
 
 def dequantize(kind: str, z: Tensor, half: float, sigma: float, seed: int, step: int, first_index: int
                ) -> DequantizedSample:
-    """A sample of q(z | x) around x = `z` in model units, for bins of half-width `half` and the noise level σ̂₀."""
+    """A sample of q(z | x) around x = `z` in model units, for bins of half-width `half` and the noise level σ̂₀.
+
+    Args:
+        kind: "uniform" or "normal".
+        z: grey levels x in model units, (B, *event).
+        half: half-width of a bin in model units.
+        sigma: noise level σ̂₀ in model units.
+        seed: seed of the random numbers.
+        step: index of the draw.
+        first_index: sample index of the first row.
+    """
     u = uniform(seed, Purpose.DATA, step, first_index, len(z), tuple(z.shape[1:]))
     d = math.prod(z.shape[1:])
     if kind == "uniform":

@@ -63,7 +63,14 @@ def basis_vectors(like: Tensor) -> Tensor:
 
 
 def rademacher_probes(like: Tensor, probes: int, seed: int, first_index: int) -> Tensor:
-    """Probes (B, probes, *event) of ±1, each sample's at its own random address."""
+    """Probes (B, probes, *event) of ±1, each sample's at its own random address.
+
+    Args:
+        like: tensor (B, *event) that gives shape, dtype and device.
+        probes: number of probes per sample.
+        seed: seed of the random numbers.
+        first_index: sample index of the first row.
+    """
     u = uniform(seed, Purpose.PROBE, 0, first_index, len(like), (probes, *like.shape[1:]), torch.float32)
     return torch.where(u < 0.5, -1.0, 1.0).to(like)
 
@@ -105,7 +112,14 @@ class LocalGaussian(NamedTuple):
 
 
 def local_gaussian_exact(product: VectorJacobianProduct, z: Tensor, residual: Tensor, variance: float) -> LocalGaussian:
-    """From the whole Jacobian, (d, d) for every sample."""
+    """From the whole Jacobian, (d, d) for every sample.
+
+    Args:
+        product: product of the Jacobian with vectors (B, n, *event).
+        z: states (B, *event).
+        residual: z − D, (B, *event).
+        variance: variance σ̂² of the noise.
+    """
     columns = product(basis_vectors(z)).flatten(2).double()
     values, vectors = torch.linalg.eigh((columns + columns.mT) / 2)
     squares = torch.einsum("bij,bi->bj", vectors, residual.flatten(1).double()) ** 2
@@ -118,6 +132,12 @@ def local_gaussian_probed(product: VectorJacobianProduct, v: Tensor, residual: T
                           ) -> LocalGaussian:
     """From a few products with probes v (B, n, *event) and with the residual, by Lanczos quadrature.
 
+    Args:
+        product: product of the Jacobian with vectors (B, n, *event).
+        v: probes (B, n, *event).
+        residual: z − D, (B, *event).
+        variance: variance σ̂² of the noise.
+
     Reference: Ubaru, Chen and Saad (2017), "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature".
     """
     nodes, weights = lanczos(product, torch.cat([v, residual[:, None].to(v)], 1))
@@ -126,7 +146,13 @@ def local_gaussian_probed(product: VectorJacobianProduct, v: Tensor, residual: T
 
 
 def lanczos(product: VectorJacobianProduct, v: Tensor, steps: int = _LANCZOS_STEPS) -> SpectralMeasure:
-    """Nodes and weights of Gauss quadrature for the spectral measure of vectors v (B, n, *event)."""
+    """Nodes and weights of Gauss quadrature for the spectral measure of vectors v (B, n, *event).
+
+    Args:
+        product: product of the symmetric matrix with vectors (B, n, *event).
+        v: vectors (B, n, *event).
+        steps: number of Lanczos steps; at most the size of an event.
+    """
     size = v.flatten(2).double().norm(dim=2)
     q, previous = v.flatten(2).double() / size.clamp_min(1e-30)[..., None], torch.zeros_like(v.flatten(2).double())
     diagonal, off_diagonal, beta = [], [], torch.zeros_like(size)

@@ -144,7 +144,13 @@ def interpolate(model: ReverseModel, x: ArrayLike, y: ArrayLike, n: int = 9, **o
 
 
 def slerp(u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-    """The arcs from u to v (B, k) at w (n,), (B, n, k); a straight line where both have the same direction."""
+    """The arcs from u to v (B, k) at w (n,), (B, n, k); a straight line where both have the same direction.
+
+    Args:
+        u: starts (B, k).
+        v: ends (B, k).
+        w: fractions (n,) of the arc, 0 at u and 1 at v.
+    """
     cosine = torch.nn.functional.cosine_similarity(u, v).clamp(-1, 1)[:, None]
     angle = torch.acos(cosine).clamp_min(1e-6)
     weight_u, weight_v = torch.sin((1 - w) * angle) / torch.sin(angle), torch.sin(w * angle) / torch.sin(angle)

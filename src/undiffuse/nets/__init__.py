@@ -32,7 +32,14 @@ NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
 
 
 def build(name: str, shape: Sequence[int], classes: int = 0, **args: Any) -> nn.Module:
-    """The network of a name for events of a shape; InputError for an unknown name or argument."""
+    """The network of a name for events of a shape; InputError for an unknown name or argument.
+
+    Args:
+        name: one of `NETS`.
+        shape: shape of an event.
+        classes: number of classes; 0: no labels.
+        args: further arguments of the network.
+    """
     if name not in NETS:
         raise InputError(f"got net {name!r}; expected one of {', '.join(NETS)}{did_you_mean(name, NETS)}")
     try:

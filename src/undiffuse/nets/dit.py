@@ -81,7 +81,14 @@ class DiT(nn.Module):
         self.last = zero(PaddedLinear(width, size))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
-        """F(x, c, label, conditions), shaped like x (B, channels, height, width)."""
+        """F(x, c, label, conditions), shaped like x (B, channels, height, width).
+
+        Args:
+            x: scaled states (B, channels, height, width).
+            c: noise level as the network's input, (B,).
+            label: class of each sample (B,); None: any class.
+            conditions: numbers of further conditions (B, k), NaN where unknown; None: the network has none.
+        """
         e, folded = self.condition(c, label, conditions), fold(x, self.patch)
         h = self.first(folded.flatten(2).mT) + self.positions
         for block in self.blocks:
@@ -95,6 +102,11 @@ def sinusoidal_positions(rows: int, columns: int, width: int) -> Tensor:
     """Positions on a grid, (rows · columns, width) float64: cos and sin of i ω_k and of j ω_k, ω_k = 10000^{−4k/width}.
 
     The scalar product of two positions depends only on their displacement.
+
+    Args:
+        rows: number of rows of the grid.
+        columns: number of columns of the grid.
+        width: number of features, a multiple of 4.
     """
     k = torch.arange(width // 4, dtype=torch.float64)
     omega = torch.exp(-math.log(_LONGEST) * k / len(k))

@@ -120,7 +120,14 @@ class TextEmbedding(nn.Module):
 
 
 def embedding(kind: str, count: int, size: int, width: int) -> nn.Module:
-    """The embedding of a condition of a kind: class, number, vector or words."""
+    """The embedding of a condition of a kind: class, number, vector or words.
+
+    Args:
+        kind: class, number, vector or words.
+        count: number of classes or tokens.
+        size: count of the condition's numbers.
+        width: size of the embedding vector.
+    """
     if kind == "class":
         return ClassEmbedding(count, width)
     return TextEmbedding(count, width) if kind == "words" else NumberEmbedding(size, width)
@@ -151,7 +158,13 @@ class ConditionEmbedding(nn.Module):
         self.given = nn.ModuleList(embedding(*form, width) for form in conditions)  # the name seeds the weights
 
     def forward(self, c: Tensor, label: Tensor | None, conditions: Tensor | None = None) -> Tensor:
-        """SiLU(W₂ SiLU(W₁ features(c)) + vector(label) + Σ vector(condition)), in the precision of c."""
+        """SiLU(W₂ SiLU(W₁ features(c)) + vector(label) + Σ vector(condition)), in the precision of c.
+
+        Args:
+            c: noise level as the network's input, (B,).
+            label: class of each sample (B,); None: any class.
+            conditions: numbers of further conditions (B, k), NaN where unknown; None: the network has none.
+        """
         kind = c.device.type
         lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         with torch.autocast(kind, enabled=False) if lowered else nullcontext():

@@ -51,7 +51,14 @@ class MLP(nn.Module):
         self.last = zero(PaddedLinear(width, size))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
-        """F(x, c, label, conditions), shaped like x (B, *shape)."""
+        """F(x, c, label, conditions), shaped like x (B, *shape).
+
+        Args:
+            x: scaled states (B, *shape).
+            c: noise level as the network's input, (B,).
+            label: class of each sample (B,); None: any class.
+            conditions: numbers of further conditions (B, k), NaN where unknown; None: the network has none.
+        """
         e, h = self.condition(c, label, conditions), self.first(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)

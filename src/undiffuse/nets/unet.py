@@ -107,7 +107,14 @@ class UNet(nn.Module):
         self.last = zero(nn.Conv2d(widths[0], folded, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
-        """F(x, c, label, conditions), shaped like x (B, channels, height, width)."""
+        """F(x, c, label, conditions), shaped like x (B, channels, height, width).
+
+        Args:
+            x: scaled states (B, channels, height, width).
+            c: noise level as the network's input, (B,).
+            label: class of each sample (B,); None: any class.
+            conditions: numbers of further conditions (B, k), NaN where unknown; None: the network has none.
+        """
         e = self.condition(c, label, conditions)
         h = self.first(fold(x, self.stem).contiguous(memory_format=channels_last))
         skips: list[Tensor] = []

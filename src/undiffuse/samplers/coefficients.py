@@ -36,8 +36,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 class Kernel(ABC):
     """A split of the reverse SDE: coordinates y, the remainder v, and the coefficients of a step between two nodes.
 
-    Coefficients of one step, or of many in one call: nodes whose α, σ and λ are arrays (n, 1) give arrays
-    (n, k), with k = 1 if all coordinates have equal ones.
+    Many steps in one call: nodes with arrays (n, 1) of α, σ and λ give (n, k), k = 1 if all coordinates are alike.
     """
 
     @property
@@ -297,14 +296,12 @@ _ADAMS = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 
 
 def adams(moments: Array, offsets: Array, h: Any) -> Array:
-    """I_0 times Adams and Bashforth's numbers for equal steps, as in iPNDM for all step sizes.
+    """I_0 times Adams and Bashforth's numbers for equal steps, as in iPNDM for all sizes (Zhang and Chen, algorithm 2).
 
     Args:
         moments: the moments I_k for k < m ≤ 4, (m, ...).
         offsets: positions of the m values; not used.
         h: the step in log-SNR; not used.
-
-    Reference: Zhang and Chen (2023), algorithm 2. arXiv:2204.13902
     """
     return np.stack([c * moments[0] for c in _ADAMS[len(moments) - 1]])
 

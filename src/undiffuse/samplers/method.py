@@ -101,7 +101,7 @@ class State:
 
         Args:
             s: the end of the interval.
-            stage: number of the stage of this step, below `STAGES`.
+            stage: number of the stage in this step.
             start: the start of the interval; None: this state's node.
         """
         return self.noise(self.index, stage, (start or self.node).t, s.t)

@@ -325,6 +325,11 @@ class DDPM(GaussianSDE):
 def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple[float, ...]:
     """A chain of n linearly increasing steps: 1e−4 ... 0.02 at n = 1000, scaled so that every n ends in noise.
 
+    Args:
+        n: number of steps, at least 2 and more than beta_max.
+        beta_min: n times the first β.
+        beta_max: n times the last β.
+
     Reference: Ho et al. (2020), section 4. arXiv:2006.11239
     """
     if n < 2 or beta_max / n >= 1:

@@ -36,7 +36,13 @@ def bar(text: str, visible: bool = True) -> Iterator[ProgressFn]:
 
 
 def part(update: ProgressFn, k: int, of: int) -> ProgressFn:
-    """The progress function of sub-task k of `of` equal ones."""
+    """The progress function of one of several equal sub-tasks.
+
+    Args:
+        update: the progress function of the whole, called with (done, total).
+        k: number of the sub-task, from 0.
+        of: number of sub-tasks.
+    """
     return lambda done, total: update(k + done / (total or 1), of)
 
 
@@ -66,7 +72,13 @@ class Progress:
         self.bar.stop()
 
     def update(self, step: int, loss: float, rate: float) -> None:
-        """Shows the number of updates made, the latest loss, and rows per second."""
+        """Show the state of a training run.
+
+        Args:
+            step: number of updates made.
+            loss: the latest loss; not finite: none yet.
+            rate: training rows per second.
+        """
         figures, now = f"loss {loss:.4g}, {rate:.0f} rows/s" if math.isfinite(loss) else "no loss yet", time.monotonic()
         self.bar.update(self.task, completed=step, figures=figures)
         if self.lines and (now - self.last_line >= LINE_SECONDS or step >= self.last):

@@ -77,6 +77,13 @@ def _check_whole(**numbers: Any) -> None:
 def raw_words(seed: int, purpose: int, step: int, first: int, count: int) -> NDArray[np.uint64]:
     """The 64-bit integers `first` ... `first + count − 1` of the stream (seed, purpose, step).
 
+    Args:
+        seed: seed of the stream.
+        purpose: use of the numbers (`Purpose`); each has its own stream.
+        step: number of the step, below 2⁵⁶.
+        first: index of the first integer.
+        count: number of integers.
+
     Reference: Salmon et al. (2011), Philox4x64-10; one block gives four integers.
     """
     _check_whole(seed=seed, first_index=first)
@@ -93,13 +100,32 @@ def normal(seed: int, purpose: int, step: int, first_index: int, n: int, shape: 
 
     z₁ + i z₂ = √(−2 log u) e^{2πiv}, with u and v the two 32-bit halves of one integer. float32 and float64 give equal
     numbers up to rounding; |z| ≤ 6.67.
+
+    Args:
+        seed: seed of the stream.
+        purpose: use of the numbers (`Purpose`); each has its own stream.
+        step: number of the step, below 2⁵⁶.
+        first_index: index of the first sample.
+        n: number of samples.
+        shape: shape of one sample.
+        dtype: float32 or float64.
     """
     return normals(seed, purpose, [step], first_index, n, shape, dtype)[0]
 
 
 def normals(seed: int, purpose: int, steps: Sequence[int], first_index: int, n: int, shape: tuple[int, ...] = (),
             dtype: torch.dtype = torch.float32) -> Tensor:
-    """`normal` for several steps in one call, (len(steps), n, *shape)."""
+    """`normal` for several steps in one call, (len(steps), n, *shape).
+
+    Args:
+        seed: seed of the stream.
+        purpose: use of the numbers (`Purpose`); each has its own stream.
+        steps: numbers of the steps, each below 2⁵⁶.
+        first_index: index of the first sample.
+        n: number of samples.
+        shape: shape of one sample.
+        dtype: float32 or float64.
+    """
     size = math.prod(shape)
     pairs = (size + 1) // 2
     raw = [raw_words(seed, purpose, step, first_index * pairs, n * pairs) for step in steps]
@@ -109,21 +135,44 @@ def normals(seed: int, purpose: int, steps: Sequence[int], first_index: int, n: 
 
 def uniform(seed: int, purpose: int, step: int, first_index: int, n: int, shape: tuple[int, ...] = (),
             dtype: torch.dtype = torch.float64) -> Tensor:
-    """Uniform numbers in [0, 1) of the samples `first_index` ..., (n, *shape), from the upper 24 or 53 bits."""
+    """Uniform numbers in [0, 1) of the samples `first_index` ..., (n, *shape).
+
+    Args:
+        seed: seed of the stream.
+        purpose: use of the numbers (`Purpose`); each has its own stream.
+        step: number of the step, below 2⁵⁶.
+        first_index: index of the first sample.
+        n: number of samples.
+        shape: shape of one sample.
+        dtype: float64, from the upper 53 bits of an integer, or float32, from the upper 24.
+    """
     size, bits = math.prod(shape), 53 if dtype == torch.float64 else 24
     raw = raw_words(seed, purpose, step, first_index * size, n * size) >> np.uint64(64 - bits)
     return torch.from_numpy((raw * 2.0**-bits).astype(_real(dtype)).reshape(n, *shape))
 
 
 def classes(seed: int, first_index: int, weights: Tensor) -> Tensor:
-    """One random class per sample `first_index` ..., (n,) int64, with probabilities proportional to weights (n, K)."""
+    """One random class per sample `first_index` ..., (n,) int64.
+
+    Args:
+        seed: seed of the stream.
+        first_index: index of the first sample.
+        weights: one row per sample, (n, K), to which the probabilities are proportional.
+    """
     cumulative = weights.double().cumsum(1)
     u = uniform(seed, Purpose.CONDITION, 1 << 33, first_index, len(weights))
     return torch.searchsorted(cumulative / cumulative[:, -1:], u[:, None], right=True)[:, 0]
 
 
 def permutation(seed: int, purpose: int, step: int, n: int) -> Tensor:
-    """A random permutation of 0 ... n−1 (int64): the stable argsort of n integers of the stream."""
+    """A random permutation of 0 ... n−1 (int64): the stable argsort of n integers of the stream.
+
+    Args:
+        seed: seed of the stream.
+        purpose: use of the numbers (`Purpose`); each has its own stream.
+        step: number of the step, below 2⁵⁶.
+        n: number of entries.
+    """
     return torch.from_numpy(np.argsort(raw_words(seed, purpose, step, 0, n), kind="stable"))
 
 

@@ -52,7 +52,14 @@ class ScoreModel(ReverseModel):
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * (gradient + g2 * self.score(x, t))
 
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Draws of N(mean, std²), whatever t."""
+        """Draws of N(mean, std²), (n, *shape).
+
+        Args:
+            n: number of draws.
+            seed: seed of the draws.
+            first_index: index of the first draw.
+            t: the start time; not used, the prior is the same for all.
+        """
         z = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
         return self.prior_mean.to(z) + self.prior_std.to(z) * z
 

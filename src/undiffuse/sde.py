@@ -148,12 +148,25 @@ class GaussianSDE(SDE):
         return high
 
     def perturb(self, x0: Tensor, t: Time, eps: Tensor) -> Tensor:
-        """A sample of the kernel, x_t = α x_0 + σ ε."""
+        """A sample of the kernel, x_t = α x_0 + σ ε.
+
+        Args:
+            x0: the data in model units, (B, *event).
+            t: the time, () or (B,).
+            eps: standard normals ε like x0.
+        """
         t = as_time(t)
         return bcast(self.alpha(t), x0) * x0 + bcast(self.sigma(t), x0) * eps
 
     def renoise(self, x: Tensor, s: Time, t: Time, eps: Tensor) -> Tensor:
-        """A sample of x_t given x_s for s < t: N((α_t/α_s) x_s, σ_t² − (α_t/α_s)² σ_s²)."""
+        """A sample of x_t given x_s for s < t: N((α_t/α_s) x_s, σ_t² − (α_t/α_s)² σ_s²).
+
+        Args:
+            x: x_s, (B, *event) in model units.
+            s: the time of x, () or (B,).
+            t: the later time, () or (B,).
+            eps: standard normals like x.
+        """
         s, t = as_time(s), as_time(t)
         ratio = self.alpha(t) / self.alpha(s)
         spread = (self.variance(t) - ratio**2 * self.variance(s)).clamp_min(0).sqrt()
@@ -169,7 +182,14 @@ class GaussianSDE(SDE):
 
 
 def euler_maruyama(sde: SDE, x: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
-    """One Euler-Maruyama step from t to s (either direction): x + drift (s − t) + diffusion √|s − t| z.
+    """One Euler-Maruyama step from t to s: x + drift (s − t) + diffusion √|s − t| z.
+
+    Args:
+        sde: the process.
+        x: the state at t, (B, *event) in model units.
+        t: the time of x, () or (B,).
+        s: the time to go to, () or (B,), later or earlier.
+        z: standard normals like x.
 
     Reference: Kloeden and Platen (1992), eq. 10.2.4.
     """

@@ -58,7 +58,13 @@ _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
 def write(stream: IO[bytes], tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes tensors, copied to the CPU, and JSON values to a binary stream."""
+    """Write tensors and JSON values to a binary stream.
+
+    Args:
+        stream: the binary stream.
+        tensors: tensors by name, on any device; they are copied to the CPU.
+        state: JSON values by name.
+    """
     metadata = {"sha256": _ZEROS.decode(), "state": json.dumps(state, allow_nan=False)}
     content = memoryview(save({name: t.detach().contiguous() for name, t in tensors.items()}, metadata))
     start, end = _digest_span(content)

@@ -59,7 +59,14 @@ def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor
 
 
 def as_rows(value: Any, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-    """`as_tensor` with the shape (B, *shape) enforced; InputError for another shape."""
+    """`as_tensor` with the shape (B, *shape) enforced; InputError for another shape.
+
+    Args:
+        value: a tensor, an array, or nested lists of numbers.
+        name: name of the argument, for the error message.
+        shape: shape of one row.
+        dtype: dtype of the result, as in `as_tensor`.
+    """
     rows = as_tensor(value, name, dtype)
     if rows.ndim == 0 or tuple(rows.shape[1:]) != tuple(shape):
         wanted = ", ".join(("B", *map(str, shape)))

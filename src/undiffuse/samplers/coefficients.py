@@ -36,8 +36,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 class Kernel(ABC):
     """A split of the reverse SDE: coordinates y, the remainder v, and the coefficients of a step between two nodes.
 
-    Coefficients of one step, or of many in one call: nodes whose α, σ and λ are arrays (n, 1) give arrays
-    (n, k), with k = 1 if all coordinates have equal ones.
+    Many steps in one call: nodes with arrays (n, 1) of α, σ and λ give (n, k), k = 1 if all coordinates are alike.
     """
 
     @property
@@ -64,7 +63,14 @@ class Kernel(ABC):
 
     @abstractmethod
     def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
-        """The remainder v from the denoiser's value; `spare` is a tensor that may be overwritten."""
+        """The remainder v from the denoiser's value.
+
+        Args:
+            y: the state in the kernel's coordinates, (B, *event).
+            D: the denoiser's value in model units, (B, *event).
+            node: the node of y.
+            spare: a tensor like y that may be overwritten; None: allocate a new one.
+        """
 
     @abstractmethod
     def decay(self, node: Node, s: Node) -> Array:
@@ -72,7 +78,13 @@ class Kernel(ABC):
 
     @abstractmethod
     def moments(self, node: Node, s: Node, order: int) -> Array:
-        """∫₀ʰ kernel(u) uᵏ du for k < order, (order,) or (order, k)."""
+        """∫₀ʰ kernel(u) uᵏ du for k < order, (order,) or (order, k).
+
+        Args:
+            node: the start of the step.
+            s: the end of the step.
+            order: number of moments.
+        """
 
     def noise_std(self, node: Node, s: Node) -> Array:
         """The standard deviation of the noise that a step adds, an array of shape () or (k,)."""
@@ -123,7 +135,14 @@ class DataPrediction(Kernel):
         return xi if self.frame is None else self.frame.rotate(xi)
 
     def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
-        """D, or Uᵀ (D − μ) − s²/(s² + σ̂²) y/α."""
+        """D, or Uᵀ (D − μ) − s²/(s² + σ̂²) y/α.
+
+        Args:
+            y: the state in the kernel's coordinates, (B, *event).
+            D: the denoiser's value in model units, (B, *event).
+            node: the node of y.
+            spare: not used.
+        """
         if self.frame is None:
             return D
         gain = node.alpha * self.s2 / self._total2(node)
@@ -150,7 +169,13 @@ class DataPrediction(Kernel):
         return np.sqrt(self._total2(s) * np.maximum(0, 1 - self._shrink(node, s) ** 2))
 
     def moments(self, node: Node, s: Node, order: int) -> Array:
-        """α' c ∫₀ʰ (Ψ'/Ψ_u)ᶜ uᵏ du; from α = 0 the zeroth only."""
+        """α' c ∫₀ʰ (Ψ'/Ψ_u)ᶜ uᵏ du.
+
+        Args:
+            node: the start of the step.
+            s: the end of the step.
+            order: number of moments; from α = 0 only the zeroth is not zero.
+        """
         c, h = 1 + self.level(node) ** 2, node.step_to(s)
         last2 = self._total2(s) / s.alpha**2
         if np.ndim(h) == 0 and math.isinf(h):
@@ -169,7 +194,14 @@ class NoisePrediction(Kernel):
     """The kernel of noise prediction, not defined from α = 0."""
 
     def residual(self, y: Tensor, D: Tensor, node: Node, spare: Tensor | None = None) -> Tensor:
-        """ε̂ = (x − α D)/σ."""
+        """ε̂ = (x − α D)/σ.
+
+        Args:
+            y: the state in the kernel's coordinates, (B, *event), here x itself.
+            D: the denoiser's value in model units, (B, *event).
+            node: the node of y.
+            spare: a tensor like y for the result; None: allocate a new one.
+        """
         return torch.sub(y, D, alpha=node.alpha, out=spare).div_(node.sigma)
 
     def decay(self, node: Node, s: Node) -> Array:
@@ -177,7 +209,13 @@ class NoisePrediction(Kernel):
         return np.asarray(s.alpha / node.alpha)
 
     def moments(self, node: Node, s: Node, order: int) -> Array:
-        """−α' ∫₀ʰ σ̂_u uᵏ du."""
+        """−α' ∫₀ʰ σ̂_u uᵏ du.
+
+        Args:
+            node: the start of the step.
+            s: the end of the step.
+            order: number of moments.
+        """
         h = node.step_to(s)
         u, lam = _inner(node, h)
         inside = np.exp(-lam) * _WEIGHTS
@@ -206,7 +244,13 @@ _CHUNK = 200_000
 
 
 def exact(moments: Array, offsets: Array, h: Any) -> Array:
-    """The weights with Σ_j w_j ν_jᵏ = I_k for k < m: the interpolating polynomial is integrated exactly."""
+    """The weights with Σ_j w_j ν_jᵏ = I_k for k < m: the interpolating polynomial is integrated exactly.
+
+    Args:
+        moments: the moments I_k for k < m, (m, ...).
+        offsets: positions ν of the m values, relative to the node, in log-SNR, (..., m).
+        h: the step in log-SNR; not used.
+    """
     m = len(moments)
     powers = offsets[..., None, :] ** np.arange(m)[:, None]
     right = np.moveaxis(moments.reshape(m, *offsets.shape[:-1], -1), 0, -2)
@@ -214,19 +258,37 @@ def exact(moments: Array, offsets: Array, h: Any) -> Array:
 
 
 def midpoint(moments: Array, offsets: Array, h: Any) -> Array:
-    """Through two values with I_1 = h I_0/2, as in the published DPM-Solver++(2M) and UniPC's B₂(h)."""
+    """Through two values with I_1 = h I_0/2, as in the published DPM-Solver++(2M) and UniPC's B₂(h).
+
+    Args:
+        moments: the moments I_k for k < m, (m, ...).
+        offsets: positions ν of the m values, relative to the node, in log-SNR, (..., m).
+        h: the step in log-SNR.
+    """
     return exact(np.stack([moments[0], moments[0] * h / 2]) if len(moments) == 2 else moments, offsets, h)
 
 
 def square(moments: Array, offsets: Array, h: Any) -> Array:
-    """Through two values with I_1 = s h²/2, s the limit of I_0/h for small h: UniPC's B₁(h), data prediction."""
+    """Through two values with I_1 = s h²/2, s the limit of I_0/h for small h: UniPC's B₁(h), data prediction.
+
+    Args:
+        moments: the moments I_k for k < m, (m, ...).
+        offsets: positions ν of the m values, relative to the node, in log-SNR, (..., m).
+        h: the step in log-SNR.
+    """
     if len(moments) != 2:
         return exact(moments, offsets, h)
     return exact(np.stack([moments[0], moments[0] * h**2 / (-2 * np.expm1(-h))]), offsets, h)
 
 
 def half_curvature(moments: Array, offsets: Array, h: Any) -> Array:
-    """Through three values with I_2/2, as in the published DPM-Solver++(3M): second order only."""
+    """Through three values with I_2/2, as in the published DPM-Solver++(3M): second order only.
+
+    Args:
+        moments: the moments I_k for k < m, (m, ...).
+        offsets: positions ν of the m values, relative to the node, in log-SNR, (..., m).
+        h: the step in log-SNR; not used.
+    """
     return exact(np.stack([*moments[:2], moments[2] / 2]) if len(moments) == 3 else moments, offsets, h)
 
 
@@ -234,9 +296,12 @@ _ADAMS = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 
 
 def adams(moments: Array, offsets: Array, h: Any) -> Array:
-    """I_0 times Adams and Bashforth's numbers for equal steps, as in iPNDM for all step sizes.
+    """I_0 times Adams and Bashforth's numbers for equal steps, as in iPNDM for all sizes (Zhang and Chen, algorithm 2).
 
-    Reference: Zhang and Chen (2023), algorithm 2. arXiv:2204.13902
+    Args:
+        moments: the moments I_k for k < m ≤ 4, (m, ...).
+        offsets: positions of the m values; not used.
+        h: the step in log-SNR; not used.
     """
     return np.stack([c * moments[0] for c in _ADAMS[len(moments) - 1]])
 
@@ -263,7 +328,16 @@ def _add(out: Tensor, v: Tensor, w: float | Tensor) -> Tensor:
 
 def step_coefficients(kernel: Kernel, node: Node, s: Node, offsets: Sequence[float], rule: Rule = exact, *,
                       template: Tensor) -> StepCoefficients:
-    """The coefficients of one step from node to s that interpolates v at λ + offsets."""
+    """The coefficients of one step from node to s that interpolates v at λ + offsets.
+
+    Args:
+        kernel: the linear part and the remainder v.
+        node: the start of the step, with log-SNR λ.
+        s: the end of the step.
+        offsets: positions of the values of v relative to λ.
+        rule: weights from moments.
+        template: a tensor of the states' dtype and device.
+    """
     return batch_step_coefficients(kernel, [(node, s)], [offsets], rule, template=template)[0]
 
 
@@ -271,7 +345,15 @@ def batch_step_coefficients(
     kernel: Kernel, steps: Sequence[tuple[Node, Node]], offsets: Sequence[Sequence[float]], rule: Rule, *,
     template: Tensor
 ) -> list[StepCoefficients]:
-    """The coefficients of many steps (node, s); steps with equal numbers of offsets are solved in one batch."""
+    """The coefficients of many steps (node, s); steps with equal numbers of offsets are solved in one batch.
+
+    Args:
+        kernel: the linear part and the remainder v.
+        steps: start and end of each step.
+        offsets: of each step, the positions of its values of v relative to the λ of its start.
+        rule: weights from moments.
+        template: a tensor of the states' dtype and device.
+    """
     solved: dict[int, StepCoefficients] = {}
     groups: dict[int, list[int]] = {}
     for i, (node, s) in enumerate(steps):

@@ -65,7 +65,14 @@ def repeat(step: Step, times: int) -> Step:
 def churn(step: Step, amount: float, low: float = 0.0, high: float = math.inf, s_noise: float = 1.0) -> Step:
     """Raise σ̂ to (1 + γ) σ̂ by noise of standard deviation s_noise √(σ̂'² − σ̂²), then take the step from there.
 
-    γ = min(amount, √2 − 1) where low ≤ σ̂ ≤ high, else 0; amount is S_churn/N.
+    γ = min(amount, √2 − 1) where low ≤ σ̂ ≤ high, else 0.
+
+    Args:
+        step: the step to take from the raised level; it may depend on its two endpoints only.
+        amount: S_churn/N, the largest γ; at most √2 − 1 is used.
+        low: lowest σ̂ at which noise is added.
+        high: highest σ̂ at which noise is added.
+        s_noise: factor of the added noise's standard deviation.
 
     Reference: Karras et al. (2022), algorithm 2. arXiv:2206.00364
     """
@@ -87,6 +94,13 @@ def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> 
     """After the step that passes σ̂ = low: `times` times, add noise up to σ̂ = high and take `steps` steps down again.
 
     The added noise contracts earlier errors; the steps are usually deterministic.
+
+    Args:
+        step: the step; it may depend on its two endpoints only.
+        low: σ̂ that the step has to pass for a restart.
+        high: σ̂ up to which noise is added.
+        times: number of restarts.
+        steps: number of steps of each restart.
 
     Reference: Xu et al. (2023), "Restart sampling", algorithm 1. arXiv:2306.14878
     """
@@ -113,9 +127,14 @@ def restart(step: Step, low: float, high: float, times: int, steps: int = 3) -> 
 
 def edm_churn(context: SamplerContext, *, churn_total: float = 40.0, low: float = 0.1, high: float = 100.0,
               s_noise: float = 1.0) -> Step:
-    """EDM's stochastic sampler: Heun in σ̂ with churn S_churn/N; S_min and S_max in standard deviations of the data.
+    """EDM's stochastic sampler: Heun in σ̂ with churn S_churn/N.
 
-    s_noise: the authors use 1.003 to 1.007 to compensate for the networks' shrinkage.
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        churn_total: S_churn, divided by the number N of steps.
+        low: S_min, lowest σ̂ at which noise is added, in standard deviations of the data.
+        high: S_max, highest such σ̂, in standard deviations of the data.
+        s_noise: factor of the added noise; the authors use 1.003 to 1.007 to compensate for the networks' shrinkage.
 
     Reference: Karras et al. (2022), algorithm 2 and table 5. arXiv:2206.00364
     """
@@ -125,7 +144,14 @@ def edm_churn(context: SamplerContext, *, churn_total: float = 40.0, low: float 
 
 def edm_restart(context: SamplerContext, *, low: float = 0.12, high: float = 0.6, times: int = 2, steps: int = 3
                 ) -> Step:
-    """Heun in σ̂ with restarts from `low` to `high`, σ̂ in standard deviations of the data.
+    """Heun in σ̂ with restarts from `low` to `high`.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        low: σ̂ that triggers the restarts, in standard deviations of the data.
+        high: σ̂ up to which noise is added, in standard deviations of the data.
+        times: number of restarts.
+        steps: number of steps of each restart.
 
     Reference: Xu et al. (2023), table 3 (0.06 to 0.30 at standard deviation 0.5). arXiv:2306.14878
     """
@@ -164,7 +190,15 @@ def after_step(step: Step, update: Callable[[State, Tensor], Tensor]) -> Step:
 
 
 def diffuse(sde: SDE, x: Tensor, s: Node, t: Node, eps: Tensor) -> Tensor:
-    """A sample of x_t given x_s for s ≤ t; by one Euler-Maruyama step if the process is not Gaussian."""
+    """A sample of x_t given x_s for s ≤ t; by one Euler-Maruyama step if the process is not Gaussian.
+
+    Args:
+        sde: the process.
+        x: x_s, (B, *event) in model units.
+        s: the node of x.
+        t: the node to diffuse to, with at least as much noise.
+        eps: standard normals like x.
+    """
     if isinstance(sde, GaussianSDE):
         return sde.renoise(x, s.t, t.t, eps)
     return euler_maruyama(sde, x, s.t, t.t, eps)

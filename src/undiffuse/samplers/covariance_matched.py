@@ -50,7 +50,14 @@ class PosteriorCovariance:
     @classmethod
     @torch.no_grad()
     def measure(cls, model: Model, x0: Tensor, levels: int = 32, seed: int = 0) -> PosteriorCovariance:
-        """The mean of (x_0 − D)(x_0 − D)ᵀ over data x0 (n, *shape) in model units, noised once per level."""
+        """The mean of (x_0 − D)(x_0 − D)ᵀ over data, noised once per level.
+
+        Args:
+            model: the model whose denoiser D is measured.
+            x0: data in model units, (n, *shape).
+            levels: number of noise levels.
+            seed: seed of the noise.
+        """
         start = max(float(model.sde.log_snr(model.sde.T)), -math.log(160 * model.sigma_data))
         lam = torch.linspace(start, float(model.sde.log_snr(model.t_end())), levels, dtype=torch.float64)
         s2 = model.sigma_data**2
@@ -94,7 +101,13 @@ def _f64(c: Tensor | float) -> Tensor:
 
 
 def bridge(t: Node, s: Node, eta: float = 1.0) -> tuple[float, float, float]:
-    """(a, b, c²) of x_s = a x_t + b x_0 + c ξ, the distribution of x_s given x_t and x_0; finite where α_t = 0."""
+    """(a, b, c²) of x_s = a x_t + b x_0 + c ξ, the distribution of x_s given x_t and x_0; finite where α_t = 0.
+
+    Args:
+        t: the node of x_t, the start of the step.
+        s: the node of x_s, with less noise.
+        eta: η, the noise of the step: 0 is DDIM's deterministic step, 1 the posterior of the process.
+    """
     kappa, ratio = s.sigma * t.alpha / (s.alpha * t.sigma), s.sigma / t.sigma
     shrink = kappa ** (eta**2)
     return ratio * shrink, s.alpha * (1 - kappa * shrink), s.sigma**2 * (1 - shrink**2)
@@ -127,7 +140,12 @@ def matched(context: SamplerContext, *, eta: float = 0.5) -> Step:
 
 
 def matched_iso(context: SamplerContext, *, eta: float = 0.5, covariance: PosteriorCovariance | None = None) -> Step:
-    """The mean variance for all coordinates: of the measured `covariance`; None: of the Wiener filter.
+    """The mean variance for all coordinates.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        eta: η, the noise of a step, from 0 (deterministic) to 1 (the process).
+        covariance: the measured covariance; None: the Wiener filter's.
 
     Reference: Bao et al. (2022), theorem 1. arXiv:2201.06503
     """
@@ -146,7 +164,13 @@ def matched_iso(context: SamplerContext, *, eta: float = 0.5, covariance: Poster
 
 def matched_average(context: SamplerContext, *, eta: float = 0.5, covariance: PosteriorCovariance | None = None
                     ) -> Step:
-    """The measured average of the covariance; the Wiener filter's if it is None or not full."""
+    """The measured average of the covariance.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        eta: η, the noise of a step, from 0 (deterministic) to 1 (the process).
+        covariance: the measured covariance; None, or not full: the Wiener filter's.
+    """
     if covariance is None or not covariance.full:
         return matched(context, eta=eta)
 

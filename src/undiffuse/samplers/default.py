@@ -61,7 +61,13 @@ class DefaultSampler:
 
 
 def describe(method: str, grid: str, start_level: float | None) -> str:
-    """A sampler in one line."""
+    """A sampler in one line.
+
+    Args:
+        method: name of the method.
+        grid: name of the time grid.
+        start_level: noise level in standard deviations of the data to which the first step leads; None: not named.
+    """
     return f"{method} on {grid}" + ("" if start_level is None else f" from {start_level:g} data std")
 
 

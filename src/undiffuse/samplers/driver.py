@@ -361,7 +361,15 @@ def _check_labels(label: Any, classes: int) -> None:
 
 def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]
             ) -> Iterator[tuple[int, int, int, Tensor | None, dict[str, Any]]]:
-    """(first index, block size, rows to keep, rows of x_T, conditions) of each block, the last one padded."""
+    """(first index, block size, rows to keep, rows of x_T, conditions) of each block, the last one padded.
+
+    Args:
+        n: number of samples.
+        first_index: index of the first sample.
+        block: samples of a block.
+        x_T: the states at the start, (n, *event); None: draws of the prior.
+        cond: conditions by name; tensors (n, ...) are split, other values are the same for all blocks.
+    """
     for start in range(0, n, block):
         keep = min(block, n - start)
         rows = torch.arange(start, start + block).clamp_max(n - 1)

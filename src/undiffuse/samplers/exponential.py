@@ -36,7 +36,14 @@ from undiffuse.sde import GaussianSDE, bcast
 
 
 def ddim_update(x: Tensor, D: Tensor, node: Node, s: Node) -> Tensor:
-    """The flow with constant D, x_s = (σ_s/σ_t) x + (α_s − α_t σ_s/σ_t) D; finite where α_t = 0."""
+    """The flow with constant D, x_s = (σ_s/σ_t) x + (α_s − α_t σ_s/σ_t) D; finite where α_t = 0.
+
+    Args:
+        x: x_t, (B, *event) in model units.
+        D: the denoiser's value at x_t, like x.
+        node: the node of x.
+        s: the node to go to.
+    """
     ratio = s.sigma / node.sigma
     return ratio * x + (s.alpha - node.alpha * ratio) * D
 

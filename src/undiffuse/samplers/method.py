@@ -97,11 +97,23 @@ class State:
     memory: Any = None
 
     def normal(self, s: Node, stage: int = 0, start: Node | None = None) -> Tensor:
-        """Standard normals like x for one stage of this step: the noise between `start` (default here) and s."""
+        """Standard normals like x for one stage of this step: the noise between `start` and s.
+
+        Args:
+            s: the end of the interval.
+            stage: number of the stage in this step.
+            start: the start of the interval; None: this state's node.
+        """
         return self.noise(self.index, stage, (start or self.node).t, s.t)
 
     def substep(self, x: Tensor, node: Node, number: int) -> State:
-        """The state of a step inside this step, at x and node, with separate noise for every number below 1024."""
+        """The state of a step inside this step, with its own noise.
+
+        Args:
+            x: the state, (B, *event).
+            node: the node of x.
+            number: index of the inner step, below 1024; each has separate noise.
+        """
         outer = self.noise
 
         def noise(index: int, stage: int, t: Tensor, s: Tensor) -> Tensor:
@@ -110,7 +122,13 @@ class State:
         return replace(self, x=x, node=node, noise=noise)
 
     def advance(self, x: Tensor, node: Node, memory: Any = None) -> State:
-        """The state after this step: x at `node`."""
+        """The state after this step.
+
+        Args:
+            x: the new state, (B, *event).
+            node: the node of x.
+            memory: what the method keeps for its next step.
+        """
         return replace(self, x=x, node=node, index=self.index + 1, memory=memory)
 
 

@@ -85,7 +85,14 @@ def multistep(order: int, prediction: Literal["data", "noise"] = "data", rule: R
 
 def singlestep(stages: tuple[float, ...], final: tuple[int, ...], kernel: KernelFactory = data, rule: Rule = exact
                ) -> StepFactory:
-    """The steps of an exponential Runge-Kutta method with those stages; see `Singlestep`."""
+    """The steps of an exponential Runge-Kutta method with those stages; see `Singlestep`.
+
+    Args:
+        stages: position r of each stage as a fraction of the step in log-SNR, increasing.
+        final: indices of the stages that the step itself interpolates; 0 is the start.
+        kernel: builds the linear part and the remainder v from the context and the option frame.
+        rule: weights from moments.
+    """
 
     def make(context: SamplerContext, *, frame: bool = False) -> Step:
         split = kernel(context, frame)

@@ -41,7 +41,13 @@ class Flow(ABC):
 
     @abstractmethod
     def derivative(self, model: CountingModel, y: Tensor, u: Tensor) -> Tensor:
-        """dy/du, u () or (B,)."""
+        """dy/du.
+
+        Args:
+            model: the model, which counts its evaluations.
+            y: the coordinates, (B, *event).
+            u: the variable of the ODE, () or (B,).
+        """
 
 
 @dataclass
@@ -63,7 +69,13 @@ class InTime(Flow):
         return y
 
     def derivative(self, model: CountingModel, y: Tensor, u: Tensor) -> Tensor:
-        """v(x, t)."""
+        """v(x, t).
+
+        Args:
+            model: the model, which counts its evaluations.
+            y: the coordinates, (B, *event), here x itself.
+            u: the time t, () or (B,).
+        """
         rate = self.rates.get(float(u)) if u.ndim == 0 else None
         return model.drift(y, u) if rate is None else (y * rate[0]).add_(model.denoise_at(y, u), alpha=rate[1])
 
@@ -88,7 +100,13 @@ class InLogSNR(Flow):
         return y * math.hypot(node.alpha * self.s, node.sigma)
 
     def derivative(self, model: CountingModel, y: Tensor, u: Tensor) -> Tensor:
-        """D/Ψ − (s²/Ψ²) y."""
+        """D/Ψ − (s²/Ψ²) y.
+
+        Args:
+            model: the model, which counts its evaluations.
+            y: the coordinates, (B, *event).
+            u: the log-SNR λ, () or (B,).
+        """
         t, total2 = self.sde.time_of(u), self.s**2 + torch.exp(-2 * u)
         D = model.denoise_at(bcast(self.sde.alpha(t) * total2.sqrt(), y) * y, t)
         return bcast(total2.rsqrt(), y) * D - bcast(self.s**2 / total2, y) * y
@@ -113,13 +131,25 @@ class InSigma(Flow):
         return y * node.alpha
 
     def derivative(self, model: CountingModel, y: Tensor, u: Tensor) -> Tensor:
-        """(z − D)/σ̂."""
+        """(z − D)/σ̂.
+
+        Args:
+            model: the model, which counts its evaluations.
+            y: the coordinates, (B, *event), here z = x/α.
+            u: the noise level σ̂, () or (B,).
+        """
         t = self.sde.time_of(-torch.log(u))
         return (y - model.denoise_at(bcast(self.sde.alpha(t), y) * y, t)) / bcast(u, y)
 
 
 def step_from_pure_noise(state: State, s: Node, eps: Tensor) -> Tensor:
-    """The exponential first-order step from α = 0: x_s = α_s D + σ_s ε."""
+    """The exponential first-order step from α = 0: x_s = α_s D + σ_s ε.
+
+    Args:
+        state: the state at a node with α = 0.
+        s: the node to go to.
+        eps: standard normals like x.
+    """
     return s.alpha * state.model.denoise(state.x, state.node) + s.sigma * eps
 
 

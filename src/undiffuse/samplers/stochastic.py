@@ -27,11 +27,17 @@ from undiffuse.sde import bcast
 
 
 def sde_then_ode(context: SamplerContext, *, eta: float = 0.7, low: float = 0.1, order: int = 3) -> Step:
-    """The reverse SDE with noise η down to σ̂ = low standard deviations of the data, then the probability-flow ODE.
+    """The reverse SDE with noise η down to σ̂ = low, then the probability-flow ODE.
 
     Both parts are exponential multistep methods: data prediction of order 2 for the SDE, along which D is smooth and ε̂
     is not; noise prediction for the ODE, where it is more accurate at the end. The first ODE step still interpolates D,
     so that it can use the value before it; later ones interpolate ε̂ at the nodes of the ODE.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        eta: noise η of the SDE.
+        low: σ̂ at which the ODE begins, in standard deviations of the data.
+        order: order of the multistep method of the ODE.
     """
     level = low * context.data_std
     edge = next((i for i, node in enumerate(context.nodes) if math.exp(-node.log_snr) <= level), len(context.nodes))
@@ -76,7 +82,12 @@ def adaptive_sde(
     rounded to 2⁻¹⁶ of the interval, so that few Brownian bridges lead to each; a step of one such cell is accepted
     with any error.
 
-    Options: rtol, atol; first, the first step as a fraction of the interval; eta.
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        rtol: tolerance relative to |x|.
+        atol: absolute tolerance in model units.
+        first: the first step as a fraction of the interval.
+        eta: noise η of the reverse SDE.
 
     Reference: Jolicoeur-Martineau et al. (2021), "Gotta go fast", algorithm 1. arXiv:2105.14080
     """
@@ -188,6 +199,11 @@ def multistep_sde(order: int, rule: Rule = exact, eta: float = 1.0, frame: bool 
 def singlestep_sde(stages: tuple[float, ...], final: tuple[int, ...], rule: Rule = exact) -> StepFactory:
     """An exponential stochastic Runge-Kutta method with ℓ = η, whose stages share one Brownian path.
 
+    Args:
+        stages: position r of each stage as a fraction of the step in log-SNR, increasing.
+        final: indices of the stages that the step itself interpolates; 0 is the start.
+        rule: weights from moments.
+
     Reference: Gonzalez et al. (2023), "SEEDS", arXiv:2305.14267; Lu et al. (2022), arXiv:2211.01095.
     """
 
@@ -205,7 +221,13 @@ def window(sigma_hat: float) -> float:
 
 def sa_solver(context: SamplerContext, *, order: int = 3, corrector: bool = True,
               tau: float | Callable[[float], float] = window) -> Step:
-    """SA-Solver: the multistep method with ℓ = τ(σ̂) and a corrector that reuses the step's noise; τ = 0 is UniPC.
+    """SA-Solver: the multistep method with ℓ = τ(σ̂) and a corrector that reuses the step's noise.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        order: number of values of D that a step combines.
+        corrector: repeat the last step with the new value of D, without an evaluation.
+        tau: τ, a constant or a function of σ̂; 0 is UniPC.
 
     Reference: Xue et al. (2023), arXiv:2309.05019
     """
@@ -213,7 +235,14 @@ def sa_solver(context: SamplerContext, *, order: int = 3, corrector: bool = True
 
 
 def langevin(state: State, s: Node, size: Tensor | float, stage: int = 0) -> Tensor:
-    """x + ε ∇log p_s(x) + √(2ε) ξ with the step ε = `size`, a number or (B,)."""
+    """x + ε ∇log p_s(x) + √(2ε) ξ.
+
+    Args:
+        state: the state; its node is not used.
+        s: the node of the step, which gives the score.
+        size: the step ε, a number or (B,).
+        stage: number of the noise stage.
+    """
     score, eps = state.model.score(state.x, s.t), bcast(torch.as_tensor(size, dtype=torch.float64), state.x)
     return state.x + eps * score + (2 * eps).sqrt() * state.normal(s, stage, s)
 
@@ -240,7 +269,10 @@ def corrector(context: SamplerContext, r: float = 0.16) -> Step:
 def predictor_corrector(context: SamplerContext, *, r: float = 0.16, corrections: int = 1) -> Step:
     """Reverse diffusion (Euler-Maruyama if the process is not Gaussian), then Langevin corrections.
 
-    Options: r, the signal-to-noise ratio of a correction; corrections, their number per step.
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        r: signal-to-noise ratio of a correction.
+        corrections: number of corrections per step.
 
     Reference: Song et al. (2021), algorithm 1. arXiv:2011.13456
     """
@@ -250,6 +282,11 @@ def predictor_corrector(context: SamplerContext, *, r: float = 0.16, corrections
 
 def annealed_langevin(context: SamplerContext, *, size: float = 0.1, repeats: int = 5) -> Step:
     """At every node `repeats` Langevin steps with ε = size · σ²; between nodes z = x/α is constant.
+
+    Args:
+        context: the model, the grid, and the dtype and device of the states.
+        size: ε/σ², the size of a Langevin step.
+        repeats: number of Langevin steps at every node.
 
     Reference: Song and Ermon (2019), algorithm 1 (size 0.1, 100 repeats). arXiv:1907.05600
     """

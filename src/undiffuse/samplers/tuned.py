@@ -176,7 +176,13 @@ class Tuning:
     model: str = ""
 
     def find(self, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedSampler | None:
-        """The sampler for a number of evaluations under these conditions, from T to the end it was fitted for."""
+        """The sampler for a number of evaluations under these conditions, from T to the end it was fitted for.
+
+        Args:
+            steps: number of evaluations.
+            end_times: t_start and t_end of the request; None: the model's defaults.
+            cond: the conditions; only their names count.
+        """
         t_start, t_end = end_times
         if t_start is not None or (t_end is not None and abs(t_end - self.t_end) >= 1e-9):
             return None
@@ -225,7 +231,14 @@ def tuning_of(model: ReverseModel) -> Tuning | None:
 
 
 def find_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedChoice | None:
-    """The sampler fitted to a model for this request; None if there is not one."""
+    """The sampler fitted to a model for this request; None if there is not one.
+
+    Args:
+        model: the model.
+        steps: number of evaluations.
+        end_times: t_start and t_end of the request; None: the model's defaults.
+        cond: the conditions; only their names count.
+    """
     tuning = tuning_of(model)
     sampler = None if tuning is None else tuning.find(steps, end_times, cond)
     if tuning is None or sampler is None:
@@ -235,7 +248,14 @@ def find_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mappi
 
 
 def require_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Mapping[str, Any]) -> TunedChoice:
-    """The sampler fitted to a model for this request; raises InputError, listing the fitted ones, otherwise."""
+    """The sampler fitted to a model for this request; raises InputError, listing the fitted ones, otherwise.
+
+    Args:
+        model: the model.
+        steps: number of evaluations.
+        end_times: t_start and t_end of the request; None: the model's defaults.
+        cond: the conditions; only their names count.
+    """
     choice = find_tuned(model, steps, end_times, cond)
     if choice is None:
         tuning = tuning_of(model)
@@ -247,7 +267,13 @@ def require_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Ma
 
 
 def interpolate_tuning(a: Tuning, b: Tuning, fraction: float) -> Tuning:
-    """The tuning between a (fraction 0) and b (1), which have the same nodes; without entries that b lacks."""
+    """The tuning between a and b, without entries that b lacks.
+
+    Args:
+        a: the tuning at fraction 0.
+        b: the tuning at fraction 1, with the nodes of a.
+        fraction: the position between them.
+    """
     table = {names: {n: replace(c, theta=(1 - fraction) * c.theta + fraction * b.table[names][n].theta)
                      for n, c in samplers.items() if n in b.table[names]} for names, samplers in a.table.items()}
     return Tuning(a.moments, a.t_end, table)
@@ -255,26 +281,52 @@ def interpolate_tuning(a: Tuning, b: Tuning, fraction: float) -> Tuning:
 
 def plain_coefficients(kernel: Kernel, nodes: list[Node], template: Tensor
                        ) -> tuple[list[StepCoefficients], list[StepCoefficients]]:
-    """The second-order coefficients, which are corrected, and the first-order ones, whose weight is I_0."""
+    """The second-order coefficients, which are corrected, and the first-order ones, whose weight is I_0.
+
+    Args:
+        kernel: the linear part and the remainder v.
+        nodes: the grid.
+        template: a tensor of the states' dtype and device.
+    """
     second, first = (Multistep(kernel, order, nodes, template).predictions for order in (2, 1))
     return second, first
 
 
 def fitted_coefficients(kernel: DataPrediction, nodes: list[Node], theta: Tensor, template: Tensor
                         ) -> list[StepCoefficients]:
-    """The second-order coefficients with corrections θ, (n, 1 + VALUES) or (n, 2 + 2 VALUES)."""
+    """The second-order coefficients with corrections θ.
+
+    Args:
+        kernel: the linear part and the remainder v.
+        nodes: the grid.
+        theta: the corrections θ of each step, (n, 1 + VALUES), or (n, 2 + 2 VALUES) with φ.
+        template: a tensor of the states' dtype and device.
+    """
     steps = zip(*plain_coefficients(kernel, nodes, template), theta.tolist(), nodes[1:], strict=True)
     return [apply_corrections(second, first, numbers, gain(kernel, s, template)) for second, first, numbers, s in steps]
 
 
 def gain(kernel: DataPrediction, s: Node, template: Tensor) -> Tensor:
-    """s²/(s² + σ̂²) at a node, (k,): the fraction of each direction's variance that is data."""
+    """s²/(s² + σ̂²) at a node, (k,): the fraction of each direction's variance that is data.
+
+    Args:
+        kernel: the linear part, which holds s², the data's variance by direction.
+        s: the node.
+        template: a tensor of the states' dtype and device.
+    """
     return template.new_tensor(kernel.s2 / (kernel.s2 + np.exp(-2 * s.log_snr)))
 
 
 def apply_corrections(second: StepCoefficients, first: StepCoefficients, theta: list[float], gains: Tensor
                       ) -> StepCoefficients:
-    """The second-order coefficients of a step with its corrections."""
+    """The second-order coefficients of a step with its corrections.
+
+    Args:
+        second: the second-order coefficients.
+        first: the first-order coefficients, whose weight is I_0.
+        theta: the corrections of the step: 1 + VALUES numbers θ, or twice as many with φ.
+        gains: s²/(s² + σ̂²) at the end of the step, (k,).
+    """
     plain, gates = [*second.weights, *[0.0] * (VALUES - len(second.weights))], theta[1 + VALUES:]
     total: list[Any] = [a + b * gains for a, b in zip(theta, gates, strict=False)] if gates else list(theta)
     weights = [w + c * first.weights[0] for w, c in zip(plain, total[1:], strict=True)]

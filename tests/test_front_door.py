@@ -99,7 +99,11 @@ WRONG: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+COMMON = ("numpy", "list", "float16", "int64", "DataFrame")  # the others only where slow tests run
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind in COMMON else [pytest.mark.slow])
+                                  for kind in KINDS])
 @pytest.mark.parametrize("door", DOORS)
 def test_a_door_gives_the_same_for_every_kind_of_numbers(door: str, kind: str) -> None:
     rows = ROWS.abs() if kind.startswith("uint") else ROWS

@@ -17,7 +17,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -124,6 +124,7 @@ class Module:
         return self.name.split(".")[0]
 
 
+@cache
 def modules() -> list[Module]:
     """Every module of src."""
     found = []

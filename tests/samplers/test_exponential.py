@@ -170,6 +170,7 @@ def test_a_step_leaves_the_state_it_came_from_alone() -> None:
     assert all(torch.equal(x, copy) for (_, x), (_, copy) in zip(out.trajectory[1:], seen, strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VP(), EDM(), RectifiedFlow()], ids=lambda sde: sde.name)
 def test_every_deterministic_sampler_nears_a_gaussian_from_its_first_steps_on(sde: GaussianSDE) -> None:
     """On its default grid, by the exact mean and covariance of its samples."""

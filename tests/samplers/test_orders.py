@@ -70,6 +70,7 @@ def test_ancestral_sampling_is_of_weak_order_one() -> None:
     assert Order("ancestral", "ve", 1, weak_errors("ancestral", PROCESSES["ve"])).measured == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options, bias", [
     ("predictor_corrector", {"r": 0.16}, 0.16**2),
     ("predictor_corrector", {"r": 0.0}, 0.0),

@@ -114,6 +114,7 @@ def test_tau_holds_on_its_window_only() -> None:
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_stochastic_sampler_nears_a_gaussian_from_its_first_steps_on(family: str) -> None:
     """On its default grid, by the exact mean and covariance of its samples."""

@@ -110,6 +110,7 @@ def test_a_peer_that_dies_is_one_sentence_and_any_number_goes_on(capfd: pytest.C
         assert "resuming from step 4\n" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_stuck_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
     e = experiment(**EVERYTHING)
     with quick_folder() as folder:

@@ -91,6 +91,7 @@ def test_the_model_itself_is_sampled_as_before_and_both_kinds_stay() -> None:
             assert torch.equal(sample(model, 9, steps=4, **cond).x, sample(plain, 9, steps=4, **cond).x)
 
 
+@pytest.mark.slow
 def test_a_guided_sample_is_the_same_bytes_in_any_batch() -> None:
     few = sample(classifier_free(tuned(), 2.5), 2, steps=3, first_index=4, label=LABELS[4:6])
     assert torch.equal(drawn(tuned(), 2.5).x[4:6], few.x)

@@ -84,6 +84,7 @@ def test_a_class_is_nearer_to_its_paths_than_with_what_all_have() -> None:
             assert ours < 0.8 * theirs
 
 
+@pytest.mark.slow
 def test_a_class_without_anything_of_its_own_is_sampled_as_before() -> None:
     table = {n: replace(c, per_class={1: c.per_class[1]}) for n, c in own().tuning.table["label"].items()}
     tuned = Tuned(own().inner, replace(own().tuning, table={**own().tuning.table, "label": table}))

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from inspect import signature
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -102,7 +101,7 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
     """
     denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z = to_model_units(denoiser, x)
-    cond = conditions_of(denoiser, cond, len(z), signature(elbo).parameters)
+    cond = conditions_of(denoiser, cond, len(z), elbo)
     kind = ("levels" if isinstance(denoiser.transform, GreyLevels) else "gaussian") if decoder == "auto" else decoder
     _check(kind, denoiser, samples, steps)
     coordinates = WhitenedCoordinates(denoiser, t_end)
@@ -293,7 +292,7 @@ def path_log_likelihood(model: ReverseModel, x: ArrayLike, steps: int = 128, pat
     """
     denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z = to_model_units(denoiser, x)
-    cond = conditions_of(denoiser, cond, len(z), signature(path_log_likelihood).parameters)
+    cond = conditions_of(denoiser, cond, len(z), path_log_likelihood)
     if steps < 1 or paths < 1:
         raise InputError(f"got steps={steps}, paths={paths}; expected at least 1 of both")
     coordinates = WhitenedCoordinates(denoiser, t_end)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -62,7 +61,7 @@ def encode(model: ReverseModel, x: ArrayLike, method: str = "ode", *, rtol: floa
     """
     denoiser = gaussian_model(model)
     z, coordinates = to_model_units(denoiser, data_rows(denoiser.schema, x)), WhitenedCoordinates(denoiser, t_end)
-    cond = conditions_of(denoiser, cond, len(z), signature(encode).parameters)
+    cond = conditions_of(denoiser, cond, len(z), encode)
     if _is_ddim(method):
         nodes = list(reversed(_nodes(coordinates, steps)))
         return _stepwise(coordinates, z * float(_alpha(coordinates)), nodes,
@@ -98,7 +97,7 @@ def decode(model: ReverseModel, code: ArrayLike, method: str = "ode", *, rtol: f
     """
     denoiser = gaussian_model(model)
     code = denoiser.states(code, "code")
-    cond = conditions_of(denoiser, cond, len(code), signature(decode).parameters)
+    cond = conditions_of(denoiser, cond, len(code), decode)
     coordinates = WhitenedCoordinates(denoiser, t_end)
     if _is_ddim(method):
         x = _stepwise(coordinates, code.double(), _nodes(coordinates, steps), _ddim, cond)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from inspect import signature
 from typing import Any
 
 import torch
@@ -141,7 +140,7 @@ def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", 
     z, kind = to_model_units(denoiser, x), dequantization.resolve_kind(denoiser, dequantise, x)
     settings = _Settings(divergence, probes, rtol, atol, seed, truncation, draws, block)
     settings.check()
-    cond = conditions_of(denoiser, cond, len(z), signature(log_likelihood).parameters)
+    cond = conditions_of(denoiser, cond, len(z), log_likelihood)
     log_det = denoiser.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros(len(x)).double()
     end = dequantization.end_time(denoiser, kind) if t_end is None else t_end
     coordinates, parts = WhitenedCoordinates(denoiser, end), []

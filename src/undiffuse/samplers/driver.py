@@ -8,7 +8,7 @@ differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from itertools import count
@@ -138,7 +138,7 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         raise InputError(f"got noise={noise!r}; expected step or path")
     start = None if x_T is None else model.states(x_T, "x_T")
     n = _count(n, start)
-    conditions = conditions_of(model, cond, n, signature(sample).parameters)
+    conditions = conditions_of(model, cond, n, sample)
     end_times = (t_start, t_end)
     plan = resolve_method(model, SamplerRequest(method, steps, grid, end_times, conditions))
     times = plan.times(model, end_times)
@@ -294,14 +294,15 @@ def _count(n: int | None, x_T: Tensor | None) -> int:
     return int(n)
 
 
-def conditions_of(model: ReverseModel, cond: Mapping[str, Any], n: int, others: Iterable[str] = ()) -> dict[str, Any]:
+def conditions_of(model: ReverseModel, cond: Mapping[str, Any], n: int, caller: Callable[..., Any] | None = None
+                  ) -> dict[str, Any]:
     """The conditions of a call as `denoise` takes them.
 
     Args:
         model: the model.
         cond: values by name: one for all samples, or one per sample.
         n: number of samples.
-        others: further keywords of the call, for the error message.
+        caller: the function that was called; the error message suggests its arguments.
 
     Raises:
         InputError: for a condition that the model does not have, and for another number of values than n.
@@ -309,7 +310,7 @@ def conditions_of(model: ReverseModel, cond: Mapping[str, Any], n: int, others: 
     names, encoded = model.condition_names, {c.name for c in model.conditions}
     for name in cond:
         if names is not None and name not in names:
-            raise _unknown_keyword(name, names, others)
+            raise _unknown_keyword(name, names, caller)
     values = model.encode_conditions({k: v if k in encoded else _value(k, v) for k, v in cond.items()}, n)
     for name, value in values.items():
         if isinstance(value, Tensor) and value.ndim > 0 and len(value) != n:
@@ -318,11 +319,12 @@ def conditions_of(model: ReverseModel, cond: Mapping[str, Any], n: int, others: 
     return values
 
 
-def _unknown_keyword(name: str, names: Sequence[str], others: Iterable[str]) -> InputError:
+def _unknown_keyword(name: str, names: Sequence[str], caller: Callable[..., Any] | None) -> InputError:
     """The error for a keyword that neither the call nor the model has."""
     if name in _HINTS:
         return InputError(f"got {name}=, which is not a condition of this model; {_HINTS[name]}")
-    near = did_you_mean(name, [*names, *(word for word in others if word not in ("model", "cond"))])
+    arguments = signature(caller).parameters if caller else ()
+    near = did_you_mean(name, [*names, *(word for word in arguments if word not in ("model", "cond"))])
     return InputError(f"got {name}=, which is neither an argument nor a condition of this model (it has "
                       f"{', '.join(names) or 'none'}){near}")
 
@@ -338,14 +340,14 @@ def _as_labels(label: Any) -> Any:
     """A single label unchanged, several as a tensor of integers; InputError for text and fractions."""
     if label is None or isinstance(label, int):
         return label
-    refusal = InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
-                         "with one entry per sample")
     try:
         numbers = as_tensor(label, "label")
+        whole = bool((numbers == numbers.round()).all())
     except InputError:
-        raise refusal from None
-    if not bool((numbers == numbers.round()).all()):
-        raise refusal
+        whole = False
+    if not whole:
+        raise InputError(f"got label={str(label)[:60]}; expected the number of a class, or a list or tensor of numbers "
+                         "with one entry per sample")
     return numbers.long()
 
 

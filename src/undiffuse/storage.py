@@ -93,6 +93,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged or not of undiffuse: {error}") from None
 
 
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _digest_span(content: memoryview) -> tuple[int, int]:
     """Where the digits of the digest stand in a file; ValueError if it has none."""
     match = _DIGEST.search(content, 8, 8 + int.from_bytes(content[:8], "little"))

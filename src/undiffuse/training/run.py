@@ -196,20 +196,15 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser 
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
     if newest.step == 0:
         say(f"{run} has weights of update 0, which have learned nothing; `undiffuse train {run}` continues it")
-    model.net.load_state_dict(_select(newest.tensors, "net" if which == "net" else "ema"))
+    model.net.load_state_dict(storage.with_prefix(newest.tensors, "net." if which == "net" else "ema."))
     sigma_rel = opened.ema_choice()
     if which == "ema" and sigma_rel is not None:
         opened.load_average(model, sigma_rel)
     if model.moments is not None:
-        model.moments = Moments.from_config(model.moments.config(), _select(newest.tensors, "moments"))
+        model.moments = Moments.from_config(model.moments.config(), storage.with_prefix(newest.tensors, "moments."))
     model = model.to(pick_device(device)).eval().requires_grad_(False)
     model.folder = Path(run)
     return tuning.attach(model, Path(run), say) if which == "ema" else model
-
-
-def _select(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
-    """The tensors named owner.NAME, by NAME."""
-    return {k.removeprefix(f"{owner}."): t for k, t in tensors.items() if k.startswith(f"{owner}.")}
 
 
 def load_data(run: Path | str, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:

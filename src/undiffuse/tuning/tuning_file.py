@@ -5,14 +5,11 @@ The file stores the SHA-256 of the model, D at a few fixed states, the samplers 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from undiffuse.data.writers import atomic
@@ -22,6 +19,7 @@ from undiffuse.model import Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
 from undiffuse.samplers.tuned import VALUES, ClassCoefficients, Tuned, TunedSampler, Tuning, tuning_of
+from undiffuse.storage import read, with_prefix, write
 
 
 def untuned(model: Model) -> Model:
@@ -34,11 +32,7 @@ def model_digest(model: Model) -> str:
     model = untuned(model)
     about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
     moments = {} if model.moments is None else model.moments.tensors()
-    return tensors_sha256({**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}, about)
-
-
-def tensors_sha256(tensors: dict[str, Tensor], about: Any) -> str:
-    """SHA-256 (hex) over named tensors and a JSON value."""
+    tensors = {**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}
     parts = [part for name, tensor in sorted(tensors.items())
              for part in (name, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)]
     return sha256_of(*parts, canonical(about))
@@ -65,7 +59,7 @@ def compatible_tuning(model: Model, moments: Moments, t_end: float) -> Tuning:
 
 
 NAME = "tuning.safetensors"
-FORMAT = 4
+FORMAT = 5
 _PROBES = (0.02, 0.3, 3.0)
 
 M = TypeVar("M", bound=Model)
@@ -79,28 +73,28 @@ def save(model: Model, path: Path | str) -> Path:
     frames = {"frame": tuning.moments} if tuning.moments is not model.moments else {}
     frames |= {f"class-{c}": part.moments for table in tuning.table.values() for sampler in table.values()
                for c, part in sampler.per_class.items() if part.moments is not None}
-    frame = {f"{name}/{k}": v.contiguous() for name, moments in frames.items() for k, v in moments.tensors().items()}
+    frame = {f"{name}/{k}": v for name, moments in frames.items() for k, v in moments.tensors().items()}
     kinds = {"table": tuning.table, **{_scale(w): member.table for w, member in tuning.family}}
-    tables = {f"{kind}/{names}/{n}/{part}": value.contiguous() for kind, by_names in kinds.items()
+    tables = {f"{kind}/{names}/{n}/{part}": value for kind, by_names in kinds.items()
               for names, table in by_names.items() for n, c in table.items() for part, value in _tensors(c).items()}
     tensors = {**frame, **tables, "probe": _probe(model)}
     about = {"format": FORMAT, "model": model_digest(model), "t_end": tuning.t_end, "rows": tuning.rows,
              "frames": {name: moments.config() for name, moments in frames.items()},
              "family": [[w, member.rows] for w, member in tuning.family]}
-    about["sha256"] = tensors_sha256(tensors, about)
     with atomic(path) as stream:
-        stream.write(to_bytes(tensors, {"undiffuse": json.dumps(about)}))
+        write(stream, tensors, about)
     return path
 
 
 def load(model: Model, path: Path | str) -> Tuned:
     """The model with the tuning in a file; raises InputError if it is damaged or was made for another model."""
-    tensors, about = _read(Path(path))
+    try:
+        tensors, about = read(Path(path))
+    except InputError as error:
+        raise InputError(f"cannot read a tuning: {error}; expected a file that `undiffuse tune` wrote") from None
     try:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
-        if about.pop("sha256") != tensors_sha256(tensors, about):
-            raise ValueError("its SHA-256 is not the one written in it")
         fits = about["model"] == model_digest(model) and _is_close(tensors["probe"], _probe(model))
         tuning = _tuning(_frames(model, about, tensors), about, tensors) if fits else None
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -144,20 +138,9 @@ def _is_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["undiffuse"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"cannot read a tuning from {path}: {error}; expected a file that `undiffuse tune` "
-                         "wrote") from None
-
-
 def _frames(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Moments]:
     """The moments by name; "frame" are those of all data."""
-    frames = {name: Moments.from_config(config, {k.removeprefix(f"{name}/"): v for k, v in tensors.items()
-                                                 if k.startswith(f"{name}/")})
+    frames = {name: Moments.from_config(config, with_prefix(tensors, f"{name}/"))
               for name, config in about["frames"].items()}
     if "frame" in frames:
         return frames
@@ -206,10 +189,9 @@ def _per_class(parts: dict[str, Tensor], frames: dict[str, Moments]) -> dict[int
 def _parts(tensors: dict[str, Tensor], kind: str) -> dict[str, dict[int, tuple[dict[str, Tensor], bool]]]:
     """The tensors of a kind by condition names and number of model evaluations, and whether the first step is free."""
     tables: dict[str, dict[int, dict[str, Tensor]]] = {}
-    for name in sorted(tensors):
-        if name.startswith(f"{kind}/"):
-            _, names, n, part = name.split("/")
-            tables.setdefault(names, {}).setdefault(int(n), {})[part] = tensors[name]
+    for name, value in sorted(with_prefix(tensors, f"{kind}/").items()):
+        names, n, part = name.split("/")
+        tables.setdefault(names, {}).setdefault(int(n), {})[part] = value
     return {names: {n: (parts, _has_free_step(n, parts)) for n, parts in sorted(table.items())}
             for names, table in tables.items()}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.model import FixedConditions, Model, Wrapper
 from undiffuse.sde import Time, as_time, bcast
-from undiffuse.tensors import ArrayLike
+from undiffuse.tensors import ArrayLike, leaf_of
 
 Interval = tuple[float, float] | None
 """Noise levels low < σ̂ = σ/α ≤ high at which guidance is active; None: all."""
@@ -80,11 +80,10 @@ class ClassifierGuidance(Wrapper):
         D = self.inner.denoise(x, t, **cond)
         if label is None or self.scale == 0:
             return D
-        higher = x.requires_grad and torch.is_grad_enabled()  # as in a likelihood, which differentiates D
+        leaf = leaf_of(x)
         with torch.enable_grad():
-            leaf = x if higher else x.detach().requires_grad_(True)
             log_prob = self.log_prob(leaf, t).gather(1, torch.as_tensor(label, device=x.device).expand(len(x))[:, None])
-            (gradient,) = torch.autograd.grad(log_prob.sum(), leaf, create_graph=higher)
+            (gradient,) = torch.autograd.grad(log_prob.sum(), leaf, create_graph=leaf is x)
         t = as_time(t)
         weight = self.scale * _is_active(self, x, t) * self.sde.variance(t) / self.sde.alpha(t)
         return D + bcast(weight.to(x), x) * gradient.to(x)

@@ -75,6 +75,12 @@ def as_rows(value: Any, name: str, shape: Sequence[int], dtype: torch.dtype | No
     return rows
 
 
+def leaf_of(x: Tensor) -> Tensor:
+    """The tensor to differentiate with respect to, at x: x itself where its gradient is recorded, as in a likelihood,
+    which differentiates D; else a copy without history."""
+    return x if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_(True)
+
+
 def _from_array(value: Any, name: str, dtype: torch.dtype | None) -> Tensor:
     try:
         array = value.to_numpy(np.float64, na_value=np.nan) if hasattr(value, "to_numpy") else np.asarray(value)

@@ -30,7 +30,7 @@ from undiffuse.inverse.observation import Apply, LinearizedObservation, Observat
 from undiffuse.model import Model, Wrapper
 from undiffuse.moments import regression_gain
 from undiffuse.sde import Time, as_time, bcast
-from undiffuse.tensors import ArrayLike
+from undiffuse.tensors import ArrayLike, leaf_of
 
 DENSE = 64
 """The largest number of coordinates for which V is formed as a matrix."""
@@ -51,8 +51,8 @@ class DenoiserPosterior:
     @cached_property
     def _graph(self) -> tuple[Tensor, Tensor]:
         """x and D(x) with the graph between them."""
+        x = leaf_of(self.x)
         with torch.enable_grad():
-            x = self.x if self.differentiable else self.x.detach().requires_grad_(True)
             return x, torch.as_tensor(self.model.denoise(x, self.t, **self.cond))
 
     @cached_property
@@ -60,10 +60,10 @@ class DenoiserPosterior:
         """D."""
         return self._graph[1] if self.differentiable else self._graph[1].detach()
 
-    @cached_property
+    @property
     def differentiable(self) -> bool:
         """Whether gradients with respect to x are recorded."""
-        return self.x.requires_grad and torch.is_grad_enabled()
+        return self._graph[0] is self.x
 
     @property
     def noise_variance(self) -> Tensor:

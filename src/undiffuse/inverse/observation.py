@@ -17,7 +17,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal
-from undiffuse.tensors import as_tensor
+from undiffuse.tensors import as_tensor, leaf_of
 
 Apply = Callable[[Tensor], Tensor]
 """A symmetric matrix as a function of rows (B, d)."""
@@ -159,9 +159,9 @@ class Observation:
 
 def _derivative(function: Apply, D: Tensor) -> tuple[Tensor, Apply, Apply]:
     """A(D), u ↦ A' u and w ↦ A'ᵀ w with the derivative A' at D; A' u is the derivative of w ↦ A'ᵀ w."""
-    higher = D.requires_grad and torch.is_grad_enabled()  # for likelihoods, which differentiate the guided D
+    x = leaf_of(D)
+    higher = x is D
     with torch.enable_grad():
-        x = D if higher else D.detach().requires_grad_(True)
         value = function(x)
         if not value.requires_grad:
             raise InputError("got an operator that torch cannot differentiate; expected differentiable torch functions")

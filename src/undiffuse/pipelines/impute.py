@@ -53,7 +53,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     Raises:
         InputError: if the rows do not match the model.
     """
-    if model.schema is not None and model.schema.named and hasattr(x, "columns"):
+    if model.schema is not None and model.schema.matches_by_name(x):
         rows = model.schema.encode(x)
         x, labels, conditions = rows.x, rows.labels if labels is None else labels, conditions or rows.conditions
     x = as_tensor(x, "x")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class ReportData:
     def real(self) -> Dataset:
         """Real rows to compare with: the held-out rows, or the training rows if there are none."""
         return self.train if self.held_out is None else self.held_out
+
+    @cached_property
+    def entries(self) -> list[dict[str, Any]]:
+        """The entries of metrics.jsonl."""
+        return self.run.metrics()
 
     @property
     def conditional(self) -> bool:

@@ -106,8 +106,8 @@ def _cards(n: dict[str, Any]) -> list[Card]:
 
 def _settings(data: ReportData) -> dict[str, Any]:
     """The experiment, the outcome of the training, and the versions of packages."""
-    seconds = [e["seconds"] for e in data.run.metrics() if "seconds" in e]
-    return {**data.run.experiment.to_dict(), "outcome": stopping_summary(data.run.metrics(), data.run.experiment),
+    seconds = [e["seconds"] for e in data.entries if "seconds" in e]
+    return {**data.run.experiment.to_dict(), "outcome": stopping_summary(data.entries, data.run.experiment),
             "parameters": f"{sum(p.numel() for p in data.model.parameters()):,}",
             "training rows": f"{len(data.train):,}",
             **({"training time": duration(seconds[-1])} if seconds else {}), **data.run.config.get("versions", {})}

@@ -297,7 +297,7 @@ def _nearest_pairs(data: ReportData, distance: Tensor) -> ReportFigure:
 
 def training_section(data: ReportData) -> Section:
     """Loss during training, and the denoising error at every noise level."""
-    entries, plural = data.run.metrics(), nouns(data.train)[1]
+    entries, plural = data.entries, nouns(data.train)[1]
     step = model_step(entries, data.run.experiment)
     errors = denoising_errors(data.model, data.train, data.held_out)
     chart = figures.error_by_level("Curves of the denoising error against the noise level", *errors)

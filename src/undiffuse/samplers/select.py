@@ -31,6 +31,11 @@ class SamplerRequest:
     end_times: EndTimes = (None, None)
     cond: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def evaluations(self) -> int:
+        """The number of evaluations that a default or tuned sampler is chosen for."""
+        return 20 if self.steps is None else self.steps
+
 
 @dataclass(frozen=True)
 class SamplerPlan:
@@ -99,11 +104,10 @@ def resolve_method(model: ReverseModel, request: SamplerRequest) -> SamplerPlan:
 
 def _tuned(model: ReverseModel, request: SamplerRequest) -> TunedChoice | None:
     """The tuned sampler: for "tuned", and for "auto" without a grid if there is one."""
-    steps = 20 if request.steps is None else request.steps
     if request.method == "tuned":
-        return require_tuned(model, steps, request.end_times, request.cond)
+        return require_tuned(model, request.evaluations, request.end_times, request.cond)
     usable = request.method == "auto" and request.grid is None
-    return find_tuned(model, steps, request.end_times, request.cond) if usable else None
+    return find_tuned(model, request.evaluations, request.end_times, request.cond) if usable else None
 
 
 def _default(model: ReverseModel, request: SamplerRequest) -> tuple[str, Method]:
@@ -112,8 +116,7 @@ def _default(model: ReverseModel, request: SamplerRequest) -> tuple[str, Method]
     if not isinstance(model, Model):
         return DRIFT_ONLY[kind], ALL[DRIFT_ONLY[kind]]
     conditional = request.grid is not None or bool(request.cond)
-    entry: DefaultSampler = default_sampler(model, 20 if request.steps is None else request.steps, request.end_times,
-                                            conditional, kind)
+    entry: DefaultSampler = default_sampler(model, request.evaluations, request.end_times, conditional, kind)
     return entry.method, entry.build()
 
 

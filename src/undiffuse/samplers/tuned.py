@@ -186,7 +186,15 @@ class Tuning:
         t_start, t_end = end_times
         if t_start is not None or (t_end is not None and abs(t_end - self.t_end) >= 1e-9):
             return None
-        return self.table.get(",".join(sorted(cond)), {}).get(steps)
+        return self.samplers(cond).get(steps)
+
+    def samplers(self, cond: Mapping[str, Any]) -> Mapping[int, TunedSampler]:
+        """The samplers for conditions of these names, by the number of evaluations.
+
+        Args:
+            cond: the conditions; only their names count.
+        """
+        return self.table.get(",".join(sorted(cond)), {})
 
     def strength(self, value: float) -> Tuning | None:
         """The tuning at a strength, with linearly interpolated coefficients; an empty one outside the fitted range, and
@@ -259,7 +267,7 @@ def require_tuned(model: ReverseModel, steps: int, end_times: EndTimes, cond: Ma
     choice = find_tuned(model, steps, end_times, cond)
     if choice is None:
         tuning = tuning_of(model)
-        table = {} if tuning is None else tuning.table.get(",".join(sorted(cond)), {})
+        table = {} if tuning is None else tuning.samplers(cond)
         scale = (tuning.scale_text if tuning else "") or " for this request"
         state = f"has one for {', '.join(map(str, table))} steps" if table else f"has none{scale}"
         raise InputError(f"got method='tuned' at {steps} steps for a model that {state}; tune it first")

@@ -197,10 +197,9 @@ class TableSchema:
         return cls(tuple(data["columns"]), tuple(map(tuple, data["categories"])), data["label"],
                    tuple(data["classes"]), tuple(conditions))
 
-    @property
-    def named(self) -> bool:
-        """Whether the training data had column names."""
-        return list(self.columns) != default_columns(len(self.columns))
+    def matches_by_name(self, x: Any) -> bool:
+        """Whether x is a DataFrame, and the training data had column names."""
+        return hasattr(x, "columns") and list(self.columns) != default_columns(len(self.columns))
 
     def categories_of(self, j: int) -> tuple[str, ...]:
         """The categories of column j; () for numbers."""
@@ -273,7 +272,7 @@ def data_rows(schema: TableSchema | None, x: ArrayLike) -> Tensor:
 
     A model whose training data had no column names takes the columns of a DataFrame in their order.
     """
-    return schema.encode(x).x if schema is not None and schema.named and hasattr(x, "columns") else as_tensor(x, "x")
+    return schema.encode(x).x if schema is not None and schema.matches_by_name(x) else as_tensor(x, "x")
 
 
 def frame_cells(frame: Any, name: str = "the table") -> Cells:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.measure.posteriors import LIGHT, coverage, four, images, observed
@@ -45,8 +46,10 @@ def table(what: str = "figures", *words: str) -> Iterator[str]:
     """`figures [RUN DATA]`, with a run on MNIST and its data also completions; `coverage`; `classes RUN`; `numbers`;
     `completions RUN DATA`; `solved RUN DATA`.
     """
-    return {"figures": figures, "coverage": covered, "classes": classes, "numbers": numbers,
-            "completions": completed, "solved": solved}[what](*words)
+    parts: dict[str, Callable[..., Iterator[str]]] = {
+        "figures": figures, "coverage": covered, "classes": classes, "numbers": numbers, "completions": completed,
+        "solved": solved}
+    return parts[what](*words)
 
 
 def figures(run: str | None = None, data: str | None = None) -> Iterator[str]:
@@ -95,18 +98,18 @@ def numbers(steps: str = "1500") -> Iterator[str]:
     with TemporaryDirectory() as folder:
         model = train(asked, Path(folder) / "run", progress=False, data=data)
     for at in ((None, None), (-1.5, None), (1.5, None), (None, 1.0), (-1.5, 1.0), (0.0, -1.0), (1.5, -1.0), (1.5, 1.0)):
-        told = dict(zip(("age", "dose"), (None if at[0] is None else 3 + 2 * at[0], at[1]), strict=True))
-        seen = torch.tensor([v is not None for v in at])
+        cond: dict[str, Any] = {"age": None if at[0] is None else 3 + 2 * at[0], "dose": at[1]}
+        given = torch.tensor([v is not None for v in at])
         mean = B @ torch.tensor([v or 0.0 for v in at]).double()
-        factor = torch.linalg.cholesky(half @ half.mT + B[:, ~seen] @ B[:, ~seen].mT)
-        away = sample(model, 4000, steps=30, **told).x.double() - mean
+        factor = torch.linalg.cholesky(half @ half.mT + B[:, ~given] @ B[:, ~given].mT)
+        away = sample(model, 4000, steps=30, **cond).x.double() - mean
         y = torch.linalg.solve_triangular(factor, away.mT, upper=False)
         off, spread = y.mean(1).norm(), torch.linalg.eigvalsh(torch.cov(y)).sqrt().tolist()
-        yield (f"age {told['age']!s:5} dose {told['dose']!s:5} mean off by {off:.3f}, deviations {spread[0]:.3f} to "
+        yield (f"age {cond['age']!s:5} dose {cond['dose']!s:5} mean off by {off:.3f}, deviations {spread[0]:.3f} to "
                f"{spread[1]:.3f}")
 
 
-def posteriors() -> plt.Figure:
+def posteriors() -> Figure:
     """Draws of each method over the contours of the exact posterior."""
     case = four()
     figure, axes = plt.subplots(1, len(SHOWN), figsize=(14, 3.1), sharex=True, sharey=True, layout="constrained")
@@ -126,7 +129,7 @@ def posteriors() -> plt.Figure:
     return figure
 
 
-def guidance(scale: float = 3.0) -> plt.Figure:
+def guidance(scale: float = 3.0) -> Figure:
     """Guided samples of a mixture on a line beside p(x | c)^w p(x)^{1 − w}."""
     law = Mixture([1, 1, 1], [[-1.5], [0.0], [1.8]], [0.16, 0.25, 0.36], labels=[0, 1, 0])
     grid = torch.linspace(-3.5, 4.5, 800).double()[:, None]
@@ -155,32 +158,35 @@ def completed(run: str, data: str, each: str = "2", draws: str = "4") -> Iterato
     read, real = classifier(learned.x[:10000], learned.y[:10000]), learned.x[10000:20000].double() / 255
 
     def row(name: str, x: Tensor, y: Tensor, *rest: str) -> str:
-        found, near = agreement(read(x.float().round().clamp(0, 255)), y), nearest_distance(x.double() / 255, real)
-        return f"| {name} | {found.value:.0%} ± {found.stderr:.0%} | {float(near.median()):.2f} | {' | '.join(rest)} |"
+        fraction, stderr = agreement(read(x.float().round().clamp(0, 255)), y)
+        near = nearest_distance(x.double() / 255, real)
+        return f"| {name} | {fraction:.0%} ± {stderr:.0%} | {float(near.median()):.2f} | {' | '.join(rest)} |"
 
     x, y, hidden = _halves(test, range(3, 3 + int(each)))
-    seen, label = hidden.mask_unobserved(x).repeat_interleave(k, 0), y.repeat_interleave(k)
+    observed_x, label = hidden.mask_unobserved(x).repeat_interleave(k, 0), y.repeat_interleave(k)
     yield "| what | class | read as it | nearest real | off what was seen | seconds |"
     yield "|---|---|---|---|---|---|"
     yield row("real digits | ", test.x[:1000], test.y[:1000], "", "")
-    for told in ({"label": label}, {}):
-        yield row(f"samples | {_said(told)}", sample(model, len(label), **told).x, label, "", "")
+    with_class: dict[str, Any] = {"label": label}
+    for cond in (with_class, {}):
+        yield row(f"samples | {_said(cond)}", sample(model, len(label), **cond).x, label, "", "")
     for method, iterations, steps, tell in TRIED:
         options: dict[str, Any] = {"iterations": iterations} if iterations else {}
-        told, began = {"label": label} if tell else {}, process_time()
-        drawn = sample(observe(model, hidden, None, 5.0, method, **options), len(label), steps=steps, y=seen, **told).x
+        cond, began = with_class if tell else {}, process_time()
+        drawn = sample(observe(model, hidden, None, 5.0, method, **options), len(label), steps=steps, y=observed_x,
+                       **cond).x
         seconds, name = process_time() - began, method + (f", {iterations} iterations" if iterations else "")
-        yield row(f"{name}, {steps} steps | {_said(told)}", drawn, label, _off(drawn, seen), f"{seconds:.0f}")
+        yield row(f"{name}, {steps} steps | {_said(cond)}", drawn, label, _off(drawn, observed_x), f"{seconds:.0f}")
     for (method, steps), rounds in product((("mmps", 20), ("pigdm", 40)), (1, 2)):
         began = process_time()
-        drawn = restore(model, hidden, seen, 5.0, 1, method=method, steps=steps, rounds=rounds).draws[:, 0]
-        yield row(f"{method}, {steps} steps | drawn in {rounds}", drawn, label, _off(drawn, seen),
+        drawn = restore(model, hidden, observed_x, 5.0, 1, method=method, steps=steps, rounds=rounds).draws[:, 0]
+        yield row(f"{method}, {steps} steps | drawn in {rounds}", drawn, label, _off(drawn, observed_x),
                   f"{process_time() - began:.0f}")
 
 
-def _off(drawn: Tensor, seen: Tensor) -> str:
-    """How far draws are from what was seen, root mean square."""
-    return f"{float((drawn - seen)[~seen.isnan()].square().mean().sqrt()):.1f}"
+def _off(drawn: Tensor, observed_x: Tensor) -> str:
+    """The root mean square difference between samples and the observed entries."""
+    return f"{float((drawn - observed_x)[~observed_x.isnan()].square().mean().sqrt()):.1f}"
 
 
 def solved(run: str, data: str) -> Iterator[str]:
@@ -189,24 +195,25 @@ def solved(run: str, data: str) -> Iterator[str]:
     """
     model, tried = load(run), (1, 2, 3, 5, 8)
     x, _, hidden = _halves(open_data(data, part="test"), range(3, 5))
-    seen, z = observation(model, hidden, None, 5.0), model.transform.forward(x)
+    halves, z = observation(model, hidden, None, 5.0), model.transform.forward(x)
     yield "| noise level | " + " | ".join(f"{k}" for k in tried) + " |"
     yield "|---|" + "---|" * len(tried)
     for level in (10.0, 3.0, 1.0, 0.5, 0.2, 0.1):
         t = model.sde.time_of(torch.tensor(-math.log(level), dtype=torch.float64))
-        here = DenoiserPosterior(model, z + level * normal(0, Purpose.PROBE, 0, 0, len(z), model.shape, z.dtype), t, {})
-        local = seen.linearize(here.mean, here.residual_variance, hidden.mask_unobserved(x))
-        left = [local.residual - local.push(here.apply(local.pull(w))) - local.variance * w
-                for w in (local.solve(here.apply, k) for k in tried)]
+        x_t = z + level * normal(0, Purpose.PROBE, 0, 0, len(z), model.shape, z.dtype)
+        moments = DenoiserPosterior(model, x_t, t, {})
+        local = halves.linearize(moments.mean, moments.residual_variance, hidden.mask_unobserved(x))
+        left = [local.residual - local.push(moments.apply(local.pull(w))) - local.variance * w
+                for w in (local.solve(moments.apply, k) for k in tried)]
         shares = [float((e.norm(dim=1) / local.residual.norm(dim=1)).median()) for e in left]
         yield f"| {level:g} | " + " | ".join(f"{v:.2f}" for v in shares) + " |"
 
 
-def _said(told: dict[str, Any]) -> str:
-    return "told" if told else "–"
+def _said(cond: dict[str, Any]) -> str:
+    return "told" if cond else "–"
 
 
-def completions(run: str, data: str, draws: int = 8) -> plt.Figure:
+def completions(run: str, data: str, draws: int = 8) -> Figure:
     """Ten digits whose lower half is hidden, and what it may have been: told the class, without it, with it drawn."""
     x, y, hidden = _halves(open_data(data, part="test"), range(3, 4))
     ways: dict[str, dict[str, Any]] = {"told the class": {"label": y}, "not told, a class drawn": {"rounds": 1},
@@ -236,7 +243,7 @@ def _tiled(rows: Tensor) -> Tensor:
     return rows[:, :, 0].permute(0, 2, 1, 3).reshape(n * h, k * w)
 
 
-def _saved(figure: plt.Figure, name: str) -> str:
+def _saved(figure: Figure, name: str) -> str:
     figure.savefig(FOLDER / f"{name}.png", dpi=130, bbox_inches="tight")
     plt.close(figure)
     return str(Path("docs") / "figures" / f"{name}.png")

@@ -116,7 +116,7 @@ def _agreement(n: int = 200) -> str:
     data, fitted, sde = digits(), mixture("digits"), VP()
     assert data.y is not None
     read = classifier(data.x.double() / 8 - 1, data.y)
-    drawn = [sample(fitted.given(k).denoiser(sde), n, "dpmpp_2m_sde", 30, seed=k).x for k in range(10)]
-    asked = torch.arange(10).repeat_interleave(n)
-    value, error = agreement(read(torch.cat(drawn)), asked)
-    return f"digits read as the class asked for: {100 * value:.1f} % ± {100 * error:.1f} of {len(asked)}"
+    digits_by_class = [sample(fitted.given(k).denoiser(sde), n, "dpmpp_2m_sde", 30, seed=k).x for k in range(10)]
+    label = torch.arange(10).repeat_interleave(n)
+    value, error = agreement(read(torch.cat(digits_by_class)), label)
+    return f"digits read as the class asked for: {100 * value:.1f} % ± {100 * error:.1f} of {len(label)}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from benchmarks.measure.laws import Problem, modes
 from benchmarks.measure.solvers import BUDGETS, PUBLISHED, problems, solvers
@@ -30,7 +33,7 @@ def table() -> Iterator[str]:
         yield str(Path("docs") / "figures" / f"{name}.png")
 
 
-def errors() -> plt.Figure:
+def errors() -> Figure:
     """Error against evaluations on two laws, and the best of the public entries."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     titles = {"plane": "16 modes in the plane", "digits": "10 components in 64 dimensions"}
@@ -48,7 +51,7 @@ def errors() -> plt.Figure:
     return figure
 
 
-def paths() -> plt.Figure:
+def paths() -> Figure:
     """The same ten starts with 5, 10 and 20 evaluations, over the exact paths."""
     problem = Problem(modes(), 10)
     cloud = problem.law.sample(3000)
@@ -65,7 +68,7 @@ def paths() -> plt.Figure:
     return figure
 
 
-def _path(problem: Problem, method: str, steps: int) -> tuple[object, object]:
+def _path(problem: Problem, method: str, steps: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """The two coordinates of x_t, (nodes, samples)."""
     out = sample(problem.model, method=as_method(method), steps=steps, x_T=problem.start, t_end=1e-3,
                  denoise_last=False, trajectory=True, block=problem.n)

@@ -26,17 +26,17 @@ from undiffuse.training.model_config import describe, initialized
 from undiffuse.training.run import load_dataset, split_held_out
 from undiffuse.training.state import TrainingState
 
-SIDE, MADE, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
+SIDE, SAMPLES, REAL, LESSONS, STEPS = 16, 1000, 5000, 700, 20
 
 
 def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> Iterator[str]:
     """data: a folder of MNIST's files. updates: of each network. net: unet, mlp or dit. names: rows; all by default."""
     recipe = replace(for_data(data, image_size=SIDE, net=net).experiment, steps=int(updates), ema_decay=0.99)
-    rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
-    judge = taught(rows)
-    real = seen(judge, rows.x[:REAL])
-    assert held is not None
-    yield f"held-out real images: FD {frechet(seen(judge, held.x[:MADE]), real):.1f}"
+    rows, held_out, _ = split_held_out(load_dataset(recipe), recipe.held_out)
+    judge = classifier_of(rows)
+    real = features(judge, rows.x[:REAL])
+    assert held_out is not None
+    yield f"held-out real images: FD {frechet(features(judge, held_out.x[:SAMPLES]), real):.1f}"
     for name in names or VARIANTS:
         predict, weighting = VARIANTS[name]
         e = replace(recipe, prediction_type=predict, weighting=weighting)
@@ -44,14 +44,16 @@ def table(data: str, updates: str = "600", net: str = "unet", *names: str) -> It
         state, feed = TrainingState(e, model), Feed(e, rows, model)
         while state.step < e.steps:
             state.update(batch_gradient(state, feed, 0, e.batch_size))
-        asked = torch.arange(MADE) % model.classes
-        made = sample(state.ema_model.eval(), MADE, steps=STEPS, label=asked).x
-        read = _logits(judge, made).argmax(1) == asked
-        yield f"{name:18}FD {frechet(seen(judge, made), real):6.1f}, {float(read.float().mean()):.1%} read as asked"
+        label = torch.arange(SAMPLES) % model.classes
+        images = sample(state.ema_model.eval(), SAMPLES, steps=STEPS, label=label).x
+        correct = _logits(judge, images).argmax(1) == label
+        fraction = float(correct.float().mean())
+        yield f"{name:18}FD {frechet(features(judge, images), real):6.1f}, {fraction:.1%} classified as requested"
 
 
-def taught(rows: Dataset) -> nn.Sequential:
-    """A classifier of the training rows; its features are what its last layer but one says."""
+def classifier_of(rows: Dataset) -> nn.Sequential:
+    """A classifier of the training rows; its features are the outputs of the last layer but one."""
+    assert rows.y is not None
     judge = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 48, 3, padding=1),
                           nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48 * (SIDE // 4) ** 2, 64), nn.ReLU(),
                           nn.Linear(64, len(rows.classes)))
@@ -66,14 +68,15 @@ def taught(rows: Dataset) -> nn.Sequential:
 
 
 @torch.no_grad()
-def seen(judge: nn.Sequential, x: Tensor) -> Tensor:
+def features(judge: nn.Sequential, x: Tensor) -> Tensor:
     """The features of grey levels, (n, 64) float64."""
     return torch.cat([judge[:-1](_scaled(part)) for part in x.split(500)]).double()
 
 
 @torch.no_grad()
 def _logits(judge: nn.Sequential, x: Tensor) -> Tensor:
-    return judge(_scaled(x))
+    logits: Tensor = judge(_scaled(x))
+    return logits
 
 
 def _scaled(x: Tensor) -> Tensor:

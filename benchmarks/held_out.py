@@ -40,26 +40,26 @@ def table(data: str = "digits", seeds: str = "2", *words: str) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         at = _genes(Path(folder)) if data == "genes" else data
         recipe = replace(for_data(at, **fields).experiment, ema_decay=0.99)
-        rows, held, _ = split_held_out(load_dataset(recipe), recipe.held_out)
-        if held is None:
+        rows, held_out, _ = split_held_out(load_dataset(recipe), recipe.held_out)
+        if held_out is None:
             raise ValueError(f"{data} has too few rows to hold some out")
         for steps in [int(word) for word in words if "=" not in word] or [150, 300, 600]:
             for name, (predict, weighting) in VARIANTS.items():
                 runs = [replace(recipe, prediction_type=predict, weighting=weighting, steps=steps, seed=seed)
                         for seed in range(int(seeds))]
-                found = torch.tensor([loss_after(e, rows, held) for e in runs])
-                spread = float(found.std()) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-                yield f"{steps:5} updates  {name:18}held-out path loss {float(found.mean()):8.1f} ± {spread:.1f}"
+                losses = torch.tensor([loss_after(e, rows, held_out) for e in runs])
+                spread = float(losses.std()) / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
+                yield f"{steps:5} updates  {name:18}held-out path loss {float(losses.mean()):8.1f} ± {spread:.1f}"
 
 
-def loss_after(e: Experiment, rows: Dataset, held: Dataset) -> float:
+def loss_after(e: Experiment, rows: Dataset, held_out: Dataset) -> float:
     """The path loss of a row, in nats, of the averaged weights after the updates of an experiment."""
     model = initialized(describe(e, rows, ""), e.seed, rows)
     state, feed = TrainingState(e, model), Feed(e, rows, model)
     while state.step < e.steps:
         state.update(batch_gradient(state, feed, 0, e.batch_size))
-    kept = Feed(replace(e, seed=0), held, state.ema_model)
-    draws = [path_loss(kept, 10**6 + k) for k in range(DRAWS)]
+    held_out_feed = Feed(replace(e, seed=0), held_out, state.ema_model)
+    draws = [path_loss(held_out_feed, 10**6 + k) for k in range(DRAWS)]
     return sum(draws) / DRAWS * math.prod(model.shape)
 
 

@@ -22,6 +22,7 @@ from benchmarks.ends import CLOCK, End, starts, steps_for
 from undiffuse.errors import MachineError
 from undiffuse.mixture import Mixture
 
+LOW, HIGH = 0.01, 152.0
 FLOWS = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m")
 CHANCE = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
 GRIDS: dict[str, Callable[[ModuleType, int], Tensor]] = {
@@ -29,7 +30,6 @@ GRIDS: dict[str, Callable[[ModuleType, int], Tensor]] = {
     "exponential": lambda k, n: k.get_sigmas_exponential(n, LOW, HIGH),
     "vp": lambda k, n: k.get_sigmas_vp(n),
 }
-LOW, HIGH = 0.01, 152.0
 _TWO_CALLS = ("heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
 
 

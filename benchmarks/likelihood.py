@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +38,8 @@ class Opaque(Wrapper):
 
 def table(what: str = "laws", *arguments: str) -> Iterator[str]:
     """The lines of one part."""
-    return {"laws": laws, "weighting": weightings, "images": images}[what](*arguments)
+    parts: dict[str, Callable[..., Iterator[str]]] = {"laws": laws, "weighting": weightings, "images": images}
+    return parts[what](*arguments)
 
 
 def laws() -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,19 +42,20 @@ def table(steps: str = "600", seeds: str = "5", lr: str = "5e-3", *words: str) -
     words: laws, where a number is the dimension of ten clusters turned at random and "digits" is a mixture fitted to
     the bundled digits, in 64 dimensions; and fields of the experiment, as optimizer=muon or level_std=1.2.
     """
-    fields = {name: _value(text) for name, text in (word.split("=", 1) for word in words if "=" in word)}
+    pairs = (word.split("=", 1) for word in words if "=" in word)
+    fields: dict[str, Any] = {name: _value(text) for name, text in pairs}
     variants = list(VARIANTS.items())[: 2 if "weighting" in fields else 3]
     for name_of_law in [word for word in words if "=" not in word] or ["16", "32", "digits"]:
         law = digits() if name_of_law == "digits" else clusters(dim=int(name_of_law))
         rows = law.sample(ROWS, 1)
-        found = {name: [] for name, _ in variants}
+        divergences: dict[str, list[float]] = {name: [] for name, _ in variants}
         for seed in range(int(seeds)):
             for name, (predict, weighting) in variants:
                 e = replace(RECIPE, prediction_type=predict, steps=int(steps), lr=float(lr), seed=seed,
                             **{"weighting": weighting, **fields})
-                found[name].append(path_kl(law, learned(rows, e)))
-        for name, values in found.items():
-            kl, share = torch.tensor(values), torch.tensor(values) / torch.tensor(found["EDM"])
+                divergences[name].append(path_kl(law, learned(rows, e)))
+        for name, values in divergences.items():
+            kl, share = torch.tensor(values), torch.tensor(values) / torch.tensor(divergences["EDM"])
             yield f"{name_of_law:>6}  {name:18}path-KL {_mean(kl)}   of EDM's {_mean(share)}"
 
 

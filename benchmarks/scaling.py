@@ -54,7 +54,7 @@ def measured(name: str) -> tuple[float, float, int]:
         times = [_update(state, feed, size) for _ in range(6)][1:]
         seconds.append(sorted(times)[len(times) // 2])
     per_row = (seconds[1] - seconds[0]) / (sizes[1] - sizes[0])
-    return max(0.0, seconds[0] - sizes[0] * per_row), per_row, state.size
+    return max(0.0, seconds[0] - sizes[0] * per_row), per_row, sum(p.numel() for p in model.parameters())
 
 
 def _update(state: TrainingState, feed: Feed, size: int) -> float:

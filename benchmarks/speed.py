@@ -28,8 +28,8 @@ WAYS = {"fp32": ("fp32", "off"), "bf16": ("bf16", "off"), "fp32 compiled": ("fp3
 def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str]:
     """ways: of fp32, bf16, "fp32 compiled" and "bf16 compiled"; by default all of them."""
     e = for_data("digits", image_size=28, steps=int(updates), device=device).experiment
-    rows, held, _ = split_held_out(open_data(e.data, size=e.image_size), e.held_out)
-    assert held is not None
+    rows, held_out, _ = split_held_out(open_data(e.data, size=e.image_size), e.held_out)
+    assert held_out is not None
     runs = {way: _Run(e.replace(precision=WAYS[way][0], compile=WAYS[way][1]), rows) for way in ways or WAYS}
     for _ in range(e.steps):
         for run in runs.values():
@@ -37,7 +37,7 @@ def table(updates: str = "200", device: str = "cpu", *ways: str) -> Iterator[str
     unit = "CPU s" if device == "cpu" else "s"
     for way, run in runs.items():
         later = sorted(run.times[1:])
-        loss = path_loss(Feed(e, held, run.state.ema_model), e.steps)
+        loss = path_loss(Feed(e, held_out, run.state.ema_model), e.steps)
         yield (f"{way:15} first update {run.times[0]:7.2f} {unit}, then {later[len(later) // 2] * 1e3:7.1f} ms each "
                f"(median), path loss after {updates} {loss:.4f} nats an entry")
 

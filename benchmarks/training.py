@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.rivals import Rival, rival
-from benchmarks.tuned import classifier, features_of, frechet
+from benchmarks.tuned import classifier, features_of
 from undiffuse import recipes
 from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.experiment import Experiment
+from undiffuse.metrics import frechet
 from undiffuse.samplers.driver import sample
 from undiffuse.training.batches import Feed, batch_gradient
 from undiffuse.training.distributed import ProcessGroup
@@ -79,7 +80,8 @@ class Ours:
 
 def table(what: str, mnist: str, *words: str) -> Iterator[str]:
     """what: speed or quality. mnist: the folder of its IDX files."""
-    yield from {"speed": speed, "quality": quality}[what](mnist, *words)
+    parts: dict[str, Callable[..., Iterator[str]]] = {"speed": speed, "quality": quality}
+    yield from parts[what](mnist, *words)
 
 
 def speed(mnist: str, rounds: str = "7", sizes: str = "small,medium,folded") -> Iterator[str]:

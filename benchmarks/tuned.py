@@ -10,6 +10,7 @@ Laws that are known exactly, and distances to a model's own paths, are in `pytho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,10 @@ def distances(model: Model, seen: Features, real: Tensor, other: Tensor, evaluat
               untuned: list[int]) -> Iterator[str]:
     """A line for each sampler: Fréchet distance to `real` (n, *event) in data units, labels in turn."""
     n = len(real)
-    given = {"label": torch.arange(n) % model.classes} if model.classes else {}
+    cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None) -> str:
-        x = sample(used, n, as_method(method), steps, grid=grid, denoise_last=False, **given).x
+        x = sample(used, n, as_method(method), steps, grid=grid, denoise_last=False, **cond).x
         return f"{name:46}{steps:5}{frechet(seen(levels(x)), seen(real)):9.3f}"
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}"

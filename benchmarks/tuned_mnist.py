@@ -23,6 +23,7 @@ from undiffuse.samplers.driver import sample
 from undiffuse.samplers.registry import as_method
 from undiffuse.tuning import tune
 from undiffuse.tuning.tune import UNTUNED
+from undiffuse.tuning.tuning_file import untuned
 
 NOISY = (("dpmpp_2m_sde", "log_snr"), ("dpmpp_2m_sde", "karras"), ("dpmpp_3m_sde", "log_snr"), ("sa_solver", "log_snr"),
          ("sde", None))
@@ -30,29 +31,28 @@ _SEED = 11
 Score = Callable[[Tensor], float]
 
 
-def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", untuned: str = "12,6") -> Iterator[str]:
+def table(run: str, n: str = "1000", sets: str = "2", evaluations: str = "6", budgets: str = "12,6") -> Iterator[str]:
     """The floor, the tuned sampler, the untuned ones, and the model with and without noise in 100 evaluations."""
-    model, (train, held) = training.load(run), training.load_data(run)
-    if held is None or not model.classes:
+    model, (train, held_out) = training.load(run), training.load_data(run)
+    if held_out is None or not model.classes:
         raise SystemExit("benchmarks tuned_mnist: this needs a run with classes and held-out rows")
-    model, seen, count, few = untuned(model), features(train), int(n), int(evaluations)
-    there = seen(held.x)
+    plain, features_of, count, few = untuned(model), features(train), int(n), int(evaluations)
+    real = features_of(held_out.x)
 
     def score(x: Tensor) -> float:
-        return frechet(seen(levels(x)), there)
+        return frechet(features_of(levels(x)), real)
 
     def line(name: str, used: Model, method: str, steps: int, grid: str | None = None, times: int = int(sets)) -> str:
-        found = [score(_drawn(used, count, method, steps, grid, _SEED + k)) for k in range(times)]
-        return _line(name, steps, found)
+        return _line(name, steps, [score(_drawn(used, count, method, steps, grid, _SEED + k)) for k in range(times)])
 
     yield f"{'sampler':46}{'evals':>5}{'Frechet':>9}   +-"
     yield _line("training rows", 0, [score(x) for x in _rows(train, count, int(sets))])
-    for steps in map(int, untuned.split(",")):
+    for steps in map(int, budgets.split(",")):
         for method, grid in (*NOISY, *UNTUNED):
-            yield line(f"{method} on {grid or 'its own grid'}", model, method, steps, grid)
-    yield line("tuned", tune(model, [few]), "tuned", few)
+            yield line(f"{method} on {grid or 'its own grid'}", plain, method, steps, grid)
+    yield line("tuned", tune(plain, [few]), "tuned", few)
     for method, grid in (("dpmpp_2m_sde", "log_snr"), ("unipc_4_noise", "log_snr")):
-        yield line(f"{method} on {grid}", model, method, 100, grid, 1)
+        yield line(f"{method} on {grid}", plain, method, 100, grid, 1)
 
 
 def _rows(data: Dataset, n: int, sets: int) -> Iterator[Tensor]:
@@ -69,5 +69,5 @@ def _drawn(model: Model, n: int, method: str, steps: int, grid: str | None, seed
     return sample(model, n, as_method(method), steps, grid=grid, seed=seed, denoise_last=False, label=label).x
 
 
-def _line(name: str, steps: int, found: list[float]) -> str:
-    return f"{name:46}{steps:5}{sum(found) / len(found):9.3f}{(max(found) - min(found)) / 2:6.2f}"
+def _line(name: str, steps: int, scores: list[float]) -> str:
+    return f"{name:46}{steps:5}{sum(scores) / len(scores):9.3f}{(max(scores) - min(scores)) / 2:6.2f}"

@@ -100,9 +100,9 @@ class Score:
 
 
 def posterior(law: Mixture, matrix: Tensor, operator: Any, y: Tensor, noise: float) -> Mixture:
-    """The exact posterior given the entries of y that are seen."""
-    seen = as_operator(operator).mask_unobserved(y).flatten()
-    return law.posterior(matrix, seen[~seen.isnan()], noise)
+    """The exact posterior given the observed entries of y."""
+    values = as_operator(operator).mask_unobserved(y).flatten()
+    return law.posterior(matrix, values[~values.isnan()], noise)
 
 
 def observed(name: str, law: Mixture, operator: Any, noise: float, seed: int = 0, n: int = 512,

@@ -107,8 +107,8 @@ COMMON = ("numpy", "list", "float16", "int64", "DataFrame")  # the others only w
 @pytest.mark.parametrize("door", DOORS)
 def test_a_door_gives_the_same_for_every_kind_of_numbers(door: str, kind: str) -> None:
     rows = ROWS.abs() if kind.startswith("uint") else ROWS
-    wanted, got = DOORS[door](rows), DOORS[door](KINDS[kind](rows))
-    torch.testing.assert_close(got.double(), wanted.double(), rtol=2e-4, atol=2e-4)
+    from_tensor, from_kind = DOORS[door](rows), DOORS[door](KINDS[kind](rows))
+    torch.testing.assert_close(from_kind.double(), from_tensor.double(), rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", WRONG)

@@ -188,8 +188,8 @@ def test_floor_of_a_gaussian(name: str, weighting: str) -> None:
     expected = weight(weighting, sde, t, NoiseLevelDistribution()) * s**2 * variance / (alpha**2 * s**2 + variance)
     torch.testing.assert_close(floor.value, expected, rtol=1e-9, atol=0)
     assert floor.stderr.max() < 1e-12 * floor.value.max()
-    drawn = denoising_loss(law.denoiser(sde), 0.3 + s * z(n), t[1], z(n, 1, 1), weighting, NoiseLevelDistribution())
-    assert within(drawn, floor.value[1])
+    losses = denoising_loss(law.denoiser(sde), 0.3 + s * z(n), t[1], z(n, 1, 1), weighting, NoiseLevelDistribution())
+    assert within(losses, floor.value[1])
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -200,15 +200,15 @@ def test_floor_of_a_mixture_is_the_loss_of_its_exact_denoiser_and_nothing_is_bel
     x0, exact = law.sample(n, seed=8), law.denoiser(sde)
     floor = loss_floor(law, sde, t, weighting)
     assert floor.stderr > 0
-    drawn = denoising_loss(exact, x0, t, eps, weighting, NoiseLevelDistribution())
-    error = (floor.stderr**2 + drawn.var() / n).sqrt()
-    assert (drawn.mean() - floor.value).abs() < 4 * error
+    losses = denoising_loss(exact, x0, t, eps, weighting, NoiseLevelDistribution())
+    error = (floor.stderr**2 + losses.var() / n).sqrt()
+    assert (losses.mean() - floor.value).abs() < 4 * error
 
     class Off(Linear):
         def denoise(self, x: Tensor, t: Time, **cond: object) -> Tensor:
             return 1.02 * exact(x, t)
 
-    excess = denoising_loss(Off(sde, f64(0.0)[0], 2), x0, t, eps, weighting, NoiseLevelDistribution()) - drawn
+    excess = denoising_loss(Off(sde, f64(0.0)[0], 2), x0, t, eps, weighting, NoiseLevelDistribution()) - losses
     w = weight(weighting, sde, t, NoiseLevelDistribution())
     assert within(excess, w * (0.02 * exact(sde.perturb(x0, t, eps), t)).square().mean())
 

@@ -82,8 +82,8 @@ def test_the_loudness_of_directions_that_are_not_stored_counts_as_often_as_they_
     frame = Moments.measure(rows, rank=rank)
     alpha, sigma = f64(0.8)[0], f64(0.4)[0]
     x = (alpha**2 * frame.spectrum + sigma**2).sqrt() * frame.rotate(torch.eye(5).double())
-    seen, _ = frame.precondition(frame.unrotate(x) + alpha * frame.mean, alpha, sigma)
-    assert float(seen.square().sum()) == pytest.approx(5, rel=1e-12)
+    inputs, _ = frame.precondition(frame.unrotate(x) + alpha * frame.mean, alpha, sigma)
+    assert float(inputs.square().sum()) == pytest.approx(5, rel=1e-12)
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=lambda sde: sde.name)

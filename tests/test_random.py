@@ -183,8 +183,8 @@ def test_a_path_is_the_same_in_every_batch() -> None:
 def test_threads_do_not_disturb_each_other() -> None:
     addresses = [(seed, first) for seed in range(4) for first in range(100)]
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(lambda a: raw_words(a[0], 0, 0, a[1], 50).tolist(), addresses))
-    assert drawn == [raw_words(seed, 0, 0, first, 50).tolist() for seed, first in addresses]
+        words = list(pool.map(lambda a: raw_words(a[0], 0, 0, a[1], 50).tolist(), addresses))
+    assert words == [raw_words(seed, 0, 0, first, 50).tolist() for seed, first in addresses]
 
 
 def test_many_steps_in_one_call_are_the_same_bytes() -> None:

@@ -87,9 +87,9 @@ def test_the_names_that_mypy_sees_are_those_that_there_are_at_run_time() -> None
     tree = ast.parse((ROOT / "src" / "undiffuse" / "__init__.py").read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    seen = {alias.asname: node.module for node in imports for alias in node.names}
-    assert set(seen) | {"__version__"} == set(ud.__all__)
-    assert {name: module for name, module in seen.items() if module != "undiffuse"} == {
+    owners = {alias.asname: node.module for node in imports for alias in node.names}
+    assert set(owners) | {"__version__"} == set(ud.__all__)
+    assert {name: module for name, module in owners.items() if module != "undiffuse"} == {
         name: f"undiffuse.{module}" for name, module in ud._OWNER.items()}
     for name in ud.__all__:
         getattr(ud, name)

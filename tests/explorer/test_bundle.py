@@ -62,9 +62,9 @@ def test_drawn_digits_are_read_as_the_class_asked_for() -> None:
     data = digits()
     assert data.y is not None
     read = classifier(data.x.double() / 8 - 1, data.y)
-    drawn, labels = mixture("digits").sample(1000, labels=True)
-    found = agreement(read(drawn), labels)
-    assert found.value > 0.97
+    images, labels = mixture("digits").sample(1000, labels=True)
+    accuracy = agreement(read(images), labels)
+    assert accuracy.value > 0.97
 
 
 def test_scenes_are_found_by_number_view_and_link() -> None:

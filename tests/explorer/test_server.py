@@ -197,13 +197,13 @@ def test_numbers_out_of_range_are_named_and_the_caps_hold(server: Server) -> Non
 
 def test_samples_are_those_of_the_library(server: Server) -> None:
     body = ask(server, f"/{server.token}/sample?n=50&steps=8&seed=3&method=ddim")[1]
-    wanted = ud.sample(server.model.model, 50, "ddim", 8, seed=3).x.flatten().tolist()
-    assert json.loads(body)["x"][-1] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    expected = ud.sample(server.model.model, 50, "ddim", 8, seed=3).x.flatten().tolist()
+    assert json.loads(body)["x"][-1] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_one_at_a_time_and_what_is_stopped_ends(server: Server) -> None:
-    held = server.model.lock
-    with held:
+    lock = server.model.lock
+    with lock:
         assert ask(server, f"/{server.token}/sample?n=5&steps=2")[0] == 503
         assert ask(server, f"/{server.token}/stop")[0] == 200 and server.model.stopped.is_set()
     with ThreadPoolExecutor(20) as pool:

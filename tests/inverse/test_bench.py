@@ -66,8 +66,8 @@ def test_the_table_names_what_it_does_not_know() -> None:
 def test_every_matrix_is_its_operator() -> None:
     for case in (lattice(4), *images()):
         x = case.law.sample(1, 3)
-        seen = as_operator(case.operator).mask_unobserved(as_operator(case.operator)(x)[0]).flatten()
-        assert torch.allclose(case.matrix @ x.flatten(), seen[~seen.isnan()], atol=1e-9)
+        observed = as_operator(case.operator).mask_unobserved(as_operator(case.operator)(x)[0]).flatten()
+        assert torch.allclose(case.matrix @ x.flatten(), observed[~observed.isnan()], atol=1e-9)
         assert isinstance(case, Case) and case.truth.dim == x.numel()
 
 

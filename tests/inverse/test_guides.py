@@ -22,8 +22,8 @@ def test_on_gaussian_data_the_guided_denoiser_is_the_closed_form(process: str, m
     x = 2 * normal(3, 0, 0, 0, 6, (3,), torch.float64)
     for t in inner_times(sde, 5):
         truth = law.posterior(A, Y, f64(0.1, 0.4)).denoiser(sde).denoise(x, t)
-        found = observe(law.denoiser(sde), A, Y, f64(0.1, 0.4), method).denoise(x, t)
-        assert torch.allclose(found, truth, rtol=0, atol=1e-6)
+        guided = observe(law.denoiser(sde), A, Y, f64(0.1, 0.4), method).denoise(x, t)
+        assert torch.allclose(guided, truth, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["pigdm", "tmpd"])
@@ -46,14 +46,14 @@ def test_missing_entries_are_nan_and_every_sample_may_have_its_own() -> None:
     rows = torch.stack([f64(0.2, torch.nan, 1.0), f64(torch.nan, 0.4, torch.nan)])
     table = observe(model, Identity(), None, 0.1)
     both = sample(table, 2, steps=8, y=rows).x
-    for row, found, columns in zip(rows, both, ([0, 2], [1]), strict=True):
+    for row, expected, columns in zip(rows, both, ([0, 2], [1]), strict=True):
         ways = (observe(model, Identity(), row, 0.1), observe(model, Mask(~row.isnan()), row.nan_to_num(7.0), 0.1),
                 observe(model, Columns(columns), row[columns], 0.1),
                 observe(model, Linear(torch.eye(3)[columns]), row[columns], 0.1),
                 observe(model, ~row.isnan(), row, 0.1), observe(model, lambda x, c=columns: x[:, c], row[columns], 0.1))
         index = 0 if len(columns) == 2 else 1
         for way in ways:
-            assert torch.allclose(sample(way, 1, steps=8, first_index=index).x[0], found, atol=1e-9)
+            assert torch.allclose(sample(way, 1, steps=8, first_index=index).x[0], expected, atol=1e-9)
 
 
 def test_conjugate_gradients_agree_with_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

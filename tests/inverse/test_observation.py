@@ -31,15 +31,15 @@ OPERATORS: list[tuple[Operator, tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize("seen, shape", OPERATORS, ids=lambda v: type(v).__name__)
-def test_the_adjoint_is_the_transpose(seen: Operator, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("operator, shape", OPERATORS, ids=lambda v: type(v).__name__)
+def test_the_adjoint_is_the_transpose(operator: Operator, shape: tuple[int, ...]) -> None:
     """⟨A u, w⟩ = ⟨u, Aᵀ w⟩ for the products by differentiation, and both agree with the operator itself."""
     law = Mixture([1.0], torch.zeros(1, *shape), 1.0)
-    near = observation(law.denoiser(VP()), seen, None, 0.1)
+    near = observation(law.denoiser(VP()), operator, None, 0.1)
     u, D = normal(2, 0, 0, 0, 2, shape, torch.float64).split(1)
-    local = near.linearize(D, 1.0, seen.mask_unobserved(seen(D)[0]))
+    local = near.linearize(D, 1.0, operator.mask_unobserved(operator(D)[0]))
     w = normal(2, 0, 1, 0, 1, tuple(local.residual.shape[1:]), torch.float64)
     pushed = local.push(u.flatten(1))
     assert torch.allclose((pushed * w).sum(), (u.flatten(1) * local.pull(w)).sum(), atol=1e-12)
-    assert torch.allclose(pushed, torch.where(local.observed, seen(u).flatten(1), 0.0), atol=1e-12)
+    assert torch.allclose(pushed, torch.where(local.observed, operator(u).flatten(1), 0.0), atol=1e-12)
     assert torch.allclose(pushed, (local.matrix @ u.flatten()[:, None])[..., 0], atol=1e-12)

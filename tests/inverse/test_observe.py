@@ -128,8 +128,8 @@ def test_a_y_of_another_shape_is_refused_in_one_sentence(name: str, shape: tuple
     operator, model = IMAGES[name], Gaussian(torch.zeros(1, 4, 4), 1.0).denoiser(VP())
     right = tuple(operator(torch.zeros(1, 1, 4, 4)).shape[1:])
     assert shape != right
-    seen = observe(model, operator, torch.zeros(right), 0.1)
-    assert seen.denoise(torch.zeros(1, 1, 4, 4).double(), 0.5).isfinite().all()
+    posterior = observe(model, operator, torch.zeros(right), 0.1)
+    assert posterior.denoise(torch.zeros(1, 1, 4, 4).double(), 0.5).isfinite().all()
     for wrong in (lambda: observe(model, operator, torch.zeros(shape), 0.1),
                   lambda: sample(observe(model, operator, None, 0.1), 2, steps=1, y=torch.zeros(2, *shape))):
         with pytest.raises(InputError, match=r"got y of shape .* for an operator that gives .*; expected") as caught:

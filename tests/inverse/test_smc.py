@@ -42,7 +42,7 @@ def test_particles_find_weights_and_widths_of_four_modes(y: float) -> None:
         assert (width - 1).abs().max() < 0.05 + 3 / math.sqrt(2 * float((mode == k).sum()))
     assert out.log_evidence is not None
     runs = out.log_evidence[::64]
-    found = float(runs.logsumexp(0)) - math.log(len(runs))
-    seen = torch.distributions.Normal(FOUR.means[:, 0], 0.05**0.5).log_prob(f64(y))
+    log_evidence = float(runs.logsumexp(0)) - math.log(len(runs))
+    log_likelihood = torch.distributions.Normal(FOUR.means[:, 0], 0.05**0.5).log_prob(f64(y))
     error = float(runs.std()) / math.sqrt(len(runs))
-    assert abs(found - float((FOUR.weights.log() + seen).logsumexp(0))) < 0.15 + 3 * error
+    assert abs(log_evidence - float((FOUR.weights.log() + log_likelihood).logsumexp(0))) < 0.15 + 3 * error

@@ -29,9 +29,9 @@ def test_one_gaussian_a_class_has_the_posterior_of_its_mean_log_densities(name: 
     exact = -total.log() - 0.5 * square / total + prior.log()
     errors = []
     for samples in (64, 512):
-        found = label_posterior(LAW.denoiser(sde), x, samples, t_end=t, prior=prior)
-        assert float((found.sum(1) - 1).abs().max()) < 1e-12
-        error = found.log() - exact
+        posterior = label_posterior(LAW.denoiser(sde), x, samples, t_end=t, prior=prior)
+        assert float((posterior.sum(1) - 1).abs().max()) < 1e-12
+        error = posterior.log() - exact
         errors.append(error[:, 1:] - error[:, :1])
     assert float((errors[1].mean(0).abs() / (errors[1].std(0) / 60**0.5)).max()) < 4
     assert 0.2 < float(errors[1].square().mean().sqrt() / errors[0].square().mean().sqrt()) < 0.6  # √(64/512) = .35

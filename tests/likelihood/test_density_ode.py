@@ -40,8 +40,8 @@ def test_lobattos_rule_and_what_it_claims_to_miss() -> None:
     """Degree 5 is exact; of c₀ Σ ρⁿ P_n with the first six coefficients of 1 at most, the claim is 0.44 c₀ ρ⁶."""
     x = 2 * torch.tensor(density_ode._NODES, dtype=torch.float64) - 1
     for power in range(6):
-        found = density_ode._weighted(density_ode._WEIGHTS, tuple(x**power))
-        assert float(found) == pytest.approx(0 if power % 2 else 1 / (power + 1), abs=1e-12)
+        integral = density_ode._weighted(density_ode._WEIGHTS, tuple(x**power))
+        assert float(integral) == pytest.approx(0 if power % 2 else 1 / (power + 1), abs=1e-12)
     sixth = (231 * x**6 - 315 * x**4 + 105 * x**2 - 5) / 16
     assert float(density_ode._weighted(density_ode._WEIGHTS, tuple(sixth))) == pytest.approx(density_ode._RULE_ERROR)
     third = (5 * x**3 - 3 * x) / 2
@@ -53,5 +53,5 @@ def test_lobattos_rule_and_what_it_claims_to_miss() -> None:
 
 def test_products_with_the_jacobian_give_the_closed_form() -> None:
     model, x = PLANE.denoiser(VP()), PLANE.sample(10, seed=1)
-    known, found = log_likelihood(model, x), log_likelihood(Opaque(model), x)
-    assert float((known.log_prob - found.log_prob).abs().max()) < 1e-9
+    closed_form, by_products = log_likelihood(model, x), log_likelihood(Opaque(model), x)
+    assert float((closed_form.log_prob - by_products.log_prob).abs().max()) < 1e-9

@@ -64,6 +64,6 @@ def test_the_doubt_about_the_correction_is_where_the_data_are_not_locally_gaussi
 def test_lanczos_integrates_polynomials_of_its_degree_exactly() -> None:
     values = torch.linspace(0.2, 0.9, 7, dtype=torch.float64)
     v = torch.linspace(-1, 1.5, 14, dtype=torch.float64).reshape(1, 2, 7)
-    found = lanczos(lambda u: u * values, v, steps=3)
+    rule = lanczos(lambda u: u * values, v, steps=3)
     for power in range(6):
-        assert torch.allclose((found.weights * found.nodes**power).sum(-1), (v**2 * values**power).sum(-1))
+        assert torch.allclose((rule.weights * rule.nodes**power).sum(-1), (v**2 * values**power).sum(-1))

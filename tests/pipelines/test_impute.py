@@ -44,20 +44,20 @@ def test_the_guided_denoiser_is_the_closed_form(t: float) -> None:
     noise = torch.diag(torch.tensor([sigma**2] * 3 + [0.0, 0.0], dtype=torch.float64))
     seen = torch.cat([x_t[0], y[0, [0, 2]]])
     expected = MEAN + COV @ A.mT @ torch.linalg.solve(A @ COV @ A.mT + noise, seen - A @ MEAN)
-    found = MomentGuide(exact).denoise(x_t, t, y=y)[0]
-    assert torch.allclose(found, expected, atol=1e-6)
+    guided = MomentGuide(exact).denoise(x_t, t, y=y)[0]
+    assert torch.allclose(guided, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("method", "n"), [("linear", 4000), ("mmps", 1000), ("twisted", 500)])
 def test_draws_have_the_conditional_mean_and_variance(method: str, n: int) -> None:
     """Of a Gaussian row with one gap, within five standard errors of n draws and the sampler's 2 %."""
     row = torch.tensor([[2.0, math.nan, 0.0]], dtype=torch.float64)
-    drawn = impute.impute(model(), row, n, steps=20, method=method)
+    samples = impute.impute(model(), row, n, steps=20, method=method)
     gain = COV[1, [0, 2]] @ torch.linalg.inv(COV[[0, 2]][:, [0, 2]])
     mean, var = float(MEAN[1] + gain @ (row[0, [0, 2]] - MEAN[[0, 2]])), float(COV[1, 1] - gain @ COV[[0, 2], 1])
-    assert float(drawn[:, 0, 1].mean()) == pytest.approx(mean, abs=5 * math.sqrt(var / n) + 0.02)
-    assert float(drawn[:, 0, 1].var()) == pytest.approx(var, rel=5 * math.sqrt(2 / n) + 0.04)
-    assert torch.equal(drawn[:, 0, [0, 2]], row[:, [0, 2]].expand(n, 2))
+    assert float(samples[:, 0, 1].mean()) == pytest.approx(mean, abs=5 * math.sqrt(var / n) + 0.02)
+    assert float(samples[:, 0, 1].var()) == pytest.approx(var, rel=5 * math.sqrt(2 / n) + 0.04)
+    assert torch.equal(samples[:, 0, [0, 2]], row[:, [0, 2]].expand(n, 2))
 
 
 CELL = st.sampled_from(["1", " 2.50", "", "NA", '"a b"', '"say ""x"", y"', "0001", "1e3 "])

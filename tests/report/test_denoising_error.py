@@ -93,14 +93,14 @@ def test_captions_describe_the_step_of_the_model_when_training_continued(tmp_pat
     e = small_runs.experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2)
     train(e, tmp_path, progress=False, data=data)
     entries = open_run(tmp_path).metrics()
-    taken, _ = best_checkpoint(entries)  # type: ignore[misc]
-    assert 1 < taken < max(entry["step"] for entry in entries) == taken + 2
-    held_out = next(entry["held_out"] for entry in entries if entry["step"] == taken and "held_out" in entry)
+    best, _ = best_checkpoint(entries)  # type: ignore[misc]
+    assert 1 < best < max(entry["step"] for entry in entries) == best + 2
+    held_out = next(entry["held_out"] for entry in entries if entry["step"] == best and "held_out" in entry)
     section = training_section(gather(tmp_path, 50, data=data))
     figures = [figure for block in section.blocks
                for figure in ((block,) if isinstance(block, ReportFigure) else block)]
     text = " ".join(figure.caption for figure in figures)
-    assert f"the model is from step {taken}, with the smallest held-out path loss" in section.text
-    assert f"The loss at the model's step {taken} was " in text and f", on held-out data {short(held_out)}." in text
-    assert f"to step {taken} the held-out loss" in text and "ends at" not in text
+    assert f"the model is from step {best}, with the smallest held-out path loss" in section.text
+    assert f"The loss at the model's step {best} was " in text and f", on held-out data {short(held_out)}." in text
+    assert f"to step {best} the held-out loss" in text and "ends at" not in text
     assert sum(("the model's step", "muted dashed") in figure.key for figure in figures) == 2

@@ -67,9 +67,9 @@ def test_the_animation_ends_in_the_samples_and_its_times_fall_to_zero(images: Ti
         durations.append(movie.info["duration"])
     assert bars == sorted(bars) and bars[-1] > 5 * max(bars[0], 1)
     assert durations[0] > durations[1] and durations[-1] > durations[0]
-    wanted = np.asarray(view.frame(snapshots[-1].x).resize(pictures[-1].shape[::-1], Image.Resampling.NEAREST))
-    assert np.abs(pictures[-1].astype(int) - wanted).max() <= 255 / 15 / 2 + 1  # sixteen shades
-    assert np.abs(pictures[0].astype(int) - wanted).mean() > 20
+    last = np.asarray(view.frame(snapshots[-1].x).resize(pictures[-1].shape[::-1], Image.Resampling.NEAREST))
+    assert np.abs(pictures[-1].astype(int) - last).max() <= 255 / 15 / 2 + 1  # sixteen shades
+    assert np.abs(pictures[0].astype(int) - last).mean() > 20
 
 
 def test_the_reverse_process_of_an_exact_model_ends_in_its_distribution() -> None:

@@ -122,9 +122,9 @@ def test_networks_for_images_have_defaults_of_their_own_and_keep_them_when_wrapp
     model = Denoiser(torch.nn.Identity(), VP(), shape=(1, 4, 4))
     for used in (model, model.given(label=1)):
         for kind, table in IMAGES.items():
-            chosen = [default_sampler(used, steps, kind=kind) for steps in (3, 10, 20)]
+            defaults = [default_sampler(used, steps, kind=kind) for steps in (3, 10, 20)]
             rows = [max(n for n in table if n <= steps) for steps in (3, 10, 20)]
-            assert chosen == [table[n] for n in rows] and len(set(chosen)) == len(table)
+            assert defaults == [table[n] for n in rows] and len(set(defaults)) == len(table)
     assert default_sampler(model, 10, images=False) is PLAIN[10]
     exact = random_mixture(3, 2).denoiser(VP())
     assert default_sampler(exact, 10) is WITH_MOMENTS[10]
@@ -222,8 +222,8 @@ def test_where_alpha_is_zero_at_the_start() -> None:
     x = normal(0, 0, 0, 0, 6, (2,), torch.float64)
     truth = sample(law.denoiser(RectifiedFlow()), method="rk4_log_snr", steps=300, x_T=x, t_end=0.01).x
     for name in ("deis_3", "dpmpp_3m", "unipc_3", "dpm_solver_3s", "wiener_3m"):
-        found = sample(law.denoiser(RectifiedFlow()), method=as_method(name), steps=300, x_T=x, t_end=0.01).x
-        assert float((found - truth).abs().max()) < 2e-3, name
+        endpoints = sample(law.denoiser(RectifiedFlow()), method=as_method(name), steps=300, x_T=x, t_end=0.01).x
+        assert float((endpoints - truth).abs().max()) < 2e-3, name
 
 
 def test_no_samples_are_no_samples() -> None:

@@ -109,9 +109,9 @@ def test_sa_solver_without_noise_is_predictor_and_corrector_of_the_ode() -> None
 def test_tau_holds_on_its_window_only() -> None:
     """Where τ = 0 throughout the steps taken, the default SA-Solver draws no noise."""
     model = LAW.denoiser(VE())
-    found = [sample(model, 3, ALL["sa_solver"], 5, t_start=1.0, t_end=float(VE().time_of(-math.log(2.0))), options=o).x
-             for o in ({}, {"tau": 0.0})]
-    assert torch.equal(*found)
+    t_end = float(VE().time_of(-math.log(2.0)))
+    a, b = (sample(model, 3, ALL["sa_solver"], 5, t_start=1.0, t_end=t_end, options=o).x for o in ({}, {"tau": 0.0}))
+    assert torch.equal(a, b)
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def test_each_is_hidden_as_often_as_asked_and_independent_of_the_others() -> Non
     both = (hidden[:, :, None] & hidden[:, None]).double().mean(0)
     apart = both[~torch.eye(4, dtype=torch.bool)] - 0.09
     assert apart.abs().max() < 4 * math.sqrt(0.09 * 0.91 / len(hidden))
-    kept = ~batch.conditions.isnan()
-    assert torch.equal(batch.conditions[kept], data.condition_values[batch.rows][kept])
+    specified = ~batch.conditions.isnan()
+    assert torch.equal(batch.conditions[specified], data.condition_values[batch.rows][specified])
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(run: Path, tmp_path: Path) -> None:

@@ -67,13 +67,13 @@ def test_it_ends_where_the_same_run_without_patience_says(whole: Path, tmp_path:
     train(free, tmp_path / "free")
     entries = measured(tmp_path / "free")
     last = next(k for k in range(E.steps) if should_stop([e for e in entries if e["step"] <= k], E.patience))
-    found = best_checkpoint([e for e in entries if e["step"] <= last])
-    assert found is not None and found[0] < last < E.steps
+    best = best_checkpoint([e for e in entries if e["step"] <= last])
+    assert best is not None and best[0] < last < E.steps
     assert measured(whole) == [e for e in entries if e["step"] <= last]
-    assert steps(whole / "best") == [found[0]] and steps(whole)[-1] == last
-    again = train(free, tmp_path / "stopped", stop=lambda step: step == found[0])
-    kept = load(whole)
-    assert all(torch.equal(p, q) for p, q in zip(kept.net.parameters(), again.net.parameters(), strict=True))
+    assert steps(whole / "best") == [best[0]] and steps(whole)[-1] == last
+    again = train(free, tmp_path / "stopped", stop=lambda step: step == best[0])
+    stopped = load(whole)
+    assert all(torch.equal(p, q) for p, q in zip(stopped.net.parameters(), again.net.parameters(), strict=True))
     assert main(["show", str(whole)]) == 0
     assert f"Stopped early at step {last} of 40: the held-out path loss did not improve" in capsys.readouterr().out
 

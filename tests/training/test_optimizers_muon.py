@@ -51,8 +51,8 @@ def test_ten_updates_are_those_of_pytorch(shape: tuple[int, int]) -> None:
 
 def test_ends_biases_and_embeddings_get_adamws_steps() -> None:
     net = build("mlp", (3,), 2, width=8, depth=1, condition=4)
-    names, chosen = list(trainable(net)), hidden_matrices(net)
-    assert [n for n, h in zip(names, chosen, strict=True) if h] == [
+    names, hidden = list(trainable(net)), hidden_matrices(net)
+    assert [n for n, h in zip(names, hidden, strict=True) if h] == [
         "condition.inner.weight", "condition.outer.weight", "blocks.0.film.map.weight", "blocks.0.inner.weight",
         "blocks.0.outer.weight"]
     start = torch.cat([normal(1, 0, i, 0, 1, tuple(p.shape)).flatten() for i, p in enumerate(trainable(net).values())])
@@ -61,7 +61,7 @@ def test_ends_biases_and_embeddings_get_adamws_steps() -> None:
         g = normal(2, 0, k, 0, 1, (len(start),))[0]
         for optimizer in both:
             optimizer.update(g.clone(), 0.01, k, torch.ones(()))
-    own = torch.cat([torch.full((p.numel(),), h) for p, h in zip(trainable(net).values(), chosen, strict=True)])
+    own = torch.cat([torch.full((p.numel(),), h) for p, h in zip(trainable(net).values(), hidden, strict=True)])
     assert torch.equal(both[0].weights[~own], both[1].weights[~own])
     assert not torch.isclose(both[0].weights[own], both[1].weights[own]).all()
     before = both[0].weights.clone()

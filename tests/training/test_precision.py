@@ -90,9 +90,9 @@ def test_a_run_in_bf16_is_exact_measured_in_float32_and_no_other(tmp_path: Path)
     train(e, tmp_path / "cut", progress=False, data=data)
     assert same(final(tmp_path / "whole"), final(tmp_path / "cut"))
     assert replay(tmp_path / "whole", 7, data).agreement == (3, 3)
-    model, held = load(tmp_path / "whole", device="cpu"), split_held_out(data, 10)[1]
-    assert held is not None
-    assert measured(tmp_path / "whole")[-1]["held_out"] == held_out_loss(Feed(e, held, model), 8)["held_out"]
+    model, held_out = load(tmp_path / "whole", device="cpu"), split_held_out(data, 10)[1]
+    assert held_out is not None
+    assert measured(tmp_path / "whole")[-1]["held_out"] == held_out_loss(Feed(e, held_out, model), 8)["held_out"]
     with pytest.raises(InputError, match=r"precision is 'bf16' there and 'fp32' here"):
         train(e.replace(precision="fp32"), tmp_path / "cut", progress=False, data=data)
     train(e.replace(precision="fp32"), tmp_path / "plain", progress=False, data=data)

@@ -106,16 +106,16 @@ def test_what_does_not_gain_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_tuned_model_is_the_model_in_a_wrapper() -> None:
     """What is set on the model holds for the tuned one, and everything else passes through."""
     model = small()
-    found = tune(model, [4], rounds=0, trajectories=8)
-    assert found.inner is model and tune(found, [4], rounds=0, trajectories=8).inner is model
+    tuned = tune(model, [4], rounds=0, trajectories=8)
+    assert tuned.inner is model and tune(tuned, [4], rounds=0, trajectories=8).inner is model
     model.sigma_data, model.block = 0.6, 3
-    assert (found.sigma_data, found.block, found.net, found.dtype) == (0.6, 3, model.net, torch.float32)
+    assert (tuned.sigma_data, tuned.block, tuned.net, tuned.dtype) == (0.6, 3, model.net, torch.float32)
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
-        found.nothing_of_that_name  # noqa: B018
+        tuned.nothing_of_that_name  # noqa: B018
     x = normal(0, 0, 0, 0, 3, model.shape)
-    assert torch.equal(found.denoise(x, 0.5), model.denoise(x, 0.5))
+    assert torch.equal(tuned.denoise(x, 0.5), model.denoise(x, 0.5))
     law = THREE.denoiser(VP())
-    y, exact = x[:, :2].double(), Tuned(law, found.tuning)
+    y, exact = x[:, :2].double(), Tuned(law, tuned.tuning)
     assert torch.equal(exact.divergence(y, 0.5), law.divergence(y, 0.5))
     assert torch.equal(exact.covariance(y, 0.5), law.covariance(y, 0.5))
     assert sample(exact, 2, steps=8).start == "moments"  # the default of the model itself

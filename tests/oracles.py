@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from undiffuse.chains import DDPM, linear_betas
 from undiffuse.likelihood import Likelihood
 from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Wrapper
 from undiffuse.processes import (
-    DDPM,
     EDM,
     OU,
     VE,
@@ -21,7 +21,6 @@ from undiffuse.processes import (
     PowerVE,
     RectifiedFlow,
     SubVP,
-    linear_betas,
 )
 from undiffuse.random import normal
 from undiffuse.sde import GaussianSDE, Time

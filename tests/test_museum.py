@@ -19,6 +19,7 @@ from oracles import f64, moments_of_steps, order, ridge
 from torch import Tensor, nn
 
 import undiffuse
+from undiffuse.chains import DDPM, linear_betas
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
 from undiffuse.loss import NoiseLevelDistribution, denoising_loss, loss_floor
@@ -26,7 +27,7 @@ from undiffuse.mixture import Gaussian, Mixture
 from undiffuse.model import Denoiser
 from undiffuse.nets import Sinusoidal, build
 from undiffuse.ode import EULER, HEUN, rk_step
-from undiffuse.processes import DDPM, EDM, VE, VP, SubVP, linear_betas
+from undiffuse.processes import EDM, VE, VP, SubVP
 from undiffuse.random import Purpose, brownian, normal
 from undiffuse.samplers import SamplerContext, State
 from undiffuse.samplers.driver import sample

@@ -13,8 +13,9 @@ import torch
 from oracles import ENDS_IN_ZERO, PROCESSES, f64, inner_times, moments_of_steps, order
 from torch import Tensor
 
+from undiffuse.chains import DDPM, Chain, chain_of, linear_betas
 from undiffuse.errors import InputError
-from undiffuse.processes import DDPM, EDM, OU, VE, VP, Cosine, Linear, PowerVE, SubVP, chain_of, linear_betas, make_sde
+from undiffuse.processes import EDM, OU, VE, VP, Cosine, Linear, PowerVE, SubVP, make_sde
 from undiffuse.random import Purpose, normal
 from undiffuse.sde import GaussianSDE, NonlinearSDE, bcast, euler_maruyama, simulate
 
@@ -220,6 +221,41 @@ def test_any_process_gives_a_chain_with_its_log_snr(name: str) -> None:
     sde, n = PROCESSES[name], 200
     t = torch.linspace(0, 1, n + 1, dtype=torch.float64)[1:]
     assert torch.allclose(DDPM(chain_of(sde, n)).log_snr(t), sde.log_snr(sde.T * t), rtol=1e-9, atol=1e-9)
+
+
+def zero_snr(n: int) -> Chain:
+    """A chain with ᾱ_N = 0: a linear one, its √ᾱ shifted and scaled."""
+    root = np.sqrt(np.cumprod(1 - np.array(linear_betas(n))))
+    return Chain(tuple(((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 1000])
+def test_a_chain_of_alpha_bar_is_the_chain_of_its_betas(n: int) -> None:
+    betas = linear_betas(n) if n > 20 else (0.3, 0.2)[:n]
+    t = torch.linspace(0, 1, 777, dtype=torch.float64)[1:]
+    chain = Chain(tuple(np.cumprod(1 - np.array(betas)).tolist()))
+    assert torch.allclose(chain.log_snr(t), DDPM(betas).log_snr(t), rtol=1e-9, atol=1e-9)
+    assert torch.allclose(chain.time_of(chain.log_snr(t)), t, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [30, 1000])
+def test_a_chain_may_end_in_pure_noise(n: int) -> None:
+    sde, k = zero_snr(n), torch.arange(1, n + 1, dtype=torch.float64)
+    assert torch.allclose(sde.alpha(k / n) ** 2, torch.tensor(sde.alpha_bar, dtype=torch.float64), rtol=1e-9)
+    assert float(sde.alpha(1.0)) == 0 and float(sde.variance(1.0)) == 1 and float(sde.log_snr(1.0)) == -math.inf
+    t = torch.linspace(0, 1, 4001, dtype=torch.float64)[1:]
+    assert bool((sde.log_snr(t).diff() < 0).all())                        # the pieces meet
+    assert torch.allclose(sde.alpha(t) ** 2 + sde.variance(t), torch.ones(()).double(), rtol=1e-14)
+    assert torch.allclose(sde.time_of(sde.log_snr(t)), t, rtol=1e-10, atol=1e-12)
+    near = torch.tensor([1 - 1.5 / n, 1 - 0.5 / n], dtype=torch.float64)  # on both sides of the last level but one
+    difference = (sde.alpha(near + 1e-7) - sde.alpha(near - 1e-7)) / 2e-7
+    assert torch.allclose(sde.rates(near)[0], difference, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha_bar", [(), (0.5, 0.6), (1.0, 0.5), (0.9, 0.0, 0.0), (0.9, -0.1), (math.nan,), (0.0,)])
+def test_a_wrong_chain_is_refused(alpha_bar: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="expected decreasing numbers"):
+        Chain(alpha_bar)
 
 
 @pytest.mark.parametrize("n", [30, 50, 100, 300, 1000])

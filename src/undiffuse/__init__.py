@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse import report as report
     from undiffuse import samplers as samplers
     from undiffuse import tuning as tuning
+    from undiffuse.chains import DDPM as DDPM
+    from undiffuse.chains import Chain as Chain
+    from undiffuse.chains import chain_of as chain_of
+    from undiffuse.chains import linear_betas as linear_betas
     from undiffuse.data import open_data as open_data
     from undiffuse.errors import InputError as InputError
     from undiffuse.errors import MachineError as MachineError
@@ -42,7 +46,6 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.mixture import Mixture as Mixture
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
-    from undiffuse.processes import DDPM as DDPM
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
     from undiffuse.processes import VE as VE
@@ -52,8 +55,6 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.processes import PowerVE as PowerVE
     from undiffuse.processes import RectifiedFlow as RectifiedFlow
     from undiffuse.processes import SubVP as SubVP
-    from undiffuse.processes import chain_of as chain_of
-    from undiffuse.processes import linear_betas as linear_betas
     from undiffuse.processes import make_sde as make_sde
     from undiffuse.random import brownian as brownian
     from undiffuse.recipes import train as train
@@ -73,9 +74,9 @@ _HOME = {
     "errors": ("InputError", "MachineError", "UndiffuseError"),
     "random": ("brownian",),
     "sde": ("SDE", "GaussianSDE", "NonlinearSDE", "simulate"),
+    "chains": ("Chain", "DDPM", "chain_of", "linear_betas"),
     "processes": (
-        "VP", "SubVP", "VE", "PowerVE", "EDM", "Cosine", "RectifiedFlow", "OU", "DDPM", "Linear",
-        "chain_of", "linear_betas", "make_sde",
+        "VP", "SubVP", "VE", "PowerVE", "EDM", "Cosine", "RectifiedFlow", "OU", "Linear", "make_sde",
     ),
     "model": ("Model", "Denoiser"), "score_model": ("ScoreModel", "reverse"),
     "mixture": ("Gaussian", "Mixture"),

@@ -7,11 +7,10 @@ Reference: Efron (2011), Tweedie's formula.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache
-from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from undiffuse.delegation import delegated, keywords
 from undiffuse.errors import InputError, unknown_condition
 from undiffuse.moments import Moments
-from undiffuse.predictions import PREDICTIONS, WIENER
+from undiffuse.predictions import UNDEFINED_AT_ZERO, WIENER, Clip, Reading
 from undiffuse.random import Purpose, normal
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
@@ -39,6 +39,8 @@ class ReverseModel(nn.Module, ABC):
     conditions: tuple[Condition, ...] = ()
     schema: TableSchema | None = None
     block: int = 256
+    splits_blocks: bool = False
+    clip: Clip | None = None
 
     @abstractmethod
     def process(self) -> SDE:
@@ -88,13 +90,13 @@ class ReverseModel(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the parameters, or of the buffers, in floating point; float32 for a model without any."""
-        return next((v.dtype for v in chain(self.parameters(), self.buffers()) if v.is_floating_point()), torch.float32)
+        """The dtype of states: that of the parameters or buffers, float32 where they have less or there are none."""
+        return next((v.dtype for v in chain(self.parameters(), self.buffers()) if v.dtype in REAL), torch.float32)
 
     @property
     def condition_names(self) -> tuple[str, ...] | None:
         """The keywords of `denoise` other than x and t; None if it takes any."""
-        return _keywords(self.denoise)
+        return keywords(self.denoise)
 
     def states(self, x: ArrayLike, name: str = "x") -> Tensor:
         """x (B, *shape) in model units as a tensor, in `dtype` unless it is float32 or float64; see `as_rows`."""
@@ -149,8 +151,12 @@ class Model(ReverseModel):
     def score(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """∇log p_t(x) = (α D − x)/σ² (Tweedie's formula)."""
         x = self.states(x)
+        return self.score_of(x, t, self.denoise(x, t, **cond))
+
+    def score_of(self, x: Tensor, t: Time, D: Tensor) -> Tensor:
+        """(α D − x)/σ², the score that belongs to D(x, t)."""
         alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
-        return (bcast(alpha, x) * self.denoise(x, t, **cond) - x) / bcast(variance, x)
+        return (bcast(alpha, x) * D - x) / bcast(variance, x)
 
     def noise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """E[ε | x_t] = (x − α D)/σ = −σ ∇log p_t(x)."""
@@ -164,7 +170,10 @@ class Model(ReverseModel):
     def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, from one evaluation; decreasing t."""
         x = self.states(x)
-        D = self.denoise(x, t, **cond)
+        return self.drift_of(x, t, eta, self.denoise(x, t, **cond))
+
+    def drift_of(self, x: Tensor, t: Time, eta: float, D: Tensor) -> Tensor:
+        """The `reverse_drift` that belongs to D(x, t)."""
         eps = self._noise(x, t, D)
         dalpha, dsigma = self.sde.rates(t)
         rate = dsigma + 0.5 * eta**2 * self.sde.g2(t) / self.sde.sigma(t) if eta else dsigma
@@ -184,6 +193,10 @@ class Model(ReverseModel):
         eps = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
         return sigma * eps if self.moments is None else self.moments.prior_sample(eps, alpha, sigma)
 
+    def t_start(self) -> float:
+        """The default start of sampling, T."""
+        return float(self.sde.T)
+
     def t_end(self) -> float:
         """The default end of sampling: σ/α = 0.004 standard deviations of the data (EDM: .002/.5)."""
         return float(self.sde.time_of(-torch.log(torch.tensor(0.004 * self.sigma_data, dtype=torch.float64))))
@@ -191,20 +204,6 @@ class Model(ReverseModel):
     def _noise(self, x: Tensor, t: Time, D: Tensor) -> Tensor:
         t = as_time(t)
         return (x - bcast(self.sde.alpha(t), x) * D) / bcast(self.sde.sigma(t), x)
-
-
-class _Delegated:
-    """An attribute of the inner model, unless it is set on the wrapper."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, wrapper: Wrapper | None, owner: type) -> Any:
-        return self if wrapper is None else getattr(wrapper.inner, self.name)
-
-
-def _delegated() -> Any:
-    return _Delegated()
 
 
 class Wrapper(Model):
@@ -215,14 +214,16 @@ class Wrapper(Model):
 
     inner: Model
     takes: tuple[str, ...] = ()
-    sde: GaussianSDE = _delegated()
-    shape: tuple[int, ...] = _delegated()
-    sigma_data: float = _delegated()
-    moments: Moments | None = _delegated()
-    transform: Transform = _delegated()
-    classes: int = _delegated()
-    block: int = _delegated()
-    schema: TableSchema | None = _delegated()
+    sde: GaussianSDE = delegated()
+    shape: tuple[int, ...] = delegated()
+    sigma_data: float = delegated()
+    moments: Moments | None = delegated()
+    transform: Transform = delegated()
+    classes: int = delegated()
+    block: int = delegated()
+    splits_blocks: bool = delegated()
+    clip: Clip | None = delegated()
+    schema: TableSchema | None = delegated()
 
     def __init__(self, inner: Model) -> None:
         super().__init__()
@@ -238,6 +239,14 @@ class Wrapper(Model):
         """False, because the moments describe the inner model."""
         return False
 
+    def t_start(self) -> float:
+        """That of the inner model."""
+        return self.inner.t_start()
+
+    def t_end(self) -> float:
+        """That of the inner model."""
+        return self.inner.t_end()
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the inner model."""
@@ -246,7 +255,7 @@ class Wrapper(Model):
     @property
     def condition_names(self) -> tuple[str, ...] | None:
         """The conditions of the inner model and of this `denoise`."""
-        inner, here = self.inner.condition_names, _keywords(self.denoise, variadic=False) or ()
+        inner, here = self.inner.condition_names, keywords(self.denoise, variadic=False) or ()
         return None if inner is None else tuple(dict.fromkeys((*here, *self.takes, *inner)))
 
     def __repr__(self) -> str:
@@ -301,41 +310,30 @@ class FixedConditions(Wrapper):
         return self.inner.divergence(x, t, **{**self.cond, **cond})
 
 
-def _keywords(method: Callable[..., Any], variadic: bool = True) -> tuple[str, ...] | None:
-    """The names of a bound `denoise(x, t, ...)` after x and t; None for one that takes any, if `variadic`."""
-    return _keywords_of(getattr(method, "__func__", method), hasattr(method, "__func__"), variadic)
-
-
-@lru_cache(256)
-def _keywords_of(function: Callable[..., Any], bound: bool, variadic: bool) -> tuple[str, ...] | None:
-    parameters = list(signature(function).parameters.values())[2 + bound:]
-    names = tuple(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    return None if variadic and len(names) < len(parameters) else names
-
-
 class Denoiser(Model):
-    """A network as a denoiser: D = c_skip x + c_out F(c_in x, ¼ log(½ σ̂/σ_data), label), c_in = (α² σ_d² + σ²)^{−½}.
+    """A network as a denoiser: D = c_skip x + c_out F(c_in x, c, label), by a `Reading`.
 
-    `net(x, c, label)` takes x (B, *shape) of about unit variance, c (B,) and a label (B,) (None without classes);
-    the label `classes` is the null label, used if no label is passed. With `conditions` it has a fourth argument, their
-    numbers (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is
-    data, noise, score, v, velocity, edm, or wiener, which needs `moments` (`Moments.precondition`). Raises InputError
-    for noise and score with a process whose α(T) is 0, because they do not determine x_0 there.
-    While `bf16` is set (by training), the layers of the network compute in bf16. `folder` is the folder of the run.
+    `net(x, c, label)` takes x (B, *shape), the noise level c (B,) and a label (B,) (None without classes); the label
+    `classes` is the null label, used if no label is passed. With `conditions` it has a fourth argument, their numbers
+    (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is a
+    `Reading` or one of its types; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and
+    score where α(T) is 0, because they do not determine x_0 there. While `bf16` is set (by training), the layers
+    compute in bf16. `folder` is that of the run, `source` that of a pretrained network.
     """
 
     bf16 = False
     folder: Path | None = None
+    source = ""
 
-    def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str = "edm", *, shape: tuple[int, ...],
-                 sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
+    def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str | Reading = "edm", *,
+                 shape: tuple[int, ...], sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
                  block: int = 256, conditions: Sequence[Condition] = ()) -> None:
         super().__init__()
-        if prediction_type not in (*PREDICTIONS, WIENER):
-            raise InputError(f"got prediction_type={prediction_type!r}; expected {', '.join((*PREDICTIONS, WIENER))}")
-        if prediction_type in ("noise", "score") and float(sde.alpha(as_time(sde.T))) == 0:
+        if isinstance(prediction_type, str) and prediction_type in UNDEFINED_AT_ZERO and float(sde.alpha(sde.T)) == 0:
             raise InputError(f"got prediction_type={prediction_type!r} where alpha(T) is 0; use v, velocity or edm")
-        self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, prediction_type, sigma_data
+        self.reading = Reading(prediction_type, sigma_data) if isinstance(prediction_type, str) else prediction_type
+        self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, self.reading.prediction_type, sigma_data
+        self.clip = self.reading.clip
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
 
@@ -348,20 +346,28 @@ class Denoiser(Model):
         """E[x_0 | x_t = x, label and conditions]."""
         x = self.states(x)
         rows, t = self._condition_rows(cond, x), as_time(t)
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         level, labels = cast_like(self.level(t), x).expand(len(x)), self._labels(label, x)
         if self.prediction_type == WIENER:
-            inputs, denoised = self._frame().precondition(x, alpha, sigma)
+            if self.moments is None:
+                raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
+            inputs, denoised = self.moments.precondition(x, self.sde.alpha(t), self.sde.sigma(t))
             return denoised(self._output(inputs, level, labels, *rows))
-        c_skip, c_out = PREDICTIONS[self.prediction_type](self.sde, t, alpha, sigma, self.sigma_data)
-        c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
+        c_in, c_skip, c_out = self.reading.coefficients(self.sde, t)
         F = self._output(bcast(c_in, x) * x, level, labels, *rows)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
 
     def level(self, t: Time) -> Tensor:
-        """The noise level as input of the network, ¼ log(½ σ̂/σ_data) clipped to [−2.5, 2.5], shaped like t."""
-        t = as_time(t)
-        return (0.25 * torch.log(0.5 * self.sde.sigma(t) / (self.sde.alpha(t) * self.sigma_data))).clamp(-2.5, 2.5)
+        """The noise level as input of the network, shaped like t; see `Reading`."""
+        return self.reading.time_input(self.sde, as_time(t))
+
+    def t_start(self) -> float:
+        """T, or the latest time at which the network says anything; see `Reading.start`."""
+        return self.reading.start(self.sde)
+
+    def t_end(self) -> float:
+        """The default end of sampling, not below the smallest noise level of the training."""
+        low = self.reading.levels[0]
+        return max(super().t_end(), float(self.sde.time_of(-math.log(low))) if low else 0.0)
 
     def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """F, in the precision of x for any precision of the layers."""
@@ -369,7 +375,8 @@ class Denoiser(Model):
             try:
                 F: Tensor = self.net(x, *others)
             except RuntimeError:
-                if x.dtype == (dtype := self.dtype):
+                dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+                if x.dtype == dtype:
                     raise
                 F = self.net(*(v.to(dtype) if v is not None and v.is_floating_point() else v for v in (x, *others)))
         return F.to(x.dtype)
@@ -377,11 +384,6 @@ class Denoiser(Model):
     def _about(self) -> list[str]:
         net = [type(self.net).__name__, f"{sum(p.numel() for p in self.parameters()):,} parameters"]
         return [f"prediction_type={self.prediction_type!r}", *super()._about(), *net]
-
-    def _frame(self) -> Moments:
-        if self.moments is None:
-            raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
-        return self.moments
 
     def _condition_rows(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""
@@ -395,5 +397,4 @@ class Denoiser(Model):
             if label is not None:
                 raise InputError("got a label for a model that was trained without classes; leave it out")
             return None
-        label = torch.as_tensor(self.classes if label is None else label, device=x.device)
-        return label.expand(len(x)) if label.ndim == 0 else label
+        return torch.as_tensor(self.classes if label is None else label, device=x.device).expand(len(x))

@@ -8,14 +8,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.chains import DDPM, Chain
 from undiffuse.errors import InputError, did_you_mean
 from undiffuse.quadrature import Integral
 from undiffuse.sde import GaussianSDE, Time, as_time
@@ -280,75 +280,6 @@ class OU(GaussianSDE):
 
 
 @dataclass(frozen=True)
-class DDPM(GaussianSDE):
-    """A chain of N steps β_1 ... β_N as a variance-preserving process with t_k = k/N, ᾱ_k = Π(1 − β_i) exact.
-
-    The log-SNR is linear between the levels of the chain; σ̂² is proportional to t below t = 1/N.
-
-    Args:
-        betas: The N steps β_k, each in (0, 1).
-
-    Reference: Ho et al. (2020), eq. 4. arXiv:2006.11239
-    """
-
-    name = "ddpm"
-    betas: tuple[float, ...] = field(default_factory=lambda: linear_betas(1000))
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
-        if not self.betas or not all(0 < b < 1 for b in self.betas):
-            raise InputError("got betas outside (0, 1) or none; expected N numbers with 0 < β < 1")
-
-    @cached_property
-    def _levels(self) -> Tensor:
-        """λ_k for k = 1 ... N, from log ᾱ without cancellation."""
-        log_alpha_bar = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0)
-        return 0.5 * (log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar)))
-
-    def _clock(self, t: Tensor) -> Tensor:
-        """σ̂²(t) = e^{−2λ}, differentiable at 0."""
-        levels, k = self._levels.to(t), t * len(self.betas)
-        below = k.detach().floor().clamp(1, max(1, len(levels) - 1)).long()
-        low, high = levels[below - 1], levels[below.clamp_max(len(levels) - 1)]
-        return torch.where(k <= 1, torch.exp(-2 * levels[0]) * k, torch.exp(-2 * (low + (high - low) * (k - below))))
-
-    def alpha(self, t: Time) -> Tensor:
-        """(1 + σ̂²)^{−1/2}."""
-        return (1 + self._clock(as_time(t))).rsqrt()
-
-    def variance(self, t: Time) -> Tensor:
-        """σ̂²/(1 + σ̂²)."""
-        clock = self._clock(as_time(t))
-        return clock / (1 + clock)
-
-
-def linear_betas(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> tuple[float, ...]:
-    """A chain of n linearly increasing steps: 1e−4 ... 0.02 at n = 1000, scaled so that every n ends in noise.
-
-    Args:
-        n: number of steps, at least 2 and more than beta_max.
-        beta_min: n times the first β.
-        beta_max: n times the last β.
-
-    Reference: Ho et al. (2020), section 4. arXiv:2006.11239
-    """
-    if n < 2 or beta_max / n >= 1:
-        raise InputError(f"got {n} steps; expected more than {max(2, math.ceil(beta_max))} so that every β is below 1")
-    return tuple((np.linspace(beta_min, beta_max, n) / n).tolist())
-
-
-def chain_of(sde: GaussianSDE, n: int) -> tuple[float, ...]:
-    """The chain β_k = 1 − ᾱ(t_k)/ᾱ(t_{k−1}) with the log-SNR of a process at t_k = kT/n; the inverse of `DDPM`.
-
-    ᾱ = sigmoid(2λ), so every Gaussian process has a chain.
-    """
-    t = torch.linspace(0, sde.T, n + 1, dtype=torch.float64)[1:]
-    log_alpha_bar = torch.nn.functional.logsigmoid(2 * sde.log_snr(t))
-    steps = torch.diff(log_alpha_bar, prepend=torch.zeros(1, dtype=torch.float64))
-    return tuple((-torch.expm1(steps)).tolist())
-
-
-@dataclass(frozen=True)
 class Linear(GaussianSDE):
     """A process dx = f(t) x dt + g(t) dw given by f and g², by quadrature: log α = ∫₀ᵗ f, σ² = α² ∫₀ᵗ g²/α².
 
@@ -385,7 +316,7 @@ class Linear(GaussianSDE):
 
 
 PROCESSES: dict[str, type[GaussianSDE]] = {
-    cls.name: cls for cls in (VP, SubVP, VE, PowerVE, EDM, Cosine, RectifiedFlow, OU, DDPM)
+    cls.name: cls for cls in (VP, SubVP, VE, PowerVE, EDM, Cosine, RectifiedFlow, OU, DDPM, Chain)
 }
 
 

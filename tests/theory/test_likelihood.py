@@ -11,9 +11,10 @@ import torch
 from oracles import f64, random_mixture
 from torch import Tensor
 
+from undiffuse.chains import DDPM, linear_betas
 from undiffuse.mixture import Gaussian
 from undiffuse.ode import RK4, rk_step
-from undiffuse.processes import DDPM, VP, linear_betas
+from undiffuse.processes import VP
 from undiffuse.random import Purpose, normal
 from undiffuse.samplers.driver import sample
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from undiffuse.chains import DDPM, linear_betas
 from undiffuse.course.checking import BLANK, ExerciseCheck, compare
 from undiffuse.course.helpers import randn
 from undiffuse.mixture import Gaussian, Mixture
-from undiffuse.processes import DDPM, VP, linear_betas
+from undiffuse.processes import VP
 from undiffuse.samplers.driver import sample
 
 MIXTURE = Mixture([0.4, 0.6], [[-1.5], [1.0]], [0.06, 0.1])

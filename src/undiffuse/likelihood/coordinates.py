@@ -57,8 +57,8 @@ class WhitenedCoordinates:
 
     @cached_property
     def model_dtype(self) -> torch.dtype:
-        """The dtype in which the model computes."""
-        return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), self.model.dtype)
+        """The dtype of the states that the model takes."""
+        return self.model.dtype
 
     @cached_property
     def state_dtype(self) -> torch.dtype:
@@ -90,7 +90,7 @@ class WhitenedCoordinates:
     def log_snr_noise(self) -> Tensor:
         """λ at T, or at the noise level above which u does not depend on the data."""
         limit = torch.tensor(-math.log(_MAX_NOISE * self.model.sigma_data), dtype=torch.float64)
-        return torch.maximum(self.model.sde.log_snr(as_time(self.model.sde.T)), limit)
+        return torch.maximum(self.model.sde.log_snr(as_time(self.model.t_start())), limit)
 
     @property
     def prior_truncated(self) -> bool:

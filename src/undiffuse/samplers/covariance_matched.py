@@ -58,7 +58,7 @@ class PosteriorCovariance:
             levels: number of noise levels.
             seed: seed of the noise.
         """
-        start = max(float(model.sde.log_snr(model.sde.T)), -math.log(160 * model.sigma_data))
+        start = max(float(model.sde.log_snr(model.t_start())), -math.log(160 * model.sigma_data))
         lam = torch.linspace(start, float(model.sde.log_snr(model.t_end())), levels, dtype=torch.float64)
         s2 = model.sigma_data**2
         ratios = [cls._error(model, x0, t, k, seed) / _wiener(s2, v)

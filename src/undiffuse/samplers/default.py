@@ -159,5 +159,5 @@ def _can_start_from_moments(model: Model, entry: DefaultSampler, end_times: EndT
     if moments is None or not model.moments_are_exact or moments.kind != "pca" or not moments.complete or level is None:
         return False
     high, low = (float(sde.log_snr(as_time(default if t is None else t)))
-                 for t, default in zip(end_times, (sde.T, model.t_end()), strict=True))
+                 for t, default in zip(end_times, (model.t_start(), model.t_end()), strict=True))
     return high + 1e-6 < -math.log(level * model.sigma_data) < low - 1e-6

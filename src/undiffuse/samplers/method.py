@@ -62,15 +62,20 @@ class CountingModel:
     def denoise_at(self, x: Tensor, t: Tensor) -> Tensor:
         """D(x, t), t () or (B,)."""
         self.nfe += 1
-        return self.model.denoise(x, t, **self.cond)
+        D = self.model.denoise(x, t, **self.cond)
+        return D if self.model.clip is None else self.model.clip(D)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """∇log p_t(x)."""
+        if isinstance(self.model, Model) and self.model.clip is not None:
+            return self.model.score_of(x, t, self.denoise_at(x, t))
         self.nfe += 1
         return self.model.score(x, t, **self.cond)
 
     def drift(self, x: Tensor, t: Tensor, eta: float = 0.0) -> Tensor:
         """The drift of the reverse SDE with noise η g."""
+        if isinstance(self.model, Model) and self.model.clip is not None:
+            return self.model.drift_of(x, t, eta, self.denoise_at(x, t))
         self.nfe += 1
         return self.model.reverse_drift(x, t, eta, **self.cond)
 

@@ -65,8 +65,10 @@ class SamplerPlan:
     def times(self, model: ReverseModel, end_times: EndTimes) -> Tensor:
         """The times of the steps, decreasing, float64."""
         method, steps, grid, (t_start, t_end) = self.method, self.steps, self.grid, end_times
+        if isinstance(model, Model):
+            t_start = model.t_start() if t_start is None else t_start
         if method.adaptive:
-            steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or model.sde.T))) == 0)
+            steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or 0.0))) == 0)
         if isinstance(model, Model):
             end, steps = model.t_end() if t_end is None else t_end, steps + (method.first_step_free and steps > 0)
             return time_grid(model.sde, steps, grid, t_start, end, model.sigma_data, method.start_level)

@@ -129,7 +129,7 @@ def _probe(model: Model) -> Tensor:
     cond = {"label": torch.arange(4, device=model.device) % model.classes} if model.classes else {}
     x = normal(0, Purpose.PROBE, 1, 0, 4, model.shape, model.dtype).to(model.device) * model.sigma_data
     levels = -torch.log(torch.tensor(_PROBES, dtype=torch.float64) * model.sigma_data)
-    span = [float(model.sde.log_snr(t)) for t in (torch.tensor(float(model.sde.T)), torch.tensor(model.t_end()))]
+    span = [float(model.sde.log_snr(t)) for t in (torch.tensor(model.t_start()), torch.tensor(model.t_end()))]
     times = model.sde.time_of(levels.clamp(max(span[0], -10.0), span[1]))
     return torch.stack([model.denoise(x * float(model.sde.alpha(t)), t, **cond) for t in times]).double().cpu()
 

@@ -55,7 +55,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 18_200
+LINES = 18_400
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -85,6 +85,7 @@ TESTED_IN = {
     "data.sources": "test_front_door", "data.validation": "data/test_malformed",
     "nets.mlp": "nets/test_nets", "nets.unet": "nets/test_nets",
     "transforms.column_fitting": "transforms/test_columns",
+    "transforms.yeo_johnson": "transforms/test_columns",
     "samplers.coefficients": "samplers/test_exponential", "samplers.default": "samplers/test_driver",
     "samplers.method": "samplers/test_driver", "samplers.registry": "samplers/test_orders",
     "samplers.runge_kutta": "samplers/test_orders", "samplers.select": "samplers/test_driver",
@@ -431,7 +432,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 152 and max(folders.values()) <= 18 and lines <= LINES
+    assert len(files) <= 154 and max(folders.values()) <= 18 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

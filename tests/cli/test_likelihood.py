@@ -93,3 +93,26 @@ def test_categories_that_the_run_does_not_have_are_named(tmp_path: Path) -> None
         TableSchema(("x", "y"), ((), ("here", "then"))).encode(cells)
     rows = TableSchema(("y", "x"), (("there", "here"), ())).encode(cells)
     assert rows.x.tolist() == [[1, 1], [0, 2], [1, 3], [0, 4]]
+
+
+def test_one_row_an_outlier_and_an_impossible_row_are_scored_and_ranked(tmp_path: Path) -> None:
+    """A single row is enough; the far row, and the row with another value in a constant column, have rank 1."""
+    rows = [(2020, (i * 37 % 101) / 50 - 1, (i * 53 % 97) / 48 - 1, "uv"[i % 3 == 0]) for i in range(150)]
+
+    def write(name: str, lines: list[tuple[object, ...]]) -> str:
+        (tmp_path / name).write_text("\n".join(["year,a,b,word", *(",".join(map(str, line)) for line in lines)]))
+        return str(tmp_path / name)
+
+    e = Experiment(data=write("t.csv", rows), steps=40, save_every=40, batch_size=32, eval_batch_size=16,
+                   net_args={"width": 16, "depth": 1})
+    train(e, tmp_path / "run", progress=False)
+
+    def ranks(name: str, lines: list[tuple[object, ...]]) -> list[tuple[float, float]]:
+        out = tmp_path / f"{name}-scores.csv"
+        assert main(["likelihood", str(tmp_path / "run"), write(name, lines), "--out", str(out)]) == 0
+        return [(float(row["rank"]), float(row["log_prob"])) for row in csv.DictReader(out.open())]
+
+    assert ranks("one.csv", rows[:1])[0][0] == 1
+    assert ranks("far.csv", [*rows[:2], (2020, 0.3, 300, "u"), (2020, "", 0.1, "v")])[2][0] == 1
+    scores = ranks("other.csv", [*rows[:3], (2021, 0.1, 0.1, "u"), *rows[3:9]])
+    assert scores[3] == (1, float("-inf")) and sum(score == float("-inf") for _, score in scores) == 1

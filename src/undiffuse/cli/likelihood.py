@@ -8,8 +8,8 @@ from typing import Literal
 
 def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | None = None, part: str = "train",
                divergence: Literal["auto", "exact", "hutchinson"] = "auto", probes: int = 8, tolerance: float = 1e-4,
-               dequantise: Literal["auto", "none", "uniform", "normal"] = "auto", draws: int = 1, seed: int = 0,
-               device: str = "auto") -> None:
+               dequantise: Literal["auto", "none", "uniform", "normal"] = "auto", draws: int | None = None,
+               seed: int = 0, device: str = "auto") -> None:
     """Compute the log-likelihood of every row of DATA, with its errors and a rank: 1 is the most unusual row.
 
     Args:
@@ -21,8 +21,8 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
         divergence: exact, or hutchinson (random probes); auto is exact up to 64 numbers per row.
         probes: Number of probes, for hutchinson.
         tolerance: Relative and absolute tolerance of the ODE solver.
-        dequantise: Noise that makes grey levels continuous: normal (auto), uniform or none.
-        draws: Number of dequantisation samples per image; more give a tighter bound.
+        dequantise: Noise that makes grey levels continuous: normal (auto), uniform or none; auto for tables.
+        draws: Samples per row of grey levels, categories and missing values; more give a tighter bound.
         seed: Seed of all random numbers.
         device: auto, cpu, cuda, cuda:N or mps.
     """

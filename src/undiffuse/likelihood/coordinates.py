@@ -175,10 +175,12 @@ def gaussian_model(model: ReverseModel) -> Model:
     return model
 
 
-def to_model_units(model: Model, x: Tensor) -> Tensor:
-    """x in model units (B, *event) from data units; raises InputError for another shape or non-finite values."""
-    if not bool(x.isfinite().all()):
-        raise InputError(f"got x with {int((~x.isfinite()).sum())} values that are missing or not finite; expected "
+def to_model_units(model: Model, x: Tensor, missing: bool = False) -> Tensor:
+    """x in model units (B, *event) from data units, with NaN if `missing`; raises InputError for another shape or
+    other values that are not finite."""
+    invalid = x.isinf() if missing else ~x.isfinite()
+    if bool(invalid.any()):
+        raise InputError(f"got x with {int(invalid.sum())} values that are missing or not finite; expected "
                          "finite ones: impute them first (undiffuse impute), or remove those rows")
     if x.ndim == 0:
         raise InputError("got a single number; expected rows (a single point is x[None])")

@@ -106,12 +106,15 @@ class TraceEstimator:
         probes, seed, first_index: number and random address of the probes.
         keep: the number of rows that are evaluated, by default all.
         cond: conditions, tensors with one entry per row.
+        density: whether an entry has a density (B, *event), as others of rows of tables do not; None: all.
 
     `products` is the number of Jacobian products per trace, 0 where the model has it in closed form.
     """
 
     def __init__(self, coordinates: WhitenedCoordinates, z: Tensor, exact: bool, probes: int, seed: int,
-                 first_index: int = 0, keep: int | None = None, cond: dict[str, Any] | None = None) -> None:
+                 first_index: int = 0, keep: int | None = None, cond: dict[str, Any] | None = None,
+                 density: Tensor | None = None) -> None:
+        self.density = None if density is None else density.to(coordinates.model.device, coordinates.state_dtype)
         self.coordinates, self.cond, self.keep = coordinates, cond or {}, len(z) if keep is None else keep
         self.valid, self.n = torch.arange(len(z)) < self.keep, 1 if exact else probes
         self.z = z.to(coordinates.model.device, coordinates.state_dtype)
@@ -160,27 +163,46 @@ class TraceEstimator:
             divergence = self.coordinates.divergence(z, lam, cond)
             if divergence is not None:
                 return self.coordinates.denoise(z, lam, cond).to(z), divergence[:, None]
+        return self._projected_trace(rows, z, lam, None)
+
+    def _projected_trace(self, rows: Tensor, z: Tensor, lam: Tensor, m: Tensor | None) -> tuple[Tensor, Tensor]:
+        """D and the estimates of tr m J m, (m, n), for weights m (m, *event) of the entries; None: 1."""
         D, product = self._denoise_with_vjp(rows, z, lam)
-        if self.probes is not None:
-            return D, trace_estimates(product, self.probes[rows])
-        return D, trace_estimates(product, basis_vectors(z)).sum(1, keepdim=True)
+        v = basis_vectors(z) if self.probes is None else self.probes[rows]
+        estimates = trace_estimates(product, v if m is None else v * m[:, None])
+        return D, estimates.sum(1, keepdim=True) if self.probes is None else estimates
 
     def _truncation(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Correction of one pack by the local Gaussian, and half the error of its derivative at 2 σ̂₀², times σ̂₀²."""
         lam, z = self.coordinates.log_snr_data.expand(len(rows)), self.z[rows]
         variance = float(torch.exp(-2 * self.coordinates.log_snr_data))
         D, product = self._denoise_with_vjp(rows, z, lam)
-        local = local_gaussian_exact(product, z, z - D, variance) if self.probes is None else \
-            local_gaussian_probed(product, self.probes[rows], z - D, variance)
+        residual, product = self._with_density(rows, z - D, product)
+        local = local_gaussian_exact(product, z, residual, variance) if self.probes is None else \
+            local_gaussian_probed(product, self.probes[rows], residual, variance)
         mismatch = local.log_prob_derivative(2 * variance) - self._log_prob_derivative(rows, 2 * variance)
         return local.truncation(), 0.5 * variance * mismatch.mean(1).abs()
 
+    def _with_density(self, rows: Tensor, residual: Tensor, product: VectorJacobianProduct
+                      ) -> tuple[Tensor, VectorJacobianProduct]:
+        """The residual and the Jacobian in the entries that have a density, with J = 1 in all others."""
+        if self.density is None:
+            return residual, product
+        m = self.density[rows]
+        return residual * m, lambda v: m[:, None] * product(m[:, None] * v) + (1 - m[:, None]) * v
+
     def _log_prob_derivative(self, rows: Tensor, variance: float) -> Tensor:
-        """d log p/dσ̂² = ½ (Δ log p + ‖∇ log p‖²) at a variance, (m, n)."""
+        """d log p/dσ̂² = ½ (Δ log p + ‖∇ log p‖²) at a variance in the entries that have a density, (m, n)."""
         z = self.z[rows]
-        D, trace = self._trace(rows, z, z.new_full((len(z),), -0.5 * math.log(variance)))
-        square = (z - D).flatten(1).square().sum(1) / variance
-        return 0.5 * (trace - self.coordinates.dim + square[:, None]) / variance
+        lam = z.new_full((len(z),), -0.5 * math.log(variance))
+        if self.density is None:
+            D, trace = self._trace(rows, z, lam)
+            square, dim = (z - D).flatten(1).square().sum(1), z.new_tensor(self.coordinates.dim)
+        else:
+            m = self.density[rows]
+            D, trace = self._projected_trace(rows, z, lam, m)
+            square, dim = ((z - D) * m).flatten(1).square().sum(1), m.flatten(1).sum(1, keepdim=True)
+        return 0.5 * (trace - dim + square[:, None] / variance) / variance
 
 
 class OdeResult(NamedTuple):

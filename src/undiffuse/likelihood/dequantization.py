@@ -21,9 +21,10 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.random import Purpose, uniform
-from undiffuse.transforms.base import GreyLevels
+from undiffuse.transforms.base import GreyLevels, Table
 
 KINDS = ("none", "uniform", "normal")
+_TABLE_NOISE, _MIN_NOISE, _MAX_NOISE = 1 / 3, 0.02, 0.1  # σ̂₀ of a table in half intervals; its limits in model units
 
 
 class DequantizedSample(NamedTuple):
@@ -34,7 +35,8 @@ class DequantizedSample(NamedTuple):
 
 
 def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
-    """The kind for this model and data: "auto" is normal for grey levels and none for all other data.
+    """The kind for this model and data: "auto" is normal for grey levels, "table" for tables with discrete columns or
+    missing values (`table_rows`), and none for all other data.
 
     Args:
         model: the model, whose transform says whether the data are grey levels.
@@ -42,7 +44,11 @@ def resolve_kind(model: Model, kind: str, x: Tensor) -> str:
         x: the data, in data units.
     """
     has_levels = isinstance(model.transform, GreyLevels)
-    resolved = ("normal" if has_levels else "none") if kind == "auto" else kind
+    table = isinstance(model.transform, Table) and (model.transform.narrowest_level is not None
+                                                    or bool(x.isnan().any()))
+    resolved = ("table" if table else "normal" if has_levels else "none") if kind == "auto" else kind
+    if resolved == "table" or (resolved == "normal" and table):
+        return "table"
     if resolved not in KINDS:
         raise InputError(f"got dequantise={kind!r}; expected auto, {', '.join(KINDS)}")
     if resolved != "none" and not has_levels:
@@ -60,10 +66,12 @@ def half_bin_width(model: Model) -> float:
 
 
 def end_time(model: Model, kind: str) -> float | None:
-    """The time at which σ̂₀ is a quarter of a bin, for "normal"; None, the model's own, for other kinds."""
-    if kind != "normal":
-        return None
-    return float(model.sde.time_of(-math.log(half_bin_width(model) / 2)))
+    """The time at which σ̂₀ is a quarter of a bin, for "normal", and at which levels do not overlap, for "table"; None,
+    the model's own, for other kinds and for a table without discrete columns."""
+    if isinstance(model.transform, Table) and kind == "table" and model.transform.narrowest_level is not None:
+        sigma = min(max(_TABLE_NOISE * model.transform.narrowest_level, _MIN_NOISE), _MAX_NOISE)
+        return max(model.t_end(), float(model.sde.time_of(-math.log(sigma))))
+    return float(model.sde.time_of(-math.log(half_bin_width(model) / 2))) if kind == "normal" else None
 
 
 def dequantize(kind: str, z: Tensor, half: float, sigma: float, seed: int, step: int, first_index: int
@@ -84,10 +92,22 @@ def dequantize(kind: str, z: Tensor, half: float, sigma: float, seed: int, step:
     if kind == "uniform":
         return DequantizedSample(z + half * (2 * u - 1).to(z), z.new_full((len(z),), -d * math.log(2 * half)))
     edge = torch.tensor(half / sigma, dtype=torch.float64)
+    noise = sigma * truncated_normal(u, edge)
+    return DequantizedSample(z + noise.to(z), log_truncated_normal(noise, sigma, edge).flatten(1).sum(1).to(z))
+
+
+def truncated_normal(u: Tensor, edge: Tensor) -> Tensor:
+    """ε ~ N(0, 1) restricted to (−edge, edge), from uniform numbers u of the same shape."""
     mass = torch.special.erf(edge / math.sqrt(2))
-    eps = torch.special.ndtri(0.5 + mass * (u - 0.5)).clamp(-edge, edge)
-    log_q = -0.5 * eps.square().flatten(1).sum(1) - d * (math.log(sigma) + 0.5 * math.log(2 * math.pi) + mass.log())
-    return DequantizedSample(z + sigma * eps.to(z), log_q.to(z))
+    eps: Tensor = torch.special.ndtri(0.5 + mass * (u - 0.5)).clamp(-edge, edge)
+    return eps
+
+
+def log_truncated_normal(noise: Tensor, sigma: float, edge: Tensor) -> Tensor:
+    """The log-density of σ ε, for ε of `truncated_normal`."""
+    mass = torch.special.erf(edge / math.sqrt(2))
+    log_p: Tensor = -0.5 * (noise / sigma).square() - (math.log(sigma) + 0.5 * math.log(2 * math.pi) + mass.log())
+    return log_p
 
 
 def log_mean_weight(log_weights: Tensor) -> tuple[Tensor, Tensor]:

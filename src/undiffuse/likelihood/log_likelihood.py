@@ -14,12 +14,15 @@ from undiffuse.errors import InputError
 from undiffuse.likelihood import dequantization
 from undiffuse.likelihood.coordinates import WhitenedCoordinates, gaussian_model, to_model_units
 from undiffuse.likelihood.density_ode import TraceEstimator, solve_density_ode
-from undiffuse.model import ReverseModel
+from undiffuse.likelihood.table_rows import RowProposal
+from undiffuse.model import Model, ReverseModel
 from undiffuse.samplers.driver import blocks, conditions_of
 from undiffuse.tensors import ArrayLike, ConditionValue
+from undiffuse.transforms.base import Table
 from undiffuse.transforms.table_schema import data_rows
 
 _EXACT_UP_TO = 64  # entries per event up to which divergence="auto" is exact
+_DRAWS_MISSING = 8  # samples per row with missing values
 _TENSORS = ("log_prob", "stderr", "solver", "truncation", "truncation_error", "prior", "log_det", "nfe")
 
 Progress = Callable[[int, int], None]
@@ -30,7 +33,9 @@ class Likelihood:
     """log p(x) in nats of data units, with its error budget; every tensor is (B,), float64.
 
     Args:
-        log_prob: log p(x); for discrete data a lower bound of the log-probability of the level.
+        log_prob: log p(x); for discrete data a lower bound of the log-probability of the level. A row of a table has a
+            density in its columns of continuous numbers times a probability of its other values; missing values are
+            integrated out. −∞ for a row with an impossible value.
         stderr: standard error of the random probes and, for several dequantization samples, of those.
         solver: error of log p by the local errors that the embedded method estimates.
         truncation: correction for noise levels below the model's smallest one.
@@ -39,7 +44,8 @@ class Likelihood:
         log_det: log-determinant of the transform to model units.
         nfe: model evaluations per sample.
         dim: number of entries of an event.
-        discrete: whether log_prob is a probability of a level instead of a density.
+        discrete: whether log_prob is a probability of grey levels instead of a density.
+        bound: whether log_prob is a lower bound: of grey levels, and of tables with discrete columns or missing values.
     """
 
     log_prob: Tensor
@@ -52,6 +58,7 @@ class Likelihood:
     nfe: Tensor
     dim: int
     discrete: bool = False
+    bound: bool = False
 
     @property
     def bits_per_dim(self) -> Tensor:
@@ -66,6 +73,11 @@ class Likelihood:
     def __repr__(self) -> str:
         mean = float(self.log_prob.mean()) if len(self.log_prob) else math.nan
         return f"Likelihood({len(self.log_prob)} rows, mean={mean:.4g}, dim={self.dim}, discrete={self.discrete})"
+
+    def select(self, rows: Tensor) -> Likelihood:
+        """The likelihood of some rows, by number or mask."""
+        tensors: dict[str, Any] = {name: value[rows] for name, value in self.budget().items()}
+        return replace(self, **tensors)
 
     def budget(self) -> dict[str, Tensor]:
         """Every tensor by name, for a table."""
@@ -100,7 +112,7 @@ class _Settings:
 
 def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", probes: int = 16, rtol: float = 1e-5,
                    atol: float = 1e-5, seed: int = 0, *, first_index: int = 0, t_end: float | None = None,
-                   truncation: bool = True, dequantise: str = "auto", draws: int = 1, block: int = 256,
+                   truncation: bool = True, dequantise: str = "auto", draws: int | None = None, block: int = 256,
                    progress: Progress | None = None, **cond: ConditionValue) -> Likelihood:
     """log p(x) of every row of x under the model's probability-flow ODE.
 
@@ -121,8 +133,9 @@ def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", 
         t_end: time of the smallest noise level; None: `model.t_end()`, or a quarter of a bin for "normal".
         truncation: whether to correct for the noise levels below it.
         dequantise: for grey levels "normal" (auto) or "uniform", which bound the log-probability of a level from below;
-            "none": the density of levels taken as real numbers.
-        draws: dequantization samples per row; more make the bound tighter.
+            "none": the density of levels taken as real numbers. "auto" for tables with discrete columns or missing
+            values bounds the log-probability of what is observed.
+        draws: dequantization samples per row; more make the bound tighter. None: 1, and 8 for rows with missing values.
         block: rows that advance together; the last bits of a result depend on it.
         progress: called as progress(done, total) after every block.
         cond: conditions such as label.
@@ -137,43 +150,59 @@ def log_likelihood(model: ReverseModel, x: ArrayLike, divergence: str = "auto", 
     (2019), arXiv:1810.01367 for fixed probes.
     """
     denoiser, x = gaussian_model(model), data_rows(model.schema, x)
-    z, kind = to_model_units(denoiser, x), dequantization.resolve_kind(denoiser, dequantise, x)
+    kind = dequantization.resolve_kind(denoiser, dequantise, x)
+    z = to_model_units(denoiser, x, missing=kind == "table")
+    draws = (_DRAWS_MISSING if bool(x.isnan().any()) else 1) if draws is None else draws
     settings = _Settings(divergence, probes, rtol, atol, seed, truncation, draws, block)
     settings.check()
     cond = conditions_of(denoiser, cond, len(z), log_likelihood)
-    log_det = denoiser.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros(len(x)).double()
+    log_det = _log_det(denoiser, kind, x)
     end = dequantization.end_time(denoiser, kind) if t_end is None else t_end
     coordinates, parts = WhitenedCoordinates(denoiser, end), []
-    for i, (first, _, keep, rows, block_cond) in enumerate(blocks(len(z), first_index, block, z, cond)):
+    start = x.double() if kind == "table" else z
+    for i, (first, _, keep, rows, block_cond) in enumerate(blocks(len(z), first_index, block, start, cond)):
         assert rows is not None
         parts.append(_block(coordinates, rows, keep, first, settings, kind, block_cond))
         if progress is not None:
             progress(min(len(z), (i + 1) * block), len(z))
     total = _concatenate(parts, coordinates.dim)
     _check_finite(total.log_prob, first_index)
-    return replace(total, log_prob=total.log_prob + log_det, log_det=log_det, discrete=kind != "none")
+    return replace(total, log_prob=total.log_prob + log_det, log_det=log_det, discrete=kind in ("uniform", "normal"),
+                   bound=kind != "none")
 
 
-def _block(coordinates: WhitenedCoordinates, z: Tensor, keep: int, first: int, settings: _Settings, kind: str,
+def _log_det(model: Model, kind: str, x: Tensor) -> Tensor:
+    """The log-determinant of the transform, of a table over its values with a density; 0 for grey levels."""
+    if kind == "table":
+        assert isinstance(model.transform, Table)
+        return model.transform.log_measure(x).double().cpu()
+    return model.transform.log_det(x).double().cpu() if kind == "none" else torch.zeros(len(x)).double()
+
+
+def _block(coordinates: WhitenedCoordinates, rows: Tensor, keep: int, first: int, settings: _Settings, kind: str,
            cond: dict[str, Any]) -> Likelihood:
-    """The density of one block, or for grey levels the bound from all dequantization samples."""
+    """The density of one block, or for levels and missing values the bound from all samples."""
     if kind == "none":
-        return _density(coordinates, z, settings, first, keep, cond)
-    half, sigma = dequantization.half_bin_width(coordinates.model), float(torch.exp(-coordinates.log_snr_data))
-    settings = replace(settings, truncation=settings.truncation and kind == "uniform")
+        return _density(coordinates, rows, settings, first, keep, cond)
+    sigma = float(torch.exp(-coordinates.log_snr_data))
+    proposal = RowProposal(coordinates.model, sigma) if kind == "table" else None
+    half = 0.0 if proposal else dequantization.half_bin_width(coordinates.model)
+    density = proposal.has_density(rows) if proposal else None
+    settings = replace(settings, truncation=settings.truncation and kind != "normal")
     terms = []
     for k in range(settings.draws):
-        sample = dequantization.dequantize(kind, z, half, sigma, settings.seed, k, first)
-        density = _density(coordinates, sample.z, settings, first, keep, cond)
-        terms.append(replace(density, log_prob=density.log_prob - sample.log_q[:keep].cpu()))
+        sample = proposal.sample(rows, settings.seed, k, first) if proposal else \
+            dequantization.dequantize(kind, rows, half, sigma, settings.seed, k, first)
+        term = _density(coordinates, sample.z, settings, first, keep, cond, density)
+        terms.append(replace(term, log_prob=term.log_prob - sample.log_q[:keep].cpu()))
     return _importance_bound(terms)
 
 
 def _density(coordinates: WhitenedCoordinates, z: Tensor, settings: _Settings, first_index: int, keep: int,
-             cond: dict[str, Any]) -> Likelihood:
+             cond: dict[str, Any], density: Tensor | None = None) -> Likelihood:
     """log p(z) of the first `keep` rows of z (B, *event) in model units, z = x_0; log_det is 0."""
     estimator = TraceEstimator(coordinates, z, settings.exact(coordinates.dim), settings.probes, settings.seed,
-                               first_index, keep, cond)
+                               first_index, keep, cond, density)
     end = solve_density_ode(estimator, settings.rtol, settings.atol)
     zero = estimator.z.new_zeros(len(z))
     truncation, truncation_error = estimator.truncation() if settings.truncation else (zero[:, None], zero)

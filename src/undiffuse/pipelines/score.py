@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from undiffuse import training
-from undiffuse.data import Dataset, open_data, save_samples
+from undiffuse.data import Dataset, open_data
 from undiffuse.data.sources import open_cells
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
@@ -48,11 +48,18 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     scores = _with_progress(model, data, seed, options)
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,
              "log_prob": scores.log_prob, "bits_per_dim": scores.bits_per_dim, **scores.budget()}
-    save_samples(out, torch.stack([column.double() for column in table.values()], 1), columns=list(table))
-    picture = out.with_suffix(".png")
+    with atomic(out) as file:
+        file.write(_csv_text(table).encode())
+    picture, possible = out.with_suffix(".png"), scores.log_prob.isfinite()
     with atomic(picture) as file:
-        file.write(scores_figure(scores, data))
+        file.write(scores_figure(scores.select(possible), data.take(possible.nonzero()[:, 0])))
     return f"{summary(scores)}\n{out} and {picture}"
+
+
+def _csv_text(table: dict[str, torch.Tensor]) -> str:
+    """Columns as the text of a .csv file; -inf for an impossible row."""
+    rows = zip(*(column.tolist() for column in table.values()), strict=True)
+    return "\n".join([",".join(table), *(",".join(map(repr, row)) for row in rows), ""])
 
 
 def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, config: dict[str, Any],
@@ -85,14 +92,18 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
 
 def summary(scores: Likelihood) -> str:
     """Mean with its standard error over the rows, median errors per row, and the least likely rows."""
-    values, unit = (scores.bits_per_dim, "bits/dim, at most") if scores.discrete else (scores.log_prob, "nats")
+    impossible = int((scores.log_prob == -math.inf).sum())
+    some = scores.select(scores.log_prob.isfinite())
+    values, unit = (some.bits_per_dim, "bits/dim, at most") if scores.discrete else (some.log_prob, "nats")
+    unit += ", at least" * (scores.bound and not scores.discrete)
     stderr = f" ± {float(values.std()) / math.sqrt(len(values)):.4f}" if len(values) > 1 else ""
+    mean = f"mean {float(values.mean()):.4f}{stderr} {unit}" if len(values) else "none with a probability above 0"
+    mean += f", without {impossible} of probability 0" * (0 < impossible < len(scores.log_prob))
     parts = ", ".join(f"{name} {float(getattr(scores, name).median()):.2g}"
                       for name in ("stderr", "solver", "truncation_error", "prior"))
     rows = ", ".join(str(i + 1) for i in least_likely(scores).tolist())
-    return (f"{len(values)} rows: mean {float(values.mean()):.4f}{stderr} {unit}, "
-            f"{float(scores.nfe.median()):.0f} model evaluations per row\nmedian error per row in nats: {parts}\n"
-            f"most unusual rows: {rows}")
+    return (f"{len(scores.log_prob)} rows: {mean}, {float(scores.nfe.median()):.0f} model evaluations per row\n"
+            f"median error per row in nats: {parts}\nmost unusual rows: {rows}")
 
 
 def _with_progress(model: Model, data: Dataset, seed: int, options: dict[str, Any]) -> Likelihood:

@@ -166,6 +166,26 @@ class Table(Transform):
         wide = _wide(x)
         return torch.stack([c.log_derivative(wide[:, j]) for j, c in enumerate(self.columns)]).sum(0)
 
+    def log_measure(self, x: Tensor) -> Tensor:
+        """Σ log dz/dx over the observed values that have a density; −∞ for a row with an impossible value."""
+        wide = _wide(x)
+        terms = torch.stack([c.log_measure(wide[:, j]) for j, c in enumerate(self.columns)])
+        return torch.where(wide.T.isnan(), 0.0, terms).sum(0)
+
+    def half_width(self, x: Tensor) -> Tensor:
+        """Half of the interval of each model entry that stands for an observed value, (B, sum of the widths); 0 for a
+        value with a density and for a missing value."""
+        wide = _wide(x)
+        parts = [torch.where(wide[:, j, None].isnan(), 0.0, c.half_width(wide[:, j]))
+                 for j, c in enumerate(self.columns)]
+        return torch.cat(parts, 1)
+
+    @property
+    def narrowest_level(self) -> float | None:
+        """The median half width of the levels of the discrete column where it is smallest; None without any."""
+        widths = [c.level_half_widths for c in self.columns]
+        return min((float(w.median()) for w in widths if len(w)), default=None)
+
     def config(self) -> dict[str, Any]:
         """{"name": "table", "columns": [...]}."""
         return {"name": self.name, "columns": [c.config() for c in self.columns]}

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from undiffuse.transforms.columns import Categories, Column, Constant, Power, Quantiles, Steps, Vector, yeo_johnson
+from undiffuse.transforms.columns import Categories, Column, Constant, Power, Quantiles, Steps, Vector
+from undiffuse.transforms.yeo_johnson import yeo_johnson
 
 _KNOTS = 64  # quantiles that represent a distribution function
 _MAX_STEPS = 20  # distinct numbers up to which a column is a step function

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.transforms.yeo_johnson import yeo_johnson, yeo_johnson_inverse
 
 Vector = NDArray[np.float64]
 Floats = tuple[float, ...]
@@ -56,6 +57,25 @@ class Column(ABC):
     @abstractmethod
     def log_derivative(self, x: Tensor) -> Tensor:
         """log dz/dx (B,)."""
+
+    @property
+    def level_half_widths(self) -> Tensor:
+        """Half widths of the intervals of model entries that stand for one value each, (L,); empty for a density."""
+        return torch.zeros(0, dtype=torch.float64)
+
+    def half_width(self, x: Tensor) -> Tensor:
+        """Half of the interval around `forward(x)` that `inverse` maps to x, (B, width); 0 for a value with a density.
+        """
+        return x.new_zeros(len(x), self.width)
+
+    def log_measure(self, x: Tensor) -> Tensor:
+        """log dz/dx (B,) for a value with a density; 0 for a value with a probability, −∞ for an impossible one."""
+        return self.log_derivative(x)
+
+    def level_weights(self, mean: Tensor, variance: Tensor) -> Tensor | None:
+        """Probabilities (B, L), up to a factor, of the values of a discrete column for model entries of this mean and
+        variance, (B, width) each; None for a column with a density."""
+        return None
 
     def config(self) -> dict[str, Any]:
         """The JSON-compatible description that `column` reads."""
@@ -161,6 +181,27 @@ class Quantiles(Column):
         at = _segment(x, v)
         return torch.log((low[at + 1] - high[at]) / (v[at + 1] - v[at])) - math.log(self.std)
 
+    @property
+    def level_half_widths(self) -> Tensor:
+        """Those of the frequent values."""
+        half = self._atoms
+        return half[half > 0]
+
+    def half_width(self, x: Tensor) -> Tensor:
+        """Half of the range of scores of a frequent value, (B, 1)."""
+        v = self._distinct[0].to(x)
+        at = torch.searchsorted(v, x.contiguous()).clamp_max(len(v) - 1)
+        return torch.where(v[at] == x, self._atoms.to(x)[at], 0.0)[:, None]
+
+    def log_measure(self, x: Tensor) -> Tensor:
+        """0 for a frequent value."""
+        return torch.where(self.half_width(x)[:, 0] > 0, 0.0, self.log_derivative(x))
+
+    @cached_property
+    def _atoms(self) -> Tensor:
+        """Half of the range of scores of every distinct value in model units, 0 for one without a range."""
+        return (self._distinct[2] - self._distinct[1]) / (2 * self.std)
+
     @cached_property
     def _knots(self) -> tuple[Tensor, Tensor]:
         return torch.tensor(self.scores, dtype=torch.float64), torch.tensor(self.values, dtype=torch.float64)
@@ -202,6 +243,29 @@ class Steps(Column):
     def log_derivative(self, x: Tensor) -> Tensor:
         """Raises InputError: a discrete column has no density."""
         raise _no_density("few distinct numbers")
+
+    @cached_property
+    def level_half_widths(self) -> Tensor:
+        """The distance of every score to the nearest cut."""
+        return (self._table[1][:, None] - self._cuts).abs().amin(1)
+
+    def half_width(self, x: Tensor) -> Tensor:
+        """(B, 1)."""
+        return self.level_half_widths.to(x)[self._level(x)][:, None]
+
+    def log_measure(self, x: Tensor) -> Tensor:
+        """0 for a level, −∞ for another number."""
+        return torch.where(x.float() == self._table[0].to(x)[self._level(x)].float(), 0.0, -math.inf).to(x)
+
+    def level_weights(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """The normal probability between the cuts."""
+        edges = torch.special.ndtr((self._cuts.to(mean) - mean) / variance.sqrt())
+        return torch.diff(edges, prepend=torch.zeros_like(mean), append=torch.ones_like(mean))
+
+    def _level(self, x: Tensor) -> Tensor:
+        """The number of the nearest level."""
+        middle = (self._table[0][1:] + self._table[0][:-1]) / 2
+        return torch.bucketize(x.contiguous(), middle.to(x))
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
@@ -246,6 +310,24 @@ class Categories(Column):
         """Raises InputError: a discrete column has no density."""
         raise _no_density("categories")
 
+    @property
+    def level_half_widths(self) -> Tensor:
+        """Half of the difference between two unit vectors in one entry."""
+        return torch.full((self.width,), 0.5 / self._scale, dtype=torch.float64)
+
+    def half_width(self, x: Tensor) -> Tensor:
+        """(B, number of categories)."""
+        return x.new_full((len(x), self.width), 0.5 / self._scale)
+
+    def log_measure(self, x: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(x)
+
+    def level_weights(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """The mean as probabilities, those below a twentieth of the frequency raised to it."""
+        p = self._p.to(mean)
+        return torch.maximum(mean * self._scale + p, 0.05 * p)
+
     @cached_property
     def _p(self) -> Tensor:
         return torch.tensor(self.frequencies, dtype=torch.float64)
@@ -253,17 +335,6 @@ class Categories(Column):
     @cached_property
     def _scale(self) -> float:
         return math.sqrt(1 - sum(p * p for p in self.frequencies))
-
-
-def yeo_johnson(u: Tensor, power: float) -> Tensor:
-    """ψ_λ(u); NaN stays NaN."""
-    return torch.where(u >= 0, _box_cox(u.clamp_min(0), power), -_box_cox((-u).clamp_min(0), 2 - power)) + 0 * u
-
-
-def yeo_johnson_inverse(w: Tensor, power: float) -> Tensor:
-    """The u with ψ_λ(u) = w."""
-    return torch.where(w >= 0, _box_cox_inverse(w.clamp_min(0), power),
-                       -_box_cox_inverse((-w).clamp_min(0), 2 - power)) + 0 * w
 
 
 def column(config: Mapping[str, Any]) -> Column:
@@ -284,18 +355,6 @@ def _clean(value: Any) -> Any:
     if not all(type(v) in (int, float) and abs(v) < 1e38 for v in numbers):
         raise InputError("got a column with something that is not a finite number; expected numbers")
     return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(value)
-
-
-def _box_cox(u: Tensor, power: float) -> Tensor:
-    """((1+u)^λ − 1)/λ for u ≥ 0, without cancellation near 0."""
-    log = torch.log1p(u)
-    return log if power == 0 else u if power == 1 else torch.expm1(power * log) / power
-
-
-def _box_cox_inverse(w: Tensor, power: float) -> Tensor:
-    if power == 1:
-        return w
-    return torch.expm1(w if power == 0 else torch.log1p(power * w) / power)
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ reveal_type(ud.open_data(torch.zeros(3, 2)))
 reveal_type(ud.train(np.zeros((8, 2)), steps=3))
 reveal_type(ud.recipes.for_data("digits").experiment)
 """
-REVEALED = ("driver.Samples", "Tensor", "Tensor", "Tensor", "mixture.Mixture", "model.Model",
+REVEALED = ("samples.Samples", "Tensor", "Tensor", "Tensor", "mixture.Mixture", "model.Model",
             "guides.Guided | undiffuse.inverse.samplers.Posterior", "dataset.Dataset", "model.Denoiser",
             "experiment.Experiment")
 

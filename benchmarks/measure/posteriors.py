@@ -27,7 +27,8 @@ from undiffuse.mixture import Mixture
 from undiffuse.model import Model
 from undiffuse.processes import VP
 from undiffuse.random import Purpose, normal, uniform
-from undiffuse.samplers.driver import Samples, sample
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.samples import Samples
 
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "replacement": ({}, 100), "repaint": ({"times": 5}, 50), "dps": ({}, 200), "diffpir": ({}, 100), "daps": ({}, 50),

@@ -14,7 +14,7 @@ from undiffuse.errors import InputError
 from undiffuse.inverse.operators import as_operator
 from undiffuse.metrics import c2st
 from undiffuse.random import normal
-from undiffuse.samplers.driver import Samples
+from undiffuse.samplers.samples import Samples
 
 
 @pytest.mark.slow

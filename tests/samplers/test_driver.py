@@ -16,10 +16,10 @@ from undiffuse.errors import InputError
 from undiffuse.mixture import Gaussian
 from undiffuse.model import Denoiser, FixedConditions, Model
 from undiffuse.processes import EDM, VP, Cosine, RectifiedFlow
-from undiffuse.random import normal
+from undiffuse.random import Purpose, normal
 from undiffuse.samplers import ALL, default_sampler
 from undiffuse.samplers.default import IMAGES, PLAIN, SDE_PLAIN, SDE_WITH_MOMENTS, WITH_MOMENTS
-from undiffuse.samplers.driver import sample
+from undiffuse.samplers.driver import block_sizes, blocks, sample
 from undiffuse.samplers.method import Method, SamplerContext, Step
 from undiffuse.samplers.registry import as_method
 from undiffuse.score_model import ScoreModel
@@ -266,3 +266,45 @@ def test_noise_drawn_for_many_steps_at_once_is_the_noise_of_every_step(method: s
     together = sample(small(), 5, as_method(method), 9, seed=4).x
     monkeypatch.setattr("undiffuse.samplers.driver.NORMALS_PER_CALL", 1)
     assert torch.equal(together, sample(small(), 5, as_method(method), 9, seed=4).x)
+
+
+@pytest.mark.parametrize("denoise_last, strength, calls", [(True, 1.0, 11), (True, 0.5, 5), (True, 0.1, 1),
+                                                           (False, 0.5, 5), (False, 0.1, 1)])
+def test_data_noised_to_the_last_part_of_the_grid(denoise_last: bool, strength: float, calls: int) -> None:
+    """x0 with a strength is x_T = α x_0 + σ ε at the node where that part of the grid begins."""
+    model = correlated_gaussian(2).denoiser(VP())
+    whole = sample(model, 1, "ddim", 10, grid="time").t
+    x0 = normal(1, 0, 0, 0, 3, (2,), torch.float64)
+    out = sample(model, x0=x0, strength=strength, method="ddim", steps=10, grid="time", denoise_last=denoise_last)
+    assert out.nfe == calls and torch.equal(out.t, whole[-len(out.t):])
+    x_T = model.sde.perturb(x0, out.t[0], normal(0, Purpose.INIT, 0, 0, 3, (2,), torch.float64))
+    if len(out.t) > 1:
+        by_hand = sample(model, x_T=x_T, method="ddim", grid=out.t, denoise_last=denoise_last)
+        assert torch.equal(out.x, by_hand.x)
+    else:
+        torch.testing.assert_close(out.x, model.denoise(x_T, out.t[0]))
+    alone = sample(model, x0=x0[1:2], strength=strength, method="ddim", steps=10, grid="time", first_index=1,
+                   denoise_last=denoise_last)
+    torch.testing.assert_close(alone.x, out.x[1:2])
+
+
+def test_a_strength_that_leaves_no_step_is_refused() -> None:
+    model = correlated_gaussian(2).denoiser(VP())
+    for strength in (0.0, -1.0, 1.5, 0.05, math.nan):
+        with pytest.raises(InputError, match="strength"):
+            sample(model, x0=torch.zeros(1, 2), strength=strength, steps=10)
+
+
+@pytest.mark.parametrize("n, sizes", [(1, [1]), (7, [4, 2, 1]), (8, [8]), (21, [8, 8, 4, 1])])
+def test_blocks_of_powers_of_two(n: int, sizes: list[int]) -> None:
+    assert block_sizes(n, 8, split=True) == sizes
+    assert block_sizes(n, 8) == [8] * math.ceil(n / 8)
+    x = torch.arange(n)
+    parts = list(blocks(n, 5, sizes, x, {"label": x, "other": 1}))
+    assert torch.equal(torch.cat([rows for *_, rows, _ in parts]), x)
+    assert [first for first, *_ in parts] == [5 + sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def test_samples_hold_states_in_model_units() -> None:
+    out = sample(Gaussian([1.0], 4.0).denoiser(VP()), 3, "ddim", 4, trajectory=True)
+    assert torch.equal(out.z, out.x) and torch.equal(out.trajectory[-1][1], out.x)

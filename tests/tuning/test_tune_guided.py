@@ -14,8 +14,9 @@ from undiffuse.errors import InputError
 from undiffuse.guidance import classifier_free
 from undiffuse.model import Model
 from undiffuse.processes import EDM, VP
-from undiffuse.samplers.driver import Samples, sample
+from undiffuse.samplers.driver import sample
 from undiffuse.samplers.registry import as_method
+from undiffuse.samplers.samples import Samples
 from undiffuse.samplers.tuned import interpolate_tuning
 from undiffuse.tuning import NAME, Tuned, attach, guided_lines, load, save, tune, tune_family, tune_guided, tuning_of
 

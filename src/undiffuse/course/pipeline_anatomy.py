@@ -48,7 +48,7 @@ def tiny_pipeline(path: str | None = None) -> Any:
         if not Path(path).is_dir():
             raise InputError(f"got {path!r}; expected a folder with a pipeline (model_index.json)")
         return StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
-    return StableDiffusionPipeline(**_networks(), **_text_parts(), safety_checker=None, feature_extractor=None,
+    return StableDiffusionPipeline(**_networks(), **text_parts(), safety_checker=None, feature_extractor=None,
                                    requires_safety_checker=False)
 
 
@@ -67,7 +67,7 @@ def _networks() -> dict[str, Any]:
     return {"unet": unet, "vae": vae, "scheduler": scheduler}
 
 
-def _text_parts() -> dict[str, Any]:
+def text_parts() -> dict[str, Any]:
     """Text encoder, and a tokenizer of single characters."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from undiffuse.mixture import Mixture
 from undiffuse.model import ReverseModel
-from undiffuse.samplers.driver import Samples
+from undiffuse.samplers.samples import Samples
 from undiffuse.sde import GaussianSDE
 
 COLOURS = ("#1c4e80", "#e8590c", "#2b8a3e", "#862e9c", "#868e96", "#c2255c")

@@ -25,7 +25,8 @@ from undiffuse.data.toys import SPIRALS
 from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.random import Purpose, permutation
-from undiffuse.samplers.driver import Samples, sample
+from undiffuse.samplers.driver import sample
+from undiffuse.samplers.samples import Samples
 from undiffuse.training import Run
 from undiffuse.training.batches import completed
 

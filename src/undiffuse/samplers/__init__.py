@@ -11,9 +11,10 @@ A DPM++ 2M step is read in four files: registry (its entry), exponential (`Multi
 """
 
 from undiffuse.samplers.default import TABLES, default_sampler
-from undiffuse.samplers.driver import Samples, blocks, sample
+from undiffuse.samplers.driver import blocks, sample
 from undiffuse.samplers.method import Method, Node, SamplerContext, State, Step
 from undiffuse.samplers.registry import ALL, METHODS, multistep
+from undiffuse.samplers.samples import Samples
 from undiffuse.samplers.select import resolve_method
 
 __all__ = ["ALL", "METHODS", "TABLES", "Method", "Node", "SamplerContext", "Samples", "State", "Step", "blocks",

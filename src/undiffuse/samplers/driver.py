@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
 from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.errors import InputError, did_you_mean
 from undiffuse.model import Model, ReverseModel
-from undiffuse.random import BrownianPath, Purpose, normals
-from undiffuse.samplers.default import describe
+from undiffuse.random import BrownianPath, Purpose, normal, normals
 from undiffuse.samplers.method import (
     STAGES,
     CountingModel,
@@ -34,8 +32,10 @@ from undiffuse.samplers.method import (
     Step,
     nodes_of,
 )
+from undiffuse.samplers.samples import DecodedStates, Samples
 from undiffuse.samplers.select import SamplerPlan, SamplerRequest, resolve_method
 from undiffuse.tensors import ArrayLike, ConditionValue, as_tensor
+from undiffuse.transforms.codec import Codec
 
 NORMALS_PER_CALL = 1 << 16
 """The number of normals generated in one call where a step needs fewer."""
@@ -50,56 +50,11 @@ Callback = Callable[[int, float, Tensor], None]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(repr=False)
-class Samples:
-    """The result of `sample`.
-
-    Args:
-        x: the samples (n, *event) in data units, on the CPU.
-        nfe: model evaluations per sample; for adaptive methods the median over samples.
-        t: the times of the grid.
-        method: name of the sampler: one of `ALL`, "tuned", "custom", or "required" for a model with its own sampler.
-        grid: name of the time grid; "custom" for a tensor, "tuned" for fitted times.
-        start: "prior", "x_T", or "moments": the first step is the Gaussian flow of the data's moments.
-        start_level: noise level in standard deviations of the data at which the grid begins after the first step.
-        tuned_for: the request that the sampler was tuned for; empty if it is not tuned.
-        trajectory: (t, x) from t_start to the end, x in data units, the last one `x`; empty unless requested.
-        nfe_per_sample: (n,), for adaptive methods.
-        log_evidence: (n,), the estimate of log p(y) of the run of particles of each sample, for methods that make one.
-    """
-
-    x: Tensor
-    nfe: int
-    t: Tensor
-    method: str
-    grid: str = ""
-    start: str = "prior"
-    start_level: float | None = None
-    tuned_for: str = ""
-    trajectory: list[tuple[float, Tensor]] = field(default_factory=list)
-    nfe_per_sample: Tensor | None = None
-    log_evidence: Tensor | None = None
-
-    @property
-    def sampler(self) -> str:
-        """The sampler in one line."""
-        tuned = f", tuned for {self.tuned_for}" if self.tuned_for else ""
-        return describe(self.method, self.grid, self.start_level) + tuned
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.x.numpy(), dtype, copy=bool(copy) or None)
-
-    def __repr__(self) -> str:
-        return f"Samples(x={tuple(self.x.shape)}, nfe={self.nfe}, method={self.method!r}, grid={self.grid!r})"
-
-
 def sample(model: ReverseModel, n: int | None = None, method: str | Method = "auto", steps: int | None = None, *,
            grid: str | Tensor | None = None, seed: int = 0, first_index: int = 0, trajectory: bool = False,
            x_T: ArrayLike | None = None, t_start: float | None = None, t_end: float | None = None,
-           denoise_last: bool = True, callback: Callback | None = None, block: int | None = None,
+           x0: ArrayLike | None = None, strength: float = 1.0, denoise_last: bool = True,
+           callback: Callback | None = None, block: int | None = None,
            noise: str = "step", options: dict[str, Any] | None = None, progress: Progress | None = None,
            **cond: ConditionValue) -> Samples:
     """Draw samples first_index ... first_index + n − 1 of a model by running its reverse SDE or ODE.
@@ -116,11 +71,13 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         first_index: index of the first sample.
         trajectory: keep the states at all times.
         x_T: states (n, *event) at t_start in model units; None: samples of the prior.
-        t_start: time of the start; None: T.
+        t_start: time of the start; None: `model.t_start()`, which is T, or the largest noise level of the training.
         t_end: time of the end; None: `model.t_end()`.
+        x0: data (n, *event) to start from: they are noised to where the last part of the grid begins.
+        strength: this part as a fraction of the steps; 1: all.
         denoise_last: end with x = D(x, t_end), one more evaluation.
         callback: called as callback(step, t, x) for every block after every step.
-        block: rows per model call; None: the model's.
+        block: rows per model call, on which the last bits depend; None: the model's.
         noise: "step" addresses noise by step, "path" by time, so that a finer grid refines the same Brownian path.
         options: options of the method, such as {"eta": 0.5}.
         progress: called as progress(done, total) after every step of every block.
@@ -136,26 +93,31 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         raise InputError(f"got model={type(model).__name__}; expected a model, such as ud.Denoiser or ud.load(run)")
     if noise not in ("step", "path"):
         raise InputError(f"got noise={noise!r}; expected step or path")
-    start = None if x_T is None else model.states(x_T, "x_T")
+    start = model.states(x_T, "x_T") if x_T is not None else None if x0 is None else states_of(model, x0)
     n = _count(n, start)
     conditions = conditions_of(model, cond, n, sample)
     end_times = (t_start, t_end)
     plan = resolve_method(model, SamplerRequest(method, steps, grid, end_times, conditions))
     times = plan.times(model, end_times)
+    denoise_last = denoise_last and isinstance(model, Model)
+    if x0 is not None and start is not None:
+        times = _last_part(model, times, strength, denoise_last)
+        start = _noised(model, start, float(times[0]), seed, first_index)
     group = plan.method.samples_per_run
     ahead, size = first_index % group if n else 0, -(-(block or model.block) // group) * group
-    on_step = _merge_callbacks(callback, progress, -(-(n + ahead) // size) * (len(times) - 1))
+    sizes = block_sizes(n + ahead, size, model.splits_blocks and block is None and group == 1)
+    on_step = _merge_callbacks(callback, progress, len(sizes) * (len(times) - 1))
     sampler = _BlockSampler.build(model, plan.method, times, start, options or {}, seed=seed, trajectory=trajectory,
-                                  denoise_last=denoise_last and isinstance(model, Model), on_step=on_step,
+                                  denoise_last=denoise_last, on_step=on_step,
                                   path_noise=noise == "path" or plan.method.path_noise)
     rows, conditions = _pad_front(start, ahead), {k: _pad_front(value, ahead) for k, value in conditions.items()}
-    pieces = [sampler(*piece) for piece in blocks(n + ahead, first_index - ahead, size, rows, conditions)]
+    pieces = [sampler(*piece) for piece in blocks(n + ahead, first_index - ahead, sizes, rows, conditions)]
     origin = "x_T" if plan.start == "prior" and start is not None else plan.start
     return _collect(pieces, ahead, sampler, plan, times, origin)
 
 
 class _Block(NamedTuple):
-    """The result of one block: its states in data units, and its counters."""
+    """The result of one block: its states in model units, and its counters."""
 
     states: list[Tensor]
     nfe: int
@@ -208,7 +170,7 @@ class _BlockSampler:
             states = [*states, model.denoise(state.x, state.node)][0 if self.trajectory else 1:]
         self._check_finite(states[-1], first, keep)
         per_sample, evidence = model.nfe_per_sample, model.log_evidence
-        return _Block([self.model.transform.inverse(x[:keep].cpu()) for x in states], model.nfe,
+        return _Block([x[:keep].cpu() for x in states], model.nfe,
                       None if per_sample is None else (per_sample + model.nfe)[:keep].cpu(),
                       None if evidence is None else evidence[:keep].cpu())
 
@@ -249,16 +211,42 @@ def _collect(pieces: list[_Block], ahead: int, sampler: _BlockSampler, plan: Sam
     """The samples of all blocks, without the first `ahead` rows."""
     states = [torch.cat(parts)[ahead:] for parts in zip(*(piece.states for piece in pieces), strict=True)]
     model = sampler.model
+    z = states[-1] if states else torch.empty(0, *model.shape)
+    decoded = DecodedStates(model.transform.inverse, sampler.stamps, states)
+    eager = [] if isinstance(model.transform, Codec) else list(decoded) if sampler.trajectory and states else []
     per_sample, evidence = ([value for piece in pieces if (value := getattr(piece, name)) is not None]
                             for name in ("nfe_per_sample", "log_evidence"))
     counts = torch.cat(per_sample)[ahead:] if per_sample else None
     nfe = pieces[-1].nfe if pieces else 0
     return Samples(
-        x=states[-1] if states else model.transform.inverse(torch.empty(0, *model.shape)),
+        x=eager[-1][1] if eager else model.transform.inverse(z), z=z,
         nfe=nfe if counts is None else int(counts.median()), t=times,
         method=plan.name, grid=plan.grid_name, start=start, start_level=plan.start_level, tuned_for=plan.tuned_for,
-        trajectory=list(zip(sampler.stamps, states, strict=True)) if sampler.trajectory and states else [],
+        trajectory=eager or (decoded if sampler.trajectory and states else []),
         nfe_per_sample=counts, log_evidence=torch.cat(evidence)[ahead:] if evidence else None)
+
+
+def states_of(model: ReverseModel, x: ArrayLike) -> Tensor:
+    """Data x (B, *event) in model units; raises InputError for another shape."""
+    z = model.transform.forward(as_tensor(x, "x0").to(model.dtype))
+    return model.states(z, "x0")
+
+
+def _last_part(model: ReverseModel, times: Tensor, strength: float, denoise_last: bool) -> Tensor:
+    """The last part of a grid, a fraction `strength` of its steps."""
+    steps = len(times) - 1 + denoise_last
+    keep = math.floor(strength * steps + 1e-9) if 0 < strength <= 1 else 0
+    if keep < 1 or not isinstance(model, Model):
+        raise InputError(f"got x0 with strength={strength} for {steps} steps of a {type(model).__name__}; expected a "
+                         "denoiser, and a strength up to 1 that leaves at least one step")
+    return times[len(times) - keep - (not denoise_last):]
+
+
+def _noised(model: ReverseModel, z: Tensor, t: float, seed: int, first_index: int) -> Tensor:
+    """z noised to t, by the noise of each sample's prior."""
+    assert isinstance(model, Model)
+    eps = normal(seed, Purpose.INIT, 0, first_index, len(z), model.shape, z.dtype).to(z.device)
+    return model.sde.perturb(z, t, eps)
 
 
 def _merge_callbacks(callback: Callback | None, progress: Progress | None, total: int) -> Callback | None:
@@ -361,19 +349,36 @@ def _check_labels(label: Any, classes: int) -> None:
         raise InputError(f"got labels from {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}")
 
 
-def blocks(n: int, first_index: int, block: int, x_T: Tensor | None, cond: dict[str, Any]
+def block_sizes(n: int, block: int, split: bool = False) -> list[int]:
+    """The sizes of the blocks of n samples: all equal, or with `split` the rest in smaller powers of two.
+
+    Args:
+        n: number of samples.
+        block: samples of a block.
+        split: the rest is split; sample i then has the same bytes for equal sizes only.
+    """
+    if not split:
+        return [block] * -(-n // block)
+    sizes = [block] * (n // block)
+    while (rest := n - sum(sizes)) > 0:
+        sizes.append(1 << (rest.bit_length() - 1))
+    return sizes
+
+
+def blocks(n: int, first_index: int, block: int | Sequence[int], x_T: Tensor | None, cond: dict[str, Any]
             ) -> Iterator[tuple[int, int, int, Tensor | None, dict[str, Any]]]:
     """(first index, block size, rows to keep, rows of x_T, conditions) of each block, the last one padded.
 
     Args:
         n: number of samples.
         first_index: index of the first sample.
-        block: samples of a block.
+        block: samples of a block, or the sizes of all blocks.
         x_T: the states at the start, (n, *event); None: draws of the prior.
         cond: conditions by name; tensors (n, ...) are split, other values are the same for all blocks.
     """
-    for start in range(0, n, block):
-        keep = min(block, n - start)
-        rows = torch.arange(start, start + block).clamp_max(n - 1)
+    start = 0
+    for size in block_sizes(n, block) if isinstance(block, int) else block:
+        rows = torch.arange(start, start + size).clamp_max(n - 1)
         values = {k: v[rows] if isinstance(v, Tensor) and v.ndim > 0 else v for k, v in cond.items()}
-        yield first_index + start, block, keep, None if x_T is None else x_T[rows], values
+        yield first_index + start, size, min(size, n - start), None if x_T is None else x_T[rows], values
+        start += size

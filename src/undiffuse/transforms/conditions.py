@@ -23,7 +23,8 @@ from undiffuse.errors import InputError, did_you_mean, quote
 
 KINDS = ("class", "number", "vector", "words")
 RESERVED = ("self", "x", "x_T", "t", "label", "model", "n", "method", "steps", "grid", "seed", "first_index",
-            "trajectory", "t_start", "t_end", "denoise_last", "callback", "block", "noise", "options", "progress")
+            "trajectory", "x0", "strength", "t_start", "t_end", "denoise_last", "callback", "block", "noise", "options",
+            "progress")
 """Arguments of `sample` and of models, which cannot be names of conditions."""
 _WORD = re.compile(r"\w+")
 _MAX_VOCABULARY, _MAX_WORDS = 4096, 64

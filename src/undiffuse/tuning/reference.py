@@ -15,9 +15,10 @@ from undiffuse.model import Model, TransparentWrapper
 from undiffuse.moments import Moments
 from undiffuse.samplers.coefficients import DataPrediction
 from undiffuse.samplers.default import DefaultSampler, default_sampler
-from undiffuse.samplers.driver import Samples, sample
+from undiffuse.samplers.driver import sample
 from undiffuse.samplers.method import CountingModel, Method, Node, nodes_of
 from undiffuse.samplers.registry import ALL, as_method
+from undiffuse.samplers.samples import Samples
 from undiffuse.transforms.base import Identity
 
 LEVELS = 128

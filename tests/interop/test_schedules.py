@@ -1,0 +1,310 @@
+"""Scheduler configurations: the process and the reading against diffusers' own classes, and samplers against theirs."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipelines import diffusers, model_of, parity, start, theirs, unet
+
+import undiffuse as ud
+from undiffuse.chains import Chain
+from undiffuse.errors import InputError
+from undiffuse.interop.schedules import CLASSES, Schedule
+from undiffuse.predictions import Clip
+from undiffuse.samplers.registry import ALL
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers with this numpy
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ZERO = {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+DDPM, DPM, UNIPC, EULER = (getattr(diffusers, name) for name in (
+    "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"))
+PIN = 2.0**-24
+COSINE = "CosineDPMSolverMultistepScheduler"
+AVAILABLE = [name for name in CLASSES if name != COSINE or importlib.util.find_spec("torchsde")]
+
+
+def test_the_table_of_defaults_is_that_of_the_installed_version() -> None:
+    for name in AVAILABLE:
+        parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+        assert {key: parameters[key].default for key in CLASSES[name]} == CLASSES[name], name
+
+
+# ------------------------------------------------------------------------------------------- the process
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("n", [100, 1000])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp",
+                                      "trained"])
+def test_alpha_bar_is_that_of_diffusers(schedule: str, n: int, zero: bool) -> None:
+    config: dict[str, Any] = {"beta_schedule": schedule, "num_train_timesteps": n}
+    if schedule == "trained":
+        config = {"trained_betas": torch.linspace(1e-4, 0.03, n).tolist()}
+    name = "HeunDiscreteScheduler" if schedule == "exp" else "DDPMScheduler"
+    if zero and schedule == "exp":
+        pytest.skip("HeunDiscreteScheduler has no rescale_betas_zero_snr")
+    config |= {"rescale_betas_zero_snr": True} if zero else {}
+    expected = getattr(diffusers, name)(**config).alphas_cumprod.double()
+    sde = Schedule.from_config(name, config).process
+    t = torch.arange(1, n + 1, dtype=torch.float64) / n
+    assert isinstance(sde, Chain)
+    torch.testing.assert_close(sde.alpha(t) ** 2, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(sde.variance(t), 1 - expected, rtol=1e-6, atol=0)
+    assert (float(sde.alpha(1.0)) == 0) == (float(expected[-1]) == 0) == zero
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", COSINE, "ScoreSdeVeScheduler"])
+def test_noise_levels_of_exploding_processes(name: str) -> None:
+    if name not in AVAILABLE:
+        pytest.skip("torchsde is not installed")
+    scheduler = getattr(diffusers, name)()
+    schedule = Schedule.from_config(name, dict(scheduler.config))
+    assert float(schedule.process.sigma(schedule.process.T)) == pytest.approx(scheduler.config.sigma_max)
+
+
+# ------------------------------------------------------------------------------------------- samplers beside theirs
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_ddim(schedule: str, prediction: str, spacing: str) -> None:
+    scheduler = diffusers.DDIMScheduler(beta_schedule=schedule, prediction_type=prediction, timestep_spacing=spacing,
+                                        clip_sample=False)
+    assert parity(scheduler, "ddim") < 1e-5
+
+
+def test_ddim_as_stable_diffusion_ends_it() -> None:
+    scheduler = diffusers.DDIMScheduler(**SD, set_alpha_to_one=False, steps_offset=1, clip_sample=False)
+    assert parity(scheduler, "ddim") < 1e-5
+
+
+@pytest.mark.parametrize("n", [10, 25])
+def test_ddim_from_pure_noise(n: int) -> None:
+    assert parity(diffusers.DDIMScheduler(**ZERO, clip_sample=False), "ddim", n) < 1e-5
+
+
+def test_ddim_on_linspace_steps_past_its_own_list() -> None:
+    """Theirs goes to i − N//n, which is not the next index of the list (diffusers#12633); ours follows the list."""
+    scheduler = diffusers.DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
+    assert parity(scheduler, "ddim") > 0.05
+
+
+@pytest.mark.parametrize("limits, tolerance", [({"clip_sample": True}, 1e-4),
+                                               ({"clip_sample": False, "thresholding": True, "sample_max_value": 1.5},
+                                                1e-4)])
+def test_ddim_with_limits(limits: dict[str, Any], tolerance: float) -> None:
+    scheduler = diffusers.DDIMScheduler(**limits)
+    assert parity(scheduler, "ddim", step={"use_clipped_model_output": True}) < tolerance
+
+
+@pytest.mark.parametrize("config", [
+    {"clip_sample": False}, {"clip_sample": True}, {"clip_sample": False, "prediction_type": "v_prediction"},
+    {"clip_sample": False, "prediction_type": "sample"}, {"clip_sample": False, "beta_schedule": "sigmoid"},
+    {**ZERO, "clip_sample": False}])
+def test_ddpm(config: dict[str, Any]) -> None:
+    assert parity(DDPM(**config), "ancestral", 20, module="scheduling_ddpm") < 2e-5
+
+
+@pytest.mark.parametrize("config, method, options", [
+    ({}, "dpmpp_2m", {}), ({"solver_type": "heun"}, "dpmpp_2m_heun", {}), ({"solver_order": 1}, "ddim", {}),
+    ({"prediction_type": "v_prediction"}, "dpmpp_2m", {}),
+    ({"timestep_spacing": "leading", "steps_offset": 1}, "dpmpp_2m", {}),
+    ({"final_sigmas_type": "sigma_min"}, "dpmpp_2m", {"lower_final": True}),
+    ({"use_karras_sigmas": True}, "dpmpp_2m", {}), ({"use_lu_lambdas": True}, "dpmpp_2m", {}),
+    ({"solver_order": 3, "solver_type": "heun", "lower_order_final": False, "final_sigmas_type": "sigma_min"},
+     "dpmpp_3m_classic", {})])
+def test_dpm_solver(config: dict[str, Any], method: str, options: dict[str, Any]) -> None:
+    rounding = {"rounding": "round"} if "use_karras_sigmas" in config or "use_lu_lambdas" in config else {}
+    assert parity(DPM(**SD, **config), method, options=options, **rounding) < 1e-5
+
+
+@pytest.mark.parametrize("order, method", [(2, "dpmpp_2m_sde"), (1, "ancestral")])
+def test_sde_dpm_solver(order: int, method: str) -> None:
+    scheduler = DPM(**SD, algorithm_type="sde-dpmsolver++", solver_order=order)
+    assert parity(scheduler, method, module="scheduling_dpmsolver_multistep") < 1e-5
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_unipc(prediction: str) -> None:
+    assert parity(UNIPC(**SD, prediction_type=prediction), "unipc") < 1e-5
+
+
+@pytest.mark.parametrize("order, method, lower", [(2, "deis_2", True), (3, "deis_3", False)])
+def test_deis(order: int, method: str, lower: bool) -> None:
+    scheduler = diffusers.DEISMultistepScheduler(**SD, solver_order=order, lower_order_final=lower)
+    assert parity(scheduler, method, options={"lower_final": lower}) < 1e-5
+
+
+@pytest.mark.parametrize("make, method", [(DPM, "dpmpp_2m"), (UNIPC, "unipc"), (EULER, "ddim")])
+def test_pure_noise_is_pinned_by_theirs(make: Any, method: str) -> None:
+    """They replace ᾱ(T) = 0 by 2⁻²⁴."""
+    init = (1 / PIN) ** 0.5 if make is EULER else None
+    assert parity(make(**ZERO), method, pin=PIN, init=init) < 1e-5
+
+
+@pytest.mark.parametrize("config", [
+    {"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}, {"use_karras_sigmas": True},
+    {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}])
+def test_euler(config: dict[str, Any]) -> None:
+    scheduler = EULER(**SD, **config)
+    scheduler.set_timesteps(10)
+    assert parity(scheduler, "ddim", init=float((scheduler.sigmas[0] ** 2 + 1) ** 0.5)) < 1e-5
+
+
+def test_euler_ancestral_and_heun() -> None:
+    for name, method, module in (
+            ("EulerAncestralDiscreteScheduler", "ancestral", "scheduling_euler_ancestral_discrete"),
+            ("HeunDiscreteScheduler", "heun_sigma", "")):
+        scheduler = getattr(diffusers, name)(**SD, timestep_spacing="leading", steps_offset=1)
+        scheduler.set_timesteps(10)
+        init = float((scheduler.sigmas[0] ** 2 + 1) ** 0.5)
+        assert parity(scheduler, method, module=module, init=init) < 1e-5, name
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("name, method", [("EDMEulerScheduler", "ddim"),
+                                          ("EDMDPMSolverMultistepScheduler", "dpmpp_2m")])
+def test_edm(name: str, method: str, prediction: str) -> None:
+    assert parity(getattr(diffusers, name)(prediction_type=prediction), method) < 1e-5
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_cosine_solver(prediction: str) -> None:
+    if COSINE not in AVAILABLE:
+        pytest.skip("torchsde is not installed")
+    scheduler = getattr(diffusers, COSINE)(prediction_type=prediction, solver_order=1)
+    assert parity(scheduler, "ancestral", module="scheduling_cosine_dpmsolver_multistep") < 1e-5
+
+
+@pytest.mark.parametrize("config, timesteps", [
+    ({}, {}), ({"shift": 3.0}, {}), ({"use_dynamic_shifting": True}, {"mu": 1.15}),
+    ({"use_dynamic_shifting": True, "time_shift_type": "linear"}, {"mu": 1.15}),
+    ({"use_dynamic_shifting": True, "shift_terminal": 0.1}, {"mu": 1.15}), ({"use_karras_sigmas": True}, {}),
+    ({"use_beta_sigmas": True}, {}), ({"use_exponential_sigmas": True}, {})])
+def test_flow_euler(config: dict[str, Any], timesteps: dict[str, Any]) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    assert parity(scheduler, "ddim", timesteps=timesteps) < 2e-6
+
+
+@pytest.mark.parametrize("make, method", [(DPM, "dpmpp_2m"), (UNIPC, "unipc")])
+def test_flow_of_other_solvers(make: Any, method: str) -> None:
+    """They cut the time off to a whole number."""
+    scheduler = make(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    assert parity(scheduler, method, rounding="floor") < 2e-6
+
+
+def test_a_network_of_six_channels_keeps_its_mean() -> None:
+    net, scheduler = unet(6), DDPM(clip_sample=False)
+
+    class Mean(torch.nn.Module):
+        config = net.config
+
+        def forward(self, x: Any, t: Any, class_labels: Any = None) -> Any:
+            return type("Output", (), {"sample": net(x, t).sample[:, :3]})
+
+    scheduler.set_timesteps(20)
+    model, mean = model_of(scheduler, net), model_of(scheduler, Mean())
+    assert torch.equal(ud.sample(model, 2, "ddim", 5).x, ud.sample(mean, 2, "ddim", 5).x)
+
+
+# ------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("name, config, words", [
+    ("MyScheduler", {}, "expected one of DDIMScheduler"),
+    ("DDIMScheduler", {"beta_schedule": "cosine"}, "beta_schedule"),
+    ("DDIMScheduler", {"prediction_type": "eps"}, "prediction_type"), ("DDIMScheduler", {"new_key": 1}, "new_key"),
+    ("PNDMScheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ("DDIMScheduler", {"beta_start": "low"}, "beta_start"), ("DDIMScheduler", {"beta_end": 2.0}, "β"),
+    ("DDIMScheduler", {"trained_betas": "x"}, "trained_betas"),
+    ("DDIMScheduler", {"num_train_timesteps": 0}, "num_train"),
+    ("DDIMScheduler", {"clip_sample": "yes"}, "clip_sample"), ("EDMEulerScheduler", {"sigma_min": 90.0}, "sigma_min"),
+    ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}, "invert_sigmas"),
+    ("UniPCMultistepScheduler", {"use_flow_sigmas": True}, "flow_prediction"),
+    ("EulerDiscreteScheduler", {"timestep_type": "continuous"}, "v_prediction")])
+def test_what_a_configuration_does_not_say_is_refused(name: str, config: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Schedule.from_config(name, config)
+
+
+def test_noise_prediction_from_pure_noise_names_the_way_out() -> None:
+    model = model_of(diffusers.DDIMScheduler(**{**ZERO, "prediction_type": "epsilon"}), unet())
+    with pytest.raises(InputError, match=r"alpha is 0.*t_start < T"):
+        ud.sample(model, 1, "ddim", 5, t_start=1.0)
+    assert ud.sample(model, 1, "ddim", 5).x.isfinite().all()  # by default below T
+
+
+MUTATIONS: dict[str, list[Any]] = {
+    "num_train_timesteps": [10, 100, 999, 0, -5, 1.5, "many", None], "beta_start": [1e-5, 0.001, 0.0, -1.0, "a", None],
+    "beta_end": [0.01, 0.05, 1.5, math.nan, None], "clip_sample": [True, False, 1, None], "thresholding": [True, "no"],
+    "beta_schedule": ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp", "cosine", "", 3],
+    "prediction_type": ["epsilon", "v_prediction", "sample", "flow_prediction", "eps", None, 0],
+    "rescale_betas_zero_snr": [True, False, "true", None],
+    "trained_betas": [[0.1, 0.2, 0.3], [], "b", [0.5, 2.0], None], "sigma_data": [0.5, -1, "s"],
+    "timestep_type": ["discrete", "continuous", "other"], "use_flow_sigmas": [True, False],
+    "sigma_min": [0.01, 0.0, 100.0], "sigma_max": [10.0, -1.0, None], "invert_sigmas": [True, False], "shift": [3.0],
+    "clip_sample_range": [2.0, -1.0], "steps_offset": [1], "unheard_of": [1], "use_karras_sigmas": [True],
+    "sample_max_value": [3.0], "dynamic_thresholding_ratio": [0.9, 2.0], "_class_name": ["X"],
+    "set_alpha_to_one": [False]}
+
+
+@pytest.mark.slow
+def test_500_mutated_configurations_are_refused_or_equal() -> None:
+    chance, read = random.Random(0), 0
+    for _ in range(500):
+        name = chance.choice(sorted(AVAILABLE))
+        keys = chance.sample(sorted(MUTATIONS), chance.randint(1, 3))
+        config = {key: chance.choice(MUTATIONS[key]) for key in keys}
+        try:
+            schedule = Schedule.from_config(name, config)
+        except InputError:
+            continue
+        parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+        try:
+            scheduler = getattr(diffusers, name)(**{k: v for k, v in config.items() if k in parameters})
+        except (TypeError, ValueError, RuntimeError):
+            continue  # theirs fails over a key of the sampler: there are no numbers
+        read += 1
+        if isinstance(schedule.process, Chain):
+            bar = scheduler.alphas_cumprod.double()
+            t = torch.arange(1, len(bar) + 1, dtype=torch.float64) / len(bar)
+            ours = schedule.process.alpha(t) ** 2
+            if float(ours[-1]) == 0:
+                assert float(bar[-1]) in (0.0, PIN)
+                bar[-1] = 0
+            torch.testing.assert_close(ours, bar, rtol=1e-6, atol=0)
+            wanted = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}[scheduler.config.prediction_type]
+            assert schedule.reading.prediction_type == wanted
+            clip = schedule.reading.clip
+            if scheduler.config.get("thresholding"):
+                assert clip == Clip(scheduler.config.sample_max_value, scheduler.config.dynamic_thresholding_ratio)
+            else:
+                assert (clip is not None) == bool(scheduler.config.get("clip_sample", False))
+        elif "sigma_max" in scheduler.config and schedule.process.T != 1:
+            assert scheduler.config.sigma_max == schedule.process.T and schedule.reading.sigma_data == (
+                scheduler.config.sigma_data)
+    assert read > 100
+
+
+def test_reading_a_configuration_imports_nothing_of_diffusers() -> None:
+    code = ("from undiffuse.interop.schedules import Schedule; import undiffuse, sys; undiffuse.from_diffusers; "
+            "sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_default_sampler_of_a_noise_prediction_on_a_cosine_chain_is_finite() -> None:
+    scheduler = DDPM(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    model = model_of(scheduler, unet())
+    for steps in (1, 2, 5, 20, 50):
+        assert ud.sample(model, 2, steps=steps).x.isfinite().all()
+    scheduler.set_timesteps(10)
+    assert theirs(unet(), scheduler, start())[0].isfinite().all() and "ddim" in ALL

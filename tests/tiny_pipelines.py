@@ -180,7 +180,6 @@ def sd3() -> Any:
         sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=16, out_channels=4,
         pos_embed_max_size=8))
-    net.proj_out.weight.mul_(4.0)
     pipe = diffusers.StableDiffusion3Pipeline(
         transformer=net, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(shift_factor=0.06, scaling_factor=1.53, use_quant_conv=False, use_post_quant_conv=False),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.guidance import classifier_guidance as classifier_guidance
     from undiffuse.interop.pretrained import foreign as foreign
     from undiffuse.interop.pretrained import from_diffusers as from_diffusers
+    from undiffuse.interop.scheduler import scheduler as scheduler
     from undiffuse.inverse.observe import observe as observe
     from undiffuse.likelihood import decode as decode
     from undiffuse.likelihood import elbo as elbo
@@ -87,7 +88,7 @@ _HOME = {
     "likelihood": ("log_likelihood", "encode", "decode", "interpolate", "elbo", "kl_bound",
                    "label_posterior", "path_log_likelihood"),
     "guidance": ("autoguidance", "classifier_free", "classifier_guidance"),
-    "interop.pretrained": ("foreign", "from_diffusers"),
+    "interop.pretrained": ("foreign", "from_diffusers"), "interop.scheduler": ("scheduler",),
     "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),

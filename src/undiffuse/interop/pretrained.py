@@ -15,6 +15,7 @@ from undiffuse.errors import InputError, MachineError
 from undiffuse.interop import networks
 from undiffuse.interop.autoencoder import Autoencoder
 from undiffuse.interop.prompts import Prompt, PromptStore
+from undiffuse.interop.scheduler import configuration
 from undiffuse.interop.schedules import Schedule
 from undiffuse.model import Denoiser
 from undiffuse.predictions import Reading
@@ -78,7 +79,7 @@ def from_diffusers(source: Any, *, device: str | None = None, dtype: torch.dtype
     if device is not None:
         pipe = pipe.to(device)
     net, kind = _network(pipe)
-    schedule = Schedule.from_config(type(pipe.scheduler).__name__, dict(pipe.scheduler.config))
+    schedule = Schedule.from_config(*configuration(pipe.scheduler))
     shape, vae = _shape(pipe, net, size), getattr(pipe, "vae", None)
     store = PromptStore(_encoder(pipe, kind, shape)) if kind in _ENCODERS else None
     transform: Transform = Identity() if latents else GreyLevels(256) if vae is None else Autoencoder(vae, shape)

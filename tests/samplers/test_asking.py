@@ -11,7 +11,7 @@ from torch import Tensor
 
 from undiffuse.processes import VP, RectifiedFlow
 from undiffuse.random import Purpose, normal
-from undiffuse.samplers.asking import Run
+from undiffuse.samplers.asking import StepwiseRun
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.grid import time_grid
 from undiffuse.samplers.method import CountingModel, SamplerContext, State, nodes_of
@@ -33,7 +33,7 @@ def test_a_run_by_asking_is_the_run_by_calling(name: str, sde: GaussianSDE) -> N
     grid = time_grid(sde, 6, "log_snr", 0.95, 0.01)
     called = sample(model, 5, method, grid=grid, block=5)
     nodes, x = nodes_of(sde, grid), model.prior_sample(5, 0, 0, float(grid[0]))
-    run = Run(model, method.step(SamplerContext(model, nodes, x), {}), nodes, x, noise)
+    run = StepwiseRun(model, method.step(SamplerContext(model, nodes, x), {}), nodes, x, noise)
     questions, result = 0, x
     while run.need is not None:
         result, questions = run.answer(model.denoise(run.need.x, run.need.t)), questions + 1
@@ -60,7 +60,7 @@ def test_a_state_that_is_moved_asks_again() -> None:
     model = LAW.denoiser(VP())
     nodes = nodes_of(VP(), time_grid(VP(), 3, "log_snr", None, 0.01))
     x = model.prior_sample(5, 0, 0)
-    run = Run(model, ALL["dpmpp_2s"].step(SamplerContext(model, nodes, x), {}), nodes, x, noise)
+    run = StepwiseRun(model, ALL["dpmpp_2s"].step(SamplerContext(model, nodes, x), {}), nodes, x, noise)
     assert run.at_state
     run.move(2 * x)
     assert run.need is not None and torch.equal(run.need.x, 2 * x)

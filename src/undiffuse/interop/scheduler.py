@@ -22,7 +22,7 @@ from undiffuse.interop.schedules import Schedule, times_of
 from undiffuse.model import Denoiser, Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
-from undiffuse.samplers.asking import Run
+from undiffuse.samplers.asking import StepwiseRun
 from undiffuse.samplers.default import TABLES, default_sampler
 from undiffuse.samplers.grid import time_grid
 from undiffuse.samplers.method import Method, Node, NoiseSource, SamplerContext, nodes_of
@@ -113,7 +113,7 @@ class Solver:
         self._begin, self._call, self._run = 0, 0, None
 
     register_to_config: Any
-    _run: Run | None
+    _run: StepwiseRun | None
 
     @property
     def init_noise_sigma(self) -> float:
@@ -204,7 +204,7 @@ class Solver:
         self._call += 1
         return _output(new.to(sample.dtype), return_dict)
 
-    def _point(self, run: Run, sample: Tensor) -> Tensor:
+    def _point(self, run: StepwiseRun, sample: Tensor) -> Tensor:
         """The point of the current evaluation in float32; the run moves where the pipeline has changed it."""
         assert run.need is not None
         if not torch.equal(run.need.x.to(sample.dtype), sample) and run.at_state:
@@ -218,10 +218,10 @@ class Solver:
         D = c_skip * x + c_out * F
         return D if self.reading.clip is None else self.reading.clip(D)
 
-    def _new_run(self, node: int, x: Tensor, generator: Any) -> Run:
+    def _new_run(self, node: int, x: Tensor, generator: Any) -> StepwiseRun:
         nodes = self.nodes[node:]
         step = self.chosen.step(SamplerContext(self.model, nodes, x), dict(self.config.options or {}))
-        return Run(self.model, step, nodes, x, self._noise(generator, x), self.denoise_last, {"label": None})
+        return StepwiseRun(self.model, step, nodes, x, self._noise(generator, x), self.denoise_last, {"label": None})
 
     def _node_of(self, call: int) -> int:
         """The first node whose evaluations begin at this one or later."""
@@ -264,7 +264,7 @@ class Solver:
         """The times of all evaluations, and the index of the first one of each node, by a run whose answers are 0."""
         x, times, first = torch.zeros(1, 1), list[Tensor](), [0]
         if len(self.nodes) > 1 or not self.denoise_last:
-            run = Run(self.model, self._zero_step(x), self.nodes, x, lambda *_: x, self.denoise_last, {"label": None})
+            run = StepwiseRun(self.model, self._zero_step(x), self.nodes, x, lambda *_: x, self.denoise_last, {"label": None})
             while run.need is not None:
                 times.append(run.need.t)
                 run.answer(x)

@@ -1,6 +1,6 @@
 """A run of a sampler as questions and answers, for loops that belong to others.
 
-A step is a pure function of its state, its noise and the answers of the model. `Run` replays the current step with the
+A step is a pure function of its state, its noise and the answers of the model. `StepwiseRun` replays the current step with the
 answers so far; where one more is needed, the step ends in `Need`, whose point is the next question.
 """
 
@@ -48,7 +48,7 @@ class AnsweredModel(CountingModel):
         return self.model.drift_of(x, t, eta, self.denoise_at(x, t))
 
 
-class Run:
+class StepwiseRun:
     """A run from the first node to the last one, then to x = D if `denoise_last`.
 
     Args:

@@ -264,7 +264,8 @@ class Solver:
         """The times of all evaluations, and the index of the first one of each node, by a run whose answers are 0."""
         x, times, first = torch.zeros(1, 1), list[Tensor](), [0]
         if len(self.nodes) > 1 or not self.denoise_last:
-            run = StepwiseRun(self.model, self._zero_step(x), self.nodes, x, lambda *_: x, self.denoise_last, {"label": None})
+            run = StepwiseRun(self.model, self._zero_step(x), self.nodes, x, lambda *_: x, self.denoise_last,
+                              {"label": None})
             while run.need is not None:
                 times.append(run.need.t)
                 run.answer(x)

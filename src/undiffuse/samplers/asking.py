@@ -1,7 +1,7 @@
 """A run of a sampler as questions and answers, for loops that belong to others.
 
-A step is a pure function of its state, its noise and the answers of the model. `StepwiseRun` replays the current step with the
-answers so far; where one more is needed, the step ends in `Need`, whose point is the next question.
+A step is a pure function of its state, its noise and the answers of the model. `StepwiseRun` replays the current step
+with the answers so far; where one more is needed, the step ends in `Need`, whose point is the next question.
 """
 
 from __future__ import annotations

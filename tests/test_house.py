@@ -54,7 +54,7 @@ FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.s
 CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich",
         "jinja2"}
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
-            "anywidget", "traitlets"}
+            "anywidget", "traitlets", "huggingface_hub"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
 LINES = 20_900
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
@@ -93,7 +93,8 @@ TESTED_IN = {
     "samplers.tuned": "tuning/test_tune",
     "samplers.samples": "samplers/test_driver", "transforms.codec": "interop/test_pretrained",
     "interop.networks": "interop/test_pretrained", "interop.prompts": "interop/test_pretrained",
-    "interop.autoencoder": "interop/test_pretrained",
+    "interop.autoencoder": "interop/test_pretrained", "interop.checks": "interop/test_imported",
+    "cli.import_": "interop/test_imported",
     "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
     "training.ema_sweep": "training/test_ema", "training.loop": "training/test_exact",
     "training.model_config": "training/test_run",
@@ -475,7 +476,7 @@ def test_constraints_fit_every_machine() -> None:
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify",
                                                          "tune", "replay", "ema", "learn", "likelihood", "explore",
-                                                         "restore", "impute")))),
+                                                         "restore", "impute", "import")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -490,5 +491,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "learn", "likelihood", "replay", "ema",
-             "tune", "explore", "restore", "impute"}
-    assert {command.__name__ for command in COMMANDS} == tried
+             "tune", "explore", "restore", "impute", "import"}
+    assert {command.__name__.rstrip("_") for command in COMMANDS} == tried

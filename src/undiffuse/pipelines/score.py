@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from undiffuse import training
 from undiffuse.data import Dataset, open_data
 from undiffuse.data.sources import open_cells
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
+from undiffuse.interop.imported import open_model
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.progress import bar
@@ -42,8 +42,9 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     """
     if out.suffix.lower() != ".csv" or (n is not None and n < 1):
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
-    opened, model = training.open_run(run), training.load(run, device=device)
-    data = load_rows(source, model.schema, opened.experiment, opened.config["data"], part)
+    opened = open_model(run, device)
+    model = opened.model
+    data = load_rows(source, model.schema, opened.experiment, opened.data, part)
     data = data.take(torch.arange(len(data))[:n])
     scores = _with_progress(model, data, seed, options)
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,

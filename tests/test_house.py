@@ -94,7 +94,7 @@ TESTED_IN = {
     "samplers.samples": "samplers/test_driver", "transforms.codec": "interop/test_pretrained",
     "interop.networks": "interop/test_pretrained", "interop.prompts": "interop/test_pretrained",
     "interop.autoencoder": "interop/test_pretrained", "interop.checks": "interop/test_imported",
-    "cli.import_": "interop/test_imported",
+    "cli.import_": "interop/test_imported", "cli.export": "interop/test_export",
     "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
     "training.ema_sweep": "training/test_ema", "training.loop": "training/test_exact",
     "training.model_config": "training/test_run",
@@ -476,7 +476,7 @@ def test_constraints_fit_every_machine() -> None:
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify",
                                                          "tune", "replay", "ema", "learn", "likelihood", "explore",
-                                                         "restore", "impute", "import")))),
+                                                         "restore", "impute", "import", "export")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -491,5 +491,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "learn", "likelihood", "replay", "ema",
-             "tune", "explore", "restore", "impute", "import"}
+             "tune", "explore", "restore", "impute", "import", "export"}
     assert {command.__name__.rstrip("_") for command in COMMANDS} == tried

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.interop.imported import load as load
     from undiffuse.interop.pretrained import foreign as foreign
     from undiffuse.interop.pretrained import from_diffusers as from_diffusers
+    from undiffuse.interop.readers import from_checkpoint as from_checkpoint
     from undiffuse.interop.scheduler import scheduler as scheduler
     from undiffuse.inverse.observe import observe as observe
     from undiffuse.likelihood import decode as decode
@@ -90,6 +91,7 @@ _HOME = {
     "guidance": ("autoguidance", "classifier_free", "classifier_guidance"),
     "interop.imported": ("load",),
     "interop.pretrained": ("foreign", "from_diffusers"), "interop.scheduler": ("scheduler",),
+    "interop.readers": ("from_checkpoint",),
     "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),

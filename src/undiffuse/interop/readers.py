@@ -98,7 +98,8 @@ def read_weights(path: Path) -> Any:
             raise InputError(f"cannot read {path}: {error}") from None
     if path.suffix not in (".pt", ".pth", ".ckpt", ".bin"):
         raise InputError(f"got {path}, which may hold code; expected .safetensors, or a .pt of tensors. Convert it "
-                         "where you trust its source: torch.save(pickle.load(open(...))['ema'].state_dict(), 'weights.pt')")
+                         "where you trust its source: "
+                         "torch.save(pickle.load(open(...))['ema'].state_dict(), 'weights.pt')")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

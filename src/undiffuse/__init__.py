@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is imported on first use
     from undiffuse import course as course
     from undiffuse import data as data
+    from undiffuse import estimators as estimators
     from undiffuse import explorer as explorer
     from undiffuse import inverse as inverse
     from undiffuse import loss as loss
@@ -100,6 +101,7 @@ _HOME = {
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = (
     "data",
+    "estimators",
     "explorer",
     "course",
     "inverse",

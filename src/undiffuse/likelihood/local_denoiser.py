@@ -5,8 +5,8 @@ of its Wiener filter at the noise level σ is
 
     x − D_σ(x) = σ² (C + σ² I)⁻¹ (x − m),
 
-large where x is off the rows next to it in a direction in which they hardly vary. The score averages ‖x − D‖, in units of
-its median over the training rows, over noise levels relative to the mean square distance s² of the k rows from x,
+large where x is off the rows next to it in a direction in which they hardly vary. The score averages ‖x − D‖, in units
+of its median over the training rows, over noise levels relative to the mean square distance s² of the k rows from x,
 σ² = r s², and over the denoiser of the training rows themselves at σ → 0, which is the nearest row.
 
 The residual is also that of the best reconstruction of x by weights of the k rows that add up to 1, with r k s² times
@@ -52,7 +52,7 @@ class LocalDenoiser:
         return torch.cat([empty, *map(self._residuals, x.split(self._block))])
 
     def scores(self, x: Tensor) -> Tensor:
-        """log of the mean of ‖x − D(x)‖ over the denoisers, each in units of its median, (B,); larger for unusual rows."""
+        """log of the mean of ‖x − D(x)‖ over the denoisers, in units of their medians, (B,); larger for unusual rows."""
         return self.log_size(self.residuals(x))
 
     def log_size(self, residuals: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class LocalDenoiser:
         return torch.cat([empty, *map(self._residuals, x.split(self._block))])
 
     def scores(self, x: Tensor) -> Tensor:
-        """log of the mean of ‖x − D(x)‖ over the denoisers, in units of their medians, (B,); larger for unusual rows."""
+        """log of the mean of ‖x − D(x)‖ over the denoisers, in units of their medians, (B,); larger if unusual."""
         return self.log_size(self.residuals(x))
 
     def log_size(self, residuals: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ MEMORY = "memory:"
 """Prefix of `Experiment.data` for data that were in memory; a name follows."""
 
 _MAX_BYTES = 1 << 20
+_TABLE = ("ignore", "columns", "missing", "header", "sep", "decimal", "encoding")
 
 
 class FieldSpec(NamedTuple):
@@ -127,6 +128,25 @@ class Experiment:
     condition: tuple[str, ...] = setting(
         FieldSpec("a list of different names", _names), (),
         "Columns (tables) or keys (.npz) that are conditions: age,sex, or with a kind: note:words.")
+    ignore: tuple[str, ...] = setting(
+        FieldSpec("a list of different names", _names), (), "Columns of a table that are left out: id,name.")
+    columns: tuple[str, ...] = setting(
+        FieldSpec("a list of different names", _names), (), "Columns of a table that are learned: age,fare; by "
+                                                            "default all.")
+    missing: tuple[str, ...] = setting(
+        FieldSpec("a list of different texts", _names), (),
+        "Texts that stand for a missing value in every column of a table: -999,unknown.")
+    header: str = setting(
+        _choice("auto", "yes", "no"), "auto", "Whether the first line of a table holds names: yes, no, or auto.")
+    sep: str | None = setting(
+        _or_none(_text("one character, tab, or space", r"[^\0\n\r\w]|tab|space")), None,
+        "Separator of the cells of a table: one character, tab or space; none: decided from the lines.")
+    decimal: str | None = setting(
+        _or_none(_text("a point or a comma", r"[.,]")), None,
+        "Decimal sign of a table, a point or a comma; none: decided from the cells.")
+    encoding: str | None = setting(
+        _or_none(_text("the name of an encoding", r"[\w-]{1,30}")), None,
+        "Encoding of a table, such as cp1252 or mac_roman; none: decided from the bytes.")
     max_rows: int | None = setting(
         _or_none(_integer(2)), None,
         "Number of rows to take from the start of the data; for OWNER/NAME only these are downloaded.")
@@ -222,6 +242,10 @@ class Experiment:
         if missing:
             raise InputError(f"the experiment lacks {', '.join(missing)}; every field must be given")
         return cls(**values)
+
+    def table_options(self) -> dict[str, Any]:
+        """The settings that say how a table is read and are not the default."""
+        return {name: value for name in _TABLE if (value := getattr(self, name)) not in ((), None, "auto")}
 
     def replace(self, **changes: Any) -> Experiment:
         """A copy with some fields changed; InputError names a field that does not exist."""

@@ -26,7 +26,7 @@ from undiffuse.model import Denoiser
 from undiffuse.moments import measurable
 from undiffuse.predictions import WIENER
 from undiffuse.progress import say
-from undiffuse.training.model_config import deviation
+from undiffuse.training.model_config import deviation, model_shape
 from undiffuse.training.timing import measure
 
 _COMPARED = 1000  # rows whose distances are taken
@@ -69,7 +69,8 @@ class _Problem:
     @property
     def corrects(self) -> bool:
         """Whether the network corrects the best linear denoiser: an MLP does; a U-Net does not profit."""
-        suits = self.net == "mlp" and self.train.kind != "points" and measurable(self.train.shape)
+        suits = self.net == "mlp" and self.train.kind != "points" and measurable(tuple(model_shape(self.train,
+                                                                                                   self.transform)))
         return suits and self.prediction_type == WIENER
 
 
@@ -88,7 +89,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     _check_time(minutes, overrides)
     request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=request.image_size, label=request.label, condition=request.condition,
-                     first=request.max_rows)
+                     first=request.max_rows, **request.table_options())
     case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
                     overrides.get("prediction_type", WIENER))
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),

@@ -16,6 +16,7 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.likelihood import log_likelihood
 from undiffuse.training import load, train
+from undiffuse.transforms.column_format import ColumnFormat
 from undiffuse.transforms.table_schema import TableSchema
 
 EXPERIMENT = Experiment(data="moons", held_out=50, steps=6, save_every=3, warmup=2, batch_size=32, eval_batch_size=16,
@@ -75,7 +76,7 @@ def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(a
     train(e, tmp_path / "run", progress=False)
     scores, read = [], []
     cells = tables.read_cells
-    monkeypatch.setattr(tables, "read_cells", lambda path: read.append(path.stem) or cells(path))
+    monkeypatch.setattr(tables, "read_cells", lambda path, *how: read.append(path.stem) or cells(path, *how))
     for name in ("whole", "bare", "some"):
         out = tmp_path / f"{name}-scores.csv"
         code = main(["likelihood", str(tmp_path / "run"), str(tmp_path / f"{name}.csv"), "--n", "4", "--out", str(out)])
@@ -88,10 +89,10 @@ def test_categories_that_the_run_does_not_have_are_named(tmp_path: Path) -> None
     (tmp_path / "t.csv").write_text("x,y\n1,here\n2,there\n3,here\n4,there\n")
     cells = tables.read_cells(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"row 1 \(line 2\), column 'y' holds 'here'; expected a number"):
-        TableSchema(("x", "y")).encode(cells)
+        TableSchema((ColumnFormat("x"), ColumnFormat("y"))).encode(cells)
     with pytest.raises(InputError, match=r"row 2 .* holds 'there'.* expected one of 'here', 'then'; did you mean"):
-        TableSchema(("x", "y"), ((), ("here", "then"))).encode(cells)
-    rows = TableSchema(("y", "x"), (("there", "here"), ())).encode(cells)
+        TableSchema((ColumnFormat("x"), ColumnFormat("y", ("here", "then")))).encode(cells)
+    rows = TableSchema((ColumnFormat("y", ("there", "here")), ColumnFormat("x"))).encode(cells)
     assert rows.x.tolist() == [[1, 1], [0, 2], [1, 3], [0, 4]]
 
 

@@ -60,11 +60,11 @@ def test_a_subset_of_sorted_classes_holds_them_all() -> None:
 def test_a_fingerprint_tells_any_change() -> None:
     data = from_arrays(numbered(), np.arange(50) % 5)
     changed = data.x.clone()
-    changed[3, 1] = torch.nextafter(changed[3, 1], torch.tensor(9e9))
+    changed[3, 1] = torch.nextafter(changed[3, 1], torch.tensor(9e9).to(changed))
     assert data.y is not None
     others = [replace(data, x=changed), replace(data, y=data.y.flip(0)), replace(data, y=None),
               replace(data, classes=("a", *data.classes[1:])), replace(data, columns=("a", "b")),
-              replace(data, x=data.x.double()), replace(data, x=data.x.reshape(25, 4))]
+              replace(data, x=data.x.half()), replace(data, x=data.x.reshape(25, 4))]
     prints = {d.fingerprint() for d in [data, *others]}
     assert len(prints) == 1 + len(others)
     assert replace(data, name="other", notes=("n",)).fingerprint() == data.fingerprint()

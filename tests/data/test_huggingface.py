@@ -191,6 +191,6 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     lists = hf.Dataset.from_dict({"tokens": [[1, 2]] * N})
     refused(saved(lists, tmp_path / "lists"), "'tokens'", "expected a column of images, numbers or words")
     mixed = hf.Dataset.from_dict({"a": [*map(str, range(N - 1)), "seven"], "b": list(range(N))})
-    refused(saved(mixed, tmp_path / "mixed"), "row 24, column 'a'", "'seven'")
+    assert open_data(saved(mixed, tmp_path / "mixed")).columns == ("a",)  # "seven" is an unknown number, b a counter
     endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
     refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")

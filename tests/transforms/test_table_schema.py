@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ import undiffuse as ud
 from undiffuse.data import tables
 from undiffuse.errors import InputError
 from undiffuse.pipelines.impute import impute
-from undiffuse.transforms import table_schema
+from undiffuse.transforms import table_cells
+from undiffuse.transforms.column_format import ColumnFormat
 from undiffuse.transforms.conditions import Condition
-from undiffuse.transforms.table_schema import Cells, TableSchema, infer_schema, is_missing
+from undiffuse.transforms.number_format import NumberFormat
+from undiffuse.transforms.table_cells import Cells
+from undiffuse.transforms.table_schema import TableSchema, infer_schema
 
 TEXT = """size,city,kind,age,count
 1.5,Rome,a,40,3
@@ -26,8 +31,10 @@ TEXT = """size,city,kind,age,count
 NA,,a,30.5,5
 0.25,Rome,b,?,3
 """
-SCHEMA = TableSchema(("size", "city", "count"), ((), ("New York", "Rome"), ()), "kind", ("a", "b"),
-                     (Condition("age", "number"),))
+SCHEMA = TableSchema(
+    (ColumnFormat("size", number=NumberFormat(), missing=("NA",)), ColumnFormat("city", ("New York", "Rome")),
+     ColumnFormat("count", number=NumberFormat((0, 0)))), "kind", ("a", "b"), (Condition("age", "number"),),
+    (ColumnFormat("age", number=NumberFormat((0, 1)), missing=("?",)),), ("size", "city", "kind", "age", "count"))
 VALUES = [[1.5, 1, 3], [-2e-3, 0, 4], [math.nan, math.nan, 5], [0.25, 1, 3]]
 
 
@@ -38,7 +45,7 @@ def csv(path: Path, text: str = TEXT) -> Cells:
 
 def test_training_cells_imply_the_schema_and_its_rows(tmp_path: Path) -> None:
     cells = csv(tmp_path / "t.csv")
-    assert infer_schema(cells, "kind", ["age"]) == SCHEMA
+    assert infer_schema(cells, "kind", ["age"]) == (SCHEMA, ["texts read as missing values: 'NA' in size"])
     rows = SCHEMA.encode(cells)
     assert np.array_equal(rows.values, VALUES, equal_nan=True) and rows.places == [0, 1, 4]
     assert rows.labels is not None and rows.labels.tolist() == [0, 1, 0, 1]
@@ -59,8 +66,8 @@ def test_frames_and_columns_in_any_order_give_the_same_rows(tmp_path: Path) -> N
 
 
 def test_a_schema_survives_its_configuration() -> None:
-    config = {"kind": "table", "columns": list(SCHEMA.columns), "categories": [list(c) for c in SCHEMA.categories],
-              "label": SCHEMA.label, "classes": list(SCHEMA.classes)}
+    config = json.loads(json.dumps({"kind": "table", "columns": SCHEMA.columns, "schema": SCHEMA.config(),
+                                    "label": SCHEMA.label, "classes": SCHEMA.classes}))
     assert TableSchema.from_config(config, SCHEMA.conditions) == SCHEMA
     assert TableSchema.from_config({**config, "kind": "image"}) is None
 
@@ -72,17 +79,20 @@ def test_a_schema_survives_its_configuration() -> None:
     ("0.25", "1_0", r"row 4 \(line 5\), column 'size' holds '1_0'"),
     ("0.25", "inf", r"row 4 \(line 5\), column 'size'.* not finite"),
     ("b,?", "b,old", r"row 4 \(line 5\), column 'age' holds 'old'"),
-    ("size", "sise", "no column 'size', which the model was trained on; did you mean 'sise'"),
 ])
 def test_what_does_not_fit_is_named_by_row_and_column(tmp_path: Path, old: str, new: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         SCHEMA.encode(csv(tmp_path / "t.csv", TEXT.replace(old, new)))
 
 
-def test_a_further_column_is_refused(tmp_path: Path) -> None:
-    lines = [f"{line},{i or 'id'}" for i, line in enumerate(TEXT.splitlines())]
-    with pytest.raises(InputError, match="column 'id' that the model was not trained on"):
-        SCHEMA.encode(csv(tmp_path / "t.csv", "\n".join(lines)))
+def test_further_columns_are_ignored_and_absent_ones_are_missing(tmp_path: Path) -> None:
+    lines = [f"{line.split(',', 1)[1]},{i or 'id'}" for i, line in enumerate(TEXT.splitlines())]
+    rows, full = SCHEMA.encode(csv(tmp_path / "t.csv", "\n".join(lines))), SCHEMA.encode(csv(tmp_path / "u.csv"))
+    assert np.array_equal(rows.values[:, 1:], full.values[:, 1:], equal_nan=True) and rows.places == [-1, 0, 3]
+    assert np.isnan(rows.values[:, 0]).all() and rows.missing[:, 0].all()
+    assert ["(size)" in rows.notes[0], "(id)" in rows.notes[1]] == [True, True]
+    with pytest.raises(InputError, match=r"no column 'size', which the model was trained on.*nor any other column"):
+        SCHEMA.encode(csv(tmp_path / "v.csv", "sise,b\n1,2\n3,4\n"))
 
 
 CELL = st.sampled_from(["1", "-2.5e3", "", "NA", "nan", "inf", "x", "1_0", "0x1", "New York", "-"])
@@ -91,17 +101,21 @@ CELL = st.sampled_from(["1", "-2.5e3", "", "NA", "nan", "inf", "x", "1_0", "0x1"
 @given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=9), st.integers(1, 7))
 def test_cells_are_converted_one_by_one_whatever_the_block(rows: list[tuple[str, str]], block: int) -> None:
     """The oracle: Python's float of every cell by itself, underscores refused."""
-    before, table_schema._BLOCK = table_schema._BLOCK, block
+    before, table_cells._BLOCK = table_cells._BLOCK, block
     try:
         cells = Cells(Path("t"), "", ["a", "b"], True, lambda wanted: {}).fill(
             (i, list(row)) for i, row in enumerate(rows))
     finally:
-        table_schema._BLOCK = before
+        table_cells._BLOCK = before
     for i, row in enumerate(rows):
         for j, text in enumerate(row):
-            number = None if text in ("", "NA", "x", "1_0", "0x1", "New York", "-") else float(text)
+            number = None if text in ("", "NA", "nan", "x", "1_0", "0x1", "New York", "-") else float(text)
             assert np.array_equal(cells.values[i, j], math.nan if number is None else number, equal_nan=True)
-            assert cells.tokens[j].get(i) == (text if number is None and not is_missing(text) else None)
+    for j in (0, 1):
+        words = [row[j] for row in rows if row[j] in ("NA", "nan", "x", "1_0", "0x1", "New York", "-")]
+        assert cells.texts_of[j].tokens == Counter(words)
+        assert all(rows[i][j] == text and text not in [row[j] for row in rows[:i]]
+                   for text, i in cells.texts_of[j].first.items())
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +130,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_models_match_the_columns_of_frames_by_name(model: Any) -> None:
     pd = pytest.importorskip("pandas")
-    x = torch.tensor([[0.5, -0.25], [0.125, 1.0], [0.75, 0.5]])
+    x = torch.tensor([[0.5, -0.25], [0.125, 1.0], [0.75, 0.5]], dtype=torch.float64)
     frame = pd.DataFrame({"b": x[:, 1], "age": [3, 1, 4], "a": x[:, 0], "kind": ["u", "v", "u"]})
     expected = ud.log_likelihood(model, x).log_prob
     for given_model in (model, ud.classifier_free(model, 1.0)):
         assert torch.equal(ud.log_likelihood(given_model, frame).log_prob, expected)
         assert torch.equal(ud.log_likelihood(given_model, frame[["a", "b"]]).log_prob, expected)
     with pytest.raises(InputError, match="no column 'a'"):
-        ud.log_likelihood(model, frame.rename(columns={"a": "c"}))
+        ud.log_likelihood(model, frame.rename(columns={"a": "c", "b": "d"}))
 
 
 def test_imputation_takes_label_and_conditions_from_a_frame(model: Any) -> None:

@@ -34,8 +34,9 @@ class Changes(_Flags):  # type: ignore[misc]
     def overrides(self) -> dict[str, Any]:
         """The fields that are set; `sigma-max` on the command line is `sigma_max` here."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        if self.condition is not None:
-            values["condition"] = [name.strip() for name in self.condition.split(",")]
+        for name in ("condition", "ignore", "columns", "missing"):
+            if name in values:
+                values[name] = [item.strip() for item in values[name].split(",")]
         if self.sde_args is not None:
             values["sde_args"] = {name.replace("-", "_"): value for name, value in self.sde_args.items()}
         return values

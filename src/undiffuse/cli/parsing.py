@@ -75,31 +75,6 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
     return scales
 
 
-def guided(model: Any, scale: float | dict[str, float], names: Sequence[str], prompt: Sequence[str] | None,
-           negative: str | None) -> Any:
-    """The model with guidance.
-
-    Args:
-        model: the model.
-        scale: guidance scale, one number or one by condition.
-        names: names of the conditions.
-        prompt: the prompts, if any.
-        negative: text that guidance moves away from.
-
-    Raises:
-        InputError: for prompts of a model that takes none, and a negative text without guidance.
-    """
-    from undiffuse import guidance
-
-    if (prompt or negative) and "prompt" not in [c.name for c in model.conditions]:
-        raise InputError("got --prompt or --negative for a model that takes no text; leave them out")
-    if negative is None:
-        return guidance.with_guidance(model, scale, names)
-    if isinstance(scale, dict) or scale == 1 or not prompt:
-        raise InputError("got --negative without --prompt and one --guidance-scale above 1; add them")
-    return guidance.classifier_free(model, scale, negative={"prompt": negative})
-
-
 def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Prints which tuned sampler is used under guidance, or that none fits these conditions."""
     from undiffuse.progress import say
@@ -115,22 +90,24 @@ def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> 
         say(f"no sampler is tuned for {steps} steps{scale}; the untuned one is used")
 
 
-def print_once(text: object) -> None:
-    """Prints on the first of several processes."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text)
+def condition_texts(texts: Sequence[str] | None, conditions: Sequence[Any]) -> dict[str, Any]:
+    """The values of a model's conditions; prints which numbers are over four standard deviations from their mean."""
+    from undiffuse.progress import say
+
+    values = parse_conditions(texts, [condition.name for condition in conditions])
+    for condition in conditions:
+        if condition.kind == "number" and condition.mean and condition.name in values:
+            value, mean, std = float(condition.rows(values[condition.name], 1)), condition.mean[0], condition.std[0]
+            if abs(value - mean) > 4 * std and os.environ.get("RANK", "0") == "0":
+                say(f"{condition.name}={values[condition.name]} is far from the training rows (mean {mean:.4g}, "
+                    f"standard deviation "
+                    f"{std:.3g}); the samples are an extrapolation")
+    return values
 
 
 def cycle_labels(labels: Sequence[int], first: int, count: int) -> list[int]:
     """The labels of the samples `first` to `first + count - 1`."""
     return [labels[index % len(labels)] for index in range(first, first + count)]
-
-
-def cycle_prompts(prompts: Sequence[str] | None, first: int, count: int) -> dict[str, Any]:
-    """The condition `prompt` of the samples `first` to `first + count - 1`; empty without prompts."""
-    if not prompts:
-        return {}
-    return {"prompt": [prompts[index % len(prompts)] for index in range(first, first + count)]}
 
 
 def _names(text: str) -> Iterator[str]:

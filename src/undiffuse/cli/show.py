@@ -14,7 +14,7 @@ from undiffuse.experiment import Experiment
 
 def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative="")] = False,
          changes: OptionalChanges = None) -> None:
-    """Print the settings of a run, or those that `train` would choose for data.
+    """Print the settings of a run, or the columns of a table and the settings that `train` would choose for data.
 
     Args:
         what: A run, an experiment.json, or DATA as for train.
@@ -26,7 +26,11 @@ def show(what: str, /, *, as_json: Annotated[bool, Parameter("--json", negative=
     if as_json:
         print(json.dumps(fields, indent=2))
     else:
-        print(*(f"{name:<25}{value}" for name, value in fields.items()), *reasons, sep="\n")
+        from undiffuse.data.dataset import column_lines
+
+        lines = column_lines(recipe.data) if recipe.data else []
+        settings = [f"{name:<25}{value}" for name, value in fields.items()]
+        print(*lines, *[""] * bool(lines), *settings, *reasons, sep="\n")
 
 
 def _outcome(what: str, experiment: Experiment) -> list[str]:

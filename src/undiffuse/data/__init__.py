@@ -1,7 +1,7 @@
 """Data sets: readers and writers.
 
     sources                              names, paths and arrays -> Dataset
-    tables, arrays, images               files
+    tables, delimited_text, arrays, images   files
     huggingface, hf_streaming            Hugging Face data sets and streams
     toys                                 built-in data
     dataset, lazy, validation            samples with labels and conditions, rows on the disk, checks

@@ -26,7 +26,8 @@ from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import as_tensor
 from undiffuse.transforms import conditions
-from undiffuse.transforms.table_schema import frame_cells
+from undiffuse.transforms.number_format import too_large
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, TableOptions, frame_cells
 
 Array = NDArray[Any]
 
@@ -87,7 +88,8 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
     return _images(x, label_texts, name, size) if x.ndim > 2 else _rows(x, label_texts, name)
 
 
-def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None) -> Dataset:
+def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None,
+              options: TableOptions = DEFAULT_OPTIONS) -> Dataset:
     """The Dataset of a DataFrame (with columns `label` and `condition`), an array, a tensor or a list.
 
     Args:
@@ -95,9 +97,10 @@ def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = 
         label: name of the column of class labels; None: no labels.
         condition: specifications of the columns that become conditions.
         size: side in pixels of the resampled images; None: unchanged.
+        options: of a DataFrame, how it is read.
     """
     if hasattr(source, "columns"):
-        return tables.from_cells(frame_cells(source), "the table", label, condition)
+        return tables.from_cells(frame_cells(source, options=options), "the table", label, condition)
     if isinstance(source, torch.Tensor) and not source.is_floating_point():
         return from_arrays(source.cpu().numpy(), size=size)
     if isinstance(source, torch.Tensor) or _of_tensors(source):
@@ -109,6 +112,26 @@ def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = 
             raise
         raise InputError(f"got data of type {type(source).__name__} ({first_line(error)}); expected a path, an array, "
                          "a DataFrame, a Dataset, or a list of rows of equal length") from None
+
+
+def load_rows(path: Path, part: str = "train") -> NDArray[np.float64]:
+    """The numbers (N, D) in an .npy or .npz file, without the checks of training data.
+
+    Args:
+        path: the file.
+        part: "train" or "test", for an .npz file with both.
+    """
+    with decoding(path, "an array"):
+        if path.suffix.lower() == ".npy":
+            x = _read_array(lambda: path.open("rb"), path.stat().st_size, quote(path))
+        else:
+            with zipfile.ZipFile(path) as archive:
+                members = {Path(info.filename).stem: info for info in archive.infolist()}
+                refuse_bomb(path, sum(info.file_size for info in members.values()))
+                x = _member(archive, members[_keys(list(members), None, part, quote(path))[0]], path)
+    if x.ndim not in (1, 2):
+        raise InputError(f"{quote(path)} has shape {x.shape}; expected rows (N, D) of numbers")
+    return np.asarray(x.reshape(len(x), -1), np.float64)
 
 
 def _of_tensors(source: Any) -> bool:
@@ -148,10 +171,14 @@ def _rows(x: Array, label_texts: list[str] | None, name: str) -> Dataset:
     values = np.asarray(x.reshape(len(x), -1) if x.size else x.reshape(len(x), 0), np.float64)
     if values.shape[1] == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least one row and one column")
+    if x.dtype.kind in "iu" and too_large(float(np.abs(values).max(initial=0))):
+        raise InputError(f"{name} holds whole numbers of over 2^53, which lose their last digits; subtract an offset, "
+                         f"or leave "
+                         "them out if they are identifiers")
     side = math.isqrt(values.shape[1])
     flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
     notes = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
-    return validation.make_table(values, name=name, label_texts=label_texts, notes=notes)
+    return validation.make_table(values, name=name, label_texts=label_texts, missing=True, notes=notes)
 
 
 def _images(x: Array, label_texts: list[str] | None, name: str, size: int | None) -> Dataset:

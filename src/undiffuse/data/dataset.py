@@ -17,6 +17,7 @@ from undiffuse.random import Purpose, permutation
 from undiffuse.transforms.base import GreyLevels, Standardise, Table, Transform
 from undiffuse.transforms.column_fitting import fit_column
 from undiffuse.transforms.conditions import Condition, infer_rows
+from undiffuse.transforms.table_schema import TableSchema
 
 _MAX_FITTED = 1024  # columns of a table beyond which each is only standardised
 # Streams of Purpose.DATA: splits and subsets must not use the random numbers that made the samples.
@@ -30,7 +31,7 @@ class Dataset:
     Args:
         x: samples (N, *event); images that stay on the disk are a `Lazy`, whose x[index] is a tensor.
         y: class numbers (N,) int64, or None.
-        kind: "points" and "table" are float32 (NaN in a table: missing value), "image" is uint8 (N, C, H, W).
+        kind: "points" are float32, "table" is float64 (NaN: missing value), "image" is uint8 (N, C, H, W).
         name: name of the data.
         classes: names of the labels 0, 1, ...
         columns: names of the columns of points and tables.
@@ -39,6 +40,7 @@ class Dataset:
         notes: remarks on changes to the data while reading.
         conditions: the conditions of the samples.
         condition_values: their numeric rows (N, sum of the widths), see `transforms.conditions`.
+        schema: how the rows of a table were read and are written; None for images and built-in points.
     """
 
     x: Tensor
@@ -52,6 +54,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     condition_values: Tensor | None = None
+    schema: TableSchema | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +105,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of values, shapes, types, labels and names; of data on the disk, of `Lazy.identity`."""
         names = (self.kind, self.levels, self.classes, self.columns, *([self.categories] if self.categories else []),
-                 *self.conditions)
+                 *self.conditions, *(() if self.schema is None else self.schema.formats))
         parts: list[Any] = [repr(names)]
         for tensor in (self.x, self.y, self.condition_values):
             if isinstance(tensor, Lazy):
@@ -124,6 +127,23 @@ def _content(data: Dataset) -> str:
         channels, height, width = data.shape
         return f"{'grey' if channels == 1 else 'colour'} images of {width}x{height}"
     return f"points in {data.shape[0]}-D" if data.kind == "points" else f"rows of {data.shape[0]} columns"
+
+
+def column_lines(data: Dataset) -> list[str]:
+    """A text table of the columns of a table: kind, an example, missing values, and how samples are written."""
+    if data.schema is None:
+        return []
+    missing, rows = data.x.isnan().sum(0).tolist(), [("column", "kind", "example", "missing", "samples are written as")]
+    for j, (form, count) in enumerate(zip(data.schema.formats, missing, strict=True)):
+        observed = data.x[:, j][~data.x[:, j].isnan()]
+        value = float(format(observed[0], ".9g")) if data.x.dtype == torch.float32 else float(observed[0])
+        rows.append((form.name, form.kind, form.text(value), str(count), form.describe()))
+    rows += [(name, "given" if name != data.schema.label else "label", "", "", "") for name in data.schema.order
+             if name not in data.schema.columns]
+    rows += [(name, "left out", "", "", why) for name, why in data.schema.left_out]
+    texts = [tuple(cell if len(cell) <= 32 else cell[:29] + "..." for cell in row[:4]) + row[4:] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]
 
 
 def conditioned(data: Dataset, **values: Any) -> Dataset:

@@ -24,7 +24,8 @@ from undiffuse.data.tables import from_cells
 from undiffuse.data.validation import check_first, first_line
 from undiffuse.errors import InputError, MachineError, UndiffuseError, did_you_mean, quote
 from undiffuse.transforms import conditions
-from undiffuse.transforms.table_schema import Cells, Row, condition_column
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, Row, TableOptions
+from undiffuse.transforms.table_schema import condition_column
 
 _NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w][\w.-]*)?")
 _FILES = (".npy", ".npz", ".csv", ".tsv", ".h5ad", ".parquet", ".json", ".gz", ".zip", ".png", ".jpg", ".jpeg", ".webp",
@@ -76,7 +77,7 @@ def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
 
 
 def read(name: str, size: int | None = None, label: str | None = None, part: str = "train",
-         condition: Sequence[str] = (), first: int | None = None) -> Dataset:
+         condition: Sequence[str] = (), first: int | None = None, options: TableOptions = DEFAULT_OPTIONS) -> Dataset:
     """The Dataset of a source that `is_source` accepts; see `load_rows` and `from_datasets`.
 
     Args:
@@ -86,29 +87,31 @@ def read(name: str, size: int | None = None, label: str | None = None, part: str
         part: "train" or "test".
         condition: specifications of the columns that become conditions.
         first: number of rows to read from the start; None: all.
+        options: how a table is read.
     """
     path = _local(name)
     return from_datasets(load_rows(name, part, first), path.name if path.exists() else name, size, label, condition,
-                         first)
+                         first, options=options)
 
 
-def read_cells(name: str, part: str = "train", first: int | None = None) -> Cells:
-    """The cells of a table; InputError if some columns hold neither numbers nor words.
+def read_cells(name: str, part: str = "train", first: int | None = None,
+               options: TableOptions = DEFAULT_OPTIONS) -> Cells:
+    """The cells of a table.
 
     Args:
         name: local path, or owner/name[:configuration] on the hub.
         part: "train" or "test".
         first: number of rows to read from the start; None: all.
+        options: how the table is read.
     """
     path = _local(name)
-    cells = _cells(_indexed(load_rows(name, part, first), name, first, None), path.name if path.exists() else name)
-    if cells.notes:
-        raise InputError(f"{quote(name)}: {cells.notes[0]}; remove them")
-    return cells
+    return _cells(_indexed(load_rows(name, part, first), name, first, None), path.name if path.exists() else name,
+                  options)
 
 
 def from_datasets(rows: Any, name: str = "the data set", size: int | None = None, label: str | None = None,
-                  condition: Sequence[str] = (), first: int | None = None, keep: str | Path | None = None) -> Dataset:
+                  condition: Sequence[str] = (), first: int | None = None, keep: str | Path | None = None,
+                  options: TableOptions = DEFAULT_OPTIONS) -> Dataset:
     """The Dataset of a `datasets.Dataset`: images if a column holds images, else a table of its numbers and words.
 
     Images are decoded as in a folder of images; more than 1 GiB stay encoded on the disk. The rows of a
@@ -122,6 +125,7 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
         condition: columns that are conditions, as NAME or NAME:KIND.
         first: number of rows from the start on; None: all.
         keep: folder in which the file of a stream stays and is reused; None: it is removed with the process.
+        options: how a table is read.
 
     Raises:
         InputError: for unknown columns, and if no column can be learned.
@@ -136,7 +140,7 @@ def from_datasets(rows: Any, name: str = "the data set", size: int | None = None
             raise InputError(f"{quote(name)} has no column {quote(column)}; it has "
                              f"{', '.join(map(quote, columns[:8]))}{did_you_mean(column, columns)}")
     if not pictures:
-        return from_cells(_cells(rows, name), name, label, condition).head(first)
+        return from_cells(_cells(rows, name, options), name, label, condition).head(first)
     if len(pictures) > 1 and not any(column in _IMAGES for column in pictures):
         raise InputError(f"{quote(name)} has the columns of images {', '.join(map(quote, pictures))}; expected one, or "
                          "one of them called image, so remove the others")
@@ -219,7 +223,7 @@ def _label_texts(rows: Any, column: str, name: str) -> list[str]:
     return texts
 
 
-def _cells(rows: Any, name: str) -> Cells:
+def _cells(rows: Any, name: str, options: TableOptions = DEFAULT_OPTIONS) -> Cells:
     """The cells of the columns of numbers, words and classes."""
     columns = [column for column, feature in rows.features.items() if _is_cell(feature)]
     others = [column for column in rows.features if column not in columns]
@@ -228,7 +232,7 @@ def _cells(rows: Any, name: str) -> Cells:
                          "expected a column of images, numbers or words")
     notes = [f"columns that hold neither numbers nor words were left out ({', '.join(others[:8])})"] if others else []
     cells = Cells(Path(name), "", columns, True, lambda wanted: dict(
-        zip(wanted, _texts(rows, [columns[j] for j in wanted]), strict=True)), notes)
+        zip(wanted, _texts(rows, [columns[j] for j in wanted]), strict=True)), notes, options, typed=True)
     return cells.fill(_rows(rows, columns))
 
 
@@ -249,7 +253,7 @@ def _rows(rows: Any, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _text(value: Any, names: Sequence[str] | None) -> str:
-    if value is None or (names and value < 0):
+    if value is None or value != value or (names and value < 0):
         return ""
     return (names[value] if names else repr(value) if isinstance(value, float) else str(value)).strip()
 

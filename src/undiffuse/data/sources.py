@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from undiffuse.data import huggingface, tables
-from undiffuse.data.arrays import images_in, in_memory, is_idx, read_idx, read_idx_folder, read_npy, read_npz
+from undiffuse.data.arrays import images_in, in_memory, is_idx, load_rows, read_idx, read_idx_folder, read_npy, read_npz
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.images import read_folder
 from undiffuse.data.toys import TOYS, digits, toy
 from undiffuse.data.validation import check_first
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
-from undiffuse.transforms.table_schema import Cells
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions
+from undiffuse.transforms.table_schema import TableRows, TableSchema
 
 NAMES = ("digits", *TOYS)
 _MAX_SIZE = 1024
@@ -26,7 +28,7 @@ Source = str | os.PathLike[str] | Dataset | ArrayLike
 
 def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
-              first: int | None = None) -> Dataset:
+              first: int | None = None, **table: Any) -> Dataset:
     """The Dataset of a source.
 
     Args:
@@ -39,76 +41,98 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         part: "train" or "test", where the source has both.
         condition: columns or keys that are conditions, as NAME or NAME:KIND.
         first: number of samples from the start on; of the hub only these are fetched.
+        table: of tables, fields of `TableOptions`, such as ignore=["id"], missing=["-999"] or decimal=",".
 
     Raises:
         InputError: for a source that cannot be read, and options that do not apply to it.
         MachineError: for a missing package and a hub that cannot be reached.
     """
     _check_options(size, part, first)
+    options = TableOptions.from_config(table)
     if not isinstance(source, str | os.PathLike):
-        data = _in_memory(source, size, label, part, condition).head(first)
+        data = _in_memory(source, size, label, part, condition, options).head(first)
         return data if n is None else data.subset(n, seed)
     name = os.fsdecode(source)
     if name in TOYS:
         data = toy(name, (first or 10_000) if n is None else n, seed, part)
     else:
-        data = _open(name, size, label, part, condition, first)
+        data = _open(name, size, label, part, condition, first, options)
         data = data if n is None else data.subset(n, seed)
-    _check_used(data, size, label, condition, _has_columns(name))
+    _check_used(data, size, label, condition, options, _has_columns(name))
     return _note_shadowed(data, name)
 
 
-def open_cells(name: str, part: str = "train", first: int | None = None) -> Cells | None:
-    """The cells of a .csv, .tsv or parquet file, or of a table of Hugging Face; None for any other source.
+def open_cells(name: str, part: str = "train", first: int | None = None, options: TableOptions = DEFAULT_OPTIONS,
+               names: Collection[str] = ()) -> Cells | None:
+    """The cells of a table in a file or of Hugging Face; None for any other source.
 
     Args:
         name: path, or name of a table on the hub.
         part: "train" or "test".
         first: number of rows to read from the start; None: all.
+        options: how the table is read.
+        names: names of columns by which a header is recognised.
     """
     path = Path(os.path.expanduser(name))
     if name and name not in NAMES and huggingface.is_source(name, path):
-        return huggingface.read_cells(name, part, first)
-    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        return huggingface.read_cells(name, part, first, options)
+    if not tables.is_table(path) or not path.is_file():
         return None
     _only_train(path, part)
-    return tables.read_cells(path)
+    return tables.read_cells(path, options, names)
+
+
+def read_rows(source: str, schema: TableSchema, part: str = "train", first: int | None = None) -> TableRows | None:
+    """The rows of a source for the model of a table, read as its training table was; None if it is not a table.
+
+    Args:
+        source: a table in a file or of Hugging Face, or an .npy or .npz file.
+        schema: schema of the model.
+        part: "train" or "test".
+        first: number of rows to read from the start; None: all.
+    """
+    path = Path(os.path.expanduser(source))
+    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
+        return schema.encode_numbers(load_rows(path, part), str(path))
+    cells = open_cells(source, part, first, schema.options, schema.order)
+    return None if cells is None else schema.encode(cells, strict=False)
 
 
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
-               condition: Sequence[str]) -> Dataset:
+               condition: Sequence[str], options: TableOptions) -> Dataset:
     """The Dataset of data in memory."""
     _only_train("data in memory", part)
-    data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size)
+    data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size, options)
     if isinstance(source, Dataset) and size is not None:
         raise InputError(f"got size={size} for a Dataset, which is used unchanged; leave size out")
-    _check_used(data, size, label, condition, hasattr(source, "to_numpy"))
+    _check_used(data, size, label, condition, options, hasattr(source, "to_numpy"))
     return data
 
 
 def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str],
-          first: int | None) -> Dataset:
+          first: int | None, options: TableOptions) -> Dataset:
     if name == "digits":
         return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
     if name and huggingface.is_source(name, path):
-        return huggingface.read(name, size, label, part, condition, first)
+        return huggingface.read(name, size, label, part, condition, first, options)
     if not name or not os.path.exists(path):
         raise InputError(_unknown(name, path))
     if path.is_dir():
         return _folder(path, size, part).head(first)
     if not path.is_file():
         raise InputError(f"{quote(path)} is neither a file nor a folder; expected data on disk")
-    return _file(path, size, label, part, condition).head(first)
+    return _file(path, size, label, part, condition, options).head(first)
 
 
-def _file(path: Path, size: int | None, label: str | None, part: str, condition: Sequence[str]) -> Dataset:
+def _file(path: Path, size: int | None, label: str | None, part: str, condition: Sequence[str],
+          options: TableOptions) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return read_npz(path, size, label, part, condition)
-    if suffix in (".csv", ".tsv"):
+    if tables.is_table(path):
         _only_train(path, part)
-        return tables.read_table(path, label, condition)
+        return tables.read_table(path, label, condition, options)
     if suffix == ".h5ad":
         _only_train(path, part)
         return tables.read_h5ad(path, label, condition)
@@ -117,8 +141,8 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return read_npy(path, size)
     if is_idx(path):
         return read_idx(path, size, part)
-    raise InputError(f"{quote(path)} has an unknown type; expected .npy, .npz, .csv, .tsv, .parquet, .h5ad, an IDX "
-                     "file or a folder of images")
+    raise InputError(f"{quote(path)} has an unknown type; expected .npy, .npz, .csv, .tsv, .txt, .data, .xlsx, "
+                     ".parquet, .h5ad, an IDX file or a folder of images")
 
 
 def _folder(path: Path, size: int | None, part: str) -> Dataset:
@@ -152,15 +176,18 @@ def _check_options(size: int | None, part: str, first: int | None) -> None:
 
 def _has_columns(name: str) -> bool:
     """Whether a source can have a column or key for classes and conditions."""
-    return huggingface.is_source(name, Path(os.path.expanduser(name))) or name.lower().endswith(
-        (".csv", ".tsv", ".npz", ".h5ad"))
+    path = Path(os.path.expanduser(name))
+    return huggingface.is_source(name, path) or tables.is_table(path) or name.lower().endswith((".npz", ".h5ad"))
 
 
-def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], columns: bool) -> None:
+def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], options: TableOptions,
+                columns: bool) -> None:
     """Refuse an option that does not apply to this data."""
     if size is not None and data.kind != "image":
         raise InputError(f"got size={size}, but {data.name} is not a set of images; leave size out")
     named = label if label is not None else ",".join(condition)
+    if (chosen := options.config()) and (not columns or data.kind == "image"):
+        raise InputError(f"got {', '.join(chosen)} for {data.name}, which is not a table with columns; leave it out")
     if named and not columns:
         option = "label" if label is not None else "condition"
         raise InputError(f"got {option}={named!r}, which names a column of a table or a key of an .npz file; "

@@ -16,7 +16,8 @@ from torch.nn import functional
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError, UndiffuseError, quote
 from undiffuse.transforms.conditions import categories_of
-from undiffuse.transforms.table_schema import default_columns
+from undiffuse.transforms.table_cells import default_columns
+from undiffuse.transforms.table_schema import TableSchema
 
 _MAX_VALUE = 1e30
 _CHUNK = 256
@@ -59,25 +60,27 @@ def first_line(error: Exception) -> str:
 
 
 def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (),
-               label_texts: Sequence[str] | None = None, categories: Sequence[tuple[str, ...]] = (),
+               label_texts: Sequence[str] | None = None, schema: TableSchema | None = None,
                missing: bool = False, notes: Sequence[str] = ()) -> Dataset:
-    """The Dataset of numbers (N, D): points (up to three columns of similar scale) or a table.
+    """The Dataset of numbers (N, D): points (up to three columns of similar scale, none of them whole in a schema) or a
+    table.
 
     Args:
         x: the numbers.
         name: name of the data.
         columns: names of the columns; x1, x2, ... by default.
         label_texts: the class of every row.
-        categories: the categories of every column, () for numbers.
+        schema: schema of the columns; by default that of numbers.
         missing: whether NaN is a missing value rather than an error.
         notes: remarks on changes to the data.
 
     Raises:
-        InputError: for less than two rows, NaN or Inf, columns without a value, equal rows, and numbers that float32
-            cannot hold.
+        InputError: for less than two rows, NaN or Inf, columns without a value, equal rows, and too large numbers.
     """
-    names = tuple(columns) or tuple(default_columns(x.shape[1]))
     _check_count(len(x), name)
+    plain = schema is None or not any(form.integer or form.kind != "number" for form in schema.formats)
+    schema = schema or TableSchema.of_numbers(columns or default_columns(x.shape[1]), x)
+    names = schema.columns
     empty = np.isnan(x) if missing else np.zeros(x.shape, dtype=np.bool_)
     _check_filled(empty, name, names)
     check_finite(np.where(empty, 0.0, x), name, names)
@@ -86,13 +89,12 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
     if constant.all():
         raise InputError(f"all {len(x)} rows of {name} are equal, so there is nothing to learn")
     std = np.where(constant, np.nan, _std(values, name))
-    _check_precision(values, std, name, names)
-    similar = len(names) <= 3 and not constant.any() and not empty.any() and not any(categories) and (
-        std.max() <= 10 * std.min())
+    similar = len(names) <= 3 and not constant.any() and not empty.any() and plain and std.max() <= 10 * std.min()
     y, classes = encode_labels(label_texts, name) if label_texts is not None else (None, ())
-    return Dataset(torch.from_numpy(x.astype(np.float32)), y, "points" if similar else "table", name, classes, names,
-                   categories=tuple(categories) if any(categories) else (), notes=(
-                       *notes, *_category_note(names, categories), *_missing_note(empty),
+    return Dataset(torch.from_numpy(x.astype(np.float32) if similar else x), y, "points" if similar else "table", name,
+                   classes,
+                   names, categories=schema.categories, schema=schema, notes=(
+                       *notes, *_category_note(names, schema.categories), *_missing_note(empty),
                        *_constant_note(names, constant)))
 
 
@@ -188,17 +190,11 @@ def _check_filled(missing: NDArray[np.bool_], name: str, columns: Sequence[str])
 def _std(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     if np.abs(x).max() > _MAX_VALUE:
         raise InputError(f"{name} holds {np.abs(x).max():.3g}; expected numbers up to {_MAX_VALUE:g}, so scale them")
-    return np.asarray(x.std(0), np.float64)
-
-
-def _check_precision(x: NDArray[np.float64], std: NDArray[np.float64], name: str, columns: Sequence[str]) -> None:
-    """Refuse a column whose variation is lost in float32, such as identifiers and time stamps."""
-    lost = np.abs(x - x.astype(np.float32)).max(0) > 1e-3 * std
-    lost |= std < 1 / _MAX_VALUE
-    if lost.any():
-        j = int(np.argmax(lost))
-        raise InputError(f"column {quote(columns[j])} of {name} varies by {std[j]:.3g} around {x[:, j].mean():.6g}, "
-                         "less than float32 resolves; subtract an offset and scale it, or remove it")
+    std = np.asarray(x.std(0), np.float64)
+    if (tiny := (std > 0) & (std < 1 / _MAX_VALUE)).any():
+        raise InputError(f"{name} holds a column that varies by {std[tiny].max():.3g}, less than float32 resolves; "
+                         f"scale it")
+    return std
 
 
 def _category_note(columns: Sequence[str], categories: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -18,17 +19,22 @@ from torch.nn import functional
 
 from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError, MachineError, quote
-from undiffuse.transforms.table_schema import default_columns
+from undiffuse.transforms.table_cells import default_columns
+from undiffuse.transforms.table_schema import TableSchema
 
 _SUFFIXES = (".png", ".npy", ".csv")
 _MAX_PIXELS = 64 << 20
 _MIN_SIDE = 32  # pixels to which small images are enlarged
 _PART = 1 << 20  # numbers that are written at a time
 
+TextRows = Callable[[Tensor, Sequence[int] | None], tuple[list[str], list[list[str]]]]
+"""Header and cells of samples and their class numbers."""
+
 
 def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, columns: Sequence[str] = (),
                  labels: Tensor | None = None, classes: Sequence[str] = (),
-                 label_name: str = "label", categories: Sequence[Sequence[str]] = ()) -> Path:
+                 label_name: str = "label", schema: TableSchema | None = None,
+                 condition_texts: Mapping[str, str] | None = None) -> Path:
     """Write samples to a file; returns its path.
 
     Args:
@@ -39,7 +45,8 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         labels: class numbers (N,), the last column of a .csv.
         classes: names of the classes.
         label_name: name of that column.
-        categories: for every column the categories 0, 1, ..., () for numbers.
+        schema: schema of a table, in whose notation a .csv is written.
+        condition_texts: of a table, the text of each condition that all samples have.
 
     Raises:
         InputError: before anything is written, for samples that are not finite, an unknown ending, and a shape that the
@@ -54,8 +61,10 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         elif path.suffix.lower() == ".png":
             file.write(png_grid(x[:], levels or 256))
         else:
-            for part in _csv(x, columns, labels, classes, label_name, categories):
-                file.write(part.encode())
+            table = schema and (lambda part, numbers: schema.cells(part, numbers, condition_texts, label_name))
+            for text in _csv(x, labels, table or partial(_cells, columns=columns, classes=classes,
+                                                         label_name=label_name)):
+                file.write(text.encode())
     return path
 
 
@@ -161,29 +170,24 @@ def _tiles(x: Tensor, across: int, down: int) -> Tensor:
     return tiles.reshape(down * height, across * width, channels)[:-1, :-1]
 
 
-def _csv(x: Tensor | Lazy, columns: Sequence[str], labels: Tensor | None, classes: Sequence[str],
-         label_name: str, categories: Sequence[Sequence[str]] = ()) -> Iterator[str]:
+def _csv(x: Tensor | Lazy, labels: Tensor | None, cells: TextRows) -> Iterator[str]:
     """The text of a table, part by part: the header and the rows."""
+    yield _text([cells(x[:0], None if labels is None else [])[0]])
+    for at, part in _parts(x):
+        yield _text(cells(part, None if labels is None else labels[at : at + len(part)].tolist())[1])
+
+
+def _cells(x: Tensor, labels: Sequence[int] | None, columns: Sequence[str], classes: Sequence[str], label_name: str
+           ) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of numbers, with the digits that restore each exactly."""
     header = list(columns) or default_columns(x.shape[1])
     if len(header) != x.shape[1]:
         raise InputError(f"got {len(header)} names for {x.shape[1]} columns; expected as many")
-    yield _text([[*header, *([label_name] if labels is not None else [])]])
-    for at, part in _parts(x):
-        numbers = None if labels is None else labels[at : at + len(part)].tolist()
-        yield _text(_cells(part, numbers, classes, categories))
-
-
-def _cells(x: Tensor, labels: Sequence[int] | None, classes: Sequence[str],
-           categories: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The cells of a table, with the digits that restore every number exactly."""
     digits = ".17g" if x.dtype == torch.float64 else ".9g"
     rows = [[format(value, digits) for value in row] for row in x.detach().cpu().tolist()]
-    for j, names in enumerate(categories):
-        for row, value in zip(rows, x[:, j].tolist() if names else (), strict=False):
-            row[j] = names[int(value)]
     for row, label in zip(rows, labels or (), strict=labels is not None):
         row.append(classes[label] if classes else str(label))
-    return rows
+    return [*header, *([label_name] if labels is not None else [])], rows
 
 
 def _text(rows: Sequence[Sequence[str]]) -> str:

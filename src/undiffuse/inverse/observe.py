@@ -90,7 +90,7 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
     inverse = model.transform.inverse
 
     def function(z: Tensor) -> Tensor:
-        return A(inverse(z) if units == "data" else z)
+        return A(inverse(z).to(z.dtype) if units == "data" else z)
 
     values = None if y is None else as_tensor(y, "y").double()
     observed = Observation(function, values, std, model.shape, A.mask_unobserved)

@@ -6,7 +6,7 @@ values. In the written tables only the missing values change; all other characte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse import training
+from undiffuse.data.arrays import load_rows
 from undiffuse.data.sources import open_cells
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError, quote
@@ -24,9 +25,10 @@ from undiffuse.inverse import Identity, observe
 from undiffuse.inverse.guides import MomentGuide
 from undiffuse.model import Model
 from undiffuse.pipelines.csv_text import Text, cell
-from undiffuse.progress import bar
+from undiffuse.progress import bar, say
 from undiffuse.samplers.driver import Progress, conditions_of, sample
 from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
+from undiffuse.transforms.table_cells import array_cells
 from undiffuse.transforms.table_schema import TableRows, TableSchema
 
 _PARTICLES, _MAX_PARTICLES = 256, 2048  # particles per row, and in one block
@@ -99,10 +101,18 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     model = training.load(run, device=device)
     if (schema := model.schema) is None:
         raise InputError(f"{run} was trained on images; expected the run of a table")
-    if table.suffix.lower() not in (".csv", ".tsv", ".parquet") or (cells := open_cells(str(table))) is None:
-        raise InputError(f"{quote(table)} is not a table that can be filled in; expected a .csv, .tsv or .parquet file")
+    if table.suffix.lower() == ".npy" and table.is_file():
+        cells = array_cells(load_rows(table), schema.columns, str(table))
+    elif (opened := open_cells(str(table), options=schema.options, names=schema.order)) is not None:
+        cells = opened
+    else:
+        raise InputError(f"{quote(table)} is not a table that can be filled in; expected a .csv, .tsv, .txt, .xlsx, "
+                         f".parquet or "
+                         ".npy file")
     text, rows = Text.of(cells), schema.encode(cells)
-    if not np.isnan(rows.values).any():
+    for note in (*cells.notes, *rows.notes):
+        say(note)
+    if not rows.missing.any():
         other = [name for name in (schema.label, *(c.name for c in schema.conditions)) if name]
         where = f" in the columns that the run samples (not {', '.join(other)})" if other else ""
         raise InputError(f"{quote(table)} has no empty cell{where}, so there is nothing to fill")
@@ -110,12 +120,13 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         samples = impute(model, rows.x, draws, seed=seed, steps=steps, labels=rows.labels if model.classes else None,
                          method=method, conditions=rows.conditions, progress=progress).numpy()
     out.mkdir(parents=True, exist_ok=True)
-    filled, suffix = _Filled(text, schema, rows, samples), ".tsv" if table.suffix.lower() == ".tsv" else ".csv"
+    suffix = Path(table.stem).suffix if table.suffix.lower() in (".gz", ".bz2", ".xz") else table.suffix
+    filled, suffix = _Filled(text, schema, rows, samples), suffix if cells.separator else ".csv"
     files = {out / f"draw-{k + 1}{suffix}": filled.draw(k) for k in range(draws)}
     files[out / f"summary{suffix}"] = filled.summary(interval)
     for path, content in files.items():
         with atomic(path) as file:
-            file.write(content.encode())
+            file.write(content)
     return list(files)
 
 
@@ -155,33 +166,50 @@ class _Filled:
     @property
     def missing(self) -> list[tuple[int, int]]:
         """The missing values, as (row, column of the schema)."""
-        return [(int(i), int(j)) for i, j in np.argwhere(np.isnan(self.rows.values))]
+        return [(int(i), int(j)) for i, j in np.argwhere(self.rows.missing)]
 
-    def draw(self, k: int) -> str:
+    @property
+    def absent(self) -> list[str]:
+        """The columns of the schema that the table does not have, which are added on the right."""
+        return [name for name, place in zip(self.schema.columns, self.rows.places, strict=True) if place < 0]
+
+    def draw(self, k: int) -> bytes:
         """The table filled with sample k."""
-        return self.text.filled({(i, self.rows.places[j]): self.cell(j, self.samples[k, i, j])
-                                 for i, j in self.missing})
+        return self.filled({(i, j): self.cell(j, self.samples[k, i, j]) for i, j in self.missing}, [], {})
+
+    def filled(self, cells: Mapping[tuple[int, int], str], columns: Sequence[str],
+               values: Mapping[tuple[int, str], str]) -> bytes:
+        """The table with texts of missing values, by row and column of the schema, and with further columns."""
+        places, names = self.rows.places, self.schema.columns
+        present = {(i, places[j]): text for (i, j), text in cells.items() if places[j] >= 0}
+        added = {(i, names[j]): text for (i, j), text in cells.items() if places[j] < 0}
+        return self.text.filled(present, [*self.absent, *columns], {**added, **values})
 
     def cell(self, j: int, value: float) -> str:
         """A value of column j as a cell."""
-        categories = self.schema.categories_of(j)
-        return cell(categories[int(value)] if categories else format(value, ".9g"), self.text.separator)
+        return cell(self.schema.formats[j].text(value), self.text.separator)
 
-    def summary(self, interval: float) -> str:
+    def summary(self, interval: float) -> bytes:
         """The table filled with means (or modes), with columns for their spread."""
         centres: dict[tuple[int, int], str] = {}
         spread: dict[tuple[int, str], str] = {}
         for i, j in self.missing:
-            values, name, place = self.samples[:, i, j].astype(np.float64), self.schema.columns[j], self.rows.places[j]
+            values, name = self.samples[:, i, j].astype(np.float64), self.schema.columns[j]
             if self.schema.categories_of(j):
                 counts = np.bincount(values.astype(np.int64))
-                centres[i, place] = self.cell(j, float(counts.argmax()))
+                centres[i, j] = self.cell(j, float(counts.argmax()))
                 spread[i, f"{name}_share"] = format(counts.max() / len(values), ".4g")
             else:
                 bounds = np.quantile(values, [(1 - interval) / 2, (1 + interval) / 2], method="weibull")
-                centres[i, place] = format(values.mean(), ".9g")
-                spread |= {(i, f"{name}_{end}"): format(v, ".9g")
-                           for end, v in zip(("low", "high"), bounds, strict=True)}
+                centres[i, j] = self._number(j, values.mean())
+                spread |= {(i, f"{name}_{end}"): self._number(j, v) for end,
+                           v in zip(("low", "high"), bounds, strict=True)}
         columns = [f"{self.schema.columns[j]}_{end}" for j in sorted({j for _, j in self.missing})
                    for end in (("share",) if self.schema.categories_of(j) else ("low", "high"))]
-        return self.text.filled(centres, columns, spread)
+        return self.filled(centres, columns, spread)
+
+    def _number(self, j: int, value: float) -> str:
+        """A mean or quantile: in the notation of the column, of plain numbers with all digits."""
+        form = self.schema.formats[j]
+        plain = form.kind == "number" and (form.number is None or form.number.plain)
+        return format(value, ".9g") if plain else self.cell(j, value)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from undiffuse import training
 from undiffuse.data import Dataset, open_data
-from undiffuse.data.sources import open_cells
+from undiffuse.data.sources import read_rows
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
-from undiffuse.interop.imported import open_model
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
-from undiffuse.progress import bar
+from undiffuse.progress import bar, say
 from undiffuse.report.plots import least_likely, scores_figure
 from undiffuse.transforms.table_schema import TableSchema
 
@@ -42,11 +43,11 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     """
     if out.suffix.lower() != ".csv" or (n is not None and n < 1):
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
-    opened = open_model(run, device)
-    model = opened.model
-    data = load_rows(source, model.schema, opened.experiment, opened.data, part)
+    opened, model = training.open_run(run), training.load(run, device=device)
+    data, novel = load_rows(source, model.schema, opened.experiment, opened.config["data"], part)
     data = data.take(torch.arange(len(data))[:n])
     scores = _with_progress(model, data, seed, options)
+    scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,
              "log_prob": scores.log_prob, "bits_per_dim": scores.bits_per_dim, **scores.budget()}
     with atomic(out) as file:
@@ -64,8 +65,11 @@ def _csv_text(table: dict[str, torch.Tensor]) -> str:
 
 
 def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, config: dict[str, Any],
-              part: str = "train") -> Dataset:
-    """The rows of a source, columns in the order of the run's; label and conditions are left out.
+              part: str = "train") -> tuple[Dataset, torch.Tensor]:
+    """The rows of a source, columns in the order of the run's, without label and conditions, and which are novel (N,).
+
+    A table is read as the run's was: one row is enough, columns are matched by name, absent ones are missing values,
+    and a row is novel with a category that the training data do not have.
 
     Args:
         source: data as for `open_data`.
@@ -75,20 +79,21 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
         part: "train" or "test".
     """
     first = experiment.max_rows if source == experiment.data else None
-    cells = open_cells(source, part, first) if schema else None
-    if schema and cells:
-        x = schema.encode(cells).x
-        return Dataset(x, None, config["kind"], cells.path.name, columns=schema.columns, categories=schema.categories)
+    if schema is not None and (rows := read_rows(source, schema, part, first)) is not None:
+        for note in rows.notes:
+            say(note)
+        x = rows.x.float() if config["kind"] == "points" else rows.x
+        return Dataset(x, None, config["kind"], Path(source).name, columns=schema.columns, categories=schema.categories
+                       ), torch.from_numpy(rows.novel)
     data = open_data(source, size=experiment.image_size, part=part, first=first)
     expected = {"kind": config["kind"], "levels": config["levels"], "columns": sorted(config["columns"])}
     values = {"kind": data.kind, "levels": data.levels, "columns": sorted(data.columns)}
     if differing := [f"{name} {values[name]!r} and not {expected[name]!r}" for name in values
                      if values[name] != expected[name]]:
         raise InputError(f"got {data.name}, which has {', '.join(differing)} as the run's data; give rows of that kind")
-    if schema is None:
-        return data
-    order = [data.columns.index(name) for name in schema.columns]
-    return Dataset(data.x[:, order], None, data.kind, data.name, columns=schema.columns)
+    order = [data.columns.index(name) for name in schema.columns] if schema else []
+    known = torch.zeros(len(data), dtype=torch.bool)
+    return (data if schema is None else replace(data, x=data.x[:, order], columns=schema.columns, y=None)), known
 
 
 def summary(scores: Likelihood) -> str:

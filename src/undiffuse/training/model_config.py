@@ -77,7 +77,9 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         "data": {"name": train.name, "kind": train.kind, "levels": train.levels, "classes": list(train.classes),
                  "counts": torch.bincount(train.y, minlength=classes).tolist() if train.y is not None else [],
                  "label": experiment.label, "columns": list(train.columns),
-                 "categories": [list(c) for c in train.categories], "notes": list(train.notes), "rows": len(train),
+                 "categories": [list(c) for c in train.categories],
+                 "schema": None if train.schema is None else train.schema.config(), "notes": list(train.notes),
+                 "rows": len(train),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }

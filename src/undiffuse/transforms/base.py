@@ -30,7 +30,7 @@ class Transform(ABC):
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
-        """Data units from model units, in the dtype of z, unrounded."""
+        """Data units from model units, unrounded, in the dtype of z; of tables float64, where the device has it."""
 
     @abstractmethod
     def log_det(self, x: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Table(Transform):
     def inverse(self, z: Tensor) -> Tensor:
         """(B, sum of the widths) to (B, D); integer columns are rounded, categories are their numbers."""
         parts = torch.split(_wide(z), self.widths, 1)
-        return torch.stack([c.inverse(p) for c, p in zip(self.columns, parts, strict=True)], 1).to(z.dtype)
+        return torch.stack([c.inverse(p) for c, p in zip(self.columns, parts, strict=True)], 1)
 
     def log_det(self, x: Tensor) -> Tensor:
         """Σ log dz/dx; InputError for columns of categories or few distinct numbers, which have no density."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from undiffuse.transforms.yeo_johnson import yeo_johnson
 _KNOTS = 64  # quantiles that represent a distribution function
 _MAX_STEPS = 20  # distinct numbers up to which a column is a step function
 _MAX_DISTANCE = 1.36  # Kolmogorov's statistic √n D at the 5 % level
+_LARGEST = 1e37  # no bound
 _POWERS = np.linspace(0, 2, 41)
 
 
@@ -43,7 +45,17 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False) -> Column:
         return _steps(levels, counts)
     power, z = _power(values, integer)
     distance = float(stats.kstest(z, "norm").statistic)
-    return power if math.sqrt(len(values)) * distance <= _MAX_DISTANCE else _quantiles(values, integer)
+    normal = math.sqrt(len(values)) * distance <= _MAX_DISTANCE
+    return dataclasses.replace(power if normal else _quantiles(values, integer), bounds=_bounds(values))
+
+
+def _bounds(x: Vector) -> tuple[float, ...]:
+    """Bounds that keep the sign of a column, and a largest value of 1 or 100, the end of a scale; () without any."""
+    low, high, whole = float(x.min()), float(x.max()), bool((x == np.rint(x)).all())
+    if low >= 0:
+        top = high if high in (1.0, 100.0) else _LARGEST
+        return min(low, 1.0) if whole else low / 2, top
+    return (-_LARGEST, max(high, -1.0) if whole else high / 2) if high <= 0 else ()
 
 
 def _steps(levels: Vector, counts: NDArray[np.int64]) -> Steps:

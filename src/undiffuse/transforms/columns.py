@@ -6,10 +6,7 @@
     categories  centred one-hot vector with total variance 1; the inverse is the largest entry
     constant    no entry; restored exactly
 
-All but the last end with the affine map that gives the training rows mean 0 and variance 1. Missing values are NaN and
-stay NaN.
-
-Reference: Yeo and Johnson (2000), eq. 2.1, Biometrika 87, 954-959.
+All but the last end with the affine map to mean 0 and variance 1 on the training rows. A missing value is NaN.
 """
 
 from __future__ import annotations
@@ -104,7 +101,7 @@ class Constant(Column):
 
     def log_derivative(self, x: Tensor) -> Tensor:
         """0, and −∞ for another value."""
-        return torch.where(x.float() == torch.tensor(self.value).to(x.device).float(), 0.0, -math.inf).to(x)
+        return torch.where(_equal(x, torch.tensor(self.value, dtype=torch.float64)), 0.0, -math.inf).to(x)
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,7 @@ class Power(Column):
     mean: float = 0.0
     std: float = 1.0
     integer: bool = False
+    bounds: Floats = ()
     kind = "power"
 
     def __post_init__(self) -> None:
@@ -132,7 +130,7 @@ class Power(Column):
     def inverse(self, z: Tensor) -> Tensor:
         """(B,)."""
         x = yeo_johnson_inverse(z[:, 0] * self.std + self.mean, self.power) * self.scale + self.centre
-        return _rounded(x) if self.integer else x
+        return _within(_rounded(x) if self.integer else x, self.bounds)
 
     def log_derivative(self, x: Tensor) -> Tensor:
         """sign(u) (λ − 1) log(1 + |u|) − log(scale std)."""
@@ -153,6 +151,7 @@ class Quantiles(Column):
     mean: float = 0.0
     std: float = 1.0
     integer: bool = False
+    bounds: Floats = ()
     kind = "quantiles"
 
     def __post_init__(self) -> None:
@@ -173,7 +172,7 @@ class Quantiles(Column):
         """(B,)."""
         s, v = (k.to(z) for k in self._knots)
         x = _linear(z[:, 0] * self.std + self.mean, s, v)
-        return _rounded(x) if self.integer else x
+        return _within(_rounded(x) if self.integer else x, self.bounds)
 
     def log_derivative(self, x: Tensor) -> Tensor:
         """The logarithm of the slope of the segment that contains x."""
@@ -255,7 +254,7 @@ class Steps(Column):
 
     def log_measure(self, x: Tensor) -> Tensor:
         """0 for a level, −∞ for another number."""
-        return torch.where(x.float() == self._table[0].to(x)[self._level(x)].float(), 0.0, -math.inf).to(x)
+        return torch.where(_equal(x, self._table[0][self._level(x).cpu()]), 0.0, -math.inf).to(x)
 
     def level_weights(self, mean: Tensor, variance: Tensor) -> Tensor:
         """The normal probability between the cuts."""
@@ -355,6 +354,16 @@ def _clean(value: Any) -> Any:
     if not all(type(v) in (int, float) and abs(v) < 1e38 for v in numbers):
         raise InputError("got a column with something that is not a finite number; expected numbers")
     return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(value)
+
+
+def _within(x: Tensor, bounds: Floats) -> Tensor:
+    """x within bounds (low, high), with derivative 1; () for none."""
+    return x + (x.clamp(*bounds) - x).detach() if bounds else x
+
+
+def _equal(x: Tensor, value: Tensor) -> Tensor:
+    """Whether x is a float64 value, or what float32 makes of it."""
+    return (x == value.to(x)) | (x == value.float().to(x))
 
 
 def _rounded(x: Tensor) -> Tensor:

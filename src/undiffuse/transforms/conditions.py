@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,10 +230,20 @@ def categories_of(texts: Sequence[str], error: Callable[[int], str]) -> tuple[st
     Raises:
         InputError: with the sentence `error(how many)` if they hardly repeat, so that they must be identifiers or text.
     """
-    distinct = tuple(sorted(set(texts), key=_by_number))
-    if len(distinct) > max(10, len(texts) // 2):
+    distinct = sort_categories(set(texts))
+    if hardly_repeat(len(distinct), len(texts)):
         raise InputError(error(len(distinct)))
     return distinct
+
+
+def sort_categories(texts: Iterable[str]) -> tuple[str, ...]:
+    """Different texts, numbers in order, then words in order."""
+    return tuple(sorted(texts, key=_by_number))
+
+
+def hardly_repeat(distinct: int, total: int) -> bool:
+    """Whether so many different texts in a number of cells must be identifiers or free text."""
+    return distinct > max(10, total // 2)
 
 
 def _is_numeric(values: Any) -> bool:

@@ -1,19 +1,14 @@
-"""Cells of a table, and the schema that turns them into the rows of a model.
+"""The schema of a run's table: cells of files and DataFrames to the rows of a model, and samples back to cells.
 
-    Cells         column names, numbers and texts, read from a file or a DataFrame
-    TableSchema   columns, categories, label and conditions of a run: Cells -> rows, labels, conditions, by column name
-    infer_schema  the schema that training cells imply
+    TableSchema   columns, label and conditions of a run: Cells -> rows, labels, conditions, by name; rows -> cells
+    infer_schema  the schema that training cells imply, with a remark for every decision
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,129 +19,18 @@ from torch import Tensor
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike, as_tensor
 from undiffuse.transforms import conditions
+from undiffuse.transforms.column_format import (
+    ColumnChoice,
+    ColumnFormat,
+    comma_is_decimal,
+    infer_format,
+    number_column,
+)
 from undiffuse.transforms.conditions import Condition, categories_of
+from undiffuse.transforms.number_format import NumberFormat
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, default_columns, frame_cells
 
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_BLOCK = 1 << 18  # cells that are converted at a time
-
-Row = tuple[int, list[str]]
-"""The line of the file on which a row ends, and its cells without surrounding spaces."""
-
-
-def default_columns(count: int) -> list[str]:
-    """The names x1, x2, ... of unnamed columns."""
-    return [f"x{j + 1}" for j in range(count)]
-
-
-@dataclass
-class Cells:
-    """The cells of a table.
-
-    Args:
-        path: name of the source, for error messages.
-        separator: separator of the file; "" for a source without lines of text.
-        columns: names of the columns.
-        header: whether the source has these names.
-        read: reads the texts of some columns, by number, without surrounding spaces.
-        notes: remarks on how the source was read.
-
-    `fill` sets `lines`, the line of every row, `values` (N, D), NaN where a cell is missing or not a number, and
-    `tokens`, for every column the cells that are neither, by row.
-    """
-
-    path: Path
-    separator: str
-    columns: list[str]
-    header: bool
-    read: Callable[[Sequence[int]], dict[int, list[str]]]
-    notes: list[str] = field(default_factory=list)
-
-    def fill(self, rows: Iterable[Row]) -> Cells:
-        """Convert rows of texts; InputError for a row of another length."""
-        self.lines, self.tokens = list[int](), [dict[int, str]() for _ in self.columns]
-        self._texts: dict[int, list[str]] = {}
-        parts, source = [], iter(rows)
-        while block := list(islice(source, max(1, _BLOCK // max(1, len(self.columns))))):
-            parts.append(self._convert(block))
-        self.values = np.concatenate(parts) if parts else np.empty((0, len(self.columns)))
-        return self
-
-    def texts(self, columns: Sequence[int]) -> dict[int, list[str]]:
-        """The texts of some columns, by number; each is read once."""
-        if unread := [j for j in columns if j not in self._texts]:
-            self._texts |= self.read(unread)
-        return {j: self._texts[j] for j in columns}
-
-    def where(self, row: int, column: int) -> str:
-        """The place of a cell, for an error message."""
-        line = f" (line {self.lines[row]})" if self.separator else ""
-        return f"{quote(self.path)}, row {row + 1}{line}, column {quote(self.columns[column])}"
-
-    def index(self, name: str) -> int:
-        """The number of a label or condition column; InputError if there is no such column, or no other one."""
-        if name not in self.columns:
-            raise InputError(f"{quote(self.path)} has no column {quote(name)}; it has "
-                             f"{', '.join(map(quote, self.columns[:8]))}{did_you_mean(name, self.columns)}")
-        if len(self.columns) == 1:
-            raise InputError(f"{quote(self.path)} has only the column {quote(name)}; expected another one to learn")
-        return self.columns.index(name)
-
-    def numbers(self, j: int) -> NDArray[np.float64]:
-        """The values of column j; InputError, naming the row, for a text and for a number that is infinite."""
-        self.check_finite(j)
-        if self.tokens[j]:
-            i, text = next(iter(self.tokens[j].items()))
-            raise InputError(f"{self.where(i, j)} holds {quote(text)}; expected a number, or nothing")
-        return self.values[:, j]
-
-    def codes(self, j: int, categories: Sequence[str]) -> NDArray[np.float64]:
-        """Column j as numbers of categories, NaN where missing; InputError, naming the row, for any other text."""
-        number, texts = {text: float(k) for k, text in enumerate(categories)}, self.texts([j])[j]
-        for i, text in enumerate(texts):
-            if text not in number and not is_missing(text):
-                raise InputError(f"{self.where(i, j)} holds {quote(text)}, which is not in the training data; "
-                                 f"expected one of {', '.join(map(quote, categories[:8]))}"
-                                 f"{did_you_mean(text, categories)}")
-        return np.array([number.get(text, math.nan) for text in texts])
-
-    def check_finite(self, j: int) -> None:
-        """InputError, naming the row, for a number in column j that is infinite."""
-        infinite = np.isinf(self.values[:, j])
-        if infinite.any():
-            i = int(np.argmax(infinite))
-            raise InputError(f"{self.where(i, j)} holds a number that is not finite ({quote(self.texts([j])[j][i])}); "
-                             "expected a finite number")
-
-    def mostly_text(self, j: int) -> bool:
-        """Whether most filled cells of column j are not numbers."""
-        return len(self.tokens[j]) > int(np.isfinite(self.values[:, j]).sum())
-
-    def _convert(self, block: Sequence[Row]) -> NDArray[np.float64]:
-        """The values of the next rows, column by column."""
-        first, width = len(self.lines), len(self.columns)
-        for i, (line, row) in enumerate(block):
-            if len(row) != width:
-                raise InputError(f"{quote(self.path)}, row {first + i + 1} (line {line}) has {len(row)} cells; "
-                                 f"expected {width} like the first line")
-        self.lines += [line for line, _ in block]
-        values = np.empty((len(block), width))
-        for j, column in enumerate(zip(*(row for _, row in block), strict=True)):
-            try:
-                if "_" in "".join(column):
-                    raise ValueError
-                values[:, j] = list(map(float, [cell or "nan" for cell in column]))
-            except ValueError:
-                values[:, j] = self._mixed(j, column, first)
-        return values
-
-    def _mixed(self, j: int, column: Sequence[str], first: int) -> list[float]:
-        """The values of a column with cells that are not numbers; those that are not missing go to `tokens`."""
-        distinct = set(column)
-        numbers = {cell: float(cell) for cell in distinct if is_number(cell)}
-        if other := {cell for cell in distinct - numbers.keys() if not is_missing(cell)}:
-            self.tokens[j].update((first + i, cell) for i, cell in enumerate(column) if cell in other)
-        return [numbers.get(cell, math.nan) for cell in column]
+_LISTED = 8  # columns that a remark names
 
 
 @dataclass(frozen=True)
@@ -154,21 +38,27 @@ class TableRows:
     """Encoded rows of a table.
 
     Args:
-        values: (N, D) in the order of the schema's columns, categories as numbers, NaN where missing.
+        values: (N, D) in the order of the schema's columns, categories as numbers, NaN where missing or unknown.
         labels: class numbers (N,), the null label where missing; None without a label column.
         conditions: numeric rows (N, width) of each condition whose column is present, NaN where missing.
-        places: for every column of the schema its number in the table.
+        places: for every column of the schema its number in the table; −1 if the table does not have it.
+        missing: the values that are missing (N, D), all of an absent column.
+        novel: rows with a category that the training data do not have (N,).
+        notes: remarks on the columns of the table.
     """
 
     values: NDArray[np.float64]
     labels: Tensor | None
     conditions: dict[str, Tensor]
     places: list[int]
+    missing: NDArray[np.bool_]
+    novel: NDArray[np.bool_]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def x(self) -> Tensor:
-        """The values as a float32 tensor."""
-        return torch.from_numpy(self.values.astype(np.float32))
+        """The values as a float64 tensor."""
+        return torch.from_numpy(self.values)
 
 
 @dataclass(frozen=True)
@@ -176,26 +66,60 @@ class TableSchema:
     """The columns of a run's table.
 
     Args:
-        columns: names of the columns that the model samples.
-        categories: for every such column its categories 0, 1, ..., () for numbers; empty if all are numbers.
+        formats: the columns that the model samples.
         label: name of the column of class labels.
         classes: names of the classes 0, 1, ...
         conditions: conditions, each a column of its name.
+        condition_formats: formats of the columns of conditions that are numbers.
+        order: names of all columns that are read, in the order of the training table.
+        left_out: other columns of the training table, each with the reason.
+        options: how the training table was read.
     """
 
-    columns: tuple[str, ...]
-    categories: tuple[tuple[str, ...], ...] = ()
+    formats: tuple[ColumnFormat, ...]
     label: str | None = None
     classes: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    condition_formats: tuple[ColumnFormat, ...] = ()
+    order: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    options: TableOptions = DEFAULT_OPTIONS
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that the model samples."""
+        return tuple(form.name for form in self.formats)
+
+    @property
+    def categories(self) -> tuple[tuple[str, ...], ...]:
+        """For every column its categories 0, 1, ..., () for numbers; empty if all are numbers."""
+        lists = tuple(form.categories for form in self.formats)
+        return lists if any(lists) else ()
+
+    def config(self) -> dict[str, Any]:
+        """The JSON-compatible description of columns and options, without label, classes and conditions."""
+        return {"formats": [form.config() for form in self.formats],
+                "condition_formats": [form.config() for form in self.condition_formats],
+                "order": list(self.order), "left_out": [list(pair) for pair in self.left_out],
+                "options": self.options.config()}
 
     @classmethod
     def from_config(cls, data: Mapping[str, Any], conditions: Sequence[Condition] = ()) -> TableSchema | None:
         """The schema in the data section of a model's configuration; None for images."""
         if data["kind"] == "image":
             return None
-        return cls(tuple(data["columns"]), tuple(map(tuple, data["categories"])), data["label"],
-                   tuple(data["classes"]), tuple(conditions))
+        if (stored := data["schema"]) is None:
+            return cls(tuple(ColumnFormat(name, number=NumberFormat()) for name in data["columns"]), data["label"],
+                       tuple(data["classes"]), tuple(conditions), order=tuple(data["columns"]))
+        formats = [tuple(map(ColumnFormat.from_config, stored[key])) for key in ("formats", "condition_formats")]
+        return cls(formats[0], data["label"], tuple(data["classes"]), tuple(conditions), formats[1],
+                   tuple(stored["order"]),
+                   tuple((name, why) for name, why in stored["left_out"]), TableOptions.from_config(stored["options"]))
+
+    @classmethod
+    def of_numbers(cls, columns: Sequence[str], x: NDArray[np.float64]) -> TableSchema:
+        """The schema of an array (N, D) of numbers."""
+        return cls(tuple(number_column(name, x[:, j]) for j, name in enumerate(columns)), order=tuple(columns))
 
     def matches_by_name(self, x: Any) -> bool:
         """Whether x is a DataFrame, and the training data had column names."""
@@ -203,43 +127,113 @@ class TableSchema:
 
     def categories_of(self, j: int) -> tuple[str, ...]:
         """The categories of column j; () for numbers."""
-        return self.categories[j] if self.categories else ()
+        return self.formats[j].categories
 
-    def encode(self, table: Any) -> TableRows:
-        """The rows of a table; its columns are matched by name; label and condition columns may be absent.
+    def encode(self, table: Any, strict: bool = True) -> TableRows:
+        """The rows of a table, whose columns are matched by name.
+
+        The columns of label and conditions may be absent, a learned column that is absent is missing in every row, and
+        other columns are ignored; without names the columns are matched by their order.
 
         Args:
             table: `Cells` or a DataFrame.
+            strict: whether a category that the training data do not have is an error; else its row is `novel`.
 
         Raises:
-            InputError: naming row and column, for cells that are not of the column's kind; for other columns.
+            InputError: naming row and column, for cells that are not of the column's kind; for a table without any of
+                the columns.
         """
-        cells = table if isinstance(table, Cells) else frame_cells(table)
-        present = [c for c in self.conditions if c.name in cells.columns]
-        label = self.label if self.label in cells.columns else None
-        places = self._places(cells, [label, *(c.name for c in present)])
-        columns = [cells.codes(j, self.categories_of(k)) if self.categories_of(k) else cells.numbers(j)
-                   for k, j in enumerate(places)]
-        labels = None if label is None else cells.codes(cells.columns.index(label), self.classes)
-        return TableRows(np.stack(columns, 1), None if labels is None else torch.from_numpy(
-            np.where(np.isnan(labels), len(self.classes), labels).astype(np.int64)),
-            {c.name: _condition_rows(cells, c) for c in present}, places)
+        cells = table if isinstance(table, Cells) else frame_cells(table, options=self.options)
+        names = self._names(cells)
+        position = {name: j for j, name in enumerate(names)}
+        places = [position.get(form.name, -1) for form in self.formats]
+        notes = self._check_places(cells, names, places)
+        missing, novel = np.ones((len(cells.lines), len(places)), np.bool_), np.zeros(len(cells.lines), np.bool_)
+        values = np.full(missing.shape, math.nan)
+        for k, j in enumerate(places):
+            if j >= 0:
+                read = self.formats[k].read(cells, j)
+                if strict and read.novel.any():
+                    raise _novel(cells, j, int(np.argmax(read.novel)), self.formats[k].categories)
+                values[:, k], missing[:, k], novel = read.values, read.missing, novel | read.novel
+        labels = self._labels(cells, position[self.label], strict) if self.label in position and self.classes else None
+        rows = {c.name: self._condition_rows(cells, position[c.name], c) for c in self.conditions if c.name in position}
+        return TableRows(values, labels, rows, places, missing, novel, notes)
 
-    def _places(self, cells: Cells, other: Sequence[str | None]) -> list[int]:
-        """The numbers of the schema's columns in a table; InputError if one is missing or there is another."""
-        position, expected = {name: j for j, name in enumerate(cells.columns)}, {*self.columns, *other}
-        for name in self.columns:
-            if name not in position:
-                raise InputError(f"{quote(cells.path)} has no column {quote(name)}, which the model was trained on"
-                                 f"{did_you_mean(name, cells.columns)}")
-        if extra := [c for c in cells.columns if c not in expected]:
-            raise InputError(f"{quote(cells.path)} has a column {quote(extra[0])} that the model was not trained on; "
-                             "remove it")
-        return [position[name] for name in self.columns]
+    def encode_numbers(self, x: NDArray[np.float64], name: str) -> TableRows:
+        """The rows of an array (N, D) with the schema's columns in their order, NaN where missing.
+
+        Args:
+            x: the numbers.
+            name: name of the array, for error messages.
+
+        Raises:
+            InputError: for another number of columns, and an infinite number.
+        """
+        if x.shape[1] != len(self.formats):
+            raise InputError(f"{quote(name)} has {x.shape[1]} columns; expected {len(self.formats)} like the training "
+                             f"data")
+        if (rows := np.flatnonzero(np.isinf(x).any(1))).size:
+            raise InputError(f"{quote(name)}, row {rows[0] + 1} holds a number that is not finite; expected finite "
+                             f"numbers")
+        counts = np.array([len(form.categories) for form in self.formats])
+        novel = (counts > 0) & ~np.isnan(x) & ((x < 0) | (x >= counts) | (x % 1 != 0))
+        return TableRows(np.where(novel, math.nan, x), None, {}, list(range(x.shape[1])), np.isnan(x), novel.any(1))
+
+    def cells(self, x: Tensor, labels: Sequence[int] | None = None, condition_texts: Mapping[str, str] | None = None,
+              label_name: str = "label") -> tuple[list[str], list[list[str]]]:
+        """Header and rows of texts for samples, in the column order of the training table.
+
+        Args:
+            x: samples (N, D).
+            labels: their class numbers.
+            condition_texts: text of each condition that all samples have.
+            label_name: name of the label column if the training table has none.
+        """
+        digits = (lambda v: float(format(v, ".9g"))) if x.dtype == torch.float32 else float
+        columns = {form.name: [form.text(digits(v)) for v in x[:, j].tolist()] for j, form in enumerate(self.formats)}
+        if labels is not None:
+            columns[self.label or label_name] = [self.classes[k] if self.classes else str(k) for k in labels]
+        columns |= {name: [text] * len(x) for name, text in (condition_texts or {}).items()}
+        header = sorted(columns, key=lambda name: self.order.index(name) if name in self.order else len(self.order))
+        return header, [list(row) for row in zip(*(columns[name] for name in header), strict=True)]
+
+    def _names(self, cells: Cells) -> list[str]:
+        """The names of the columns; those of the training table for a table of as many columns without names."""
+        every = [*self.order, *(name for name, _ in self.left_out)]
+        if cells.header or len(cells.columns) != len(self.order) or self.left_out or not every:
+            return cells.columns
+        return list(self.order)
+
+    def _check_places(self, cells: Cells, names: Sequence[str], places: Sequence[int]) -> list[str]:
+        """Remarks on absent and on further columns; InputError if the table has no column of the schema."""
+        absent = [form.name for form, j in zip(self.formats, places, strict=True) if j < 0]
+        if len(absent) == len(places):
+            raise InputError(f"{quote(cells.path)} has no column {quote(absent[0])}, which the model was trained on"
+                             f"{did_you_mean(absent[0], names)}, nor any other column of the run; it has "
+                             f"{', '.join(map(quote, names[:_LISTED]))}")
+        other = [name for name in names if name not in (*self.columns, self.label, *(c.name for c in self.conditions))]
+        hint = did_you_mean(absent[0], other) if absent else ""
+        return [f"{what} ({', '.join(columns[:_LISTED])}){more}" for what, columns, more in (
+            ("columns that the table does not have are missing values", absent, hint),
+            ("columns that the model does not sample are not used", other, "")) if columns]
+
+    def _labels(self, cells: Cells, j: int, strict: bool) -> Tensor:
+        """Class numbers, the null label where missing."""
+        read = ColumnFormat(cells.columns[j], self.classes).read(cells, j)
+        if strict and read.novel.any():
+            raise _novel(cells, j, int(np.argmax(read.novel)), self.classes)
+        return torch.from_numpy(np.where(np.isnan(read.values), len(self.classes), read.values).astype(np.int64))
+
+    def _condition_rows(self, cells: Cells, j: int, condition: Condition) -> Tensor:
+        """The numeric rows (N, width) of a condition."""
+        form = next((form for form in self.condition_formats if form.name == condition.name), None)
+        return _condition_rows(cells, j, condition, form)
 
 
-def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str] = ()) -> TableSchema:
-    """The schema of training cells.
+def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str] = ()) -> tuple[TableSchema,
+                                                                                                 list[str]]:
+    """The schema of training cells, and one remark for every kind of decision.
 
     Args:
         cells: cells of the training table.
@@ -247,24 +241,35 @@ def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str
         condition: columns that are conditions, as NAME or NAME:KIND.
 
     Raises:
-        InputError: naming row and column, for a text among numbers, a missing label, categories that hardly repeat,
-            and an unknown column.
+        InputError: for a missing label, classes that hardly repeat, an unknown column, an infinite number, and if no
+            column can be learned.
     """
     at = None if label is None else cells.index(label)
     specs = {cells.index(name): (name, kind) for name, kind in map(conditions.parse_spec, condition)}
-    plain = [j for j in range(len(cells.columns)) if j != at and j not in specs]
-    cells.texts([j for j in range(len(cells.columns)) if j == at or cells.mostly_text(j)])
-    fitted = tuple(_condition(cells, j, name, kind) for j, (name, kind) in specs.items())
+    ignored, chosen = ([cells.index(name) for name in names] for names in (cells.options.ignore, cells.options.columns))
+    plain = [j for j in range(len(cells.columns)) if j != at and j not in specs and j not in ignored and (
+        not chosen or j in chosen)]
     if not plain:
-        raise InputError(f"all columns of {quote(cells.path)} are label or conditions; expected one that is learned")
+        raise InputError(f"all columns of {quote(cells.path)} are label or conditions, or left out; expected one that "
+                         f"is "
+                         "learned")
+    comma = comma_is_decimal(cells)
+    cells.texts([j for j in range(len(cells.columns)) if j in (at, *specs)
+                 or (j in plain and cells.texts_of[j].tokens)])
+    fitted = [_condition(cells, j, name, kind, comma) for j, (name, kind) in specs.items()]
+    choices = _choices(cells, plain, comma, bool(chosen))
     classes = () if at is None else _classes(cells, at)
-    categories = tuple(_categories(cells, j) if cells.mostly_text(j) else () for j in plain)
-    for j in plain:
-        cells.check_finite(j)
-        if not cells.mostly_text(j):
-            _check_no_text(cells, j)
-    return TableSchema(tuple(cells.columns[j] for j in plain), categories if any(categories) else (), label, classes,
-                       fitted)
+    formats = tuple(choice.format for choice in choices.values() if choice.format)
+    for j, choice in choices.items():
+        if choice.format and choice.format.kind == "number":
+            cells.check_finite(j)
+    order = tuple(name for j, name in enumerate(cells.columns) if j in (at, *specs)
+                  or (j in choices and choices[j].format))
+    left = tuple((cells.columns[j], choice.reason) for j, choice in choices.items() if not choice.format)
+    schema = TableSchema(formats, label, classes, tuple(c for c, _ in fitted), tuple(f for _, f in fitted if f), order,
+                         left,
+                         cells.options)
+    return schema, [*cells.notes, *_remarks(cells, choices)]
 
 
 def data_rows(schema: TableSchema | None, x: ArrayLike) -> Tensor:
@@ -273,40 +278,6 @@ def data_rows(schema: TableSchema | None, x: ArrayLike) -> Tensor:
     A model whose training data had no column names takes the columns of a DataFrame in their order.
     """
     return schema.encode(x).x if schema is not None and schema.matches_by_name(x) else as_tensor(x, "x")
-
-
-def frame_cells(frame: Any, name: str = "the table") -> Cells:
-    """The cells of a DataFrame (pandas, polars, ...), equal to those of its CSV file; None, NaN and NA are missing."""
-    columns = [str(column) for column in frame.columns]
-    check_names(columns, name)
-    texts = [[_cell_text(value) for value in frame[column].to_list()] for column in frame.columns]
-    cells = Cells(Path(name), "", columns, True, lambda wanted: {j: texts[j] for j in wanted})
-    return cells.fill((i + 1, list(row)) for i, row in enumerate(zip(*texts, strict=True)))
-
-
-def check_names(columns: Sequence[str], name: str) -> None:
-    """InputError for a column name that occurs twice."""
-    if repeated := [c for c, times in Counter(columns).items() if times > 1]:
-        raise InputError(f"{name} has two columns called {quote(repeated[0])}; expected different names, so rename one")
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell stands for a missing value."""
-    return cell.lower() in _MISSING
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number, infinities and NaN included."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
-
-
-def _cell_text(value: Any) -> str:
-    text = repr(float(value)) if isinstance(value, float) else str(value).strip()
-    return "" if text in ("None", "nan", "<NA>", "NaT") else text
 
 
 def condition_column(cells: Cells, j: int, name: str, kind: str | None) -> tuple[Condition, Tensor]:
@@ -318,54 +289,70 @@ def condition_column(cells: Cells, j: int, name: str, kind: str | None) -> tuple
         name: name of the condition.
         kind: one of `KINDS`; None: inferred from the cells.
     """
-    condition = _condition(cells, j, name, kind)
-    return condition, _condition_rows(cells, condition)
+    condition, form = _condition(cells, j, name, kind, comma_is_decimal(cells))
+    return condition, _condition_rows(cells, j, condition, form)
 
 
-def _condition(cells: Cells, j: int, name: str, kind: str | None) -> Condition:
-    """The condition in column j."""
-    if kind in ("class", "words") or cells.mostly_text(j):
-        return conditions.infer(name, kind, ["" if is_missing(cell) else cell for cell in cells.texts([j])[j]])
-    cells.check_finite(j)
-    _check_no_text(cells, j)
-    return conditions.infer(name, kind, cells.values[:, j])
+def _choices(cells: Cells, columns: Iterable[int], comma: bool | None, required: bool) -> dict[int, ColumnChoice]:
+    """The decision on every column; row counters are learned if there is nothing else."""
+    choices = {j: infer_format(cells, j, comma, required) for j in columns}
+    if not any(choice.format for choice in choices.values()):
+        choices = {j: infer_format(cells, j, comma, True) for j in choices}
+    if not any(choice.format for choice in choices.values()):
+        reasons = ", ".join(f"{quote(cells.columns[j])} ({c.reason})" for j, c in list(choices.items())[:_LISTED])
+        raise InputError(f"{quote(cells.path)} has no column that can be learned: {reasons}; expected numbers, dates "
+                         f"or words "
+                         "that occur again")
+    return choices
 
 
-def _condition_rows(cells: Cells, condition: Condition) -> Tensor:
+def _remarks(cells: Cells, choices: Mapping[int, ColumnChoice]) -> list[str]:
+    """One sentence for every topic, with the columns that it is about."""
+    topics: dict[str, list[str]] = {}
+    for j, choice in choices.items():
+        if choice.topic:
+            reason = f" ({choice.reason})" if choice.reason else ""
+            topics.setdefault(choice.topic, []).append(cells.columns[j] + reason)
+        if choice.format and (missing := [f"{t!r}" for t in cells.texts_of[j].tokens if t in choice.format.missing]):
+            topics.setdefault("texts read as missing values",
+                              []).append(f"{', '.join(missing[:3])} in {cells.columns[j]}")
+    if cells.options.ignore:
+        topics.setdefault("left out", []).extend(f"{name} (ignored)" for name in cells.options.ignore)
+    return [f"{topic}: {', '.join(names[:_LISTED])}" + (f" and {len(names) - _LISTED} more" * (len(names) > _LISTED))
+            for topic, names in topics.items()]
+
+
+def _condition(cells: Cells, j: int, name: str, kind: str | None, comma: bool | None
+               ) -> tuple[Condition, ColumnFormat | None]:
+    """The condition in column j, and the format of its numbers."""
+    form = infer_format(cells, j, comma, True).format if kind not in ("class", "words") else None
+    if form is not None and not form.categories:
+        return conditions.infer(name, kind, form.read(cells, j).values), form
+    missing = cells.missing(j, False)
+    return conditions.infer(name, kind, ["" if cell in missing else cell for cell in cells.texts([j])[j]]), None
+
+
+def _condition_rows(cells: Cells, j: int, condition: Condition, form: ColumnFormat | None) -> Tensor:
     """The numeric rows (N, width) of a condition."""
-    j = cells.columns.index(condition.name)
     if condition.kind == "number":
-        return torch.from_numpy(cells.numbers(j).copy())[:, None]
-    texts = cells.texts([j])[j]
-    rows = condition.rows([None if is_missing(cell) else cell for cell in texts], len(texts))
+        return torch.from_numpy((form or ColumnFormat(condition.name)).read(cells, j).values.copy())[:, None]
+    texts, missing = cells.texts([j])[j], cells.missing(j, False)
+    rows = condition.rows([None if cell in missing else cell for cell in texts], len(texts))
     condition.check(rows)
     return rows
 
 
 def _classes(cells: Cells, j: int) -> tuple[str, ...]:
     """The classes in column j."""
-    texts = cells.texts([j])[j]
-    if missing := [i for i, cell in enumerate(texts) if is_missing(cell)]:
+    texts, absent = cells.texts([j])[j], cells.missing(j, False)
+    if missing := [i for i, cell in enumerate(texts) if cell in absent]:
         raise InputError(f"{cells.where(missing[0], j)}: the label is missing; fill it in or remove the row")
     return categories_of(texts, lambda count: (
         f"the labels of {cells.path.name} take {count} different values in {len(texts)} rows; expected classes that "
         "occur again, so choose another label"))
 
 
-def _categories(cells: Cells, j: int) -> tuple[str, ...]:
-    """The categories in column j."""
-    texts = [cell for cell in cells.texts([j])[j] if not is_missing(cell)]
-    place = f"column {quote(cells.columns[j])} of {quote(cells.path)}"
-    if comma := next((c for c in texts if _DECIMAL_COMMA.fullmatch(c)), None):
-        raise InputError(f"{place} holds {quote(comma)}; expected decimal points, so write 1.5 for 1,5")
-    return categories_of(texts, lambda count: (
-        f"{place} holds {count} different words in {len(texts)} cells; expected words that occur again, so remove it"))
-
-
-def _check_no_text(cells: Cells, j: int) -> None:
-    """Refuse a text in a training column of numbers."""
-    if cells.tokens[j]:
-        i, text = next(iter(cells.tokens[j].items()))
-        raise InputError(f"{cells.where(i, j)} holds {quote(text)}, which is not a number like most of the column; "
-                         f"leave the cell empty if its value is missing, or give label={cells.columns[j]!r} if the "
-                         "column holds the classes")
+def _novel(cells: Cells, j: int, row: int, categories: Sequence[str]) -> InputError:
+    text = cells.texts([j])[j][row]
+    return InputError(f"{cells.where(row, j)} holds {quote(text)}, which is not in the training data; expected one of "
+                      f"{', '.join(map(quote, categories[:_LISTED]))}{did_you_mean(text, categories)}")

@@ -15,6 +15,7 @@ GROUPS = {
                  "tuning"),
     "Likelihood and inverse problems": ("likelihood", "inverse", "inverse.operators", "metrics"),
     "Data": ("data", "transforms.base", "transforms.conditions", "tensors"),
+    "Estimators": ("estimators",),
     "Training": ("experiment", "recipes", "training", "progress", "errors"),
     "Files, pages and the course": ("pipelines.impute", "pipelines.restore", "pipelines.score", "pipelines.verify",
                                     "report", "explorer", "course", "course.chapters", "course.plots"),

@@ -44,6 +44,7 @@ FLOORS = (
     "interop",
     "recipes report",
     "pipelines",
+    "estimators",
     "explorer",
     "course",
     "cli",
@@ -54,9 +55,9 @@ FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.s
 CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich",
         "jinja2"}
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
-            "anywidget", "traitlets"}
+            "anywidget", "traitlets", "huggingface_hub"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 20_900
+LINES = 21_800
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -85,6 +86,7 @@ TESTED_IN = {
     "storage": "training/test_checkpoint", "tensors": "test_front_door",
     "data.sources": "test_front_door", "data.validation": "data/test_malformed",
     "nets.mlp": "nets/test_nets", "nets.unet": "nets/test_nets",
+    "estimators.table_encoder": "estimators/test_detector",
     "transforms.column_fitting": "transforms/test_columns", "transforms.table_cells": "transforms/test_table_schema",
     "transforms.yeo_johnson": "transforms/test_columns",
     "samplers.coefficients": "samplers/test_exponential", "samplers.default": "samplers/test_driver",
@@ -93,7 +95,8 @@ TESTED_IN = {
     "samplers.tuned": "tuning/test_tune",
     "samplers.samples": "samplers/test_driver", "transforms.codec": "interop/test_pretrained",
     "interop.networks": "interop/test_pretrained", "interop.prompts": "interop/test_pretrained",
-    "interop.autoencoder": "interop/test_pretrained",
+    "interop.autoencoder": "interop/test_pretrained", "interop.checks": "interop/test_imported",
+    "cli.import_": "interop/test_imported", "cli.export": "interop/test_export",
     "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
     "training.ema_sweep": "training/test_ema", "training.loop": "training/test_exact",
     "training.model_config": "training/test_run",
@@ -257,7 +260,7 @@ def forbidden(module: Module) -> list[str]:
             used.add((f"{node.arg}=True", node.value.lineno))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             used.add((f".{node.func.attr}()", node.lineno))
-    allowed = {"numpy.random.Philox"} if module.name == "random" else set()
+    allowed = {"random": {"numpy.random.Philox"}, "interop.readers": {"torch.load"}}.get(module.name, set())
     return [f"line {line}: {name} is not used here" for name, line in sorted(used)
             if FORBIDDEN.fullmatch(name) and name not in allowed]
 
@@ -436,7 +439,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 176 and max(folders.values()) <= 18 and lines <= LINES
+    assert len(files) <= 181 and max(folders.values()) <= 18 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:
@@ -475,7 +478,7 @@ def test_constraints_fit_every_machine() -> None:
         "['--help']", "['--version']",
         *(f"['{name}', '--help']" for name in ("train", "sample", "report", "show", "evaluate", "verify",
                                                          "tune", "replay", "ema", "learn", "likelihood", "explore",
-                                                         "restore", "impute")))),
+                                                         "restore", "impute", "import", "export")))),
 ])
 def test_help_answers_at_once_and_without_torch(code: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -490,5 +493,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "learn", "likelihood", "replay", "ema",
-             "tune", "explore", "restore", "impute"}
-    assert {command.__name__ for command in COMMANDS} == tried
+             "tune", "explore", "restore", "impute", "import", "export"}
+    assert {command.__name__.rstrip("_") for command in COMMANDS} == tried

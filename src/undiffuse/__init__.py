@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is imported on first use
     from undiffuse import course as course
     from undiffuse import data as data
+    from undiffuse import estimators as estimators
     from undiffuse import explorer as explorer
     from undiffuse import inverse as inverse
     from undiffuse import loss as loss
@@ -33,8 +34,10 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.guidance import autoguidance as autoguidance
     from undiffuse.guidance import classifier_free as classifier_free
     from undiffuse.guidance import classifier_guidance as classifier_guidance
+    from undiffuse.interop.imported import load as load
     from undiffuse.interop.pretrained import foreign as foreign
     from undiffuse.interop.pretrained import from_diffusers as from_diffusers
+    from undiffuse.interop.readers import from_checkpoint as from_checkpoint
     from undiffuse.interop.scheduler import scheduler as scheduler
     from undiffuse.inverse.observe import observe as observe
     from undiffuse.likelihood import decode as decode
@@ -68,7 +71,6 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE
     from undiffuse.sde import simulate as simulate
-    from undiffuse.training import load as load
     from undiffuse.tuning import tune as tune
 
 __version__ = "0.2.0"
@@ -88,16 +90,18 @@ _HOME = {
     "likelihood": ("log_likelihood", "encode", "decode", "interpolate", "elbo", "kl_bound",
                    "label_posterior", "path_log_likelihood"),
     "guidance": ("autoguidance", "classifier_free", "classifier_guidance"),
+    "interop.imported": ("load",),
     "interop.pretrained": ("foreign", "from_diffusers"), "interop.scheduler": ("scheduler",),
+    "interop.readers": ("from_checkpoint",),
     "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
-    "training": ("load",),
     "recipes": ("train",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = (
     "data",
+    "estimators",
     "explorer",
     "course",
     "inverse",

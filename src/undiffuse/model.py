@@ -318,12 +318,12 @@ class Denoiser(Model):
     (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is a
     `Reading` or one of its types; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and
     score where α(T) is 0, because they do not determine x_0 there. While `bf16` is set (by training), the layers
-    compute in bf16. `folder` is that of the run, `source` that of a pretrained network.
+    compute in bf16. `folder` is that of the run; `source`, `digest`: of a pretrained network.
     """
 
     bf16 = False
     folder: Path | None = None
-    source = ""
+    source = digest = ""
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str | Reading = "edm", *,
                  shape: tuple[int, ...], sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,

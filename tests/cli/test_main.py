@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from undiffuse.cli import COMMANDS, guarded, main
 from undiffuse.errors import InputError, MachineError
 
-NAMES = [command.__name__ for command in COMMANDS]
+NAMES = [command.__name__.rstrip("_") for command in COMMANDS]
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

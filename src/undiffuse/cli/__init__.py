@@ -1,7 +1,8 @@
 """The command `undiffuse`: each command is one public function of the same name.
 
 parsing, options: values and settings from the command line
-train, show, ema, replay: runs; sample, restore, impute, likelihood, tune: their models
+train, show, ema, replay: runs; import_, export: pretrained models
+sample, restore, impute, likelihood, tune: models
 report, evaluate, verify, learn, explore: pages, checks and the course
 
 No module imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 success, 1 failure of the
@@ -26,6 +27,8 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, conver
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.explore import explore
+from undiffuse.cli.export import export
+from undiffuse.cli.import_ import import_
 from undiffuse.cli.impute import impute
 from undiffuse.cli.learn import learn
 from undiffuse.cli.likelihood import likelihood
@@ -40,7 +43,7 @@ from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError, quote
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
-                                                evaluate, likelihood, verify, learn, explore)
+                                                evaluate, likelihood, import_, export, verify, learn, explore)
 
 
 def converted(kind: Any, tokens: Any) -> Any:

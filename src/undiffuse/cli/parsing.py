@@ -75,6 +75,31 @@ def scales_of(text: str | None, per_class: bool) -> list[float]:
     return scales
 
 
+def guided(model: Any, scale: float | dict[str, float], names: Sequence[str], prompt: Sequence[str] | None,
+           negative: str | None) -> Any:
+    """The model with guidance.
+
+    Args:
+        model: the model.
+        scale: guidance scale, one number or one by condition.
+        names: names of the conditions.
+        prompt: the prompts, if any.
+        negative: text that guidance moves away from.
+
+    Raises:
+        InputError: for prompts of a model that takes none, and a negative text without guidance.
+    """
+    from undiffuse import guidance
+
+    if (prompt or negative) and "prompt" not in [c.name for c in model.conditions]:
+        raise InputError("got --prompt or --negative for a model that takes no text; leave them out")
+    if negative is None:
+        return guidance.with_guidance(model, scale, names)
+    if isinstance(scale, dict) or scale == 1 or not prompt:
+        raise InputError("got --negative without --prompt and one --guidance-scale above 1; add them")
+    return guidance.classifier_free(model, scale, negative={"prompt": negative})
+
+
 def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> None:
     """Prints which tuned sampler is used under guidance, or that none fits these conditions."""
     from undiffuse.progress import say
@@ -88,6 +113,12 @@ def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> 
         say(f"the sampler is tuned to this model for {choice.tuned_for}")
     elif method == "auto":
         say(f"no sampler is tuned for {steps} steps{scale}; the untuned one is used")
+
+
+def print_once(text: object) -> None:
+    """Prints on the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
 
 
 def condition_texts(texts: Sequence[str] | None, conditions: Sequence[Any]) -> dict[str, Any]:
@@ -108,6 +139,13 @@ def condition_texts(texts: Sequence[str] | None, conditions: Sequence[Any]) -> d
 def cycle_labels(labels: Sequence[int], first: int, count: int) -> list[int]:
     """The labels of the samples `first` to `first + count - 1`."""
     return [labels[index % len(labels)] for index in range(first, first + count)]
+
+
+def cycle_prompts(prompts: Sequence[str] | None, first: int, count: int) -> dict[str, Any]:
+    """The condition `prompt` of the samples `first` to `first + count - 1`; empty without prompts."""
+    if not prompts:
+        return {}
+    return {"prompt": [prompts[index % len(prompts)] for index in range(first, first + count)]}
 
 
 def _names(text: str) -> Iterator[str]:

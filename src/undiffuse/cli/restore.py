@@ -35,11 +35,12 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     """
     import torch
 
-    from undiffuse import training
+    from undiffuse import interop
     from undiffuse.cli.parsing import cycle_labels, labels_of
     from undiffuse.pipelines import restore as pipeline
 
-    config, model = training.open_run(run).config["data"], training.load(run, device=device)
+    opened = interop.open_model(run, device)
+    config, model = opened.data, opened.model
     y = pipeline.images(images, config["levels"])
     classes = labels_of(label, config["classes"]) if label is not None else []
     cond = {"label": torch.tensor(cycle_labels(classes, 0, len(y)))} if classes else {}

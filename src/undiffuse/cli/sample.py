@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from undiffuse.cli.parsing import condition_texts, cycle_labels, index_ranges, labels_of, report_sampler, scale_of
+from undiffuse.cli.parsing import (
+    condition_texts,
+    cycle_labels,
+    cycle_prompts,
+    guided,
+    index_ranges,
+    labels_of,
+    print_once,
+    report_sampler,
+    scale_of,
+)
 
 
-def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
-           guidance_scale: list[str] | None = None, seed: int = 0, first_index: int = 0, indices: str | None = None,
-           method: str = "auto", steps: int = 20, out: Path | None = None, device: str = "auto") -> None:
-    """Draw new samples; sample i depends only on the run, the settings, the seed and i.
+def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: list[str] | None = None,
+           prompt: list[str] | None = None, negative: str | None = None, guidance_scale: list[str] | None = None,
+           seed: int = 0, first_index: int = 0, indices: str | None = None, method: str = "auto", steps: int = 20,
+           out: Path | None = None, device: str = "auto") -> None:
+    """Draw new samples; sample i depends only on the model, the settings, the seed and i.
 
     Args:
-        run: Folder of the run.
+        run: Folder of a run, of `undiffuse import` or of a diffusers pipeline, or hf:OWNER/NAME.
         n: Number of samples.
         label: Class, or several in turn: cat, or 0,3,5-7, or all; by default as frequent as in the data.
         condition: A condition such as age=40 or note="a red circle"; repeat the flag for several. Conditions without a
             value are unspecified.
+        prompt: Text for a text-to-image model; repeat the flag for several in turn.
+        negative: Text that guidance moves away from, instead of the empty text.
         guidance_scale: Guidance strength: 0 unconditional, 1 conditional, above 1 stronger; or age=2 for one condition,
             repeated for several. `undiffuse tune --guidance-scale` fits the sampler to it.
         seed: Seed of all random numbers.
@@ -32,28 +44,35 @@ def sample(run: Path, /, *, n: int = 100, label: str | None = None, condition: l
     """
     import torch
 
-    from undiffuse import data, guidance, training
+    from undiffuse import interop
     from undiffuse.pipelines.sample_to_file import random_labels, sample_to_file
     from undiffuse.samplers import driver
-    stored, unguided = training.open_run(run), training.load(run, device=device)
-    about, conditions = stored.config["data"], condition_texts(condition, unguided.conditions)
-    model = guidance.with_guidance(unguided, scale_of(guidance_scale), [*["label"] * (label is not None), *conditions])
+    opened = interop.open_model(run, device)
+    about, conditions = opened.data, condition_texts(condition, opened.model.conditions)
     cycle, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
+    names = [*["label"] * (label is not None), *conditions, *["prompt"] * bool(prompt)]
+    model = guided(opened.model, scale_of(guidance_scale), names, prompt, negative)
     ranges = index_ranges(indices) if indices else [(first_index, n)]
     labelled = len(cycle) > 0 or (not conditions and len(counts) > 0)
-    report_sampler(model, method, steps, [*["label"] * labelled, *conditions])
+    report_sampler(model, method, steps, [*["label"] * (labelled and "label" not in names), *names])
 
     def classes(first: int, n: int) -> Any:
         return torch.tensor(cycle_labels(cycle, first, n) if cycle else random_labels(counts, seed, first, n)).long()
 
     def rows(first: int, count: int, progress: driver.Progress) -> Any:
-        cond = {"label": classes(first, count), **conditions} if labelled else conditions
+        cond = {**conditions, **({"label": classes(first, count)} if labelled else {}),
+                **cycle_prompts(prompt, first, count)}
         return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
-    file = out or run / ("samples.png" if about["kind"] == "image" else "samples.csv")
-    summary = sample_to_file(model, rows, ranges, file, lambda x: data.save_samples(
-        file, x, levels=about["levels"], columns=about["columns"], classes=about["classes"],
-        labels=torch.cat([classes(*part) for part in ranges]) if labelled else None,
-        schema=unguided.schema, condition_texts=conditions))
-    if os.environ.get("RANK", "0") == "0":
-        print(summary)
+    file = out or opened.folder / ("samples.png" if about["kind"] == "image" else "samples.csv")
+    summary = sample_to_file(model, rows, ranges, file, lambda x: _save(
+        opened, file, x, torch.cat([classes(*part) for part in ranges]) if labelled else None, conditions))
+    print_once(summary)
+
+
+def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, Any]) -> Path:
+    """Write samples x with their labels, in the form of the model's data."""
+    from undiffuse import data
+
+    return data.save_samples(file, x, levels=opened.data["levels"], classes=opened.data["classes"], labels=labels,
+                             schema=opened.model.schema, condition_texts=conditions)

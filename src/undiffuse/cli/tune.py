@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 
-def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
+def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: int = 32, rounds: int = 4,
          guidance_scale: str | None = None, per_class: bool = False, device: str = "auto") -> None:
     """Fit the sampler to the model of a run for given numbers of model evaluations; `sample` uses it at these --steps.
 
     Samplers for different guidance scales are stored together.
 
     Args:
-        run: Folder of the run.
+        run: Folder of the run, or of `undiffuse import`.
         evaluations: Numbers of model evaluations, such as 4-6,10.
         trajectories: Number of exact trajectories to fit to; eight times as many endpoints select and validate.
         rounds: Rounds in which the times of the steps are refined; 0 fits coefficients only, at a tenth of the cost.
@@ -24,7 +23,7 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     """
     import sys
 
-    from undiffuse import training, tuning
+    from undiffuse import interop, training, tuning
     from undiffuse.cli.parsing import budgets_of, scales_of
     from undiffuse.report.plots import tuning_figure
 
@@ -33,7 +32,8 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
             print(f"undiffuse: {line}", file=sys.stderr)
 
     scales, budgets = scales_of(guidance_scale, per_class), budgets_of(evaluations)
-    model = training.load(run, device=device)
+    opened = interop.open_model(run, device)
+    model = opened.model
     if per_class:
         tuning.check_per_class(model)
     data = training.load_data(run)[0] if per_class else None
@@ -42,6 +42,6 @@ def tune(run: Path, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: i
     if data:
         tuned = tuning.tune_classes(tuned, data=data.x, labels=data.y, **fitting)
     print(*(tuning.guided_lines if scales else tuning.lines)(tuned.tuning), sep="\n")
-    paths = [tuning.save(tuned, run / tuning.NAME)]
-    paths += [] if scales else [tuning_figure(tuned.tuning, run / "tuning.png")]
+    paths = [tuning.save(tuned, opened.folder / tuning.NAME)]
+    paths += [] if scales else [tuning_figure(tuned.tuning, opened.folder / "tuning.png")]
     print(f"{' and '.join(map(str, paths))}; `undiffuse sample` uses it at these --steps")

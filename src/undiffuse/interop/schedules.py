@@ -192,7 +192,7 @@ def alpha_bar_of(values: Mapping[str, Any], name: str = "") -> Tensor:
         name: class of the scheduler, because some schedules belong to one class.
     """
     betas = _betas(values, name)
-    if not bool(((betas > 0) & (betas < 1)).all()):
+    if not bool(((betas > 0) & (betas <= 1)).all()) or bool((betas[:-1] == 1).any()):  # 1: ends in pure noise
         raise InputError("got a schedule with β outside (0, 1); expected 0 < beta_start, beta_end < 1")
     bar = torch.cumprod(1 - betas, 0)
     if _flag(values, "rescale_betas_zero_snr"):

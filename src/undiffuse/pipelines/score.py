@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from undiffuse import training
 from undiffuse.data import Dataset, open_data
 from undiffuse.data.sources import read_rows
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
+from undiffuse.interop.imported import open_model
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.progress import bar, say
@@ -43,8 +43,9 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     """
     if out.suffix.lower() != ".csv" or (n is not None and n < 1):
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
-    opened, model = training.open_run(run), training.load(run, device=device)
-    data, novel = load_rows(source, model.schema, opened.experiment, opened.config["data"], part)
+    opened = open_model(run, device)
+    model = opened.model
+    data, novel = load_rows(source, model.schema, opened.experiment, opened.data, part)
     data = data.take(torch.arange(len(data))[:n])
     scores = _with_progress(model, data, seed, options)
     scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))

@@ -15,7 +15,7 @@ from torch import Tensor
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.hashing import canonical, sha256_of
-from undiffuse.model import Model
+from undiffuse.model import Denoiser, Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
 from undiffuse.samplers.tuned import VALUES, ClassCoefficients, Tuned, TunedSampler, Tuning, tuning_of
@@ -31,6 +31,8 @@ def model_digest(model: Model) -> str:
     """SHA-256 over a model's process, shape, scale, moments and weights."""
     model = untuned(model)
     about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
+    if isinstance(model, Denoiser) and model.digest:  # of the files of a pretrained network
+        return sha256_of(model.digest, str(model.reading), canonical(about))
     moments = {} if model.moments is None else model.moments.tensors()
     tensors = {**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}
     parts = [part for name, tensor in sorted(tensors.items())

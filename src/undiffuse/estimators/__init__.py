@@ -1,0 +1,9 @@
+"""Estimators with scikit-learn's interface: densities, anomalies, missing values and synthetic tables.
+
+Density: a model of rows, `fit`, `score_samples`, `sample`. Detector: anomalies, without training a network. Imputer:
+missing values. Synthesizer: a DataFrame in, a DataFrame out.
+"""
+
+from undiffuse.estimators.detector import Detector
+
+__all__ = ["Detector"]

@@ -1,0 +1,58 @@
+"""Rows of a table as numbers, for estimators that take arrays and DataFrames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import validate_data
+
+from undiffuse.errors import InputError
+from undiffuse.transforms.table_cells import frame_cells
+from undiffuse.transforms.table_schema import TableSchema, infer_schema
+
+Array = NDArray[np.float64]
+
+
+def encode(estimator: Any, X: Any, fit: bool) -> Array:
+    """X (N, D) in float64, categories as numbers, NaN where missing.
+
+    A DataFrame with columns that are not numbers is read as a table; its schema is the attribute `schema_`, None for
+    numbers. `n_features_in_` and `feature_names_in_` are set and checked as scikit-learn does.
+
+    Args:
+        estimator: the estimator.
+        X: array or DataFrame.
+        fit: whether X is training data.
+
+    Raises:
+        InputError: for rows that do not match the training data, and for a table that cannot be read.
+        ValueError: what scikit-learn raises for an invalid array.
+    """
+    if fit:
+        estimator.schema_ = infer_schema(frame_cells(X))[0] if _has_words(X) else None
+    schema: TableSchema | None = estimator.schema_
+    if schema is None:
+        return np.asarray(validate_data(estimator, X, reset=fit, dtype=np.float64, ensure_all_finite="allow-nan",
+                                        ensure_min_samples=2 if fit else 1))
+    if not hasattr(X, "columns"):
+        raise InputError("got an array for an estimator fitted to a table with categories; expected a DataFrame")
+    values = schema.encode(X).values
+    if fit:
+        estimator.n_features_in_, estimator.feature_names_in_ = values.shape[1], np.array(schema.columns, object)
+    return values
+
+
+def category_counts(estimator: Any) -> list[int]:
+    """The number of categories of every column of a fitted estimator, 0 for numbers."""
+    schema: TableSchema | None = estimator.schema_
+    if schema is None:
+        return [0] * int(estimator.n_features_in_)
+    return [len(schema.categories_of(j)) for j in range(len(schema.columns))]
+
+
+def _has_words(X: Any) -> bool:
+    """Whether X is a DataFrame with a column that is not numeric."""
+    return hasattr(X, "columns") and hasattr(X, "dtypes") and any(
+        getattr(dtype, "kind", "O") not in "fiub" for dtype in X.dtypes)

@@ -1,110 +1,20 @@
-"""Tiny random networks and pipelines of diffusers; its schedulers beside ours: the same network, start and noise."""
+"""Tiny random pipelines of diffusers."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import undiffuse as ud
-from undiffuse.interop import networks
-from undiffuse.interop.schedules import Schedule, times_of
-from undiffuse.model import Denoiser
-from undiffuse.random import Purpose, normal
-from undiffuse.samplers.registry import ALL
+from benchmarks.interop import SHAPE, error, model_of, noise_of, seeded, start, theirs, unet
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 diffusers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)
-SHAPE = (3, 8, 8)
-
-
-def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
-    """A module with random weights that do not depend on the tests before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make().eval().requires_grad_(False)
-
-
-@cache
-def unet(out_channels: int = 3, **options: Any) -> Any:
-    net = seeded(lambda: diffusers.UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=out_channels, block_out_channels=(16, 32), layers_per_block=1,
-        norm_num_groups=4, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=8, **options))
-    net.conv_out.weight.mul_(6.0)
-    return net
-
-
-def start(n: int = 2, shape: tuple[int, ...] = SHAPE, seed: int = 3) -> Tensor:
-    return normal(seed, Purpose.INIT, 0, 0, n, shape)
-
-
-def model_of(scheduler: Any, net: nn.Module, shape: tuple[int, ...] = SHAPE, **changes: Any) -> Denoiser:
-    """The model of a network that was trained with a scheduler."""
-    schedule = Schedule.from_config(type(scheduler).__name__, dict(scheduler.config))
-    reading = schedule.reading if not changes else type(schedule.reading)(**{**vars(schedule.reading), **changes})
-    return Denoiser(networks.UNet2D(net), schedule.process, reading, shape=shape, block=2)
-
-
-@contextmanager
-def noise_of(module: str, seed: int = 0, name: str = "randn_tensor") -> Iterator[None]:
-    """Their k-th draw replaced by our noise of step k."""
-    home, k = importlib.import_module(f"diffusers.schedulers.{module}"), iter(range(1 << 20))
-    before = getattr(home, name)
-    setattr(home, name, lambda shape, **_: normal(seed, Purpose.STEP, next(k) << 34, 0, shape[0], tuple(shape[1:])))
-    try:
-        yield
-    finally:
-        setattr(home, name, before)
-
-
-@torch.no_grad()
-def theirs(net: Any, scheduler: Any, x: Tensor, **step: Any) -> tuple[Tensor, int]:
-    """The result of their loop, after `set_timesteps`, and its number of calls."""
-    for t in scheduler.timesteps:
-        F = net(scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x, t).sample
-        x = scheduler.step(F, t, x, **step).prev_sample
-    return x, len(scheduler.timesteps)
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    """max |a − b| / max |b|."""
-    return float((a - b).abs().max() / b.abs().max())
-
-
-def parity(scheduler: Any, method: str, n: int = 10, *, net: Any = None, module: str = "", options: Any = None,
-           init: float | None = None, pin: float | None = None, step: Any = None, timesteps: Any = None,
-           **changes: Any) -> float:
-    """The relative difference of our sampler from theirs; the number of calls must be equal.
-
-    Args:
-        init: scale of their start relative to ours; None: 1.
-        pin: ᾱ(T) of their table, where the network's is 0.
-    """
-    net, x = net or unet(), start()
-    scheduler.set_timesteps(n, **(timesteps or {}))
-    model = model_of(scheduler, net, **changes)
-    if pin is not None:
-        model.sde = ud.Chain((*model.sde.alpha_bar[:-1], pin))
-    times, to_zero = times_of(Schedule(model.sde, model.reading, ""), scheduler)
-    x = x * float(model.sde.sigma(times[0])) if model.sde.T != 1 else x
-    ours = ud.sample(model, 2, ALL[method], grid=times, x_T=x, denoise_last=to_zero, options=options)
-    scale = 1.0 if init is None else init
-    if module:
-        with noise_of(module):
-            result, calls = theirs(net, scheduler, x * scale, **(step or {}))
-    else:
-        result, calls = theirs(net, scheduler, x * scale, **(step or {}))
-    assert ours.nfe == calls
-    return error(ours.x, result)
-
+__all__ = ["LATENT", "SD", "SHAPE", "ZERO_SNR", "diffusers", "dit", "embeddings", "error", "flux", "model_of",
+           "noise_of", "sd3", "seeded", "stable_diffusion", "start", "theirs", "unet", "vae"]
 
 # ------------------------------------------------------------------------------------------- pipelines
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import diffusers, model_of, parity, start, theirs, unet
+from tiny_pipelines import diffusers, model_of, start, theirs, unet
 
 import undiffuse as ud
+from benchmarks.interop import CASES, PIN, ZERO_SNR, Case, difference
 from undiffuse.chains import Chain
 from undiffuse.errors import InputError
 from undiffuse.interop.schedules import CLASSES, Schedule
@@ -22,11 +23,7 @@ from undiffuse.predictions import Clip
 from undiffuse.samplers.registry import ALL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers with this numpy
-SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ZERO = {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-DDPM, DPM, UNIPC, EULER = (getattr(diffusers, name) for name in (
-    "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"))
-PIN = 2.0**-24
+DDPM = diffusers.DDPMScheduler
 COSINE = "CosineDPMSolverMultistepScheduler"
 AVAILABLE = [name for name in CLASSES if name != COSINE or importlib.util.find_spec("torchsde")]
 
@@ -73,133 +70,23 @@ def test_noise_levels_of_exploding_processes(name: str) -> None:
 # ------------------------------------------------------------------------------------------- samplers beside theirs
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
-def test_ddim(schedule: str, prediction: str, spacing: str) -> None:
-    scheduler = diffusers.DDIMScheduler(beta_schedule=schedule, prediction_type=prediction, timestep_spacing=spacing,
-                                        clip_sample=False)
-    assert parity(scheduler, "ddim") < 1e-5
-
-
-def test_ddim_as_stable_diffusion_ends_it() -> None:
-    scheduler = diffusers.DDIMScheduler(**SD, set_alpha_to_one=False, steps_offset=1, clip_sample=False)
-    assert parity(scheduler, "ddim") < 1e-5
-
-
-@pytest.mark.parametrize("n", [10, 25])
-def test_ddim_from_pure_noise(n: int) -> None:
-    assert parity(diffusers.DDIMScheduler(**ZERO, clip_sample=False), "ddim", n) < 1e-5
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_our_samplers_are_theirs(case: Case) -> None:
+    assert difference(case) < case.tolerance
 
 
 def test_ddim_on_linspace_steps_past_its_own_list() -> None:
     """Theirs goes to i − N//n, which is not the next index of the list (diffusers#12633); ours follows the list."""
-    scheduler = diffusers.DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
-    assert parity(scheduler, "ddim") > 0.05
-
-
-@pytest.mark.parametrize("limits, tolerance", [({"clip_sample": True}, 1e-4),
-                                               ({"clip_sample": False, "thresholding": True, "sample_max_value": 1.5},
-                                                1e-4)])
-def test_ddim_with_limits(limits: dict[str, Any], tolerance: float) -> None:
-    scheduler = diffusers.DDIMScheduler(**limits)
-    assert parity(scheduler, "ddim", step={"use_clipped_model_output": True}) < tolerance
-
-
-@pytest.mark.parametrize("config", [
-    {"clip_sample": False}, {"clip_sample": True}, {"clip_sample": False, "prediction_type": "v_prediction"},
-    {"clip_sample": False, "prediction_type": "sample"}, {"clip_sample": False, "beta_schedule": "sigmoid"},
-    {**ZERO, "clip_sample": False}])
-def test_ddpm(config: dict[str, Any]) -> None:
-    assert parity(DDPM(**config), "ancestral", 20, module="scheduling_ddpm") < 2e-5
-
-
-@pytest.mark.parametrize("config, method, options", [
-    ({}, "dpmpp_2m", {}), ({"solver_type": "heun"}, "dpmpp_2m_heun", {}), ({"solver_order": 1}, "ddim", {}),
-    ({"prediction_type": "v_prediction"}, "dpmpp_2m", {}),
-    ({"timestep_spacing": "leading", "steps_offset": 1}, "dpmpp_2m", {}),
-    ({"final_sigmas_type": "sigma_min"}, "dpmpp_2m", {"lower_final": True}),
-    ({"use_karras_sigmas": True}, "dpmpp_2m", {}), ({"use_lu_lambdas": True}, "dpmpp_2m", {}),
-    ({"solver_order": 3, "solver_type": "heun", "lower_order_final": False, "final_sigmas_type": "sigma_min"},
-     "dpmpp_3m_classic", {})])
-def test_dpm_solver(config: dict[str, Any], method: str, options: dict[str, Any]) -> None:
-    rounding = {"rounding": "round"} if "use_karras_sigmas" in config or "use_lu_lambdas" in config else {}
-    assert parity(DPM(**SD, **config), method, options=options, **rounding) < 1e-5
-
-
-@pytest.mark.parametrize("order, method", [(2, "dpmpp_2m_sde"), (1, "ancestral")])
-def test_sde_dpm_solver(order: int, method: str) -> None:
-    scheduler = DPM(**SD, algorithm_type="sde-dpmsolver++", solver_order=order)
-    assert parity(scheduler, method, module="scheduling_dpmsolver_multistep") < 1e-5
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_unipc(prediction: str) -> None:
-    assert parity(UNIPC(**SD, prediction_type=prediction), "unipc") < 1e-5
-
-
-@pytest.mark.parametrize("order, method, lower", [(2, "deis_2", True), (3, "deis_3", False)])
-def test_deis(order: int, method: str, lower: bool) -> None:
-    scheduler = diffusers.DEISMultistepScheduler(**SD, solver_order=order, lower_order_final=lower)
-    assert parity(scheduler, method, options={"lower_final": lower}) < 1e-5
-
-
-@pytest.mark.parametrize("make, method", [(DPM, "dpmpp_2m"), (UNIPC, "unipc"), (EULER, "ddim")])
-def test_pure_noise_is_pinned_by_theirs(make: Any, method: str) -> None:
-    """They replace ᾱ(T) = 0 by 2⁻²⁴."""
-    init = (1 / PIN) ** 0.5 if make is EULER else None
-    assert parity(make(**ZERO), method, pin=PIN, init=init) < 1e-5
-
-
-@pytest.mark.parametrize("config", [
-    {"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}, {"use_karras_sigmas": True},
-    {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}])
-def test_euler(config: dict[str, Any]) -> None:
-    scheduler = EULER(**SD, **config)
-    scheduler.set_timesteps(10)
-    assert parity(scheduler, "ddim", init=float((scheduler.sigmas[0] ** 2 + 1) ** 0.5)) < 1e-5
-
-
-def test_euler_ancestral_and_heun() -> None:
-    for name, method, module in (
-            ("EulerAncestralDiscreteScheduler", "ancestral", "scheduling_euler_ancestral_discrete"),
-            ("HeunDiscreteScheduler", "heun_sigma", "")):
-        scheduler = getattr(diffusers, name)(**SD, timestep_spacing="leading", steps_offset=1)
-        scheduler.set_timesteps(10)
-        init = float((scheduler.sigmas[0] ** 2 + 1) ** 0.5)
-        assert parity(scheduler, method, module=module, init=init) < 1e-5, name
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("name, method", [("EDMEulerScheduler", "ddim"),
-                                          ("EDMDPMSolverMultistepScheduler", "dpmpp_2m")])
-def test_edm(name: str, method: str, prediction: str) -> None:
-    assert parity(getattr(diffusers, name)(prediction_type=prediction), method) < 1e-5
+    assert difference(Case("DDIM", {"timestep_spacing": "linspace", "clip_sample": False}, "ddim")) > 0.05
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_cosine_solver(prediction: str) -> None:
     if COSINE not in AVAILABLE:
         pytest.skip("torchsde is not installed")
-    scheduler = getattr(diffusers, COSINE)(prediction_type=prediction, solver_order=1)
-    assert parity(scheduler, "ancestral", module="scheduling_cosine_dpmsolver_multistep") < 1e-5
-
-
-@pytest.mark.parametrize("config, timesteps", [
-    ({}, {}), ({"shift": 3.0}, {}), ({"use_dynamic_shifting": True}, {"mu": 1.15}),
-    ({"use_dynamic_shifting": True, "time_shift_type": "linear"}, {"mu": 1.15}),
-    ({"use_dynamic_shifting": True, "shift_terminal": 0.1}, {"mu": 1.15}), ({"use_karras_sigmas": True}, {}),
-    ({"use_beta_sigmas": True}, {}), ({"use_exponential_sigmas": True}, {})])
-def test_flow_euler(config: dict[str, Any], timesteps: dict[str, Any]) -> None:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
-    assert parity(scheduler, "ddim", timesteps=timesteps) < 2e-6
-
-
-@pytest.mark.parametrize("make, method", [(DPM, "dpmpp_2m"), (UNIPC, "unipc")])
-def test_flow_of_other_solvers(make: Any, method: str) -> None:
-    """They cut the time off to a whole number."""
-    scheduler = make(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
-    assert parity(scheduler, method, rounding="floor") < 2e-6
+    config = {"prediction_type": prediction, "solver_order": 1}
+    assert difference(Case(COSINE.removesuffix("Scheduler"), config, "ancestral",
+                           noise="scheduling_cosine_dpmsolver_multistep")) < 1e-5
 
 
 def test_a_network_of_six_channels_keeps_its_mean() -> None:
@@ -237,7 +124,7 @@ def test_what_a_configuration_does_not_say_is_refused(name: str, config: dict[st
 
 
 def test_noise_prediction_from_pure_noise_names_the_way_out() -> None:
-    model = model_of(diffusers.DDIMScheduler(**{**ZERO, "prediction_type": "epsilon"}), unet())
+    model = model_of(diffusers.DDIMScheduler(**{**ZERO_SNR, "prediction_type": "epsilon"}), unet())
     with pytest.raises(InputError, match=r"alpha is 0.*t_start < T"):
         ud.sample(model, 1, "ddim", 5, t_start=1.0)
     assert ud.sample(model, 1, "ddim", 5).x.isfinite().all()  # by default below T

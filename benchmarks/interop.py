@@ -1,4 +1,4 @@
-"""Our samplers beside diffusers' schedulers: the same network, start and noise; the parity table of docs/interop.md."""
+"""Our samplers beside diffusers' schedulers: the same network, start and noise; the parity table of docs/pipelines.md."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from undiffuse.samplers.registry import ALL
 SHAPE = (3, 8, 8)
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ZERO_SNR = {**SD, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+BEGIN, END = "<!-- parity: python -m benchmarks interop docs/pipelines.md -->", "<!-- end of parity -->"
 PIN = 2.0**-24
 """ᾱ(T) of Euler, DPM++ and UniPC, where the network's is 0."""
 KARRAS, FLOW = {"use_karras_sigmas": True}, {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -124,14 +126,30 @@ CASES = tuple(_cases())
 """Every scheduler that one of our methods reproduces."""
 
 
-def table() -> Iterator[str]:
-    """The relative difference max |a − b|/max |b| of every case, and the version of diffusers."""
+def table(page: str = "") -> Iterator[str]:
+    """The largest relative difference max |a − b|/max |b| by scheduler and method, and the version of diffusers.
+
+    Args:
+        page: a page whose table is replaced; "all": every case; "": the table is printed.
+    """
     import diffusers
 
     diffusers.utils.logging.set_verbosity_error()
-    yield f"diffusers {diffusers.__version__}, torch {torch.__version__}: {len(CASES)} cases"
-    for case in CASES:
-        yield f"{difference(case):9.1e}  {case}"
+    measured = [(case, difference(case)) for case in CASES]
+    groups: dict[tuple[str, str], list[float]] = {}
+    for case, value in measured:
+        groups.setdefault((case.scheduler, case.method), []).append(value)
+    lines = [f"Measured with diffusers {diffusers.__version__} and torch {torch.__version__}: {len(CASES)} configurations.",
+             "", "| their scheduler | ours | configurations | largest difference |", "|---|---|---|---|",
+             *(f"| {theirs} | `{ours}` | {len(values)} | {max(values):.1e} |"
+               for (theirs, ours), values in sorted(groups.items()))]
+    if page == "all":
+        yield from (f"{value:9.1e}  {case}" for case, value in measured)
+    elif page:
+        file = Path(page)
+        before, _, after = file.read_text("utf-8").partition(BEGIN)
+        file.write_text("\n".join([before + BEGIN, *lines, END + after.partition(END)[2]]), "utf-8")
+    yield from lines
 
 
 def difference(case: Case, net: Any = None) -> float:

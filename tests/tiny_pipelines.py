@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed"
 diffusers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)
 __all__ = ["LATENT", "SD", "SHAPE", "ZERO_SNR", "diffusers", "dit", "embeddings", "error", "flux", "model_of",
-           "noise_of", "sd3", "seeded", "stable_diffusion", "start", "theirs", "unet", "vae"]
+           "noise_of", "sd3", "seeded", "slow_but", "stable_diffusion", "start", "theirs", "unet", "vae"]
+
+
+def slow_but(fast: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """Parameters of which all but some are slow."""
+    return [v if v in fast else pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow) for v in values]
+
 
 # ------------------------------------------------------------------------------------------- pipelines
 

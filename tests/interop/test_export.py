@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_pipelines import diffusers, error, start
+from tiny_pipelines import diffusers, error, slow_but, start
 
 import undiffuse as ud
 from undiffuse import interop, training
@@ -33,7 +33,7 @@ def stock(folder: Path, **options: object) -> object:
     return pipe
 
 
-@pytest.mark.parametrize("sde, prediction", CASES)
+@pytest.mark.parametrize("sde, prediction", slow_but([], CASES))
 def test_a_stock_pipeline_is_sample(sde: str, prediction: str, tmp_path: Path) -> None:
     training.train(replace(RUN, sde=sde, prediction_type=prediction), tmp_path / "run")
     pipe = stock(export_run(tmp_path / "run", tmp_path / "out"))

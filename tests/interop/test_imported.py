@@ -109,6 +109,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(capsys: pytest.CaptureFixture[
     assert error.count("\n") == 1 and "Hugging Face Hub" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_import_tune_and_sample(pixels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["import", str(pixels), "--out", str(run)]) == 0

@@ -19,6 +19,7 @@ from tiny_pipelines import (
     noise_of,
     sd3,
     seeded,
+    slow_but,
     stable_diffusion,
     start,
     unet,
@@ -49,9 +50,9 @@ def grid_of(model: ud.Model, scheduler: Any) -> tuple[Tensor, bool]:
 # ------------------------------------------------------------------------------------------- text to image
 
 
-@pytest.mark.parametrize("negative", [None, "blurry"])
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("negative", slow_but(["blurry"], [None, "blurry"]))
+@pytest.mark.parametrize("solver", slow_but(["UniPCMultistepScheduler"], SOLVERS))
+@pytest.mark.parametrize("zero_snr", slow_but([False], [False, True]))
 def test_stable_diffusion_is_its_pipeline(zero_snr: bool, solver: str, negative: str | None) -> None:
     pipe, z = stable_diffusion(**(ZERO_SNR if zero_snr else {})), start(shape=LATENT)
     pipe.scheduler = getattr(diffusers, solver).from_config(pipe.scheduler.config)
@@ -84,6 +85,7 @@ def test_prompts_matter_and_are_encoded_once() -> None:
         ud.sample(model, 2, prompt=torch.tensor([7.0, 99.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ddim", "dpmpp_2m_sde"])
 def test_a_sample_has_the_same_bytes_in_any_batch(method: str) -> None:
     model = ud.classifier_free(ud.from_diffusers(stable_diffusion(), block=1, latents=True), 3.0)
@@ -112,6 +114,7 @@ def test_a_trajectory_of_latents_is_decoded_when_it_is_read() -> None:
     torch.testing.assert_close(out.trajectory[-1][1], out.x)
 
 
+@pytest.mark.slow
 def test_image_to_image_is_its_pipeline() -> None:
     pipe = stable_diffusion(set_alpha_to_one=True, timestep_spacing="trailing")
     img2img = diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)

@@ -16,6 +16,7 @@ from tiny_pipelines import (
     flux,
     model_of,
     sd3,
+    slow_but,
     stable_diffusion,
     start,
     unet,
@@ -51,8 +52,8 @@ def pipes() -> dict[bool, Any]:
     return {zero: stable_diffusion(**(ZERO_SNR if zero else {})) for zero in (False, True)}
 
 
-@pytest.mark.parametrize("zero_snr", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("zero_snr", slow_but([False], [False, True]))
+@pytest.mark.parametrize("method", slow_but(["dpmpp_2m_sde", "dpmpp_2s"], METHODS))
 def test_every_method_in_stable_diffusion_is_sample(pipes: dict[bool, Any], method: str, zero_snr: bool) -> None:
     pipe = pipes[zero_snr]
     model = ud.classifier_free(ud.from_diffusers(pipe, block=2, latents=True), 7.5)
@@ -75,6 +76,7 @@ def test_every_method_in_stable_diffusion_is_sample(pipes: dict[bool, Any], meth
         assert error(latents, ours.x) < (5e-4 if zero_snr else 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpmpp_2m", "dpmpp_2s", "restart"])
 def test_the_progress_bar_has_the_number_of_steps(pipes: dict[bool, Any], method: str) -> None:
     pipe, updates, totals = pipes[False], list[int](), list[int]()
@@ -110,8 +112,8 @@ def test_a_saved_pipeline_reloads_with_our_scheduler(tmp_path: Path, pipes: dict
     assert again.scheduler.config.source == "DDIMScheduler"
 
 
-@pytest.mark.parametrize("method", ["dpmpp_2m", "dpmpp_2s", "ancestral"])
-@pytest.mark.parametrize("strength", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("method", slow_but(["ancestral"], ["dpmpp_2m", "dpmpp_2s", "ancestral"]))
+@pytest.mark.parametrize("strength", slow_but([0.5], [0.3, 0.5, 0.8]))
 def test_image_to_image_is_sample(pipes: dict[bool, Any], method: str, strength: float) -> None:
     pipe = pipes[False]
     img2img = diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
@@ -134,6 +136,7 @@ def test_image_to_image_is_sample(pipes: dict[bool, Any], method: str, strength:
         assert error(latents, whole.x) < 1e-4
 
 
+@pytest.mark.slow
 def test_inpainting_keeps_the_image_outside_of_the_mask(pipes: dict[bool, Any]) -> None:
     pipe = pipes[False]
     inpaint = diffusers.StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
@@ -147,6 +150,7 @@ def test_inpainting_keeps_the_image_outside_of_the_mask(pipes: dict[bool, Any]) 
         assert torch.equal(ours[..., :4], theirs[..., :4]) and error(ours, theirs) > 0.01
 
 
+@pytest.mark.slow
 def test_a_pipeline_in_half_precision_is_finite_and_close(pipes: dict[bool, Any]) -> None:
     pipe = stable_diffusion()
     single, pipe.scheduler = pipe.scheduler, ud.scheduler(pipe, "dpmpp_2m", seed=0)
@@ -179,6 +183,7 @@ def test_noise_of_a_sample_depends_on_its_generator_only(pipes: dict[bool, Any])
     assert not torch.equal(both[0][0], both[0][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "unipc"])
 def test_flow_pipelines(method: str) -> None:
     pipe = flux()

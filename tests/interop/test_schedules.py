@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import diffusers, model_of, start, theirs, unet
+from tiny_pipelines import diffusers, model_of, slow_but, start, theirs, unet
 
 import undiffuse as ud
 from benchmarks.interop import CASES, PIN, ZERO_SNR, Case, difference
@@ -70,7 +70,7 @@ def test_noise_levels_of_exploding_processes(name: str) -> None:
 # ------------------------------------------------------------------------------------------- samplers beside theirs
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", slow_but(CASES[::13], CASES), ids=str)
 def test_our_samplers_are_theirs(case: Case) -> None:
     assert difference(case) < case.tolerance
 
@@ -182,12 +182,14 @@ def test_500_mutated_configurations_are_refused_or_equal() -> None:
     assert read > 100
 
 
+@pytest.mark.slow
 def test_reading_a_configuration_imports_nothing_of_diffusers() -> None:
     code = ("from undiffuse.interop.schedules import Schedule; import undiffuse, sys; undiffuse.from_diffusers; "
             "sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_default_sampler_of_a_noise_prediction_on_a_cosine_chain_is_finite() -> None:
     scheduler = DDPM(beta_schedule="squaredcos_cap_v2", clip_sample=False)
     model = model_of(scheduler, unet())

@@ -1,4 +1,4 @@
-"""Our samplers beside diffusers' schedulers: the same network, start and noise; the parity table of docs/pipelines.md."""
+"""Our samplers beside diffusers' schedulers on the same network, start and noise: the table of docs/pipelines.md."""
 
 from __future__ import annotations
 
@@ -139,8 +139,9 @@ def table(page: str = "") -> Iterator[str]:
     groups: dict[tuple[str, str], list[float]] = {}
     for case, value in measured:
         groups.setdefault((case.scheduler, case.method), []).append(value)
-    lines = [f"Measured with diffusers {diffusers.__version__} and torch {torch.__version__}: {len(CASES)} configurations.",
-             "", "| their scheduler | ours | configurations | largest difference |", "|---|---|---|---|",
+    versions = f"diffusers {diffusers.__version__} and torch {torch.__version__}"
+    lines = [f"Measured with {versions}: {len(CASES)} configurations.", "",
+             "| their scheduler | ours | configurations | largest difference |", "|---|---|---|---|",
              *(f"| {theirs} | `{ours}` | {len(values)} | {max(values):.1e} |"
                for (theirs, ours), values in sorted(groups.items()))]
     if page == "all":

@@ -20,7 +20,8 @@ __all__ = ["LATENT", "SD", "SHAPE", "ZERO_SNR", "diffusers", "dit", "embeddings"
 
 def slow_but(fast: Iterable[Any], values: Iterable[Any]) -> list[Any]:
     """Parameters of which all but some are slow."""
-    return [v if v in fast else pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow) for v in values]
+    rows = [(v, v if isinstance(v, tuple) else (v,)) for v in values]
+    return [v if v in fast else pytest.param(*row, marks=pytest.mark.slow) for v, row in rows]
 
 
 # ------------------------------------------------------------------------------------------- pipelines

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=lambda p: p.name)
 def test_the_commands_of_a_page_exist(page: Path) -> None:
-    lines = [line.split("#")[0].split() for code in blocks(page, "sh") for line in code.splitlines()]
+    lines = [shlex.split(line, comments=True) for code in blocks(page, "sh") for line in code.splitlines()]
     for words in filter(None, lines):
         tool = words[0].rsplit("/", 1)[-1]
         if tool == "undiffuse" and words[1:2] != ["COMMAND"]:

@@ -37,23 +37,25 @@ def denoiser(net: Told, sde: VP, moments: Moments | None, sigma_data: float = 0.
     return model
 
 
+@pytest.mark.parametrize("kind", ["wiener", "linear"])
 @pytest.mark.parametrize("sde", PROCESSES, ids=lambda sde: sde.name)
-def test_on_gaussian_data_a_network_that_says_nothing_is_exact(sde: VP) -> None:
+def test_on_gaussian_data_a_network_that_says_nothing_is_exact(sde: VP, kind: str) -> None:
     law = correlated_gaussian(3)
     exact, t = law.denoiser(sde), sde.time_of(f64(-2.0, 0.3, 1.0, 2.5))
     x = normal(0, 0, 0, 0, 4, (3,), torch.float64)
-    found = denoiser(Told(), sde, exact.moments).denoise(x, t)
+    found = denoiser(Told(), sde, exact.moments, prediction_type=kind).denoise(x, t)
     torch.testing.assert_close(found, exact.denoise(x, t), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["wiener", "linear"])
 @pytest.mark.parametrize("sde", PROCESSES, ids=lambda sde: sde.name)
-def test_for_isotropic_data_it_is_edm(sde: VP) -> None:
+def test_for_isotropic_data_it_is_edm(sde: VP, kind: str) -> None:
     F, x = (normal(k, 0, 0, 0, 4, (3,), torch.float64) for k in (1, 2))
     basis = torch.linalg.qr(normal(3, 0, 0, 0, 3, (3,), torch.float64))[0]
     even = Moments((3,), torch.zeros(3).double(), torch.full((3,), 0.49).double(), "pca", basis)
     t = sde.time_of(f64(-2.0, 0.3, 1.0, 2.5))
     nets = Told(F), Told(F)
-    ours, edm = denoiser(nets[0], sde, even, 0.7), denoiser(nets[1], sde, None, 0.7, "edm")
+    ours, edm = denoiser(nets[0], sde, even, 0.7, kind), denoiser(nets[1], sde, None, 0.7, "edm")
     torch.testing.assert_close(ours.denoise(x, t), edm.denoise(x, t), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(nets[0].seen, nets[1].seen, rtol=1e-6, atol=1e-6)
 
@@ -73,6 +75,19 @@ def test_the_target_has_unit_variance_in_every_direction_and_the_input_half_way(
     for z, variances in ((frame.rotate(seen), root / root.mean()), (target, torch.ones(3))):
         covariance = z.T @ z / n
         assert float((covariance - variances.diag()).abs().max()) < 5 * float(variances.max()) * (2 / n) ** 0.5
+
+
+def test_with_one_scale_input_and_target_have_unit_variance_on_average() -> None:
+    """tr Cov(input)/d = 1 for S/(tr S/d), and tr Cov(F*)/d = 1 for F* = (x_0 − D)/√(tr(σ² C S⁻¹)/d)."""
+    sde, law, n = VP(), correlated_gaussian(3), 40_000
+    frame = law.denoiser(sde).moments
+    x0, eps, t = law.sample(n), normal(5, 0, 0, 0, n, (3,), torch.float64), f64(0.4)
+    inputs, denoised = frame.precondition(sde.perturb(x0, t, eps), sde.alpha(t), sde.sigma(t), directions=False)
+    scale = float((denoised(torch.ones_like(x0)) - denoised(torch.zeros_like(x0))).mean())
+    target = (x0 - denoised(torch.zeros_like(x0))) / scale
+    for z in (inputs, target):
+        square = z.square().mean(1)
+        assert abs(float(square.mean()) - 1) < 4 * float(square.std()) / n**0.5
 
 
 @pytest.mark.parametrize("rank", [None, 2])

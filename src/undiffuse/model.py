@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from undiffuse.delegation import delegated, keywords
 from undiffuse.errors import InputError, unknown_condition
 from undiffuse.moments import Moments
-from undiffuse.predictions import UNDEFINED_AT_ZERO, WIENER, Clip, Reading
+from undiffuse.predictions import UNDEFINED_AT_ZERO, WIENER, WITH_MOMENTS, Clip, Reading
 from undiffuse.random import Purpose, normal
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
@@ -347,10 +347,10 @@ class Denoiser(Model):
         x = self.states(x)
         rows, t = self._condition_rows(cond, x), as_time(t)
         level, labels = cast_like(self.level(t), x).expand(len(x)), self._labels(label, x)
-        if self.prediction_type == WIENER:
+        if (kind := self.prediction_type) in WITH_MOMENTS:
             if self.moments is None:
-                raise InputError("got prediction_type='wiener' without the data's moments; set `moments`, or use edm")
-            inputs, denoised = self.moments.precondition(x, self.sde.alpha(t), self.sde.sigma(t))
+                raise InputError(f"got prediction_type={kind!r} without the data's moments; set `moments`, or use edm")
+            inputs, denoised = self.moments.precondition(x, self.sde.alpha(t), self.sde.sigma(t), kind == WIENER)
             return denoised(self._output(inputs, level, labels, *rows))
         c_in, c_skip, c_out = self.reading.coefficients(self.sde, t)
         F = self._output(bcast(c_in, x) * x, level, labels, *rows)

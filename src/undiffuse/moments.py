@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.cosines import colours, mixed, mixes, separable
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal
+from undiffuse.sde import bcast
 from undiffuse.transforms.base import Transform
 
 _FULL = 1024
@@ -40,8 +42,8 @@ class Moments:
     """Mean (d,), variances (k,) in an orthonormal basis, and that basis, of data with events of `shape` (d entries).
 
     kind "pca": `basis` (d, k) holds principal directions; if k < d, all other directions have variance
-    `residual_variance`. kind "dct": the directions are the cosines of the type-II transform over the last two axes, per
-    channel; no basis is stored.
+    `residual_variance`. kind "dct": the directions are the cosines of the type-II transform over the last two axes, of
+    the principal directions of the colours, `basis` (C, C), in its columns; None: of every channel.
     """
 
     shape: tuple[int, ...]
@@ -66,8 +68,8 @@ class Moments:
         kind = _kind(shape) if kind == "auto" else kind
         mean = flat.mean(0)
         if kind == "dct":
-            cosines = cls(shape, mean, torch.zeros(flat.shape[1], dtype=torch.float64), kind)
-            return cls(shape, mean, cosines.rotate(flat - mean).square().mean(0), kind)
+            cosines = cls(shape, mean, torch.zeros_like(mean), kind, colours(flat - mean, shape))
+            return replace(cosines, variances=cosines.rotate(flat - mean).square().mean(0))
         return _principal(shape, mean, flat - mean, rank)
 
     @classmethod
@@ -75,7 +77,8 @@ class Moments:
         """Moments of zeros with the form that `measure` gives for this shape, to be filled from a checkpoint."""
         d, kind = math.prod(shape), _kind(shape)
         zero = torch.zeros(d, dtype=torch.float64)
-        return cls(shape, zero, zero.clone(), kind, zero.new_zeros(d, d) if kind == "pca" else None)
+        size = d if kind == "pca" else shape[0] if mixes(shape) else 0
+        return cls(shape, zero, zero.clone(), kind, zero.new_zeros(size, size) if size else None)
 
     @property
     def complete(self) -> bool:
@@ -102,7 +105,7 @@ class Moments:
         """The coordinates (B, k) of x (B, *event or d), not centred; a low-rank basis adds the remainder (d)."""
         flat = x.flatten(1)
         if self.kind == "dct":
-            return _separable(flat, self.shape, inverse=False)
+            return separable(mixed(flat, self.basis), self.shape, inverse=False)
         basis, d, k = self._basis_like(x), flat.shape[1], len(self.variances)
         y = _times(flat, basis, k)
         return y if self.complete else torch.cat([y, flat - _times(y, basis.T, d)], 1)
@@ -110,7 +113,8 @@ class Moments:
     def unrotate(self, y: Tensor) -> Tensor:
         """The inverse of `rotate`: x (B, *event)."""
         if self.kind == "dct":
-            return _separable(y, self.shape, inverse=True).reshape(-1, *self.shape)
+            back = None if self.basis is None else self.basis.T
+            return mixed(separable(y, self.shape, inverse=True), back).reshape(-1, *self.shape)
         basis, k = self._basis_like(y), len(self.variances)
         flat = _times(y[:, :k], basis.T, math.prod(self.shape))
         return (flat if self.complete else flat + y[:, k:]).reshape(-1, *self.shape)
@@ -129,18 +133,21 @@ class Moments:
         centre = self.rotated_mean(z)
         return self.unrotate(centre + gain * (self.rotate(z) - centre))
 
-    def precondition(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def precondition(self, x: Tensor, alpha: Tensor, sigma: Tensor,
+                     directions: bool = True) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The input of a network for x (B, *event), and the function from its output F to the denoiser D.
 
-        D = μ + α C S⁻¹ (x − α μ) + σ C^{½} S^{−½} F with S = α² C + σ² I: the Wiener filter plus a correction
-        whose target has unit variance in every direction. The input is S^{−¼} (x − α μ)/√(tr S^{½}/d), of mean variance
-        1, half-way between one scale for all directions and whitening, which would amplify the many directions of
-        small variance. For C = σ_d² I and μ = 0 these are the coefficients of EDM.
+        D = μ + α C S⁻¹ (x − α μ) + E^{½} F with S = α² C + σ² I: the Wiener filter plus a correction of unit variance.
+        With `directions`, E = σ² C S⁻¹, the covariance of what the filter leaves, and the input is
+        S^{−¼} (x − α μ)/√(tr S^{½}/d), of mean variance 1, half-way between one scale for all directions and whitening,
+        which would amplify the many directions of small variance. Without, E = tr(σ² C S⁻¹)/d · I, and the input is
+        (x − α μ)/√(tr S/d): a network that works on pixels keeps them. For C = σ_d² I and μ = 0 both are EDM's.
 
         Args:
             x: Noisy states.
             alpha: Mean coefficient, () or (B,).
             sigma: Noise standard deviation, () or (B,).
+            directions: Whether input and correction have a scale per direction, or one.
 
         Reference: Karras et al. (2022), eqs. 114-144, with matrices for numbers. arXiv:2206.00364
         """
@@ -148,10 +155,14 @@ class Moments:
         s2, centre = _to_device(self.spectrum, x), self.rotated_mean(x)
         total2 = (alpha**2 * s2 + sigma**2).clamp_min(_TINY)
         y = self.rotate(x) - alpha.to(x) * centre
-        gain, correction_scale = (alpha * s2 / total2).to(x), (sigma * (s2 / total2).sqrt()).to(x)
-        root = total2.sqrt()
+        linear, error2 = centre + (alpha * s2 / total2).to(x) * y, sigma**2 * s2 / total2
+        if not directions:
+            c_in, c_out = self._mean(total2).rsqrt(), self._mean(error2).sqrt()
+            centred = x - bcast(alpha[:, 0].to(x), x) * _to_device(self.mean, x).to(x).reshape(self.shape)
+            filtered = self.unrotate(linear)
+            return bcast(c_in[:, 0].to(x), x) * centred, lambda F: filtered + bcast(c_out[:, 0].to(F), F) * F
+        correction_scale, root = error2.sqrt().to(x), total2.sqrt()
         input_scale = (root * self._mean(root)).rsqrt().to(x)
-        linear = centre + gain * y
         return self.unrotate(input_scale * y), lambda F: self.unrotate(linear + correction_scale * self.rotate(F))
 
     def whitened(self, error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -248,27 +259,6 @@ def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int 
 def _to_device(c: Tensor, x: Tensor) -> Tensor:
     """c on the device of x; copies from the CPU are asynchronous."""
     return c.to(x.device, non_blocking=c.device.type == "cpu")
-
-
-def _cosines(n: int) -> Tensor:
-    """The orthonormal DCT-II matrix (n, n), rows by frequency."""
-    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
-    rows = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
-    rows[0] /= math.sqrt(2)
-    return rows
-
-
-def _separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
-    """The two-dimensional cosine transform of (B, d) over the last two axes of the event, or its inverse."""
-    height, width = shape[-2:]
-    short = (0, -width % _EVEN, 0, -height % _EVEN)
-    rows, columns = (_to_device(_cosines(n), x).to(x.dtype) for n in (height, width))
-    image = x.reshape(-1, *shape)
-    if any(short):
-        pad = torch.nn.functional.pad
-        image, rows, columns = pad(image, short), pad(rows, short[2:] * 2), pad(columns, short[:2] * 2)
-    out = rows.T @ image @ columns if inverse else rows @ image @ columns.T
-    return out[..., :height, :width].flatten(1)
 
 
 MOMENT_ROWS = 10_000

@@ -67,6 +67,10 @@ UNDEFINED_AT_ZERO = ("noise", "score", "gradient")
 """Parameterisations that do not determine x_0 where α = 0."""
 WIENER = "wiener"
 """The parameterisation whose numbers are matrices of the data's moments: the Wiener filter plus a correction."""
+LINEAR = "linear"
+"""The Wiener filter plus a correction of one scale for all directions."""
+WITH_MOMENTS = (WIENER, LINEAR)
+"""Parameterisations that need the data's moments; see `Moments.precondition`."""
 
 CLOCKS: dict[str, Callable[[GaussianSDE, Tensor, float], Tensor]] = {
     "log_snr": lambda sde, t, sd: (0.25 * torch.log(0.5 * sde.sigma(t) / (sde.alpha(t) * sd))).clamp(-2.5, 2.5),
@@ -108,7 +112,7 @@ class Reading:
     """What a network takes and means, and the noise levels that it was trained on.
 
     Args:
-        prediction_type: a name in `PREDICTIONS`, or wiener.
+        prediction_type: a name in `PREDICTIONS`, or wiener or linear.
         sigma_data: standard deviation of the data, in c_in and in the EDM forms.
         clock: a name in `CLOCKS`, or a function of t (B,).
         clock_scale: factor of the clock.
@@ -132,8 +136,8 @@ class Reading:
     kind: str = "denoiser"
 
     def __post_init__(self) -> None:
-        choices = {"prediction_type": (*PREDICTIONS, WIENER), "rounding": tuple(ROUNDINGS), "clock": tuple(CLOCKS),
-                   "kind": ("denoiser", "consistency")}
+        choices = {"prediction_type": (*PREDICTIONS, *WITH_MOMENTS), "rounding": tuple(ROUNDINGS),
+                   "clock": tuple(CLOCKS), "kind": ("denoiser", "consistency")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed and not callable(getattr(self, name)):
                 raise InputError(f"got {name}={getattr(self, name)!r}; expected {', '.join(filter(None, allowed))}")

@@ -80,6 +80,29 @@ def test_what_loses_nothing_is_converted_and_noted(tmp_path: Path) -> None:
                               "mode RGBA was converted to RGB (1 of 3 images)"}
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_are_put_on_white_and_this_is_noted(tmp_path: Path, mode: str) -> None:
+    both = pixels(1, 5, 7, channels=len(mode))
+    write(tmp_path / "a.png", Image.fromarray(both, mode))
+    write(tmp_path / "b.png", pixels(0, 5, 7, 3 if mode == "RGBA" else 1))
+    share = both[..., -1:] / 255
+    expected = both[..., :-1] * share + 255 * (1 - share)
+    data = open_data(tmp_path)
+    assert np.abs(data.x[0].permute(1, 2, 0).numpy() - expected).max() <= 1
+    assert data.notes == ("transparent pixels were put on white (1 of 2 images)",)
+
+
+def test_a_transparent_palette_and_a_turned_camera(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(2):
+        palette.save(tmp_path / f"{i}.png", transparency=1 + i, exif=exif)
+    upright = torch.tensor([[70, 10], [255, 255], [10, 70]], dtype=torch.uint8)
+    assert torch.equal(open_data(tmp_path).x[0, 0], upright)
+
+
 def test_bilevel_images_are_grey(tmp_path: Path) -> None:
     for i in range(2):
         write(tmp_path / f"{i}.png", Image.fromarray(pixels(i) > 99))
@@ -103,8 +126,7 @@ def test_size_makes_all_alike(tmp_path: Path, refused: Refused) -> None:
 
 
 def test_refusals_name_the_file(tmp_path: Path, refused: Refused) -> None:
-    cases = {"rgba.png": (Image.fromarray(pixels(1, channels=4)), ["transparent"]),
-             "la.png": (Image.fromarray(pixels(1)).convert("LA"), None),
+    cases = {"la.png": (Image.fromarray(pixels(1)).convert("LA"), None),
              "deep.png": (Image.fromarray(pixels(1).astype(np.uint16) * 250), ["I;16", "8-bit"]),
              "cmyk.jpg": (Image.fromarray(pixels(1, channels=4), "CMYK"), ["CMYK"]),
              "rgb.png": (Image.fromarray(pixels(1, channels=3)), ["is RGB", "a.png' is grey"])}

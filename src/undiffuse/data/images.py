@@ -1,4 +1,4 @@
-"""Folders of images: PNG, JPEG, WEBP and BMP, grey or RGB; a sub-folder is a label."""
+"""Folders of images: PNG, JPEG, WEBP and BMP, grey or RGB, transparent pixels on white; a sub-folder is a label."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
         size: side to which the centre squares are resampled; None: all images must have one size.
 
     Raises:
-        InputError: naming files, for mixed modes or sizes, broken files, transparency, more than 8 bits per channel and
-            CMYK.
+        InputError: naming files, for mixed modes or sizes, broken files, more than 8 bits per channel and CMYK.
     """
     files, notes = _files(folder)
     return read_pictures(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), notes)
@@ -58,10 +57,10 @@ def read_pictures(pictures: Pictures, name: str, labels: Callable[[], list[str] 
         y, classes = (None, ()) if (label_texts := labels()) is None else validation.encode_labels(label_texts, name)
         return Dataset(cast(Any, pictures), y, "image", name, classes, levels=256,
                        notes=(*notes, "the images are read as they are needed"))
-    images, modes = zip(*(pictures.picture(number) for number in range(len(pictures))), strict=True)
-    converted = [f"mode {mode} was converted to {_MODES[mode]} ({count} of {len(pictures)} images)"
-                 for mode, count in sorted(Counter(modes).items()) if _MODES[mode] != mode]
-    return validation.images(torch.stack(images), name=name, label_texts=labels(), notes=[*notes, *converted])
+    images, changes = zip(*(pictures.picture(number) for number in range(len(pictures))), strict=True)
+    changed = [f"{change} ({count} of {len(pictures)} images)"
+               for change, count in sorted(Counter(changes).items()) if change]
+    return validation.images(torch.stack(images), name=name, label_texts=labels(), notes=[*notes, *changed])
 
 
 class Pictures(lazy.Lazy):
@@ -81,10 +80,10 @@ class Pictures(lazy.Lazy):
         """The name of an image in error messages."""
 
     def picture(self, number: int) -> tuple[Tensor, str]:
-        """One decoded image and its mode; InputError, naming it, if it is broken or of another size."""
-        image, mode = load_image(self.source(number), self.size, self.label(number))
+        """One decoded image and what was changed in it; InputError, naming it, if it is broken or of another size."""
+        image, change = load_image(self.source(number), self.size, self.label(number))
         _check_shape(image, self.label(number), self.first, self.label(0))
-        return image, mode
+        return image, change
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """The decoded images."""
@@ -112,7 +111,7 @@ class Files(Pictures):
 
 
 def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | None = None) -> tuple[Tensor, str]:
-    """One image as uint8 (C, H, W), upright, and its mode.
+    """One image as uint8 (C, H, W), upright, and what was changed in it, or "".
 
     Args:
         source: path or stream of the image.
@@ -126,21 +125,24 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
         if image.width * image.height > _MOST_PIXELS:
             raise InputError(f"{quote(path)} has {image.width}x{image.height} pixels; expected at most "
                              f"{_MOST_PIXELS:,} in all, so scale it down")
-        pixels = np.array(ImageOps.exif_transpose(_plain(image, path)))
-        mode = image.mode
+        plain, change = _plain(ImageOps.exif_transpose(image), path)
+        pixels = np.array(plain)
     x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    return (x if size is None else validation.resize(x[None], size)[0]).contiguous(), mode
+    return (x if size is None else validation.resize(x[None], size)[0]).contiguous(), change
 
 
-def _plain(image: Image, path: Path) -> Image:
-    """The image as 8-bit grey or RGB; InputError if the conversion would lose information."""
+def _plain(image: Image, path: Path) -> tuple[Image, str]:
+    """The image as 8-bit grey or RGB, and what was changed; InputError if the conversion would lose information."""
+    from PIL import Image as images
+
     if image.mode not in _MODES:
         raise InputError(f"{quote(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK); "
                          "expected 8-bit grey or RGB, so convert it")
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-        raise InputError(f"{quote(path)} is transparent in places; expected grey or RGB, so put it on a "
-                         "background")
-    return image.convert(_MODES[image.mode])
+    mode = _MODES[image.mode]
+    if image.has_transparency_data and (full := image.convert("RGBA")).getchannel("A").getextrema()[0] != 255:
+        ground = images.new("RGBA", full.size, "white")
+        return images.alpha_composite(ground, full).convert(mode), "transparent pixels were put on white"
+    return image.convert(mode), "" if mode == image.mode else f"mode {image.mode} was converted to {mode}"
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:

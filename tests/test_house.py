@@ -30,13 +30,13 @@ SRC = ROOT / "src" / "undiffuse"
 FLOORS = (
     "errors",
     "random progress tensors hashing delegation",
-    "ode nets transforms quadrature storage",
+    "ode nets transforms quadrature storage cosines",
     "data sde",
     "chains",
     "processes moments predictions experiment",
     "model",
     "mixture loss metrics score_model",
-    "guidance",
+    "guidance picture_statistics",
     "samplers",
     "inverse",
     "tuning likelihood",
@@ -103,7 +103,7 @@ TESTED_IN = {
     "pipelines.csv_text": "pipelines/test_impute", "pipelines.score": "cli/test_likelihood",
     "report.figures": "report/test_page", "report.plots": "report/test_page",
     "report.sections": "report/test_page", "report.trajectory": "report/test_images",
-    "report.wording": "report/test_page",
+    "report.wording": "report/test_page", "report.formats": "report/test_page",
     "explorer.mixtures": "explorer/test_parity", "explorer.run_model": "explorer/test_server",
     "explorer.widget": "explorer/test_bundle",
     "course.checking": "course/test_chapters", "course.exercises": "course/test_chapters",
@@ -439,7 +439,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 181 and max(folders.values()) <= 18 and lines <= LINES
+    assert len(files) <= 184 and max(folders.values()) <= 18 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

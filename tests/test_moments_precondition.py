@@ -82,7 +82,8 @@ def test_with_one_scale_input_and_target_have_unit_variance_on_average() -> None
     sde, law, n = VP(), correlated_gaussian(3), 40_000
     frame = law.denoiser(sde).moments
     x0, eps, t = law.sample(n), normal(5, 0, 0, 0, n, (3,), torch.float64), f64(0.4)
-    inputs, denoised = frame.precondition(sde.perturb(x0, t, eps), sde.alpha(t), sde.sigma(t), directions=False)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    inputs, denoised = frame.precondition(alpha * x0 + sigma * eps, alpha, sigma, directions=False)
     scale = float((denoised(torch.ones_like(x0)) - denoised(torch.zeros_like(x0))).mean())
     target = (x0 - denoised(torch.zeros_like(x0))) / scale
     for z in (inputs, target):

@@ -156,7 +156,7 @@ class Experiment:
     net: str = setting(_NAME, "mlp", "Network: mlp, unet or dit.")
     net_args: Mapping[str, Any] = setting(_ARGS, {}, "Arguments of the network.", False)
     prediction_type: str = setting(
-        _NAME, "edm", "Quantity that the network predicts: edm, data, noise, score, v, velocity or wiener.")
+        _NAME, "edm", "Quantity that the network predicts: edm, data, noise, score, v, velocity, wiener or linear.")
     sigma_data: float | None = setting(
         _or_none(_POSITIVE), None,
         "Standard deviation of the data in model units; none: measured on the training rows.", False)

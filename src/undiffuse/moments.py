@@ -28,10 +28,12 @@ from torch import Tensor
 from undiffuse.cosines import colours, mixed, mixes, separable
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal
-from undiffuse.sde import bcast
 from undiffuse.transforms.base import Transform
 
+MOMENT_ROWS = 10_000
+"""Largest number of rows on which moments are measured."""
 _FULL = 1024
+_ROWS_PER_ENTRY = 8  # below which the principal directions of images are not those of the distribution
 _NARROW = 0.01  # of the data's standard deviation
 _EVEN = 8  # at odd sizes the rounding of a row of a matrix product may depend on its position
 _TINY = 1e-20  # smallest variance
@@ -59,13 +61,14 @@ class Moments:
 
         Args:
             x: Data.
-            kind: "pca", "dct", or "auto": cosines for images of more than 1,024 entries, else principal directions.
+            kind: "pca", "dct", or "auto": cosines for images of more than 1,024 entries or fewer than eight rows per
+                entry, of which principal directions would be wrong; else principal directions.
             rank: Number of principal directions; default all up to 1,024 entries, else 256.
         """
         if len(x) < 2:
             raise InputError(f"got {len(x)} rows; expected at least 2 to measure a covariance")
         shape, flat = tuple(x.shape[1:]), x.flatten(1).double()
-        kind = _kind(shape) if kind == "auto" else kind
+        kind = best_kind(shape, len(x)) if kind == "auto" else kind
         mean = flat.mean(0)
         if kind == "dct":
             cosines = cls(shape, mean, torch.zeros_like(mean), kind, colours(flat - mean, shape))
@@ -73,9 +76,10 @@ class Moments:
         return _principal(shape, mean, flat - mean, rank)
 
     @classmethod
-    def blank(cls, shape: tuple[int, ...]) -> Moments:
-        """Moments of zeros with the form that `measure` gives for this shape, to be filled from a checkpoint."""
-        d, kind = math.prod(shape), _kind(shape)
+    def blank(cls, shape: tuple[int, ...], kind: str) -> Moments:
+        """Moments of zeros with the form that `measure` gives for this shape and kind, to be filled from a checkpoint.
+        """
+        d = math.prod(shape)
         zero = torch.zeros(d, dtype=torch.float64)
         size = d if kind == "pca" else shape[0] if mixes(shape) else 0
         return cls(shape, zero, zero.clone(), kind, zero.new_zeros(size, size) if size else None)
@@ -157,10 +161,11 @@ class Moments:
         y = self.rotate(x) - alpha.to(x) * centre
         linear, error2 = centre + (alpha * s2 / total2).to(x) * y, sigma**2 * s2 / total2
         if not directions:
-            c_in, c_out = self._mean(total2).rsqrt(), self._mean(error2).sqrt()
-            centred = x - bcast(alpha[:, 0].to(x), x) * _to_device(self.mean, x).to(x).reshape(self.shape)
-            filtered = self.unrotate(linear)
-            return bcast(c_in[:, 0].to(x), x) * centred, lambda F: filtered + bcast(c_out[:, 0].to(F), F) * F
+            per_row = (-1, *[1] * len(self.shape))
+            a, c_in, c_out = (c.to(x).reshape(per_row) for c in (
+                alpha, self._mean(total2).rsqrt(), self._mean(error2).sqrt()))
+            mean, filtered = _to_device(self.mean, x).to(x).reshape(self.shape), self.unrotate(linear)
+            return c_in * (x - a * mean), lambda F: filtered + c_out * F
         correction_scale, root = error2.sqrt().to(x), total2.sqrt()
         input_scale = (root * self._mean(root)).rsqrt().to(x)
         return self.unrotate(input_scale * y), lambda F: self.unrotate(linear + correction_scale * self.rotate(F))
@@ -235,12 +240,13 @@ def _times(rows: Tensor, matrix: Tensor, width: int) -> Tensor:
 
 def measurable(shape: tuple[int, ...]) -> bool:
     """Whether the full spectrum can be measured and stored for events of this shape."""
-    return _kind(shape) == "dct" or math.prod(shape) <= _FULL
+    return len(shape) == 3 or math.prod(shape) <= _FULL
 
 
-def _kind(shape: tuple[int, ...]) -> str:
-    """Cosines for images that are too large for a full covariance, principal directions otherwise."""
-    return "dct" if len(shape) == 3 and math.prod(shape) > _FULL else "pca"
+def best_kind(shape: tuple[int, ...], rows: int) -> str:
+    """Cosines for images that are too large or too few for a full covariance, principal directions otherwise."""
+    few = math.prod(shape) > min(_FULL, min(rows, MOMENT_ROWS) / _ROWS_PER_ENTRY)
+    return "dct" if len(shape) == 3 and few else "pca"
 
 
 def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int | None) -> Moments:
@@ -261,8 +267,6 @@ def _to_device(c: Tensor, x: Tensor) -> Tensor:
     return c.to(x.device, non_blocking=c.device.type == "cpu")
 
 
-MOMENT_ROWS = 10_000
-"""Largest number of rows on which moments are measured."""
 _ROUNDS, _CLOSE = 60, 1e-4
 _PRIOR = 3.0  # pseudo-rows of independent columns by which the covariance is shrunk
 _LARGE = 128  # columns above which the covariance is pairwise
@@ -286,7 +290,7 @@ def moments_with_missing(z: Tensor) -> Moments:
     return Moments(tuple(z.shape[1:]), params.mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
 
 
-def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool) -> Moments:
+def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool, kind: str = "auto") -> Moments:
     """The moments in model units of at most 10,000 of the rows x[index].
 
     Rows that are not finite are ignored, except for missing values of tables.
@@ -296,11 +300,12 @@ def measure_moments(x: Tensor, index: Tensor, transform: Transform, table: bool)
         index: indices of the rows that may be used.
         transform: transform to model units.
         table: whether the rows are of a table, in which NaN is a missing value.
+        kind: see `Moments.measure`.
     """
     z = transform.forward(x[index[torch.linspace(0, len(index) - 1, min(len(index), MOMENT_ROWS)).round().long()]])
     if table and bool(z.isnan().any()):
         return moments_with_missing(z)
-    return Moments.measure(z[z.flatten(1).isfinite().all(1)])
+    return Moments.measure(z[z.flatten(1).isfinite().all(1)], kind)
 
 
 def pairwise_covariance(z: Tensor) -> GaussianParams:

@@ -18,8 +18,8 @@ from undiffuse.mixture import Gaussian
 from undiffuse.processes import VE, VP
 from undiffuse.report.denoising_error import data_distribution, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import gather
+from undiffuse.report.formats import short
 from undiffuse.report.sections import ReportFigure, training_figures, training_section
-from undiffuse.report.wording import short
 from undiffuse.sde import GaussianSDE
 from undiffuse.training import open_run, train
 from undiffuse.training.early_stopping import best_checkpoint

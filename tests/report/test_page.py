@@ -12,7 +12,7 @@ from report.conftest import EVIL, Tiny
 
 from undiffuse.errors import InputError
 from undiffuse.report import evaluate, write_report
-from undiffuse.report.wording import factor, short
+from undiffuse.report.formats import factor, short
 from undiffuse.training.ema_sweep import compare_ema
 
 KINDS = ("images", "points", "table")
@@ -100,7 +100,7 @@ def test_the_json_next_to_the_page_equals_evaluate(
     run: Tiny = request.getfixturevalue(kind)
     numbers = evaluate(run.folder, n=60, data=run.data)
     assert json.loads(pages[kind].with_suffix(".json").read_text()) == numbers
-    headline = {"images": f"{100 * numbers.get('class_agreement', 0):.1f}\u00a0% of the generated",
+    headline = {"images": f"Only {100 * numbers.get('class_agreement', 0):.1f}\u00a0% of the generated",
                 "points": factor(numbers["sliced_w2_ratio"]), "table": factor(numbers["sliced_w2_ratio"])}
     assert headline[kind] in re.findall(r"<h1>(.*?)</h1>", pages[kind].read_text())[0]
 

@@ -24,6 +24,7 @@ from undiffuse.data import Dataset, distance_to_curve
 from undiffuse.data.toys import SPIRALS
 from undiffuse.errors import InputError
 from undiffuse.model import Model
+from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
@@ -168,8 +169,10 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
     sliced_w2_floor_std and sliced_w2_ratio. Images and tables: median distance to the nearest training row of
     samples (nearest_generated) and of held-out rows (nearest_held_out), nearest_ratio, copied_fraction (samples nearer
     to a training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row).
-    Images with classes: class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and
-    classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
+    Images: fine_power_ratio (of the finest details, generated to real), colour_drift and colour_drift_floor (W₁ of the
+    mean values of single images, as a fraction of the range), blank and blank_real (shares of images with hardly any
+    contrast). Images with classes: class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy
+    and classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
     (Kolmogorov-Smirnov distance per column) and ks_critical (exceeded by 5 % of equal distributions).
 
     Args:
@@ -236,16 +239,28 @@ def _table(data: ReportData) -> Metrics:
 
 
 def _image(data: ReportData) -> Metrics:
-    """Class agreement, if there are classes, and the nearest images."""
+    """Visible defects, class agreement, if there are classes, and the nearest images."""
+    visible = _visible(data)
     if data.labels is None or data.train.y is None:
-        return _nearest(data, {})
+        return _nearest(data, visible)
     classify = metrics.classifier(data.train.x, data.train.y)
     predicted = classify(data.generated)
     rate = metrics.agreement(predicted, data.labels)
     numbers = {"class_agreement": rate.value, "class_agreement_stderr": rate.stderr,
                "per_class": _per_class(data, predicted, data.labels),
                "confusion": _confusion(data, predicted, data.labels)}
-    return _nearest(data, numbers | _accuracy(data, classify), predicted)
+    return _nearest(data, visible | numbers | _accuracy(data, classify), predicted)
+
+
+def _visible(data: ReportData) -> dict[str, Any]:
+    """Grain, drift of colour and blank images, relative to real images."""
+    x, real = data.generated, data.real.x[_evenly_spaced(len(data.real), len(data.generated))]
+    fine, levels = fine_power(real), data.train.levels - 1
+    train = data.train.x[_evenly_spaced(len(data.train), len(x))]
+    floor = metrics.noise_floor(colour_drift, train, real)
+    return {"fine_power_ratio": fine_power(x) / fine if fine else None,
+            "colour_drift": colour_drift(x, real) / levels, "colour_drift_floor": floor.value / levels,
+            "blank": blank_share(x, real), "blank_real": blank_share(train, real)}
 
 
 def _accuracy(data: ReportData, classify: Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.report import sections
 from undiffuse.report.evaluate import Metrics, ReportData, gather, measure
-from undiffuse.report.wording import duration, percent, plus_minus, short, verdict
+from undiffuse.report.formats import duration, percent, plus_minus, short
+from undiffuse.report.wording import verdict
 from undiffuse.training import open_run
 from undiffuse.training.early_stopping import stopping_summary
 
@@ -58,9 +59,11 @@ def page(data: ReportData, metrics: Metrics) -> str:
                   sections.memorisation_section(data, metrics), sections.trajectory_section(data),
                   sections.training_section(data))
     folder = data.run.folder
+    seconds = [e["seconds"] for e in data.entries if "seconds" in e]
     notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in data.train.notes)
     return environment.get_template("page.html").render(
-        name=folder.resolve().name, description=describe(data.train), verdict=verdict(metrics.numbers, data.train),
+        name=folder.resolve().name, description=describe(data.train),
+        verdict=verdict(metrics.numbers, data.train, max(seconds, default=None)),
         cards=_cards(metrics.numbers), sections=[section for section in candidates if section is not None],
         command=shlex.join(["undiffuse", "train", str(folder / "experiment.json"), "--out", str(folder) + "-again"]),
         settings={key: _format(value) for key, value in _settings(data).items()}, notes=notes,

@@ -19,9 +19,10 @@ from undiffuse.report import figures, trajectory
 from undiffuse.report.denoising_error import DenoisingErrors, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import Metrics, ReportData, comparable
 from undiffuse.report.figures import GENERATED, REAL
+from undiffuse.report.formats import percent, short
 from undiffuse.report.images import BatchView, Picture, Plane, Tiles, animation, data_url
 from undiffuse.report.trajectory import Snapshot
-from undiffuse.report.wording import memorisation, nouns, percent, short
+from undiffuse.report.wording import memorisation, nouns
 from undiffuse.training import checkpoint
 from undiffuse.training.early_stopping import model_step, stopping_summary
 from undiffuse.training.ema_sweep import ema_scores

@@ -1,12 +1,13 @@
-"""Sentences and number formats of the page: its title, summary and warning."""
+"""Sentences of the page: its title, summary and warning."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from undiffuse.data import Dataset
+from undiffuse.report import picture_findings
+from undiffuse.report.formats import factor, percent, plus_minus, short
 
 NEAR = 0.9
 """Ratio of nearest-neighbour distances below which the page warns of memorisation."""
@@ -30,33 +31,24 @@ def nouns(data: Dataset) -> tuple[str, str]:
     return ("digit", "digits") if digits else _NOUNS[data.kind]
 
 
-def percent(fraction: float) -> str:
-    """A fraction as "98.3 %"."""
-    return f"{100 * fraction:.1f}\u00a0%"
+def verdict(numbers: dict[str, Any], data: Dataset, seconds: float | None = None) -> Verdict:
+    """The title, summary and warning for the metrics of a run; the title is the weakest finding.
 
-
-def short(value: float | None) -> str:
-    """A number with three significant digits, 0 below 10⁻⁶; a dash for None."""
-    if value is None or abs(value) < 1e-6:
-        return "–" if value is None else "0"
-    return f"{value:.3g}".replace("-", "−")
-
-
-def plus_minus(value: float, error: float) -> str:
-    """A value ± its error, both rounded to the precision of the error."""
-    places = max(0, -math.floor(math.log10(error / 3))) if error > 0 else 3
-    return f"{value:z.{places}f}\u00a0±\u00a0{error:.{places}f}".replace("-", "−")
-
-
-def verdict(numbers: dict[str, Any], data: Dataset) -> Verdict:
-    """The title, summary and warning for the metrics of a run."""
+    Args:
+        numbers: metrics of the run.
+        data: training rows.
+        seconds: duration of the training; None if it is unknown.
+    """
     plural = nouns(data)[1]
     if numbers.get("class_agreement") is not None:
         first = _classifier_accuracy(numbers, plural)
     else:
         first = _distance(numbers, plural)
-    summary = " ".join(filter(None, (first, _curve_distance(numbers), memorisation(numbers, plural))))
-    return Verdict(_title(numbers, plural), summary, warning(numbers, plural))
+    defects = picture_findings.findings(numbers, plural) if data.kind == "image" else []
+    title, *others = [*(defect.sentence for defect in defects), _title(numbers, plural)]
+    further = picture_findings.advice(defects, seconds)
+    sentences = (first, _curve_distance(numbers), memorisation(numbers, plural), *(f"{o}." for o in others), further)
+    return Verdict(title, " ".join(filter(None, sentences if defects else sentences[:3])), warning(numbers, plural))
 
 
 def _title(numbers: dict[str, Any], plural: str) -> str:
@@ -70,11 +62,6 @@ def _title(numbers: dict[str, Any], plural: str) -> str:
                 f"{factor(ratio)} the distance")
     return (f"The distance from generated to real {plural} is {factor(ratio)} the distance between two sets of "
             f"real {plural}")
-
-
-def factor(ratio: float) -> str:
-    """A factor as "1.3 times"."""
-    return f"{ratio:.2f}\u00a0times" if ratio < 2 else f"{ratio:.1f}\u00a0times"
 
 
 def memorisation(numbers: dict[str, Any], plural: str) -> str:
@@ -126,11 +113,3 @@ def _distance(numbers: dict[str, Any], plural: str) -> str:
 def _curve_distance(numbers: dict[str, Any]) -> str:
     distance = numbers.get("curve_distance")
     return "" if distance is None else f"The mean distance of generated points from the curve is {short(distance)}."
-
-
-def duration(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{math.floor(minutes / 60)} h {minutes % 60:.0f} min"

@@ -17,7 +17,7 @@ from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
 from undiffuse.model import Denoiser
-from undiffuse.moments import Moments, measurable
+from undiffuse.moments import Moments, best_kind, measurable
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
@@ -25,7 +25,7 @@ from undiffuse.transforms import base
 from undiffuse.transforms.conditions import from_config, split
 from undiffuse.transforms.table_schema import TableSchema
 
-FORMAT = 3
+FORMAT = 4
 _CHUNK = 4096
 
 
@@ -66,7 +66,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes,
                 **({"conditions": [list(c.form) for c in conditions]} if conditions else {})},
         "conditions": [c.config() for c in conditions],
-        "moments": measurable(tuple(shape)) and len(train) > 1,
+        "moments": best_kind(tuple(shape), len(train)) if measurable(tuple(shape)) and len(train) > 1 else None,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "prediction_type": experiment.prediction_type,
         "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
@@ -100,7 +100,7 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"got a description of a model that this version cannot read: {error!r}") from None
-    model.moments = Moments.blank(model.shape) if config["moments"] else None
+    model.moments = Moments.blank(model.shape, config["moments"]) if config["moments"] else None
     return model
 
 
@@ -122,7 +122,8 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
     """The mean and covariance of the data in model units (`moments.measured`); None if the model has no moments."""
     if model.moments is None:
         return None
-    return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind == "table")
+    return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind == "table",
+                                   model.moments.kind)
 
 
 def deviation(x: Tensor, transform: Transform) -> float:

@@ -1,0 +1,36 @@
+"""Number formats of the page."""
+
+from __future__ import annotations
+
+import math
+
+
+def percent(fraction: float) -> str:
+    """A fraction as "98.3 %"."""
+    return f"{100 * fraction:.1f}\u00a0%"
+
+
+def short(value: float | None) -> str:
+    """A number with three significant digits, 0 below 10⁻⁶; a dash for None."""
+    if value is None or abs(value) < 1e-6:
+        return "–" if value is None else "0"
+    return f"{value:.3g}".replace("-", "−")
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A value ± its error, both rounded to the precision of the error."""
+    places = max(0, -math.floor(math.log10(error / 3))) if error > 0 else 3
+    return f"{value:z.{places}f}\u00a0±\u00a0{error:.{places}f}".replace("-", "−")
+
+
+def factor(ratio: float) -> str:
+    """A factor as "1.3 times"."""
+    return f"{ratio:.2f}\u00a0times" if ratio < 2 else f"{ratio:.1f}\u00a0times"
+
+
+def duration(seconds: float) -> str:
+    """A duration in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{math.floor(minutes / 60)} h {minutes % 60:.0f} min"

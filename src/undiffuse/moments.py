@@ -27,7 +27,7 @@ from torch import Tensor
 
 from undiffuse.cosines import colours, mixed, mixes, separable
 from undiffuse.errors import InputError
-from undiffuse.random import Purpose, normal
+from undiffuse.random import Purpose, normal, uniform
 from undiffuse.transforms.base import Transform
 
 MOMENT_ROWS = 10_000
@@ -272,6 +272,7 @@ _PRIOR = 3.0  # pseudo-rows of independent columns by which the covariance is sh
 _LARGE = 128  # columns above which the covariance is pairwise
 _ROWS = 2000  # rows used, and rows per batch
 _JITTER = 1e-9
+_MIN_DONORS, _MAX_DONORS, _DONORS = 50, 5000, 5  # complete rows that may fill others; nearest ones
 
 
 class GaussianParams(NamedTuple):
@@ -345,7 +346,9 @@ def regression_gain(cov: Tensor, missing: Tensor) -> Tensor:
 def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     """z (n, d) with each NaN replaced by a sample given the observed values of its row.
 
-    x + G (z − x) with x ~ N(μ, C) has that distribution. Above 128 columns the samples are unconditional.
+    x + G (z − x) with x ~ N(μ, C) has that distribution for Gaussian data. Where at least 50 rows are complete, x is
+    one of the five of them that are nearest in the observed entries, so that relations need not be linear. Above 128
+    columns the samples are unconditional.
 
     Args:
         z: rows (n, d) in model units, NaN where missing.
@@ -353,16 +356,29 @@ def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
         seed: seed of the random numbers.
         draw: index of the draw.
 
-    Reference: Hoffman and Ribak (1991), eq. 3.
+    Reference: Hoffman and Ribak (1991), eq. 3; Morris, White and Royston (2014), section 2, for local residual draws.
     """
     missing = z.isnan()
+    complete = ~missing.any(1)
     eps = normal(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z), tuple(z.shape[1:]), torch.float64)
     x = moments.prior_sample(eps, 1.0, 0.0)
+    if int(complete.sum()) >= _MIN_DONORS:
+        donors = z[complete.nonzero()[:_MAX_DONORS, 0]].double()
+        u = uniform(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z))
+        x = torch.cat([_nearest_donor(*part, donors) for part in zip(z.split(_ROWS), u.split(_ROWS), strict=True)])
     if z.shape[1] <= _LARGE:
         cov = covariance(moments)
         parts = zip(x.split(_ROWS), z.split(_ROWS), missing.split(_ROWS), strict=True)
         x = torch.cat([_expected(b, GaussianParams(a, cov), regression_gain(cov, m)) for a, b, m in parts])
     return torch.where(missing, x.to(z), z)
+
+
+def _nearest_donor(z: Tensor, u: Tensor, donors: Tensor) -> Tensor:
+    """For each row of z (n, d) the donor among the nearest in the observed entries that u (n,) chooses, (n, d)."""
+    observed, filled = (~z.isnan()).double(), z.double().nan_to_num(0.0)
+    distance = observed @ donors.square().mT - 2 * filled @ donors.mT
+    nearest = distance.topk(_DONORS, largest=False).indices
+    return donors[nearest.gather(1, (u[:, None] * _DONORS).long().clamp_max(_DONORS - 1))[:, 0]]
 
 
 def covariance(moments: Moments) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import make_moons
 
 from undiffuse import nets, recipes
 from undiffuse.data import distance_to_curve, open_data
@@ -82,6 +83,19 @@ def test_tables(tmp_path: Path, columns: int) -> None:
     trainable(source, label="kind")
     experiment = for_data(source, label="kind").experiment
     assert experiment.prediction_type == "wiener" and experiment.net_args["width"] == 64
+
+
+def test_tables_end_by_the_held_out_loss(tmp_path: Path) -> None:
+    """Unless the number of updates is given, or no rows are held out; the reasons say so."""
+    source = table(tmp_path, 5)
+    recipe, fixed, whole = for_data(source), for_data(source, steps=300), for_data(source, held_out=0)
+    e = recipe.experiment
+    assert (e.patience, e.schedule, e.save_every, e.steps) == (6, "constant", 100, 10_000)
+    assert sum("has not improved" in reason for reason in recipe.reasons) == 1
+    for other in (fixed, whole):
+        assert other.experiment.patience == 0 and other.experiment.schedule == "cosine"
+        assert not any("has not improved" in reason for reason in other.reasons)
+    assert whole.experiment.steps * whole.experiment.batch_size <= 100 * 300
 
 
 @pytest.mark.parametrize("shape", [(20, 16), (17, 33), (16, 16), (32, 32, 3), (9, 9)])
@@ -175,3 +189,65 @@ def test_the_swiss_roll_is_learned_in_less_than_half_of_its_recipe(tmp_path: Pat
     floor = noise_floor(sliced_w2, held[:4000], held[4000:])
     assert sliced_w2(drawn, held[:4000]) < 2 * floor.value
     assert distance_to_curve("swiss_roll", drawn).mean() < 0.03
+
+
+def write_csv(path: Path, columns: dict[str, np.ndarray]) -> Path:  # type: ignore[type-arg]
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]))
+    return path
+
+
+def trained_cells(folder: Path, columns: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:  # type: ignore
+    """Columns of n samples of the default recipe's model of a table."""
+    import undiffuse as ud
+
+    model = recipes.train(write_csv(folder / "table.csv", columns), folder / "run", progress=False)
+    head, rows = model.schema.cells(ud.sample(model, n).x)
+    return dict(zip(head, np.array(rows).T, strict=True))
+
+
+@pytest.mark.slow
+def test_pairs_of_words_that_never_occur_are_not_sampled(tmp_path: Path) -> None:
+    """Species on islands as in the penguins: the second only on island i1, the third only on i0."""
+    rng = np.random.default_rng(3)
+    kind = rng.choice(3, 340, p=[0.44, 0.2, 0.36])
+    island = np.where(kind == 2, 0, np.where(kind == 1, 1, rng.integers(0, 3, 340)))
+    flipper = (190 + np.array([0, 6, 27])[kind] + rng.normal(0, 6.5, 340)).astype(int)
+    drawn = trained_cells(tmp_path, {
+        "species": np.array(["s0", "s1", "s2"])[kind], "island": np.array(["i0", "i1", "i2"])[island],
+        "bill": (38.8 + np.array([0, 10, 8.7])[kind] + rng.normal(0, 2.7, 340)).round(1), "flipper": flipper}, 2000)
+    impossible = ((drawn["species"] == "s1") & (drawn["island"] != "i1")) | (
+        (drawn["species"] == "s2") & (drawn["island"] != "i0"))
+    assert impossible.mean() < 0.005
+    third = drawn["flipper"][drawn["species"] == "s2"].astype(float)
+    assert abs(third.mean() - flipper[kind == 2].mean()) < 4 * 6.5 * (1 / np.sqrt(len(third)) + 1 / np.sqrt(122))
+
+
+@pytest.mark.slow
+def test_columns_that_say_the_same_agree(tmp_path: Path) -> None:
+    """A class as number and as word, of 900 passengers with fares by class."""
+    rng = np.random.default_rng(4)
+    number = rng.choice(3, 900, p=[0.24, 0.21, 0.55])
+    sibs, parents = rng.choice(4, 900, p=[0.68, 0.2, 0.07, 0.05]), rng.choice(3, 900, p=[0.76, 0.13, 0.11])
+    drawn = trained_cells(tmp_path, {
+        "pclass": number + 1, "fare": np.exp(rng.normal(np.array([4.1, 2.9, 2.4])[number], 0.6)).round(4),
+        "sex": rng.choice(["male", "female"], 900), "sibsp": sibs, "parch": parents,
+        "class": np.array(["First", "Second", "Third"])[number], "alone": sibs + parents == 0}, 2000)
+    names = np.array(["", "First", "Second", "Third"])
+    assert (names[drawn["pclass"].astype(int)] == drawn["class"]).mean() > 0.95
+    alone = drawn["sibsp"].astype(int) + drawn["parch"].astype(int) == 0
+    assert ((drawn["alone"] == "True") == alone).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_two_moons_with_gaps_are_a_curve(tmp_path: Path) -> None:
+    """One column missing in half of the rows: within twice the distance of the data to the curve."""
+    import undiffuse as ud
+
+    x = torch.tensor(make_moons(800, noise=0.05, random_state=0)[0])
+    gaps = x.clone()
+    gaps[torch.randperm(800, generator=torch.Generator().manual_seed(0))[:400], 1] = torch.nan
+    model = recipes.train(gaps.numpy(), tmp_path / "run", progress=False)
+    curve = torch.tensor(make_moons(4000)[0])
+    drawn, real = (torch.cdist(rows.double(), curve).amin(1).mean() for rows in (ud.sample(model, 2000).x, x))
+    assert drawn < 2 * real

@@ -32,6 +32,8 @@ from undiffuse.training.timing import measure
 _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # epochs after which a small network begins to overfit
 _MIN_STEPS = 500  # updates
+_TABLE_ROWS = 1_280_000  # rows that a training on a table uses at most, if it ends by the held-out path loss
+_PATIENCE = 6  # checkpoints without improvement after which a training on a table ends
 _MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
 _BATCH = {"unet": 32, "dit": 64}
@@ -48,7 +50,8 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Problem:
-    """The training rows, their standard deviation and largest distance in model units, and the network."""
+    """The training rows, their standard deviation and largest distance in model units, the network, and whether the
+    training ends by the held-out path loss."""
 
     train: Dataset
     held_out: int
@@ -57,6 +60,7 @@ class _Problem:
     reach: float
     net: str
     prediction_type: str = WIENER
+    stops: bool = False
 
     @property
     def table(self) -> bool:
@@ -90,10 +94,9 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=request.image_size, label=request.label, condition=request.condition,
                      first=request.max_rows, **request.table_options())
-    case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides.get("net"),
-                    overrides.get("prediction_type", WIENER))
+    case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides)
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
-             _updates(case, overrides)]
+             _updates(case, overrides), *_stopping(case)]
     last = _conditions(case)
     so_far = request.replace(**{**_fields(parts + last), **overrides})
     parts += [_duration(case, so_far.batch_size) if minutes is None else
@@ -159,7 +162,8 @@ def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     return for_data(path, **{"image_size": 28, **overrides}).experiment
 
 
-def _examine(data: Dataset, held_out: int, net: str | None, prediction_type: str) -> _Problem:
+def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> _Problem:
+    net, prediction_type = overrides.get("net"), overrides.get("prediction_type", WIENER)
     if net in _BATCH and data.kind != "image":
         raise InputError(f"got net={net} for {data.kind}; expected images; use mlp")
     train = data.split(held_out)[0] if held_out else data
@@ -170,7 +174,9 @@ def _examine(data: Dataset, held_out: int, net: str | None, prediction_type: str
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} equal rows; expected different ones; "
                          "hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    return _Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type)
+    stops = data.kind == "table" and held_out > 0 and "steps" not in overrides
+    return _Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type,
+                    stops)
 
 
 def _largest_distance(z: Tensor) -> float:
@@ -254,13 +260,28 @@ def _levels(case: _Problem) -> _Choice:
     return _Choice({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
 
 
+def _stopping(case: _Problem) -> list[_Choice]:
+    """Early stopping for tables, of which some need fifty times as many updates as others of their size."""
+    if not case.stops:
+        return []
+    why = (f"Training ends when the held-out path loss has not improved for {_PATIENCE} checkpoints, and the best one "
+           "is the model: a table of independent columns needs few updates, one of words many.")
+    return [_Choice({"patience": _PATIENCE}, why)]
+
+
 def _updates(case: _Problem, overrides: dict[str, Any]) -> _Choice:
-    """The optimizer; its sentence includes the overrides."""
+    """The optimizer; its sentence includes the overrides.
+
+    A learning rate that falls would presuppose the last update, so with early stopping it is constant and the average
+    of the weights is longer.
+    """
     batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
     fields = {"lr": lr, "schedule": schedule, "batch_size": batch, "warmup": 50, "optimizer": "adamw",
               "betas": (0.9, 0.99),
               "ema_decay": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
+    if case.stops:
+        fields |= {"lr": 2e-3, "schedule": "constant", "ema_decay": 0.995}
     values = {**fields, **overrides}
     name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[values["optimizer"]]
     falls = "is constant" if values["schedule"] == "constant" else f"falls to 0 ({values['schedule']})"
@@ -274,14 +295,17 @@ def _duration(case: _Problem, batch: int) -> _Choice:
     steps = min(max(needed, _min_steps(case)), _max_steps(case, batch))
     why = ("which is enough for data of this kind" if needed <= most else
            f"in which every row is used {_epochs(case)} times")
-    return _Choice({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+    if case.stops:
+        steps = _max_steps(case, batch)
+        why = "if the held-out path loss improves until then"
+    return _Choice({"steps": steps, "save_every": _save_every(case, batch, steps)}, f"{steps:,} updates, {why}.")
 
 
 def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Choice:
     """The number of updates that fit into a time, up to the number at which overfitting begins."""
     most = _max_steps(case, experiment.batch_size)
     timing = measure(Recipe(experiment, (), data, case.transform, case.data_std))
-    fitting = timing.max_steps(60 * minutes, lambda n: save_every or _save_every(n))
+    fitting = timing.max_steps(60 * minutes, lambda n: save_every or _save_every(case, experiment.batch_size, n))
     if fitting == 0:
         raise InputError(f"got minutes={minutes:g}, in which no update fits: one takes {timing.update:.3g} s here "
                          f"and a checkpoint {timing.save:.3g} s; give more minutes or a smaller batch")
@@ -291,7 +315,8 @@ def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: floa
            f"with its measurements {timing.save:.2g} s" if fitting <= most else
            f"in which every row is used {uses:.0f} times, although {fitting:,} would fit into {minutes:g} minutes: "
            "more updates would overfit")
-    return _Choice({"steps": steps, "save_every": _save_every(steps)}, f"{steps:,} updates, {why}.")
+    return _Choice({"steps": steps, "save_every": _save_every(case, experiment.batch_size, steps)},
+                   f"{steps:,} updates, {why}.")
 
 
 def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
@@ -310,9 +335,9 @@ def _fields(parts: list[_Choice]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.fields.items()}
 
 
-def _save_every(steps: int) -> int:
-    """Updates between checkpoints: an eighth of all, at least 100."""
-    return max(100, -(-steps // 8))
+def _save_every(case: _Problem, batch: int, steps: int) -> int:
+    """Updates between checkpoints: an eighth of all, at least 100; with early stopping four epochs, 100 to 500."""
+    return max(100, min(500, 4 * len(case.train) // batch) if case.stops else -(-steps // 8))
 
 
 def _epochs(case: _Problem) -> int:
@@ -325,7 +350,10 @@ def _min_steps(case: _Problem) -> int:
 
 
 def _max_steps(case: _Problem, batch: int) -> int:
-    """The number of updates at which overfitting begins, but at least `_min_steps`."""
+    """The number of updates at which overfitting begins, but at least `_min_steps`; with early stopping a bound on the
+    time."""
+    if case.stops:
+        return _TABLE_ROWS // batch
     return max(_min_steps(case), _epochs(case) * len(case.train) // batch)
 
 

@@ -18,10 +18,13 @@ from undiffuse.training.timing import StepTiming, measure
 @pytest.mark.parametrize("seconds", [0.0, 0.12, 1.0, 7.3, 60.0, 300.0])
 @pytest.mark.parametrize("pace", [StepTiming(0.02, 0.1), StepTiming(0.001, 0.0), StepTiming(0.2, 3.0)])
 def test_the_number_fits_and_the_next_one_does_not(pace: StepTiming, seconds: float) -> None:
-    def cost(n: int) -> float:
-        return n * pace.update + -(-n // recipes._save_every(n)) * pace.save
+    def save_every(n: int) -> int:
+        return max(100, -(-n // 8))
 
-    n = pace.max_steps(seconds, recipes._save_every)
+    def cost(n: int) -> float:
+        return n * pace.update + -(-n // save_every(n)) * pace.save
+
+    n = pace.max_steps(seconds, save_every)
     assert cost(n) <= seconds < cost(n + 1)
 
 

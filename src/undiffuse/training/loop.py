@@ -83,7 +83,7 @@ class Signals:
 CHECK_EVERY = 32  # updates between checks on a GPU; on a CPU every update is checked
 ENTRIES = 500  # entries in metrics.jsonl
 HELD_OUT_LOSS_ROWS = 1024  # held-out rows of the held-out loss
-PATH_LOSS_ROWS = 256  # held-out rows of the path loss
+PATH_LOSS_ROWS = 256  # rows and noise levels of the path loss
 LEVEL_BINS = 8  # noise levels at which the held-out loss is reported
 _BY_CALLER = 256  # not the number of a signal: `stop` returned True
 
@@ -308,15 +308,17 @@ class _Training:
 
 
 @torch.no_grad()
-def held_out_loss(feed: Feed, step: int, n: int = HELD_OUT_LOSS_ROWS) -> dict[str, Any]:
+def held_out_loss(feed: Feed, step: int, n: int = HELD_OUT_LOSS_ROWS, repeat: bool = False) -> dict[str, Any]:
     """The held-out loss: `held_out`, its mean, and `levels`, pairs (mean log σ/α, mean loss) of eight equal bins.
 
     Args:
         feed: The held-out rows and the model to evaluate.
         step: Update number that seeds the noise levels and the noise; one after the last update of the training.
         n: Largest number of rows.
+        repeat: Whether fewer rows are used several times, at different noise levels.
     """
-    batch = feed.at(step, torch.arange(min(len(feed.x), n)))
+    rows = torch.arange(n) % len(feed.x) if repeat else torch.arange(min(len(feed.x), n))
+    batch = feed.at(step, rows)
     losses = torch.cat([batch_losses(feed, block) for block in batch.blocks(feed.model.block)]).double().cpu()
     log_sigma = -feed.model.sde.log_snr(batch.t)
     bins = [(float(a.mean()), float(b.mean())) for a, b in
@@ -325,7 +327,7 @@ def held_out_loss(feed: Feed, step: int, n: int = HELD_OUT_LOSS_ROWS) -> dict[st
 
 
 def path_loss(feed: Feed, step: int) -> float:
-    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on at most 256 rows, in nats per entry; it does not depend on the
+    """The path loss ∫ e^{2λ} E‖D − x_0‖² dλ/d on 256 rows, in nats per entry; it does not depend on the
     weighting and noise levels of training.
 
     It is the integral in the likelihood bound, so it compares runs with different weightings and noise distributions;
@@ -340,7 +342,7 @@ def path_loss(feed: Feed, step: int) -> float:
     weighted = copy(feed)
     weighted.experiment = feed.experiment.replace(weighting="likelihood")
     weighted.levels = NoiseLevelDistribution("importance", sigma_data=feed.model.sigma_data)
-    return float(held_out_loss(weighted, step, PATH_LOSS_ROWS)["held_out"])
+    return float(held_out_loss(weighted, step, PATH_LOSS_ROWS, repeat=True)["held_out"])
 
 
 def _resume_command(run: Run) -> str:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.mixture import Mixture as Mixture
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
+    from undiffuse.pipelines.impute import impute as impute
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
     from undiffuse.processes import VE as VE
@@ -96,6 +97,7 @@ _HOME = {
     "inverse.observe": ("observe",),
     "data": ("open_data",),
     "experiment": ("Experiment",),
+    "pipelines.impute": ("impute",),
     "recipes": ("train",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}

@@ -147,6 +147,9 @@ class Experiment:
     encoding: str | None = setting(
         _or_none(_text("the name of an encoding", r"[\w-]{1,30}")), None,
         "Encoding of a table, such as cp1252 or mac_roman; none: decided from the bytes.")
+    skip_broken: bool = setting(
+        _YES_OR_NO, False, "Leave out images of a folder that cannot be read, or differ from the others in size or "
+                           "mode.")
     max_rows: int | None = setting(
         _or_none(_integer(2)), None,
         "Number of rows to take from the start of the data; for OWNER/NAME only these are downloaded.")

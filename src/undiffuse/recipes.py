@@ -93,7 +93,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     _check_time(minutes, overrides)
     request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, size=request.image_size, label=request.label, condition=request.condition,
-                     first=request.max_rows, **request.table_options())
+                     first=request.max_rows, skip_broken=request.skip_broken, **request.table_options())
     case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides)
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
              _updates(case, overrides), *_stopping(case)]

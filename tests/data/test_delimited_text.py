@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def test_an_encoding_can_be_chosen(tmp_path: Path) -> None:
 def test_compressed_tables(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
     plain = open_data(write(tmp_path / "t.csv", NUMBERS))
     assert torch.equal(open_data(write(tmp_path / f"t.csv{ending}", pack(NUMBERS.encode()))).x, plain.x)
+
+
+def test_archives_of_one_table(tmp_path: Path) -> None:
+    plain = open_data(write(tmp_path / "t.csv", NUMBERS))
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("readme.md", "hello")
+        archive.writestr("data/t.csv", NUMBERS)
+    assert torch.equal(open_data(tmp_path / "t.zip").x, plain.x)
+    with zipfile.ZipFile(tmp_path / "t.zip", "a") as archive:
+        archive.writestr("u.csv", NUMBERS)
+    with pytest.raises(InputError, match=r"holds 2 tables .*; expected one"):
+        open_data(tmp_path / "t.zip")
 
 
 @pytest.mark.parametrize(("separator", "name"), [(",", "t.csv"), (";", "t.csv"), ("\t", "t.tsv"), ("\t", "t.txt"),

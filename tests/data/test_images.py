@@ -163,7 +163,7 @@ def test_other_files_are_left_out_and_loops_end(tmp_path: Path) -> None:
     write(tmp_path / ".thumbnails" / "0.png", pixels(9))
     os.symlink(tmp_path, tmp_path / "b" / "again")
     data = open_data(tmp_path)
-    assert len(data) == 4 and data.notes == ("files that are not PNG, JPEG, WEBP or BMP were left out (1)",)
+    assert len(data) == 4 and data.notes == ("files that are not images of these types were left out (1 .txt)",)
 
 
 def chunk(name: bytes, body: bytes) -> bytes:

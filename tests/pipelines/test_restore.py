@@ -13,6 +13,7 @@ from oracles import f64
 from PIL import Image
 
 from undiffuse.cli import main
+from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.inverse import (
@@ -21,7 +22,7 @@ from undiffuse.inverse import (
 )
 from undiffuse.inverse.observation import Observation
 from undiffuse.mixture import Mixture
-from undiffuse.pipelines.restore import images, operator, restore, sample_labels
+from undiffuse.pipelines.restore import Restored, operator, restore, sample_labels
 from undiffuse.processes import VP
 from undiffuse.random import normal
 from undiffuse.training import train
@@ -72,7 +73,7 @@ def test_draws_mean_and_deviation_are_those_of_the_posterior(tmp_path: Path) -> 
     law = Mixture([1.0], means, (0.8 ** (i[:, None] - i).abs())[None])
     y = law.sample(2)
     seen = box((1, 4, 4), 2, 0, 2, 4)
-    found = restore(law.denoiser(VP()), seen, y, 0.2, 256, levels=8)
+    found = restore(law.denoiser(VP()), seen, y, 0.2, 256, units=PixelUnits("uint8", 0, 7, 8))
     for row, draws in zip(y, found.draws, strict=True):
         truth = law.posterior(torch.eye(16)[:8], row.flatten()[:8], 0.2)
         sd = truth.covariance.diagonal().sqrt()
@@ -137,13 +138,27 @@ def test_images_of_another_size_are_refused(simulate: bool, shape: tuple[int, ..
         restore(model, Downsample(2), torch.zeros(2, *shape), simulate=simulate)
 
 
-def test_pictures_have_the_grey_levels_of_the_runs_data(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 255], [51, 102]], np.uint8)).save(tmp_path / "a.png")
-    assert torch.allclose(images(tmp_path / "a.png", 16), torch.tensor([[0.0, 15], [3, 6]])[None, None])
-    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "b.png")
-    assert torch.allclose(images(tmp_path, 16)[0], images(tmp_path / "a.png", 16)[0])
-    with pytest.raises(InputError, match=r"there is no file 'c\.png'"):
-        images(Path("c.png"))
+@pytest.mark.parametrize("values", [(0, 255), (0, 1), (3, 7), (0, 200)])
+def test_a_mask_of_two_values_hides_the_larger(tmp_path: Path, values: tuple[int, int]) -> None:
+    mask = np.full(SHAPE[1:], values[0], np.uint8)
+    mask[:2] = values[1]
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    image = torch.ones(1, *SHAPE)
+    observed = operator("inpaint", SHAPE, tmp_path / "m.png").mask_unobserved(image)
+    assert torch.equal(observed.isnan()[0, 0], torch.from_numpy(mask == values[1]))
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "no"), (255, "every")])
+def test_a_mask_that_hides_everything_or_nothing_is_refused(tmp_path: Path, value: int, word: str) -> None:
+    Image.fromarray(np.full(SHAPE[1:], value, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=f"hides {word} pixel; expected"):
+        operator("inpaint", SHAPE, tmp_path / "m.png")
+
+
+def test_draws_are_written_in_the_units_of_the_training_data(tmp_path: Path) -> None:
+    units, levels = PixelUnits("int16", -1000, 2000, 3001), torch.tensor([[[[[0.0, 1500.5], [3000.0, 20.0]]]]])
+    paths = Restored(levels[:, 0], levels, units).write(tmp_path)
+    assert np.load(paths[0]).tolist() == [[[[[-1000.0, 500.5], [2000.0, -980.0]]]]]
 
 
 def test_simulated_damage_is_the_operators_with_that_noise() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from undiffuse.errors import InputError
+
 
 def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path | None = None,
             amount: float | None = None, angle: float = 0.0, noise: float = 0.0, draws: int = 8,
@@ -14,13 +16,13 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
 
     Args:
         run: Folder of the run.
-        images: An image, a .npy or IDX file, or a folder; .npy in the grey levels of the run's data.
+        images: An image, a .npy, .npz or IDX file, or a folder; arrays in the units of the run's data.
         operator: How the images were degraded: inpaint, random, blur, motion, downsample, fourier or grey.
-        mask: Image that is white where pixels are missing (inpaint).
+        mask: Image that is white, or the larger of two values, where pixels are missing (inpaint).
         amount: Hidden fraction (random), width or length in pixels (blur, motion), factor (downsample), or fraction of
             frequencies (fourier).
         angle: Direction of the motion, in degrees.
-        noise: Standard deviation of the noise in the images, in grey levels of the run's data.
+        noise: Standard deviation of the noise in the images, in units of the run's data.
         draws: Number of samples per image.
         label: Class of the images, if known: cat, or 0,3,5-7 for the images in turn.
         method: mmps, pigdm, tmpd, wiener, diffpir, daps, dps, gibbs, replacement or repaint.
@@ -37,16 +39,25 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
 
     from undiffuse import interop
     from undiffuse.cli.parsing import cycle_labels, labels_of
+    from undiffuse.data.pixel_units import PixelUnits
+    from undiffuse.data.sources import read_images
     from undiffuse.pipelines import restore as pipeline
+    from undiffuse.progress import say
 
     opened = interop.open_model(run, device)
     config, model = opened.data, opened.model
-    y = pipeline.images(images, config["levels"])
+    if config["kind"] != "image":
+        raise InputError(f"{run} was trained on {config['kind']}; expected the run of images, or use undiffuse impute")
+    units = PixelUnits.from_config(config)
+    channels = model.transform.inverse(torch.empty(0, *model.shape)).shape[1]
+    y, notes = read_images(str(images), units, channels, opened.experiment.image_size)
+    for note in notes:
+        say(note)
     classes = labels_of(label, config["classes"]) if label is not None else []
     cond = {"label": torch.tensor(cycle_labels(classes, 0, len(y)))} if classes else {}
     degradation = pipeline.operator(operator, model.shape, mask, amount, angle, seed)
-    restored = pipeline.restore(model, degradation, y, noise, draws, simulate=simulate, method=method, exact=exact,
-                                steps=steps, seed=seed, levels=config["levels"], rounds=rounds,
+    restored = pipeline.restore(model, degradation, y.float(), noise / units.step, draws, simulate=simulate,
+                                method=method, exact=exact, steps=steps, seed=seed, units=units, rounds=rounds,
                                 class_counts=config.get("counts"), **cond)
     for path in restored.write(out or run / "restored"):
         print(path)

@@ -73,6 +73,8 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
 def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, Any]) -> Path:
     """Write samples x with their labels, in the form of the model's data."""
     from undiffuse import data
+    from undiffuse.data.pixel_units import PixelUnits
 
-    return data.save_samples(file, x, levels=opened.data["levels"], classes=opened.data["classes"], labels=labels,
+    units = PixelUnits.from_config(opened.data) if opened.data["kind"] == "image" else None
+    return data.save_samples(file, x, units=units, classes=opened.data["classes"], labels=labels,
                              schema=opened.model.schema, condition_texts=conditions)

@@ -11,6 +11,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from undiffuse.data import lazy, tables, validation
 from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.pixel_units import pixels_of
 from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import as_tensor
@@ -71,8 +73,8 @@ def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str =
     """The Dataset of an array.
 
     Args:
-        x: numbers (N,) or (N, D); or images (N, H, W) or 4-D, channels first or last, uint8 in 0 ... 255 or floats in
-            [0, 1] or [−1, 1].
+        x: numbers (N,) or (N, D); or images (N, H, W) or 4-D, channels first or last, whole numbers or floats in [0, 1]
+            or [−1, 1].
         y: labels (N,), integers or texts.
         name: name of the data.
         size: side of square images in pixels.
@@ -115,7 +117,15 @@ def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = 
 
 
 def load_rows(path: Path, part: str = "train") -> NDArray[np.float64]:
-    """The numbers (N, D) in an .npy or .npz file, without the checks of training data.
+    """The numbers (N, D) in an .npy or .npz file, without the checks of training data; see `load_array`."""
+    x = load_array(path, part)
+    if x.ndim not in (1, 2):
+        raise InputError(f"{quote(path)} has shape {x.shape}; expected rows (N, D) of numbers")
+    return np.asarray(x.reshape(len(x), -1), np.float64)
+
+
+def load_array(path: Path, part: str = "train") -> Array:
+    """The array in an .npy file, or the samples in an .npz file.
 
     Args:
         path: the file.
@@ -129,9 +139,7 @@ def load_rows(path: Path, part: str = "train") -> NDArray[np.float64]:
                 members = {Path(info.filename).stem: info for info in archive.infolist()}
                 refuse_bomb(path, sum(info.file_size for info in members.values()))
                 x = _member(archive, members[_keys(list(members), None, part, quote(path))[0]], path)
-    if x.ndim not in (1, 2):
-        raise InputError(f"{quote(path)} has shape {x.shape}; expected rows (N, D) of numbers")
-    return np.asarray(x.reshape(len(x), -1), np.float64)
+    return x
 
 
 def _of_tensors(source: Any) -> bool:
@@ -184,46 +192,10 @@ def _rows(x: Array, label_texts: list[str] | None, name: str) -> Dataset:
 def _images(x: Array, label_texts: list[str] | None, name: str, size: int | None) -> Dataset:
     if x.size == 0:
         raise InputError(f"{name} has shape {x.shape}; expected at least 2 images of at least one pixel")
-    pixels, levels, notes = _pixels(x, name)
-    tensor = torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, name)))
-    return validation.images(tensor, name=name, levels=levels, label_texts=label_texts, size=size, notes=notes)
-
-
-def _pixels(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
-    """Images as uint8, their number of grey levels, and notes."""
-    if x.dtype.kind == "f":
-        return _from_floats(x, name)
-    low, high = int(x.min()), int(x.max())
-    if low < 0 or high > 255:
-        raise InputError(f"{name} holds images with whole numbers in {low} ... {high}; expected 0 ... 255, "
-                         "so scale them to uint8")
-    binary = high <= 1
-    notes = ["images of 0 and 1 only: two levels"] if binary else []
-    return x.astype(np.uint8), 2 if binary else 256, notes
-
-
-def _from_floats(x: Array, name: str) -> tuple[NDArray[np.uint8], int, list[str]]:
     validation.check_finite(np.asarray(x, np.float64), name)
-    low, high = float(x.min()), float(x.max())
-    if low < -1 or high > 1:
-        advice = ("save them as uint8 or divide by 255" if low >= 0 and high <= 255 else
-                  "scale images, or flatten other arrays to (N, D)")
-        raise InputError(f"{name} holds floats in {low:.4g} ... {high:.4g}; expected images as uint8 in 0 "
-                         f"... 255 or as floats in [0, 1] or [-1, 1], so {advice}")
-    bottom = 0 if low >= 0 else -1
-    pixels = np.rint((np.asarray(x, np.float64) - bottom) * (255 / (1 - bottom))).astype(np.uint8)
-    return pixels, 256, [f"floats in [{bottom}, 1] were rounded to 256 levels"]
-
-
-def _channels_first(x: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    if x.ndim == 3:
-        return x[:, None]
-    if x.shape[1] in (1, 3):
-        return x
-    if x.shape[3] in (1, 3):
-        return x.transpose(0, 3, 1, 2)
-    raise InputError(f"{name} has shape {x.shape}; expected (N, C, H, W) or (N, H, W, C) with C = 1 (grey) "
-                     "or 3 (RGB), so remove other channels such as alpha")
+    pixels, units, notes = pixels_of(x, name)
+    data = validation.images(pixels, name=name, levels=units.levels, label_texts=label_texts, size=size, notes=notes)
+    return replace(data, units=units)
 
 
 def _label_texts(y: Array, n: int, name: str) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data.lazy import Lazy
+from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.hashing import sha256_of
 from undiffuse.random import Purpose, permutation
@@ -31,7 +32,8 @@ class Dataset:
     Args:
         x: samples (N, *event); images that stay on the disk are a `Lazy`, whose x[index] is a tensor.
         y: class numbers (N,) int64, or None.
-        kind: "points" are float32, "table" is float64 (NaN: missing value), "image" is uint8 (N, C, H, W).
+        kind: "points" are float32, "table" is float64 (NaN: missing value), "image" is uint8, or
+            int32 for more than 256 levels, (N, C, H, W).
         name: name of the data.
         classes: names of the labels 0, 1, ...
         columns: names of the columns of points and tables.
@@ -41,6 +43,7 @@ class Dataset:
         conditions: the conditions of the samples.
         condition_values: their numeric rows (N, sum of the widths), see `transforms.conditions`.
         schema: how the rows of a table were read and are written; None for images and built-in points.
+        units: what the grey levels of images are in the array that holds them; None: the levels themselves.
     """
 
     x: Tensor
@@ -55,6 +58,7 @@ class Dataset:
     conditions: tuple[Condition, ...] = ()
     condition_values: Tensor | None = None
     schema: TableSchema | None = None
+    units: PixelUnits | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

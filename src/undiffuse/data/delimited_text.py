@@ -8,6 +8,7 @@ import csv
 import gzip
 import lzma
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 
@@ -33,7 +34,6 @@ from undiffuse.transforms.table_cells import (
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
 """Endings of text files of rows, which may be followed by that of a compression."""
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BLANK = " "  # any number of spaces and tabs
 _SEPARATORS = ("\t", ";", "|", ",", _BLANK)  # in the order of preference
 _MAX_LINE = 1 << 20
@@ -67,9 +67,29 @@ class Layout:
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name of a file is that of a table in a text file, compressed or not."""
+    """Whether the name of a file is that of a table in a text file, compressed or not, or of a .zip archive."""
     name = path.name.lower()
-    return name.endswith((*SUFFIXES, *(s + packed for s in SUFFIXES for packed in _OPENERS)))
+    return name.endswith((*SUFFIXES, ".zip", *(s + packed for s in SUFFIXES for packed in _OPENERS)))
+
+
+def unpacked_suffix(path: Path) -> str:
+    """The ending of a file without that of its compression."""
+    suffix = path.suffix.lower()
+    return (Path(path.stem).suffix or ".csv") if suffix in _OPENERS else suffix
+
+
+def _open_zip(path: Path, mode: Literal["r", "rb"]) -> IO[bytes]:
+    """The only table in a .zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        tables = [name for name in names if name.lower().endswith(SUFFIXES)]
+        if len(tables) != 1:
+            raise InputError(f"{quote(path)} holds {len(tables)} tables ({', '.join(map(quote, names[:5]))}); expected "
+                             f"one, so unpack it and give the path of a file")
+        return archive.open(tables[0])
+
+
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
 
 
 def read_cells(path: Path, options: TableOptions = DEFAULT_OPTIONS, names: Collection[str] = ()) -> Cells:

@@ -1,4 +1,4 @@
-"""Folders of images: PNG, JPEG, WEBP and BMP, grey or RGB, transparent pixels on white; a sub-folder is a label."""
+"""Folders of images: PNG, JPEG, WEBP, BMP, TIFF and GIF, grey or RGB, transparent pixels on white; a folder is a label."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from undiffuse.errors import InputError, quote
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_UNREAD = {".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".nii", ".svg", ".psd", ".raw", ".nef", ".cr2", ".dng",
+           ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".exr", ".hdr", ".fits", ".npy", ".jfif", ".pcx", ".svs"}
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 _MOST_PIXELS = 64 << 20
 
 
-def read_folder(folder: Path, size: int | None = None) -> Dataset:
+def read_folder(folder: Path, size: int | None = None, skip_broken: bool = False) -> Dataset:
     """The Dataset of all images under a folder, in the order of their paths.
 
     The first sub-folder in a file's path is its label. More than 1 GiB of pixels stay in the files and are decoded when
@@ -35,11 +37,14 @@ def read_folder(folder: Path, size: int | None = None) -> Dataset:
     Args:
         folder: the folder.
         size: side to which the centre squares are resampled; None: all images must have one size.
+        skip_broken: whether images that cannot be read, or differ from the first one in size or mode, are left out.
 
     Raises:
         InputError: naming files, for mixed modes or sizes, broken files, more than 8 bits per channel and CMYK.
     """
     files, notes = _files(folder)
+    if skip_broken:
+        files, notes = _readable(files, size, notes)
     return read_pictures(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), notes)
 
 
@@ -110,6 +115,28 @@ class Files(Pictures):
         return repr([(file.relative_to(self.folder).parts, file.stat().st_size) for file in files]).encode()
 
 
+def load_pictures(path: Path, first: int | None, size: int | None) -> Tensor:
+    """Images uint8 (N, C, H, W) of one file, or of a folder in the order of their paths.
+
+    Args:
+        path: file or folder.
+        first: number of images from the start on; None: all.
+        size: side to which images are cut and resampled if they differ in size; None: all must have one size.
+    """
+    files = _files(path)[0][:first] if path.is_dir() else [path]
+    images = [load_image(file)[0] for file in files]
+    if size is not None and len({image.shape[1:] for image in images}) > 1:
+        images = [validation.resize(image[None], size)[0] for image in images]
+    for file, image in zip(files, images, strict=True):
+        _check_shape(image, file, images[0], files[0])
+    return torch.stack(images)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name of a file is that of an image."""
+    return path.suffix.lower() in _SUFFIXES
+
+
 def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | None = None) -> tuple[Tensor, str]:
     """One image as uint8 (C, H, W), upright, and what was changed in it, or "".
 
@@ -125,6 +152,8 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
         if image.width * image.height > _MOST_PIXELS:
             raise InputError(f"{quote(path)} has {image.width}x{image.height} pixels; expected at most "
                              f"{_MOST_PIXELS:,} in all, so scale it down")
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            raise InputError(f"{quote(path)} holds {frames} pictures; expected one, so save each as a file")
         plain, change = _plain(ImageOps.exif_transpose(image), path)
         pixels = np.array(plain)
     x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
@@ -147,13 +176,34 @@ def _plain(image: Image, path: Path) -> tuple[Image, str]:
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
     paths = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir()]
-    files = sorted((p for p in paths if p.suffix.lower() in _SUFFIXES),
-                   key=lambda p: p.relative_to(folder).parts)
+    files = sorted(filter(is_picture, paths), key=lambda p: p.relative_to(folder).parts)
+    others = Counter(p.suffix.lower() or "no ending" for p in paths if not is_picture(p))
+    endings = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5))
+    expected = f"expected {', '.join(sorted(_SUFFIXES))} files, in sub-folders if they have labels"
     if not files:
-        raise InputError(f"{quote(folder)} holds no images; expected {', '.join(sorted(_SUFFIXES))} files, "
-                         "in sub-folders if they have labels")
-    others = len(paths) - len(files)
-    return files, [f"files that are not PNG, JPEG, WEBP or BMP were left out ({others})"] if others else []
+        raise InputError(f"{quote(folder)} holds no images{f' ({endings})' if endings else ''}; {expected}")
+    if sum(n for ending, n in others.items() if ending in _UNREAD) > len(files):
+        raise InputError(f"{quote(folder)} holds more images of other types ({endings}) than that can be read "
+                         f"({len(files)}); {expected}, so convert them or move them away")
+    return files, [f"files that are not images of these types were left out ({endings})"] if others else []
+
+
+def _readable(files: Sequence[Path], size: int | None, notes: list[str]) -> tuple[list[Path], list[str]]:
+    """The files that can be read, of the most frequent shape, and notes."""
+    shapes: dict[Path, tuple[int, ...]] = {}
+    reasons = []
+    for file in files:
+        try:
+            shapes[file] = tuple(load_image(file, size)[0].shape)
+        except InputError as error:
+            reasons.append(str(error))
+    usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else ()
+    kept = [file for file, shape in shapes.items() if shape == usual]
+    if not kept:
+        raise InputError(reasons[0])
+    left = len(files) - len(kept)
+    why = f": {reasons[0]}" if reasons else ""
+    return kept, [*notes, *[f"images that cannot be read like the others were left out ({left}{why})"] * bool(left)]
 
 
 def _hidden(path: Path) -> bool:

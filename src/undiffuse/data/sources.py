@@ -8,12 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from undiffuse.data import huggingface, tables
-from undiffuse.data.arrays import images_in, in_memory, is_idx, load_rows, read_idx, read_idx_folder, read_npy, read_npz
+from undiffuse.data.arrays import (
+    images_in,
+    in_memory,
+    is_idx,
+    load_array,
+    load_rows,
+    read_idx,
+    read_idx_folder,
+    read_npy,
+    read_npz,
+)
 from undiffuse.data.dataset import Dataset
-from undiffuse.data.images import read_folder
+from undiffuse.data.images import is_picture, load_pictures, read_folder
+from undiffuse.data.pixel_units import PixelUnits, with_channels
 from undiffuse.data.toys import TOYS, digits, toy
-from undiffuse.data.validation import check_first
+from undiffuse.data.validation import check_first, resize
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
 from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions
@@ -21,6 +34,7 @@ from undiffuse.transforms.table_schema import TableRows, TableSchema
 
 NAMES = ("digits", *TOYS)
 _MAX_SIZE = 1024
+_PARTS = {"train": ("train", "training"), "test": ("test", "testing"), "valid": ("val", "valid", "validation")}
 
 Source = str | os.PathLike[str] | Dataset | ArrayLike
 """Sources that `open_data` opens."""
@@ -28,7 +42,7 @@ Source = str | os.PathLike[str] | Dataset | ArrayLike
 
 def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
-              first: int | None = None, **table: Any) -> Dataset:
+              first: int | None = None, skip_broken: bool = False, **table: Any) -> Dataset:
     """The Dataset of a source.
 
     Args:
@@ -41,6 +55,7 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         part: "train" or "test", where the source has both.
         condition: columns or keys that are conditions, as NAME or NAME:KIND.
         first: number of samples from the start on; of the hub only these are fetched.
+        skip_broken: of a folder of images, whether those that cannot be read as the first one are left out.
         table: of tables, fields of `TableOptions`, such as ignore=["id"], missing=["-999"] or decimal=",".
 
     Raises:
@@ -56,7 +71,7 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
     if name in TOYS:
         data = toy(name, (first or 10_000) if n is None else n, seed, part)
     else:
-        data = _open(name, size, label, part, condition, first, options)
+        data = _open(name, size, label, part, condition, first, skip_broken, options)
         data = data if n is None else data.subset(n, seed)
     _check_used(data, size, label, condition, options, _has_columns(name))
     return _note_shadowed(data, name)
@@ -98,6 +113,38 @@ def read_rows(source: str, schema: TableSchema, part: str = "train", first: int 
     return None if cells is None else schema.encode(cells, strict=False)
 
 
+def read_images(source: str, units: PixelUnits, channels: int, size: int | None = None, part: str = "train",
+                first: int | None = None) -> tuple[Tensor, list[str]]:
+    """Images (N, C, H, W) in grey levels that need not be whole, read as the images of a run were, and notes.
+
+    One image is enough; grey images become RGB for a run on RGB, and RGB its luminance for one on grey; images larger
+    than those of a run with `size` are cut and resampled to it.
+
+    Args:
+        source: a picture, an array, a folder, or any other source of images.
+        units: units of the run.
+        channels: number of channels of the run's images.
+        size: side of square images in pixels, if the run resampled its images.
+        part: "train" or "test".
+        first: number of images from the start on; None: all.
+    """
+    path = Path(os.path.expanduser(source))
+    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
+        x, notes = units.read(load_array(path, part))
+    else:
+        pictures = is_picture(path) or (path.is_dir() and not images_in(path))
+        folder, notes = _part_of(path, part) if path.is_dir() else (path, [])
+        data = None if pictures else open_data(source, part=part, first=first)
+        if data is not None and data.kind != "image":
+            raise InputError(f"got {quote(source)}, which does not hold images; expected pictures, .npy or IDX files, "
+                             f"or a folder")
+        x = load_pictures(folder, first, size) if data is None else data.x[:]
+        x = x.double() * ((units.levels - 1) / ((data.levels if data else 256) - 1))
+    notes += [f"images of {x.shape[1]} channels were converted to {channels}"] * (x.shape[1] != channels)
+    x = with_channels(x[:first], channels)
+    return (resize(x, size, units.levels) if size and min(x.shape[-2:]) > size else x), notes
+
+
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
                condition: Sequence[str], options: TableOptions) -> Dataset:
     """The Dataset of data in memory."""
@@ -110,7 +157,7 @@ def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None,
 
 
 def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str],
-          first: int | None, options: TableOptions) -> Dataset:
+          first: int | None, skip_broken: bool, options: TableOptions) -> Dataset:
     if name == "digits":
         return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
@@ -119,7 +166,7 @@ def _open(name: str, size: int | None, label: str | None, part: str, condition: 
     if not name or not os.path.exists(path):
         raise InputError(_unknown(name, path))
     if path.is_dir():
-        return _folder(path, size, part).head(first)
+        return _folder(path, size, part, skip_broken).head(first)
     if not path.is_file():
         raise InputError(f"{quote(path)} is neither a file nor a folder; expected data on disk")
     return _file(path, size, label, part, condition, options).head(first)
@@ -145,15 +192,33 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
                      ".parquet, .h5ad, an IDX file or a folder of images")
 
 
-def _folder(path: Path, size: int | None, part: str) -> Dataset:
+def _folder(path: Path, size: int | None, part: str, skip_broken: bool) -> Dataset:
     """IDX files, or images; sub-folders "train" and "test" are parts, not labels."""
     path = path.absolute()
     if images_in(path):
         return read_idx_folder(path, size, part)
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        return replace(read_folder(path / part, size), name=path.name)
+    folder, notes = _part_of(path, part)
+    data = read_folder(folder, size, skip_broken)
+    return replace(data, name=path.name, notes=(*notes, *data.notes))
+
+
+def _part_of(path: Path, part: str) -> tuple[Path, list[str]]:
+    """The folder of a part, and notes; a single folder above other folders is passed through.
+
+    Folders train and test (or val) in any case are parts; the test part is the validation part if there is no other.
+    """
+    folders = {p.name.lower(): p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+    parts = {key: folder for key, names in _PARTS.items() for name, folder in folders.items() if name in names}
+    if "train" in parts and len(parts) > 1:
+        if part == "train":
+            others = ", ".join(folder.name for key, folder in parts.items() if key != "train")
+            return parts["train"], [f"images in the folder {parts['train'].name} are learned, and none of {others}"]
+        return parts.get("test", parts.get("valid", path)), []
+    files = any(p.is_file() and is_picture(p) for p in path.iterdir())
+    if len(folders) == 1 and not files and any(p.is_dir() for p in next(iter(folders.values())).iterdir()):
+        return _part_of(next(iter(folders.values())), part)
     _only_train(path, part)
-    return read_folder(path, size)
+    return path, []
 
 
 def _digits(size: int | None, part: str) -> Dataset:

@@ -103,7 +103,7 @@ def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str
     """The Dataset of images, grey or RGB.
 
     Args:
-        x: uint8 (N, C, H, W) in 0 ... levels−1.
+        x: uint8 or int32 (N, C, H, W) in 0 ... levels−1.
         name: name of the data.
         levels: number of grey levels.
         label_texts: the class of every image.
@@ -126,10 +126,10 @@ def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str
 
 
 def resize(x: Tensor, size: int, levels: int = 256) -> Tensor:
-    """The centre squares of images uint8 (N, C, H, W), resampled to size x size (bicubic, antialiased).
+    """The centre squares of images (N, C, H, W), resampled to size x size (bicubic, antialiased).
 
     Args:
-        x: images uint8 (N, C, H, W).
+        x: images (N, C, H, W), whole numbers.
         size: side of the result in pixels.
         levels: number of grey levels per channel.
     """
@@ -173,7 +173,7 @@ def check_finite(x: NDArray[np.float64], name: str, columns: Sequence[str] = ())
 def _resample(x: Tensor, size: int, levels: int) -> Tensor:
     smooth = functional.interpolate(x.float(), (size, size), mode="bicubic", antialias=True)
     # Slightly above a half, so that rounding of ties does not depend on the last bits.
-    return (smooth + 0.5001).floor().clamp(0, levels - 1).to(torch.uint8)
+    return (smooth + 0.5001).floor().clamp(0, levels - 1).to(x.dtype)
 
 
 def _check_count(n: int, name: str) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from undiffuse.data.lazy import Lazy
+from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.transforms.table_cells import default_columns
 from undiffuse.transforms.table_schema import TableSchema
@@ -31,8 +33,8 @@ TextRows = Callable[[Tensor, Sequence[int] | None], tuple[list[str], list[list[s
 """Header and cells of samples and their class numbers."""
 
 
-def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, columns: Sequence[str] = (),
-                 labels: Tensor | None = None, classes: Sequence[str] = (),
+def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, units: PixelUnits | None = None,
+                 columns: Sequence[str] = (), labels: Tensor | None = None, classes: Sequence[str] = (),
                  label_name: str = "label", schema: TableSchema | None = None,
                  condition_texts: Mapping[str, str] | None = None) -> Path:
     """Write samples to a file; returns its path.
@@ -41,6 +43,7 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         path: .png or .npy for images, .npy or .csv for points and tables.
         x: samples in data units; images (N, C, H, W) are rounded and clamped to 0 ... levels−1.
         levels: number of grey levels; 0: 256.
+        units: units of an .npy of images, instead of levels; None: the grey levels as uint8.
         columns: names of the columns of a .csv.
         labels: class numbers (N,), the last column of a .csv.
         classes: names of the classes.
@@ -53,13 +56,13 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
             file cannot hold.
         MachineError: if writing fails.
     """
-    path = Path(path)
+    path, units = Path(path), units or PixelUnits("uint8", 0, (levels or 256) - 1, levels or 256)
     _check(path, x, labels)
     with atomic(path) as file:
         if path.suffix.lower() == ".npy":
-            _npy(file, x, levels)
+            _npy(file, x, units)
         elif path.suffix.lower() == ".png":
-            file.write(png_grid(x[:], levels or 256))
+            file.write(png_grid(x[:], units.levels))
         else:
             table = schema and (lambda part, numbers: schema.cells(part, numbers, condition_texts, label_name))
             for text in _csv(x, labels, table or partial(_cells, columns=columns, classes=classes,
@@ -78,7 +81,7 @@ def png_grid(x: Tensor, levels: int = 256) -> bytes:
     if across * down * zoom**2 * math.prod(x.shape[-2:]) > _MAX_PIXELS:
         raise InputError(f"got {len(x)} images of {x.shape[-1]}x{x.shape[-2]}, too many for one .png; "
                          "save them as .npy")
-    grey = (_in_units(x, levels).double() * (255 / (levels - 1))).round().to(torch.uint8)
+    grey = torch.from_numpy(PixelUnits(levels=levels).array(x.detach().cpu()))
     grid = _tiles(grey, across, down)
     grid = grid.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
     buffer = io.BytesIO()
@@ -146,19 +149,19 @@ def _parts(x: Tensor | Lazy) -> Iterator[tuple[int, Tensor]]:
     return ((at, x[at : at + size]) for at in range(0, len(x), size))
 
 
-def _npy(file: IO[bytes], x: Tensor | Lazy, levels: int) -> None:
+def _npy(file: IO[bytes], x: Tensor | Lazy, units: PixelUnits) -> None:
     """An .npy file, part by part."""
-    kind = _in_units(x[:0], levels).numpy().dtype
+    kind = _in_units(x[:0], units).dtype
     header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(x.shape)}
     npy.write_array_header_1_0(file, header)
     for _, part in _parts(x):
-        file.write(_in_units(part, levels).contiguous().numpy().tobytes())
+        file.write(_in_units(part, units).tobytes())
 
 
-def _in_units(x: Tensor, levels: int) -> Tensor:
-    """Images as uint8 levels, other samples unchanged, on the CPU."""
+def _in_units(x: Tensor, units: PixelUnits) -> NDArray[Any]:
+    """The array of images in units of their data, and of other samples unchanged."""
     x = x.detach().cpu()
-    return x.round().clamp(0, (levels or 256) - 1).to(torch.uint8) if x.ndim == 4 else x
+    return units.array(x) if x.ndim == 4 else x.numpy()
 
 
 def _tiles(x: Tensor, across: int, down: int) -> Tensor:

@@ -45,6 +45,7 @@ from undiffuse.transforms.base import GreyLevels
 from undiffuse.transforms.table_schema import data_rows
 
 _GROUPS = 8  # independent groups of samples, whose spread gives the standard error
+_MAX_LEVELS = 256  # up to which all levels are weighed
 
 
 class Elbo(NamedTuple):
@@ -86,7 +87,7 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
         grid: the chain's grid, one of `grid.GRIDS`.
         control: integrate the Wiener filter's part in closed form and only the difference by Monte Carlo; unbiased.
         decoder: "gaussian", N(z_0, σ̂₀² I) for densities; "levels", the probability of a grey level in proportion to
-            that density; "auto": by the model's data.
+            that density; "auto": by the model's data, a density for more than 256 levels.
         first_index: random address of the first row.
         t_end: time of the smallest noise level; None: `model.t_end()`.
         cond: conditions such as label.
@@ -102,7 +103,8 @@ def elbo(model: ReverseModel, x: ArrayLike, samples: int = 64, seed: int = 0, *,
     denoiser, x = gaussian_model(model), data_rows(model.schema, x)
     z = to_model_units(denoiser, x)
     cond = conditions_of(denoiser, cond, len(z), elbo)
-    kind = ("levels" if isinstance(denoiser.transform, GreyLevels) else "gaussian") if decoder == "auto" else decoder
+    few = isinstance(denoiser.transform, GreyLevels) and denoiser.transform.levels <= _MAX_LEVELS
+    kind = ("levels" if few else "gaussian") if decoder == "auto" else decoder
     _check(kind, denoiser, samples, steps)
     coordinates = WhitenedCoordinates(denoiser, t_end)
     terms = _ElboTerms(coordinates, z, samples // _GROUPS, steps, grid, control, seed, first_index)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from undiffuse import training
 from undiffuse.data.arrays import load_rows
+from undiffuse.data.delimited_text import unpacked_suffix
 from undiffuse.data.sources import open_cells
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError, quote
@@ -120,8 +121,7 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         samples = impute(model, rows.x, draws, seed=seed, steps=steps, labels=rows.labels if model.classes else None,
                          method=method, conditions=rows.conditions, progress=progress).numpy()
     out.mkdir(parents=True, exist_ok=True)
-    suffix = Path(table.stem).suffix if table.suffix.lower() in (".gz", ".bz2", ".xz") else table.suffix
-    filled, suffix = _Filled(text, schema, rows, samples), suffix if cells.separator else ".csv"
+    filled, suffix = _Filled(text, schema, rows, samples), unpacked_suffix(table) if cells.separator else ".csv"
     files = {out / f"draw-{k + 1}{suffix}": filled.draw(k) for k in range(draws)}
     files[out / f"summary{suffix}"] = filled.summary(interval)
     for path, content in files.items():

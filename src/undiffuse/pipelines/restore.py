@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.data import open_data
 from undiffuse.data.images import load_image
-from undiffuse.data.validation import decoding
+from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.data.writers import atomic, png_grid
 from undiffuse.errors import InputError
 from undiffuse.inverse import (
@@ -39,7 +38,6 @@ OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "gr
 """Names of the degradations."""
 _MAX_CLASSES = 20  # up to which an unknown class is sampled by default
 _ROUND_STRIDE = 1 << 32  # sample indices between two rounds
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,22 @@ class Restored:
     Args:
         y: observations (N, *out).
         draws: samples (N, k, C, H, W) of the original images.
-        levels: number of grey levels.
+        units: units of the arrays that are written, with the number of grey levels.
     """
 
     y: Tensor
     draws: Tensor
-    levels: int
+    units: PixelUnits = field(default_factory=PixelUnits)
+
+    @property
+    def levels(self) -> int:
+        """Number of grey levels."""
+        return self.units.levels
 
     def write(self, folder: Path) -> list[Path]:
-        """Write draws.npy (float32), mean.png, std.png (standard deviation; white is half of the range) and
-        restored.png, with one row per image: observation, mean, standard deviation, samples. Returns the paths.
+        """Write draws.npy (float32, in units of the data), mean.png, std.png (standard deviation; white is half
+        of the range) and restored.png, with one row per image: observation, mean, standard deviation, samples.
+        Returns the paths.
         """
         folder.mkdir(parents=True, exist_ok=True)
         mean, std = self.draws.mean(1), (self.draws.std(1) if self.draws.shape[1] > 1 else 0 * self.draws[:, 0])
@@ -67,7 +71,7 @@ class Restored:
                     "restored.png": png_grid(_sheet(columns), self.levels)}
         paths = [folder / "draws.npy"]
         with atomic(paths[0]) as file:
-            np.save(file, self.draws.float().numpy(), allow_pickle=False)
+            np.save(file, self.units.values(self.draws).float().numpy(), allow_pickle=False)
         for name, data in pictures.items():
             paths.append(folder / name)
             with atomic(paths[-1]) as file:
@@ -84,23 +88,6 @@ class Restored:
         return large.expand(-1, size[0], -1, -1)
 
 
-def images(source: Path, levels: int = 256) -> Tensor:
-    """Images (N, C, H, W) in grey levels 0 ... levels − 1 of a picture, .npy (unscaled), IDX file or folder."""
-    if source.suffix.lower() in _PICTURES:
-        return load_image(source)[0][None].float() * ((levels - 1) / 255)
-    if source.suffix.lower() == ".npy":
-        with decoding(source, "an array"):
-            array = torch.from_numpy(np.load(source, allow_pickle=False)).float()
-        if array.ndim not in (3, 4):
-            raise InputError(f"got an array of shape {tuple(array.shape)}; expected (N, C, H, W) or (N, H, W)")
-        return array if array.ndim == 4 else array[:, None]
-    data = open_data(source)
-    if data.kind != "image":
-        raise InputError(f"got {source.name}, which does not hold images; expected pictures, .npy or IDX files, or a "
-                         "folder")
-    return data.x.float() * ((levels - 1) / (data.levels - 1))
-
-
 def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount: float | None = None,
              angle: float = 0.0, seed: int = 0) -> Operator:
     """The degradation operator for images (C, H, W).
@@ -108,7 +95,7 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
     Args:
         name: one of `OPERATORS`.
         shape: shape of an image.
-        mask: picture that is white where the image is to be filled in (inpaint).
+        mask: picture that is white, or the larger of two values, where the image is to be filled in (inpaint).
         amount: hidden fraction (random), standard deviation of the blur or length of the motion in pixels, factor of
             downsampling, fraction of measured frequencies (fourier).
         angle: direction of a motion in degrees.
@@ -119,7 +106,7 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
     if (name == "inpaint") != (mask is not None):
         raise InputError("got inpaint without a mask, or a mask without inpaint; expected both together")
     if mask is not None:
-        return Mask(_hidden(mask, shape) < 0.5)
+        return Mask(~_hidden(mask, shape))
     usual = {"random": 0.7, "blur": 1.0, "motion": 5.0, "downsample": 2.0, "fourier": 0.3, "grey": 0.0}
     value = usual[name] if amount is None else amount
     if name in ("motion", "downsample") and value % 1:
@@ -134,8 +121,8 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
 
 def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, draws: int = 8, *,
             simulate: bool = False, method: str = "mmps", exact: bool = False, steps: int | None = None, seed: int = 0,
-            levels: int = 256, rounds: int | None = None, class_counts: Sequence[int] | None = None, **cond: Any
-            ) -> Restored:
+            units: PixelUnits | None = None, rounds: int | None = None, class_counts: Sequence[int] | None = None,
+            **cond: Any) -> Restored:
     """Samples of p(x | y) for every row of y.
 
     Args:
@@ -149,7 +136,7 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
         exact: use the method that tends to the exact posterior.
         steps: number of steps from noise to data.
         seed: random seed.
-        levels: number of grey levels.
+        units: units of the arrays that are written; None: grey levels 0 ... 255.
         rounds: for an unknown class, rounds of Gibbs sampling of p(x, class | y): a class from p(class | x) for every
             sample x, then x given that class. By default 1 for up to 20 classes, 0 with particles.
         class_counts: numbers of training rows per class, the prior of the class.
@@ -180,7 +167,7 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
             label: dict[str, Any] = {"label": sample_labels(model, out, seed, k, class_counts, **repeated)} if k else {}
             out = sample(posterior, len(rows), steps=steps, seed=seed, first_index=k * _ROUND_STRIDE, y=rows,
                          progress=part(progress, k, count), **label, **repeated).x
-    return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], levels)
+    return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], units or PixelUnits())
 
 
 def sample_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, class_counts: Sequence[int] | None = None,
@@ -212,12 +199,17 @@ def _rounds(model: Model, rounds: int | None, labelled: bool, group: int) -> int
 
 
 def _hidden(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """The brightness of a mask, 0 to 1, expanded to an image (C, H, W)."""
-    picture = load_image(path)[0].float().mean(0, keepdim=True) / 255
+    """The pixels of an image (C, H, W) that a mask hides: the larger of two values, else the brighter half."""
+    picture = load_image(path)[0].float().mean(0, keepdim=True)
+    values = picture.unique()
+    hidden = picture > ((values[0] + values[-1]) / 2 if len(values) == 2 else 127.5)
     if picture.shape[-2:] != shape[-2:]:
         raise InputError(f"got a mask of {picture.shape[-1]}x{picture.shape[-2]} pixels for a model of "
                          f"{shape[-1]}x{shape[-2]}; expected the same size")
-    return picture.expand(shape)
+    if hidden.all() or not hidden.any():
+        raise InputError(f"got the mask {path}, which hides {'every' if hidden.all() else 'no'} pixel; expected the "
+                         f"larger of two values where the image is to be filled in")
+    return hidden.expand(shape)
 
 
 def _frequencies(shape: tuple[int, ...], fraction: float, seed: int) -> Tensor:

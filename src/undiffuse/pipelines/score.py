@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from undiffuse.data import Dataset, open_data
-from undiffuse.data.sources import read_rows
+from undiffuse.data.pixel_units import PixelUnits
+from undiffuse.data.sources import read_images, read_rows
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
@@ -19,7 +20,6 @@ from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.model import Model
 from undiffuse.progress import bar, say
 from undiffuse.report.plots import least_likely, scores_figure
-from undiffuse.transforms.table_schema import TableSchema
 
 
 def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str,
@@ -45,7 +45,7 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
     opened = open_model(run, device)
     model = opened.model
-    data, novel = load_rows(source, model.schema, opened.experiment, opened.data, part)
+    data, novel = load_rows(source, model, opened.experiment, opened.data, part, n)
     data = data.take(torch.arange(len(data))[:n])
     scores = _with_progress(model, data, seed, options)
     scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))
@@ -65,8 +65,8 @@ def _csv_text(table: dict[str, torch.Tensor]) -> str:
     return "\n".join([",".join(table), *(",".join(map(repr, row)) for row in rows), ""])
 
 
-def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, config: dict[str, Any],
-              part: str = "train") -> tuple[Dataset, torch.Tensor]:
+def load_rows(source: str, model: Model, experiment: Experiment, config: dict[str, Any],
+              part: str = "train", n: int | None = None) -> tuple[Dataset, torch.Tensor]:
     """The rows of a source, columns in the order of the run's, without label and conditions, and which are novel (N,).
 
     A table is read as the run's was: one row is enough, columns are matched by name, absent ones are missing values,
@@ -74,18 +74,21 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
 
     Args:
         source: data as for `open_data`.
-        schema: columns of the run; None for images.
+        model: model of the run.
         experiment: experiment of the run.
         config: data section of the run's model configuration.
         part: "train" or "test".
+        n: number of rows from the start on; None: all.
     """
-    first = experiment.max_rows if source == experiment.data else None
+    first, schema = experiment.max_rows if source == experiment.data else None, model.schema
     if schema is not None and (rows := read_rows(source, schema, part, first)) is not None:
         for note in rows.notes:
             say(note)
         x = rows.x.float() if config["kind"] == "points" else rows.x
         return Dataset(x, None, config["kind"], Path(source).name, columns=schema.columns, categories=schema.categories
                        ), torch.from_numpy(rows.novel)
+    if config["kind"] == "image":
+        return _images(source, model, experiment, config, part, first if n is None else min(n, first or n))
     data = open_data(source, size=experiment.image_size, part=part, first=first)
     expected = {"kind": config["kind"], "levels": config["levels"], "columns": sorted(config["columns"])}
     values = {"kind": data.kind, "levels": data.levels, "columns": sorted(data.columns)}
@@ -95,6 +98,23 @@ def load_rows(source: str, schema: TableSchema | None, experiment: Experiment, c
     order = [data.columns.index(name) for name in schema.columns] if schema else []
     known = torch.zeros(len(data), dtype=torch.bool)
     return (data if schema is None else replace(data, x=data.x[:, order], columns=schema.columns, y=None)), known
+
+
+def _images(source: str, model: Model, experiment: Experiment, config: dict[str, Any], part: str, first: int | None
+            ) -> tuple[Dataset, torch.Tensor]:
+    """The images of a source in the grey levels of the run, to which they are rounded and limited."""
+    units, shape = PixelUnits.from_config(config), model.transform.inverse(torch.empty(0, *model.shape)).shape
+    x, notes = read_images(source, units, shape[1], experiment.image_size, part, first)
+    if x.isnan().any():
+        raise InputError(f"got {source}, which holds NaN; expected whole images")
+    levels = x.round().clamp(0, units.levels - 1)
+    if outside := int(((levels - x).abs() > 0.5 + 1e-6).flatten(1).any(1).sum()):
+        notes.append(f"{outside} images with values outside of the training data's range were limited to it")
+    for note in notes:
+        say(note)
+    kind = torch.uint8 if units.levels <= 256 else torch.int32
+    return Dataset(levels.to(kind), None, "image", Path(source).name, levels=units.levels, units=units), torch.zeros(
+        len(x), dtype=torch.bool)
 
 
 def summary(scores: Likelihood) -> str:

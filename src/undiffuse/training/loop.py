@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
+from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
 from undiffuse.loss import NoiseLevelDistribution
@@ -183,7 +184,7 @@ def draw_preview(run: Run, model: Denoiser, step: int, n: int) -> None:
     folder = run.folder / "previews"
     cond: dict[str, Any] = {"label": torch.arange(n) % model.classes} if model.classes else {}
     folder.mkdir(exist_ok=True)
-    save_samples(folder / f"{step}.png", sample(model, n, **cond).x, levels=run.config["data"]["levels"])
+    save_samples(folder / f"{step}.png", sample(model, n, **cond).x, units=PixelUnits.from_config(run.config["data"]))
 
 
 @dataclass

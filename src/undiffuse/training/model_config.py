@@ -79,7 +79,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
                  "label": experiment.label, "columns": list(train.columns),
                  "categories": [list(c) for c in train.categories],
                  "schema": None if train.schema is None else train.schema.config(), "notes": list(train.notes),
-                 "rows": len(train),
+                 "units": train.units and train.units.config(), "rows": len(train),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }

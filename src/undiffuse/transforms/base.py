@@ -205,8 +205,8 @@ def from_config(config: Mapping[str, Any]) -> Transform:
 
 
 def _levels(levels: Any) -> Transform:
-    if type(levels) is not int or not 2 <= levels <= 256:
-        raise InputError(f"got levels {levels!r}; expected a whole number from 2 to 256")
+    if type(levels) is not int or not 2 <= levels <= 1 << 16:
+        raise InputError(f"got levels {levels!r}; expected a whole number from 2 to 65,536")
     return GreyLevels(levels)
 
 

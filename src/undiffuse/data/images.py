@@ -1,4 +1,4 @@
-"""Folders of images: PNG, JPEG, WEBP, BMP, TIFF and GIF, grey or RGB, transparent pixels on white; a folder is a label."""
+"""Folders of images: PNG, JPEG, WEBP, BMP, TIFF, GIF; grey or RGB, transparent pixels on white; a folder is a label."""
 
 from __future__ import annotations
 

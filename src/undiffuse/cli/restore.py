@@ -45,12 +45,11 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     from undiffuse.progress import say
 
     opened = interop.open_model(run, device)
-    config, model = opened.data, opened.model
+    config, model, units = opened.data, opened.model, PixelUnits.from_config(opened.data)
     if config["kind"] != "image":
         raise InputError(f"{run} was trained on {config['kind']}; expected the run of images, or use undiffuse impute")
-    units = PixelUnits.from_config(config)
-    channels = model.transform.inverse(torch.empty(0, *model.shape)).shape[1]
-    y, notes = read_images(str(images), units, channels, opened.experiment.image_size)
+    shape = model.transform.inverse(torch.empty(0, *model.shape)).shape
+    y, notes = read_images(str(images), units, shape[1], opened.experiment.image_size)
     for note in notes:
         say(note)
     classes = labels_of(label, config["classes"]) if label is not None else []

@@ -198,12 +198,13 @@ def _readable(files: Sequence[Path], size: int | None, notes: list[str]) -> tupl
         except InputError as error:
             reasons.append(str(error))
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else ()
-    kept = [file for file, shape in shapes.items() if shape == usual]
-    if not kept:
+    readable = [file for file, shape in shapes.items() if shape == usual]
+    if not readable:
         raise InputError(reasons[0])
-    left = len(files) - len(kept)
-    why = f": {reasons[0]}" if reasons else ""
-    return kept, [*notes, *[f"images that cannot be read like the others were left out ({left}{why})"] * bool(left)]
+    if (left := len(files) - len(readable)) > 0:
+        why = f": {reasons[0]}" if reasons else ""
+        notes = [*notes, f"images that cannot be read like the others were left out ({left}{why})"]
+    return readable, notes
 
 
 def _hidden(path: Path) -> bool:

@@ -18,7 +18,7 @@ from undiffuse.interop import networks
 from undiffuse.interop.schedules import Schedule, times_of
 from undiffuse.model import Denoiser
 from undiffuse.random import Purpose, normal
-from undiffuse.samplers.registry import ALL
+from undiffuse.samplers.registry import ALL, DISTILLED
 
 SHAPE = (3, 8, 8)
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -45,6 +45,7 @@ class Case:
         timesteps: arguments of their `set_timesteps`.
         scaled: their states are x/α.
         pin: ᾱ(T) of their table.
+        channels: of the network's output.
         tolerance: largest relative error.
     """
 
@@ -59,6 +60,7 @@ class Case:
     timesteps: dict[str, Any] = field(default_factory=dict)
     scaled: bool = False
     pin: float | None = None
+    channels: int = 3
     tolerance: float = 1e-5
 
     def __str__(self) -> str:
@@ -85,6 +87,12 @@ def _cases() -> Iterator[Case]:
                    {**plain, "prediction_type": "sample"}, {**plain, "beta_schedule": "sigmoid"},
                    {**plain, **ZERO_SNR}):
         yield Case("DDPM", config, "ancestral", 20, noise="scheduling_ddpm", tolerance=2e-5)
+    for variance, spread, channels in (("fixed_large", 1.0, 3), ("learned_range", "learned", 6)):
+        yield Case("DDPM", {**plain, "variance_type": variance}, "ddpm", 20, {"spread": spread}, channels=channels,
+                   noise="scheduling_ddpm")
+    yield Case("PNDM", {**SD, "set_alpha_to_one": False, "steps_offset": 1, "skip_prk_steps": True}, "plms")
+    yield Case("LCM", {}, "consistency", 4, noise="scheduling_lcm")
+    yield Case("TCD", {}, "consistency", 4, {"gamma": 0.3}, noise="scheduling_tcd")
     dpm = "DPMSolverMultistep"
     for config, method, options in (
             ({}, "dpmpp_2m", {}), ({"solver_type": "heun"}, "dpmpp_2m_heun", {}), ({"solver_order": 1}, "ddim", {}),
@@ -162,7 +170,7 @@ def difference(case: Case, net: Any = None) -> float:
     """
     import diffusers
 
-    net, x = net or unet(), start()
+    net, x = net or unet(case.channels), start()
     scheduler = getattr(diffusers, f"{case.scheduler}Scheduler")(**case.config)
     scheduler.set_timesteps(case.steps, **case.timesteps)
     model = model_of(scheduler, net, **case.reading)
@@ -171,7 +179,7 @@ def difference(case: Case, net: Any = None) -> float:
         model.sde = ud.Chain((*model.sde.alpha_bar[:-1], case.pin))
     times, to_zero = times_of(Schedule(model.sde, model.reading, ""), scheduler)
     x = x * float(model.sde.sigma(times[0])) if model.sde.T != 1 else x
-    ours = ud.sample(model, 2, ALL[case.method], grid=times, x_T=x, denoise_last=to_zero, options=case.options)
+    ours = ud.sample(model, 2, {**ALL, **DISTILLED}[case.method], grid=times, x_T=x, denoise_last=to_zero, options=case.options)
     scale = 1 / float(model.sde.alpha(times[0])) if case.scaled else 1.0
     with noise_of(case.noise) if case.noise else nullcontext():
         expected, calls = theirs(net, scheduler, x * scale, **case.step)

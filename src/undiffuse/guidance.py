@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.model import FixedConditions, Model, Wrapper
+from undiffuse.model import Denoiser, FixedConditions, Model, Wrapper
 from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike, leaf_of
 
 Interval = tuple[float, float] | None
 """Noise levels low < σ̂ = σ/α ≤ high at which guidance is active; None: all."""
-Combine = Callable[[Tensor, Tensor, float], Tensor]
-"""Function (D_1, D_1 − D_0, w) -> guided D."""
+Combine = Callable[[Tensor, Tensor, float, Tensor, Time], Tensor]
+"""Function (D_1, D_1 − D_0, w, x, t) -> guided D."""
+Affine = Callable[[Tensor, Time], tuple[Tensor | float, Tensor | float]]
+"""Function (x, t) -> (a, b) of an affine map from a quantity F to D = a x + b F."""
 
 
 class ExtrapolationGuidance(Wrapper):
@@ -39,7 +41,7 @@ class ExtrapolationGuidance(Wrapper):
         super().__init__(towards)
         _check_scale(scale)
         self.away, self.scale, self.interval = away, scale, _check_interval(interval)
-        self.combine = combine or (lambda D, difference, w: D + (w - 1) * difference)
+        self.combine = combine or (lambda D, difference, w, x, t: D + (w - 1) * difference)
         self.plain = False
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
@@ -49,7 +51,7 @@ class ExtrapolationGuidance(Wrapper):
         active = _is_active(self, x, t)
         if self.scale == 1 or not bool(active.any()):
             return D
-        guided = self.combine(D, D - self.away.denoise(x, t, **cond), self.scale)
+        guided = self.combine(D, D - self.away.denoise(x, t, **cond), self.scale, x, t)
         return guided if bool(active.all()) else torch.where(bcast(active.to(x), x) > 0, guided, D)
 
 
@@ -112,7 +114,7 @@ class CompositionalGuidance(Wrapper):
 
 def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 2.0, *, interval: Interval = None,
                     negative: Mapping[str, Any] | None = None, rescale: float = 0.0,
-                    projected: bool = False) -> Model:
+                    rescale_of: Literal["denoised", "output"] = "denoised", projected: bool = False) -> Model:
     """Classifier-free guidance D_∅ + w (D_c − D_∅), c the conditions of the call.
 
     A model whose guidance was tuned (`tuning.tune_guided`) keeps its tuned sampler if only w is given.
@@ -124,6 +126,7 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
         interval: (low, high), noise levels σ̂ = σ/α at which guidance is active; conditional elsewhere.
         negative: Conditions that replace ∅, such as {"label": 3}.
         rescale: Fraction, 0 to 1, by which the standard deviation of the guided D is reset to the one of D_c.
+        rescale_of: "output": it is the network's output whose deviation is reset, as diffusers' guidance_rescale does.
         projected: Whether to drop the part of the difference parallel to D_c (APG).
 
     Returns:
@@ -137,7 +140,7 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
     """
     if isinstance(model, FixedConditions):
         fixed = classifier_free(model.inner, guidance_scale, interval=interval, negative=negative, rescale=rescale,
-                                projected=projected)
+                                rescale_of=rescale_of, projected=projected)
         return fixed.given(**model.cond)
     if isinstance(guidance_scale, Mapping):
         if negative or rescale or projected:
@@ -145,9 +148,8 @@ def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 
         return CompositionalGuidance(model, guidance_scale, interval)
     if not 0 <= rescale <= 1:
         raise InputError(f"got rescale={rescale}; expected a number from 0 to 1")
-    guided = ExtrapolationGuidance(
-        model, OverrideConditions(model, negative), guidance_scale, interval, _combined(rescale, projected)
-    )
+    guided = ExtrapolationGuidance(model, OverrideConditions(model, negative), guidance_scale, interval,
+                                   _combined(rescale, projected, _scaled_quantity(model, rescale_of)))
     guided.plain = interval is None and negative is None and not rescale and not projected
     return guided
 
@@ -202,17 +204,36 @@ def classifier_guidance(model: Model, log_prob: Callable[..., Tensor], guidance_
     return ClassifierGuidance(model, log_prob, guidance_scale, interval)
 
 
-def _combined(rescale: float, projected: bool) -> Combine:
+def _scaled_quantity(model: Model, name: str) -> Affine:
+    """The quantity whose deviation is reset: D itself, or the output of the network."""
+    if name == "denoised":
+        return lambda x, t: (0.0, 1.0)
+    while isinstance(model, Wrapper):
+        model = model.inner
+    if name != "output" or not isinstance(model, Denoiser):
+        raise InputError(f"got rescale_of={name!r} for a {type(model).__name__}; expected denoised, or output for a "
+                         "network")
+    reading, sde = model.reading, model.sde
+
+    def coefficients(x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        _, a, b = reading.coefficients(sde, as_time(t))
+        return bcast(a, x), bcast(b, x)
+
+    return coefficients
+
+
+def _combined(rescale: float, projected: bool, quantity: Affine) -> Combine:
     """The function that combines D_c and D_c − D_∅."""
 
-    def combine(D: Tensor, difference: Tensor, w: float) -> Tensor:
+    def combine(D: Tensor, difference: Tensor, w: float, x: Tensor, t: Time) -> Tensor:
         step = difference
         if projected:
             step = difference - _projection_coefficient(difference, D) * D
         guided = D + (w - 1) * step
         if rescale:
-            ratio = _std(D) / _std(guided).clamp_min(1e-12)
-            guided = guided * bcast(1 + rescale * (ratio - 1), D)
+            a, b = quantity(x, t)
+            F, G = (D - a * x) / b, (guided - a * x) / b
+            guided = a * x + b * G * bcast(1 + rescale * (_std(F) / _std(G).clamp_min(1e-12) - 1), D)
         return guided
 
     return combine

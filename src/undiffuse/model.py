@@ -122,6 +122,7 @@ class Model(ReverseModel):
     sde: GaussianSDE
     sigma_data: float = 0.5
     moments: Moments | None = None
+    kind: str = "denoiser"
 
     @property
     def moments_are_exact(self) -> bool:
@@ -166,6 +167,16 @@ class Model(ReverseModel):
     def velocity(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The probability-flow velocity E[α' x_0 + σ' ε | x_t], finite also where α(T) = 0."""
         return self.reverse_drift(x, t, 0.0, **cond)
+
+    def require_denoiser(self, what: str) -> None:
+        """InputError for a distilled network, whose D is the end of a trajectory and not E[x_0 | x_t].
+
+        Args:
+            what: what needs a denoiser.
+        """
+        if self.kind != "denoiser":
+            raise InputError(f"got a {self.kind} model for {what}, whose D is not E[x_0 | x_t]; expected the model "
+                             "that it was distilled from")
 
     def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, from one evaluation; decreasing t."""
@@ -223,6 +234,7 @@ class Wrapper(Model):
     block: int = delegated()
     splits_blocks: bool = delegated()
     clip: Clip | None = delegated()
+    kind: str = delegated()
     schema: TableSchema | None = delegated()
 
     def __init__(self, inner: Model) -> None:
@@ -333,7 +345,7 @@ class Denoiser(Model):
             raise InputError(f"got prediction_type={prediction_type!r} where alpha(T) is 0; use v, velocity or edm")
         self.reading = Reading(prediction_type, sigma_data) if isinstance(prediction_type, str) else prediction_type
         self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, self.reading.prediction_type, sigma_data
-        self.clip = self.reading.clip
+        self.clip, self.kind = self.reading.clip, self.reading.kind
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
 

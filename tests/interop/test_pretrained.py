@@ -70,6 +70,21 @@ def test_stable_diffusion_is_its_pipeline(zero_snr: bool, solver: str, negative:
         assert float((out.x - images_of(pipe, expected)).abs().max()) < 1e-4 * 255
 
 
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_rescaled_guidance_is_its_pipeline(zero_snr: bool) -> None:
+    pipe, z = stable_diffusion(**(ZERO_SNR if zero_snr else {})), start(shape=LATENT)
+    expected = pipe(PROMPTS, num_inference_steps=5, guidance_scale=7.5, guidance_rescale=0.7, latents=z.clone(),
+                    output_type="latent").images
+    model = ud.from_diffusers(pipe, block=2)
+    times, to_zero = grid_of(model, pipe.scheduler)
+    by_output, by_data = (ud.sample(ud.classifier_free(model, 7.5, rescale=0.7, rescale_of=name), 2, ALL["ddim"],
+                                    grid=times, x_T=z, denoise_last=to_zero, prompt=PROMPTS).z
+                          for name in ("output", "denoised"))
+    assert error(by_output, expected) < 1e-4 < error(by_data, expected)
+    with pytest.raises(InputError, match="rescale_of"):
+        ud.classifier_free(model, 7.5, rescale_of="noise")
+
+
 def test_prompts_matter_and_are_encoded_once() -> None:
     pipe, calls = stable_diffusion(), list[str]()
     encode = pipe.encode_prompt

@@ -27,11 +27,14 @@ class Adapter(nn.Module):
     Args:
         net: the network.
         store: embeddings of prompts; None: it takes none.
+
+    `spread` is the learned variance of the last call, the second half of its channels.
     """
 
     def __init__(self, net: nn.Module, store: PromptStore | None = None) -> None:
         super().__init__()
         self.net, self.store = net, store
+        self.spread: Tensor | None = None
 
     def call(self, x: Tensor, c: Tensor, label: Rows, prompt: Prompts, rows: Rows) -> Tensor:
         """The output for x in the network's precision."""
@@ -45,7 +48,7 @@ class Adapter(nn.Module):
             for name, v in self.store.gather(rows[:, 0]).items()}
         F = self.call(x.to(dtype), c.to(torch.promote_types(dtype, torch.float32)), label, prompt, rows)
         if F.shape[1] == 2 * x.shape[1]:
-            F = F[:, :x.shape[1]]
+            F, self.spread = F.to(x.dtype).chunk(2, 1)
         if F.shape != x.shape:
             raise InputError(f"got an output of shape {tuple(F.shape[1:])} for x of shape {tuple(x.shape[1:])}; "
                              "expected the same, or twice the channels (learned variance)")

@@ -286,6 +286,8 @@ def times_of(schedule: Schedule, scheduler: Any) -> tuple[Tensor, bool]:
             process, RectifiedFlow) else torch.as_tensor(sigmas)[:-1].double()
     times = torch.unique(times.cpu()).flip(0)
     ends = getattr(scheduler, "final_alpha_cumprod", None)
+    if type(scheduler).__name__ == "TCDScheduler":
+        ends = 0.0  # its last step leads to index 0
     to_zero = float(ends) == 1 if ends is not None else sigmas is None or float(sigmas[-1]) == 0
     return (times, True) if to_zero else (torch.cat([times, times.new_tensor([1 / len(scheduler.alphas_cumprod)])]),
                                           False)

@@ -50,6 +50,7 @@ def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "
     name = method if not exact else "twisted" if math.prod(model.shape) <= MAX_DIM else "gibbs"
     if name not in METHODS:
         raise InputError(f"got method={name!r}; expected one of {', '.join(METHODS)}")
+    model.require_denoiser("a posterior")
     observed = observation(model, operator, y, noise_std, units)
     if name in SURROGATES:
         _check_options(options, ("iterations",))

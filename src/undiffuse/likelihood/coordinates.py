@@ -169,6 +169,7 @@ def gaussian_model(model: ReverseModel) -> Model:
     """The model, if it has a denoiser of a Gaussian process; raises InputError otherwise."""
     if not isinstance(model, Model):
         raise InputError("got a model without a denoiser; expected a model of a Gaussian process, such as ud.Denoiser")
+    model.require_denoiser("likelihoods and codes")
     if required_sampler(model) is not None:
         raise InputError("got a posterior that has its own sampler and no denoiser that describes it; expected a model "
                          "with a denoiser, for a posterior one of a guide such as method='mmps'")

@@ -24,6 +24,7 @@ from undiffuse.samplers.coefficients import (
 )
 from undiffuse.samplers.combinators import edm_churn, edm_restart
 from undiffuse.samplers.covariance_matched import matched, matched_average, matched_iso
+from undiffuse.samplers.discrete import consistency, ddpm, plms
 from undiffuse.samplers.exponential import Multistep, Singlestep, after, first_order, rosenbrock
 from undiffuse.samplers.method import Method, Node, SamplerContext, Step, StepFactory
 from undiffuse.samplers.runge_kutta import ode, runge_kutta, runge_kutta_log_snr, runge_kutta_sigma
@@ -147,6 +148,8 @@ DETERMINISTIC: dict[str, Method] = {
     "deis_4": multistep(4, "noise"),
     # Zhang and Chen (2023), algorithm 2: (55 ε_0 − 59 ε_1 + 37 ε_2 − 9 ε_3)/24; order 4 on a grid even in σ̂, else 2
     "ipndm": multistep(4, "noise", adams, claims=2),
+    # Liu et al. (2022), PNDM, eqs. 12 and 13, arXiv:2202.09778: the same, the first step by the mean of both its ends
+    "plms": Method(plms, 2),
     # Hochbruck, Ostermann and Schweitzer (2009), eq. 2.6
     "rosenbrock": Method(rosenbrock, 2),
     # v = D − Wiener(z) in the principal coordinates of the data's moments; exact for Gaussian data
@@ -179,6 +182,8 @@ ALL: dict[str, Method] = {
     "reverse_diffusion": Method(reverse_diffusion, 1, stochastic=True, grid="time"),
     # Ho et al. (2020), DDPM, algorithm 2, arXiv:2006.11239, with the posterior variance
     "ancestral": Method(multistep_sde(1), 1, stochastic=True),
+    # The same with the variance β of the chain's step, or one that the network learned
+    "ddpm": Method(ddpm, 1, stochastic=True),
     # Lu et al. (2022), appendix B, arXiv:2211.01095:
     # x_s = (σ_s/σ_t) e⁻ʰ x + α_s (1 − e⁻²ʰ) [(1 + 1/2r) D_0 − 1/2r D_1] + σ_s √(1 − e⁻²ʰ) ξ
     "dpmpp_2m_sde": Method(multistep_sde(2, midpoint), 2, stochastic=True),
@@ -205,6 +210,12 @@ ALL: dict[str, Method] = {
     "adaptive_sde": Method(adaptive_sde, 1, stochastic=True, gaussian=False, adaptive=True, path_noise=True),
 }
 """All samplers: the default tables take theirs from here, and tests and benchmarks run all of them."""
+
+DISTILLED: dict[str, Method] = {
+    # Luo et al. (2023), algorithm 3, arXiv:2310.04378: α_s D + σ_s ξ
+    "consistency": Method(consistency, 0, stochastic=True, grid="time", steps=3),
+}
+"""Samplers of networks whose D is not E[x_0 | x_t] but the end of a trajectory; the first is their default."""
 
 METHODS: dict[str, Method] = {name: ALL[name] for name in (
     "euler", "midpoint", "heun", "rk4", "rk4_log_snr", "ode45", "ddim", "dpm_solver_2m", "dpmpp_2m", "dpmpp_3m",

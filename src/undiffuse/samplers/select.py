@@ -16,7 +16,7 @@ from undiffuse.model import Model, ReverseModel
 from undiffuse.samplers.default import DRIFT_ONLY, TABLES, DefaultSampler, EndTimes, default_sampler
 from undiffuse.samplers.grid import time_grid
 from undiffuse.samplers.method import Method, required_sampler
-from undiffuse.samplers.registry import ALL, METHODS
+from undiffuse.samplers.registry import ALL, DISTILLED, METHODS
 from undiffuse.samplers.tuned import TunedChoice, find_tuned, require_tuned
 from undiffuse.sde import GaussianSDE, as_time
 
@@ -117,6 +117,8 @@ def _default(model: ReverseModel, request: SamplerRequest) -> tuple[str, Method]
     kind = str(request.method)
     if not isinstance(model, Model):
         return DRIFT_ONLY[kind], ALL[DRIFT_ONLY[kind]]
+    if model.kind != "denoiser":
+        return next(iter(DISTILLED.items()))
     conditional = request.grid is not None or bool(request.cond)
     entry: DefaultSampler = default_sampler(model, request.evaluations, request.end_times, conditional, kind)
     return entry.method, entry.build()

@@ -185,6 +185,7 @@ def sample_moments(counter: RowCounter) -> Moments:
 def _check(model: ReverseModel, evaluations: Sequence[int], trajectories: int, rounds: int) -> None:
     if not isinstance(model, Model):
         raise InputError(f"got a {type(model).__name__}, which has no denoiser; expected a model of a Gaussian process")
+    model.require_denoiser("tuning")
     if not evaluations or not all(isinstance(n, int) and 2 <= n <= 100 for n in evaluations):
         raise InputError(f"got evaluations={list(evaluations)}; expected numbers from 2 to 100, such as 5,8,20")
     if trajectories < 4 or rounds < 0:

@@ -179,7 +179,8 @@ def difference(case: Case, net: Any = None) -> float:
         model.sde = ud.Chain((*model.sde.alpha_bar[:-1], case.pin))
     times, to_zero = times_of(Schedule(model.sde, model.reading, ""), scheduler)
     x = x * float(model.sde.sigma(times[0])) if model.sde.T != 1 else x
-    ours = ud.sample(model, 2, {**ALL, **DISTILLED}[case.method], grid=times, x_T=x, denoise_last=to_zero, options=case.options)
+    ours = ud.sample(model, 2, {**ALL, **DISTILLED}[case.method], grid=times, x_T=x, denoise_last=to_zero,
+                     options=case.options)
     scale = 1 / float(model.sde.alpha(times[0])) if case.scaled else 1.0
     with noise_of(case.noise) if case.noise else nullcontext():
         expected, calls = theirs(net, scheduler, x * scale, **case.step)

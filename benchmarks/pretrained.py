@@ -56,7 +56,7 @@ def table(folder: str = "benchmarks/runs/ddpm-digits", minutes: str = "2", budge
 def _tuned(model: Denoiser, x_T: Tensor, fine: Tensor, budgets: list[int]) -> Iterator[str]:
     """The tuned samplers at the same starts."""
     model.moments, start = Moments.measure(digits()), time.process_time()
-    tuning = ud.tune(model, evaluations=budgets, trajectories=8, rounds=2)
+    tuning = ud.tune(model, evaluations=budgets, trajectories=16, rounds=4)
     yield f"tuned in {time.process_time() - start:.0f} CPU seconds"
     for row in tuning.tuning.rows:
         yield (f"{row['evaluations']:3} calls  held-out starts: {row['before']['rmse']:.4f} before "
@@ -99,7 +99,7 @@ def train(folder: Path, seconds: float) -> str:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     x = digits()
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 48), layers_per_block=1,
                       norm_num_groups=8, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
                       add_attention=False)
@@ -118,4 +118,4 @@ def train(folder: Path, seconds: float) -> str:
     for a, p in zip(average, net.parameters(), strict=True):
         p.data.copy_(a)
     DDPMPipeline(net, scheduler).save_pretrained(folder)
-    return f"trained {updates} updates in {seconds:.0f} CPU seconds; loss {float(loss):.3f}"
+    return f"trained {updates} updates in {seconds:.0f} CPU seconds; loss {float(loss.detach()):.3f}"

@@ -96,7 +96,7 @@ TESTED_IN = {
     "samplers.samples": "samplers/test_driver", "transforms.codec": "interop/test_pretrained",
     "interop.networks": "interop/test_pretrained", "interop.prompts": "interop/test_pretrained",
     "interop.autoencoder": "interop/test_pretrained", "interop.checks": "interop/test_imported",
-    "cli.import_": "interop/test_imported", "cli.export": "interop/test_export",
+    "cli.import_": "interop/test_imported", "cli.compare": "interop/test_comparison", "cli.export": "interop/test_export",
     "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
     "training.ema_sweep": "training/test_ema", "training.loop": "training/test_exact",
     "training.model_config": "training/test_run",

@@ -161,27 +161,15 @@ class Model(ReverseModel):
 
     def noise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """E[ε | x_t] = (x − α D)/σ = −σ ∇log p_t(x)."""
-        x = self.states(x)
-        return self._noise(x, t, self.denoise(x, t, **cond))
+        return self._noise(x := self.states(x), t, self.denoise(x, t, **cond))
 
     def velocity(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The probability-flow velocity E[α' x_0 + σ' ε | x_t], finite also where α(T) = 0."""
         return self.reverse_drift(x, t, 0.0, **cond)
 
-    def require_denoiser(self, what: str) -> None:
-        """InputError for a distilled network, whose D is the end of a trajectory and not E[x_0 | x_t].
-
-        Args:
-            what: what needs a denoiser.
-        """
-        if self.kind != "denoiser":
-            raise InputError(f"got a {self.kind} model for {what}, whose D is not E[x_0 | x_t]; expected the model "
-                             "that it was distilled from")
-
     def reverse_drift(self, x: ArrayLike, t: Time, eta: float = 1.0, **cond: Any) -> Tensor:
         """α' D + σ' ε̂ + ½ η² (g²/σ) ε̂, from one evaluation; decreasing t."""
-        x = self.states(x)
-        return self.drift_of(x, t, eta, self.denoise(x, t, **cond))
+        return self.drift_of(x := self.states(x), t, eta, self.denoise(x, t, **cond))
 
     def drift_of(self, x: Tensor, t: Time, eta: float, D: Tensor) -> Tensor:
         """The `reverse_drift` that belongs to D(x, t)."""
@@ -330,12 +318,13 @@ class Denoiser(Model):
     (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is a
     `Reading` or one of its types; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and
     score where α(T) is 0, because they do not determine x_0 there. While `bf16` is set (by training), the layers
-    compute in bf16. `folder` is that of the run; `source`, `digest`: of a pretrained network.
+    compute in bf16. `folder` is that of the run; `source`, `digest`, `scheduler` are those of a pretrained network.
     """
 
     bf16 = False
     folder: Path | None = None
     source = digest = ""
+    scheduler: tuple[str, dict[str, Any]] | None = None
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str | Reading = "edm", *,
                  shape: tuple[int, ...], sigma_data: float = 0.5, transform: Transform | None = None, classes: int = 0,
@@ -344,8 +333,8 @@ class Denoiser(Model):
         if isinstance(prediction_type, str) and prediction_type in UNDEFINED_AT_ZERO and float(sde.alpha(sde.T)) == 0:
             raise InputError(f"got prediction_type={prediction_type!r} where alpha(T) is 0; use v, velocity or edm")
         self.reading = Reading(prediction_type, sigma_data) if isinstance(prediction_type, str) else prediction_type
-        self.net, self.sde, self.prediction_type, self.sigma_data = net, sde, self.reading.prediction_type, sigma_data
-        self.clip, self.kind = self.reading.clip, self.reading.kind
+        self.prediction_type, self.clip, self.kind = self.reading.prediction_type, self.reading.clip, self.reading.kind
+        self.net, self.sde, self.sigma_data = net, sde, sigma_data
         self.shape, self.transform, self.classes, self.block = tuple(shape), transform or Identity(), classes, block
         self.conditions = tuple(conditions)
 
@@ -378,8 +367,7 @@ class Denoiser(Model):
 
     def t_end(self) -> float:
         """The default end of sampling, not below the smallest noise level of the training."""
-        low = self.reading.levels[0]
-        return max(super().t_end(), float(self.sde.time_of(-math.log(low))) if low else 0.0)
+        return max(super().t_end(), float(self.sde.time_of(-math.log(self.reading.levels[0] or 1e-300))))
 
     def _output(self, x: Tensor, *others: Tensor | None) -> Tensor:
         """F, in the precision of x for any precision of the layers."""
@@ -394,8 +382,8 @@ class Denoiser(Model):
         return F.to(x.dtype)
 
     def _about(self) -> list[str]:
-        net = [type(self.net).__name__, f"{sum(p.numel() for p in self.parameters()):,} parameters"]
-        return [f"prediction_type={self.prediction_type!r}", *super()._about(), *net]
+        return [f"prediction_type={self.prediction_type!r}", *super()._about(), type(self.net).__name__,
+                f"{sum(p.numel() for p in self.parameters()):,} parameters"]
 
     def _condition_rows(self, cond: dict[str, Any], x: Tensor) -> list[Tensor]:
         """The conditions in the network's units (B, width), as its fourth argument if it has one."""

@@ -234,7 +234,7 @@ def test_pixels_take_a_tuned_model(tmp_path: Path) -> None:
         pipe(batch_size=1, num_inference_steps=9)
 
 
-@pytest.mark.parametrize("method, words", [("ode45", "adaptive"), ("ddmi", "did you mean 'ddim'"),
+@pytest.mark.parametrize("method, words", [("ode45", "adaptive"), ("uinpc", "did you mean 'unipc'"),
                                            ("dpm++", "expected")])
 def test_methods_that_a_pipeline_cannot_run_are_refused(method: str, words: str) -> None:
     with pytest.raises(InputError, match=words):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import diffusers, model_of, slow_but, start, theirs, unet
+from tiny_pipelines import SHAPE, diffusers, model_of, slow_but, start, theirs, unet
 
 import undiffuse as ud
 from benchmarks.interop import CASES, PIN, ZERO_SNR, Case, difference
@@ -21,6 +21,7 @@ from undiffuse.errors import InputError
 from undiffuse.interop.schedules import CLASSES, Schedule
 from undiffuse.predictions import Clip
 from undiffuse.samplers.registry import ALL
+from undiffuse.transforms.base import GreyLevels
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers with this numpy
 DDPM = diffusers.DDPMScheduler
@@ -187,6 +188,44 @@ def test_reading_a_configuration_imports_nothing_of_diffusers() -> None:
     code = ("from undiffuse.interop.schedules import Schedule; import undiffuse, sys; undiffuse.from_diffusers; "
             "sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Point(torch.nn.Module):
+    """The exact ε of the data 0.3, (x − 0.3 α)/σ at index c."""
+
+    def __init__(self, sde: Chain) -> None:
+        super().__init__()
+        self.sde, self.config = sde, None
+
+    def forward(self, x: Any, t: Any, class_labels: Any = None) -> Any:
+        at = (torch.as_tensor(t).double().reshape(-1, 1, 1, 1) + 1) / 1000
+        return type("Output", (), {"sample": ((x - 0.3 * self.sde.alpha(at)) / self.sde.sigma(at)).to(x.dtype)})
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+def test_the_default_sampler_starts_from_noise_and_is_exact_for_a_point(schedule: str) -> None:
+    scheduler = DDPM(beta_schedule=schedule, clip_sample=False)
+    model = model_of(scheduler, Point(Schedule.from_config("DDPMScheduler", dict(scheduler.config)).process))
+    model.source, model.transform = "a pipeline", GreyLevels(256)
+    for steps in (1, 4, 19):
+        out = ud.sample(model, 2, steps=steps)
+        assert out.method == "deis_3" and out.nfe == steps + 1 and out.start_level == max(16, 4 * (steps + 1))
+        torch.testing.assert_close(out.z, torch.full_like(out.z, 0.3), rtol=0, atol=1e-4)
+    x0 = 255 * torch.rand(1, *SHAPE)  # from data, the state is not noise: no such first step
+    assert ud.sample(model, x0=x0, strength=0.5, steps=8).nfe == 4
+    assert ud.sample(model, 2, "deis_3", 4).nfe == 5 and not ud.sample(model, 2, grid="karras", steps=4).start_level
+
+
+@pytest.mark.parametrize("method", ["auto", "consistency"])
+def test_the_scheduler_takes_the_defaults(method: str) -> None:
+    scheduler = DDPM(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    net = Point(Schedule.from_config("DDPMScheduler", dict(scheduler.config)).process)
+    pipe = diffusers.DDPMPipeline(unet(), scheduler)
+    ours = ud.scheduler(pipe, method)
+    ours.set_timesteps(6)
+    assert len(ours.timesteps) == 6
+    x, calls = theirs(net, ours, start())
+    torch.testing.assert_close(x, torch.full_like(x, 0.3), rtol=0, atol=2e-3)
 
 
 @pytest.mark.slow

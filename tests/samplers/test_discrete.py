@@ -35,7 +35,8 @@ class Ends(nn.Module):
 
 def distilled(sde: Any = None, kind: str = "consistency") -> Denoiser:
     sde = sde or ud.VP()
-    return Denoiser(Ends(sde), sde, Reading("data", 1.0, "time", float(sde.T), scaled_input=False, kind=kind), shape=(2,))
+    reading = Reading("data", 1.0, "time", float(sde.T), scaled_input=False, kind=kind)
+    return Denoiser(Ends(sde), sde, reading, shape=(2,))
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])

@@ -1,7 +1,7 @@
 """The command `undiffuse`: each command is one public function of the same name.
 
 parsing, options: values and settings from the command line
-train, show, ema, replay: runs; import_, export: pretrained models
+train, show, ema, replay: runs; import_, export, compare: pretrained models
 sample, restore, impute, likelihood, tune: models
 report, evaluate, verify, learn, explore: pages, checks and the course
 
@@ -24,6 +24,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, convert
 
+from undiffuse.cli.compare import compare
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.explore import explore
@@ -43,7 +44,7 @@ from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError, quote
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
-                                                evaluate, likelihood, import_, export, verify, learn, explore)
+                                                evaluate, likelihood, import_, export, compare, verify, learn, explore)
 
 
 def converted(kind: Any, tokens: Any) -> Any:

@@ -79,14 +79,15 @@ def from_diffusers(source: Any, *, device: str | None = None, dtype: torch.dtype
     if device is not None:
         pipe = pipe.to(device)
     net, kind = _network(pipe)
-    schedule = Schedule.from_config(*configuration(pipe.scheduler))
+    scheduler = configuration(pipe.scheduler)
+    schedule = Schedule.from_config(*scheduler)
     shape, vae = _shape(pipe, net, size), getattr(pipe, "vae", None)
     store = PromptStore(_encoder(pipe, kind, shape)) if kind in _ENCODERS else None
     transform: Transform = Identity() if latents else GreyLevels(256) if vae is None else Autoencoder(vae, shape)
     model = Denoiser(kind(net, store), schedule.process, schedule.reading, shape=shape,
                      sigma_data=0.5 if vae is None else 1.0, transform=transform, classes=_classes(net, kind),
                      block=block or networks.block_size(net, shape), conditions=_conditions(net, store))
-    model.splits_blocks = block is None
+    model.splits_blocks, model.scheduler = block is None, scheduler
     scale = "" if vae is None else f"; autoencoder: scale {vae.config.scaling_factor:g}"
     model.source = f"{where}: {type(net).__name__} {tuple(shape)}; {schedule.source}{scale}"
     return model

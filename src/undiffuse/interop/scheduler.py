@@ -26,9 +26,10 @@ from undiffuse.samplers.asking import StepwiseRun
 from undiffuse.samplers.default import TABLES, default_sampler
 from undiffuse.samplers.grid import time_grid
 from undiffuse.samplers.method import Method, Node, NoiseSource, SamplerContext, nodes_of
-from undiffuse.samplers.registry import ALL
+from undiffuse.samplers.registry import ALL, DISTILLED
 from undiffuse.samplers.tuned import TunedSampler, tuning_of
 from undiffuse.sde import bcast
+from undiffuse.transforms.base import GreyLevels
 
 THEIRS = "diffusers"
 """The grid of the pipeline's own scheduler."""
@@ -54,7 +55,16 @@ def scheduler(source: Any, method: str | Model = "auto", grid: str | None = None
     name, config = configuration(getattr(source, "scheduler", source))
     tuning = _tuning_config(method) if isinstance(method, Model) else None
     return scheduler_class()(source=name, source_config=config, grid=grid, seed=seed, options=dict(options or {}),
-                             method="tuned" if isinstance(method, Model) else method, tuning=tuning)
+                             method="tuned" if isinstance(method, Model) else method, tuning=tuning,
+                             pixels=_side_of(source))
+
+
+def _side_of(pipe: Any) -> int | None:
+    """The side of the states of a pipeline of pixels; None for latents, and for a scheduler without its pipeline."""
+    side = getattr(getattr(getattr(pipe, "unet", None), "config", None), "sample_size", None)
+    if side is None or getattr(pipe, "vae", None) is not None:
+        return None
+    return side if isinstance(side, int) else min(side)
 
 
 def configuration(old: Any) -> tuple[str, dict[str, Any]]:
@@ -96,8 +106,9 @@ class Solver:
 
     def __init__(self, source: str = "DDIMScheduler", source_config: dict[str, Any] | None = None,
                  method: str = "auto", grid: str | None = None, seed: int | None = None,
-                 options: dict[str, Any] | None = None, tuning: dict[str, Any] | None = None) -> None:
-        if method not in ALL and method not in (*TABLES, "tuned"):
+                 options: dict[str, Any] | None = None, tuning: dict[str, Any] | None = None,
+                 pixels: int | None = None) -> None:
+        if method not in (*ALL, *DISTILLED, *TABLES, "tuned"):
             raise InputError(f"got method={method!r}; expected auto, sde or a name in samplers.ALL"
                              f"{did_you_mean(method, ALL)}")
         if method in ALL and ALL[method].adaptive:
@@ -106,7 +117,10 @@ class Solver:
         config = source_config or {}
         schedule = Schedule.from_config(source, config)
         self.process, self.reading = schedule.process, schedule.reading
-        self.model = Denoiser(nn.Identity(), self.process, self.reading, shape=(1,), sigma_data=self.reading.sigma_data)
+        self.model = Denoiser(nn.Identity(), self.process, self.reading, shape=(1, pixels or 1, pixels or 1),
+                              sigma_data=0.5 if pixels else self.reading.sigma_data,
+                              transform=GreyLevels(256) if pixels else None)
+        self.model.source, self.model.scheduler = source, (source, config)
         self.register_to_config(**{k: v for k, v in config.items() if k not in _ARGUMENTS})  # pipelines read these
         self.times, self.first = torch.linspace(self.process.T, self.model.t_end(), 2, dtype=torch.float64), [0, 1]
         self.timesteps, self.num_inference_steps = self._timesteps(self.times), 0
@@ -207,6 +221,8 @@ class Solver:
     def _point(self, run: StepwiseRun, sample: Tensor) -> Tensor:
         """The point of the current evaluation in float32; the run moves where the pipeline has changed it."""
         assert run.need is not None
+        if self.chosen.first_step_free and self._call == 0:  # the network took x before that step
+            return sample.float()
         if not torch.equal(run.need.x.to(sample.dtype), sample) and run.at_state:
             run.move(sample.float())
         return run.need.x
@@ -219,8 +235,12 @@ class Solver:
         return D if self.reading.clip is None else self.reading.clip(D)
 
     def _new_run(self, node: int, x: Tensor, generator: Any) -> StepwiseRun:
-        nodes = self.nodes[node:]
-        step = self.chosen.step(SamplerContext(self.model, nodes, x), dict(self.config.options or {}))
+        nodes, method = self.nodes[node:], self.chosen
+        if node and method.first_step_free:
+            if self.config.method == "tuned":
+                raise InputError("got a tuned sampler for a run that does not start from noise; choose another method")
+            method = default_sampler(self.model, len(self.nodes), kind=self.config.method, from_noise=False).build()
+        step = method.step(SamplerContext(self.model, nodes, x), dict(self.config.options or {}))
         return StepwiseRun(self.model, step, nodes, x, self._noise(generator, x), self.denoise_last, {"label": None})
 
     def _node_of(self, call: int) -> int:
@@ -232,9 +252,11 @@ class Solver:
         name = self.config.method
         if name == "tuned":
             return _tuned_method(self.config.tuning, n)
+        if name in TABLES and self.model.kind != "denoiser":
+            return next(iter(DISTILLED.values())), True
         if name in TABLES:
             return default_sampler(self.model, max(1, n - 1), kind=name, images=False).build(), True
-        return ALL[name], True
+        return {**ALL, **DISTILLED}[name], True
 
     def _grid(self, n: int, timesteps: Any, sigmas: Any, mu: float | None) -> Tensor:
         """The times of the nodes."""
@@ -247,8 +269,10 @@ class Solver:
             return self._their_times(n, sigmas, mu)
         if n == 1:
             return torch.tensor([self.model.t_start()], dtype=torch.float64)
-        return time_grid(self.process, n - 1, name, self.model.t_start(), self.model.t_end(), self.model.sigma_data,
-                         self.chosen.start_level)
+        early = self.chosen.ends_early and self.denoise_last
+        times = time_grid(self.process, n - 1 + early + self.chosen.first_step_free, name, self.model.t_start(),
+                          self.model.t_end(), self.model.sigma_data, self.chosen.start_level)
+        return times[:-1] if early else times
 
     def _their_times(self, n: int, sigmas: Any, mu: float | None) -> Tensor:
         """The times of the pipeline's own scheduler."""

@@ -269,6 +269,20 @@ def _choice(values: Mapping[str, Any], key: str, allowed: list[str]) -> str:
     return value
 
 
+def dynamic_shift(config: Mapping[str, Any], shape: tuple[int, ...]) -> float | None:
+    """The shift μ of a flow by the size of its images, linear in the number of patches of 2x2; None without one.
+
+    Args:
+        config: the configuration of its scheduler.
+        shape: shape of a state.
+    """
+    if not config.get("use_dynamic_shifting"):
+        return None
+    low, high = (float(config.get(f"{name}_image_seq_len", n)) for name, n in (("base", 256), ("max", 4096)))
+    base, top = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+    return base + (top - base) * (math.prod(shape[1:]) / 4 - low) / (high - low)
+
+
 def times_of(schedule: Schedule, scheduler: Any) -> tuple[Tensor, bool]:
     """The times of a diffusers scheduler after `set_timesteps`, and whether it ends at zero noise.
 

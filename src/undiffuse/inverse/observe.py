@@ -18,6 +18,7 @@ from undiffuse.inverse.samplers import STEPS, Posterior
 from undiffuse.inverse.smc import MAX_DIM, twisted
 from undiffuse.model import Model
 from undiffuse.samplers import Method
+from undiffuse.samplers.method import require_denoiser
 from undiffuse.tensors import as_tensor
 
 METHODS = (*SURROGATES, *STEPS, "twisted")
@@ -50,7 +51,7 @@ def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "
     name = method if not exact else "twisted" if math.prod(model.shape) <= MAX_DIM else "gibbs"
     if name not in METHODS:
         raise InputError(f"got method={name!r}; expected one of {', '.join(METHODS)}")
-    model.require_denoiser("a posterior")
+    require_denoiser(model, "a posterior")
     observed = observation(model, operator, y, noise_std, units)
     if name in SURROGATES:
         _check_options(options, ("iterations",))

@@ -25,7 +25,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.model import Model, ReverseModel
 from undiffuse.moments import Moments
-from undiffuse.samplers.method import required_sampler
+from undiffuse.samplers.method import require_denoiser, required_sampler
 from undiffuse.sde import as_time, bcast
 
 _MAX_NOISE = 1000.0  # σ̂/sigma_data above which the distribution of u differs from N(0, I) by ~ 10⁻⁹
@@ -169,7 +169,7 @@ def gaussian_model(model: ReverseModel) -> Model:
     """The model, if it has a denoiser of a Gaussian process; raises InputError otherwise."""
     if not isinstance(model, Model):
         raise InputError("got a model without a denoiser; expected a model of a Gaussian process, such as ud.Denoiser")
-    model.require_denoiser("likelihoods and codes")
+    require_denoiser(model, "likelihoods and codes")
     if required_sampler(model) is not None:
         raise InputError("got a posterior that has its own sampler and no denoiser that describes it; expected a model "
                          "with a denoiser, for a posterior one of a guide such as method='mmps'")

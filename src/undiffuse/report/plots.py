@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from undiffuse.data import Dataset
 from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
+from undiffuse.interop.comparison import ComparedSampler
 from undiffuse.likelihood import Likelihood
 from undiffuse.report.figures import logarithmic
 from undiffuse.report.images import greys, tiled
 from undiffuse.samplers.tuned import Tuning
+from undiffuse.transforms.base import Transform
 
 _FIGURES = {"median": "median over trajectories", "rmse": "root mean square over trajectories"}
 _BEFORE, _AFTER = "#8a8a8a", "#c0392b"
@@ -61,6 +65,41 @@ def _lines(ax: Axes, rows: list[dict[str, object]], key: str, condition: str) ->
     n, style = [row["evaluations"] for row in rows], {"marker": "o", "ms": 4, "ls": "--" if condition else "-"}
     for part, colour, name in (("before", _BEFORE, "best untuned"), ("after", _AFTER, "tuned")):
         ax.plot(n, [row[part][key] for row in rows], color=colour, label=name + condition, **style)  # type: ignore[index,arg-type]
+
+
+def comparison_figure(compared: Sequence[ComparedSampler], path: Tensor, transform: Transform, file: Path) -> Path:
+    """Write a PNG: the samples of every sampler at every number of evaluations, and of the fine path, from equal noise.
+
+    Args:
+        compared: the samplers.
+        path: ends of the fine path, in the network's units.
+        transform: map from these units to images.
+        file: file to write.
+    """
+    budgets = list(dict.fromkeys(c.steps for c in compared))
+    names = list(dict.fromkeys((c.ours, c.name.partition(" (")[0]) for c in compared))
+    cells = {(c.ours, c.name.partition(" (")[0], c.steps): c for c in compared}
+    figure = Figure(figsize=(1 + 3.2 * len(budgets), 1 + 0.9 * len(names)), layout="constrained")
+    axes = figure.subplots(1 + len(names), len(budgets), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    _samples(axes[0, 0], path, transform, "the fine path")
+    for (ours, name), row in zip(names, axes[1:], strict=True):
+        for budget, ax in zip(budgets, row, strict=True):
+            if (cell := cells.get((ours, name, budget))) is not None:
+                _samples(ax, cell.z, transform, f"{name}, {cell.calls} calls: {cell.mean:.3f}",
+                         _AFTER if ours else _BEFORE)
+    figure.suptitle("distance to the fine path in standard deviations; red: undiffuse, grey: diffusers", fontsize=10)
+    with atomic(file) as stream:
+        figure.savefig(stream, format="png", dpi=140)
+    return file
+
+
+def _samples(ax: Axes, z: Tensor, transform: Transform, title: str, colour: str = "black") -> None:
+    """Samples in a row, with a title."""
+    x = transform.inverse(z.nan_to_num()[:8])
+    ax.imshow(np.asarray(tiled(greys(x, getattr(transform, "levels", 256)), min(8, len(x)))), cmap="gray")
+    ax.set_title(title, fontsize=8, color=colour)
 
 
 _SHOWN = 16

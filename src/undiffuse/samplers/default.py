@@ -12,12 +12,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from undiffuse.chains import LevelTable
 from undiffuse.errors import InputError
 from undiffuse.model import Denoiser, Model, ReverseModel, Wrapper
-from undiffuse.samplers.exponential import after, gaussian_flow_step
+from undiffuse.predictions import UNDEFINED_AT_ZERO
+from undiffuse.samplers.exponential import after, from_noise, gaussian_flow_step, scale_noise
 from undiffuse.samplers.method import Method, SamplerContext, Step
 from undiffuse.samplers.registry import ALL
 from undiffuse.sde import as_time
+from undiffuse.transforms.base import GreyLevels
+from undiffuse.transforms.codec import Codec
 
 EndTimes = tuple[float | None, float | None]
 """t_start and t_end of a request; None: the model's defaults."""
@@ -33,6 +37,8 @@ class DefaultSampler:
         start_level: noise level σ̂ / sigma_data to which the first step leads; None: an even grid from T.
         from_moments: the first step is the Gaussian flow of the data's moments, without a model evaluation.
         options: options of the method.
+        from_noise: the first step scales noise to the start level, and the second is that of `from_noise`.
+        ends_early: where the denoised state follows, the last node is the one before the end of the grid.
     """
 
     method: str
@@ -40,6 +46,8 @@ class DefaultSampler:
     start_level: float | None = None
     from_moments: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    from_noise: bool = False
+    ends_early: bool = False
 
     def __str__(self) -> str:
         return describe(self.method, self.grid, self.start_level)
@@ -49,6 +57,8 @@ class DefaultSampler:
         method, options = ALL[self.method], dict(self.options)
 
         def make(context: SamplerContext) -> Step:
+            if self.from_noise:
+                return after(scale_noise, from_noise(method.step(replace(context, nodes=context.nodes[1:]), options)))
             if not self.from_moments:
                 return method.step(context, options)
             if context.moments is None:
@@ -57,7 +67,7 @@ class DefaultSampler:
             return after(gaussian_flow_step(context.moments), rest)
 
         return replace(method, make=make, grid=self.grid, start_level=self.start_level,
-                       first_step_free=self.from_moments)
+                       first_step_free=self.from_moments or self.from_noise, ends_early=self.ends_early)
 
 
 def describe(method: str, grid: str, start_level: float | None) -> str:
@@ -118,12 +128,17 @@ IMAGES = {
     "sde": {1: DefaultSampler("dpmpp_2m_sde", "karras"), 19: DefaultSampler("dpmpp_2m_sde", "log_snr")}}
 """For networks trained on images, whose own errors outweigh the solver's: the Fréchet distances of
 `python -m benchmarks few RUN` on MNIST and Fashion-MNIST. With enough steps noise corrects some of those errors."""
+LATENTS = DefaultSampler("dpmpp_2m", "karras", ends_early=True)
+FLOWS = DefaultSampler("unipc", "cosine_log_snr")
+PIXELS = DefaultSampler("deis_3", "karras", ends_early=True)
+"""For pretrained networks, whose path is the standard: without noise. PIXELS and the rule for its start were chosen on
+a U-Net trained on digits with another seed than that of `python -m benchmarks pretrained`."""
 DRIFT_ONLY = {"auto": "heun", "sde": "euler_maruyama"}
 """For models that are not denoisers."""
 
 
 def default_sampler(model: Model, steps: int, end_times: EndTimes = (None, None), conditional: bool = False,
-                    kind: str = "auto", images: bool | None = None) -> DefaultSampler:
+                    kind: str = "auto", images: bool | None = None, from_noise: bool = True) -> DefaultSampler:
     """The default sampler for a number of model evaluations.
 
     Args:
@@ -133,7 +148,11 @@ def default_sampler(model: Model, steps: int, end_times: EndTimes = (None, None)
         conditional: there are conditions; the moments describe the unconditional data only.
         kind: "auto", or "sde" for a stochastic sampler.
         images: use the table for image networks; None: if the model is one.
+        from_noise: the states at the start are noise.
     """
+    network = _innermost(model)
+    if kind == "auto" and isinstance(network, Denoiser) and network.source and len(model.shape) == 3:
+        return _pretrained(network, steps, end_times if from_noise else None)
     if is_image_network(model) if images is None else images:
         return _entry(IMAGES[kind], steps)
     with_moments, plain = TABLES[kind]
@@ -144,9 +163,31 @@ def default_sampler(model: Model, steps: int, end_times: EndTimes = (None, None)
 
 def is_image_network(model: ReverseModel) -> bool:
     """Whether the model, or the one that it wraps, is a network for images."""
+    return isinstance(_innermost(model), Denoiser) and len(model.shape) == 3
+
+
+def _innermost(model: ReverseModel) -> ReverseModel:
     while isinstance(model, Wrapper):
         model = model.inner
-    return isinstance(model, Denoiser) and len(model.shape) == 3
+    return model
+
+
+def _pretrained(net: Denoiser, steps: int, end_times: EndTimes | None) -> DefaultSampler:
+    """The default of a pretrained network.
+
+    A noise prediction of pixels starts where the noise of the mean over an image is that of the data, σ̂/√pixels =
+    2 sigma_data, or at 4 sigma_data times the number of evaluations if that is higher.
+    """
+    if net.prediction_type == "velocity":
+        return FLOWS
+    if isinstance(net.transform, Codec) or (net.scheduler is not None and not isinstance(net.transform, GreyLevels)):
+        return LATENTS
+    level = 2 * max(math.sqrt(math.prod(net.shape[1:])), 2 * (steps + 1))
+    low = end_times is not None and -math.log(level * net.sigma_data) > float(net.sde.log_snr(
+        as_time(net.t_start() if end_times[0] is None else end_times[0]))) + 1e-6
+    if low and isinstance(net.sde, LevelTable) and net.prediction_type in UNDEFINED_AT_ZERO:
+        return replace(PIXELS, start_level=level, from_noise=True)
+    return PIXELS
 
 
 def _entry(table: dict[int, DefaultSampler], steps: int) -> DefaultSampler:

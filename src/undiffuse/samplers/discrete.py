@@ -1,6 +1,6 @@
 """Steps of published samplers for chains that are neither quadratures of the flow nor exact solutions of the SDE.
 
-    ddpm          the chain's reverse step with any variance between β̃ and β, or with the variance that a network learned
+    ddpm          the chain's reverse step with any variance between β̃ and β, or with a learned variance
     plms          the pseudo linear multistep method, whose first step is computed twice
     consistency   denoise, and noise again: for distilled networks (LCM, TCD)
 """
@@ -57,7 +57,7 @@ def _learned_spread(model: ReverseModel) -> Tensor:
     if value is None:
         raise InputError("got spread='learned' for a network without a learned variance; expected one with twice the "
                          "channels, without guidance; or spread from 0 to 1")
-    return (value + 1) / 2
+    return torch.add(value, 1) / 2
 
 
 def plms(context: SamplerContext) -> Step:

@@ -97,9 +97,10 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
     n = _count(n, start)
     conditions = conditions_of(model, cond, n, sample)
     end_times = (t_start, t_end)
-    plan = resolve_method(model, SamplerRequest(method, steps, grid, end_times, conditions))
-    times = plan.times(model, end_times)
+    from_noise = x0 is None and (x_T is None or t_start is None)
+    plan = resolve_method(model, SamplerRequest(method, steps, grid, end_times, conditions, from_noise))
     denoise_last = denoise_last and isinstance(model, Model)
+    times = plan.times(model, end_times, denoise_last)
     if x0 is not None and start is not None:
         times = _last_part(model, times, strength, denoise_last)
         start = _noised(model, start, float(times[0]), seed, first_index)

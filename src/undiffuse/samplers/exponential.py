@@ -31,7 +31,7 @@ from undiffuse.samplers.coefficients import (
     exact,
     step_coefficients,
 )
-from undiffuse.samplers.method import Node, SamplerContext, State, Step, nodes_of
+from undiffuse.samplers.method import FirstKnown, Node, SamplerContext, State, Step, nodes_of
 from undiffuse.sde import GaussianSDE, bcast
 
 
@@ -67,6 +67,28 @@ def gaussian_flow_step(moments: Moments) -> Step:
         y = kernel.to_coordinates(state.x, state.node)
         step_of = step_coefficients(kernel, state.node, s, [0.0], template=y)
         return state.advance(kernel.from_coordinates(y * step_of.decay, s), s)
+
+    return step
+
+
+def scale_noise(state: State, s: Node) -> State:
+    """Noise at another level, (σ_s/σ_t) x: the first step of `from_noise`, without evaluation."""
+    return state.advance(s.sigma / state.node.sigma * state.x, s)
+
+
+def from_noise(method: Step) -> Step:
+    """A method whose first state σ ε is noise alone: there x = σ ε + α D(σ ε), and D is not evaluated again.
+
+    The law at that level is that of α x_0 + σ ε. With D in place of x_0 the state is on the path from pure noise along
+    which D does not change, and ε is not asked of a network at levels where it says nothing of the data.
+    """
+
+    def step(state: State, s: Node) -> State:
+        if state.index:
+            return method(state, s)
+        D = state.model.denoise(state.x, state.node)
+        x = state.x + state.node.alpha * D
+        return replace(method(replace(state, x=x, model=FirstKnown(state.model, D)), s), model=state.model)
 
     return step
 

@@ -84,6 +84,23 @@ class CountingModel:
         self.nfe, self.nfe_per_sample = before, nfe if self.nfe_per_sample is None else self.nfe_per_sample + nfe
 
 
+class FirstKnown(CountingModel):
+    """A model whose first evaluation is known.
+
+    Args:
+        counter: the model.
+        D: the value of the first evaluation.
+    """
+
+    def __init__(self, counter: CountingModel, D: Tensor) -> None:
+        super().__init__(counter.model, counter.cond)
+        self.counter, self.D = counter, [D]
+
+    def denoise_at(self, x: Tensor, t: Tensor) -> Tensor:
+        """The known value, then D(x, t)."""
+        return self.D.pop() if self.D else self.counter.denoise_at(x, t)
+
+
 NoiseSource = Callable[[int, int, Tensor, Tensor], Tensor]
 """Standard normals like x for (index of the step, stage, from t, to t); times are () or (B,)."""
 STAGES = 16
@@ -184,6 +201,7 @@ class Method:
         first_step_free: the first step needs no model evaluation.
         gaussian: it needs a Gaussian process.
         adaptive: one step goes from T to the end and chooses separate times for each sample.
+        ends_early: where the denoised state follows, the last node is the one before the end of its grid.
         path_noise: its noise is addressed by time instead of by step.
         samples_per_run: this many samples, from a multiple of it on, are sampled jointly.
         steps: default number of steps.
@@ -198,6 +216,7 @@ class Method:
     gaussian: bool = True
     adaptive: bool = False
     path_noise: bool = False
+    ends_early: bool = False
     samples_per_run: int = 1
     steps: int = 20
 
@@ -220,6 +239,18 @@ class RequiresSampler(Wrapper):
     def __init__(self, inner: Model, sampler: Method) -> None:
         super().__init__(inner)
         self.sampler = sampler
+
+
+def require_denoiser(model: ReverseModel, what: str) -> None:
+    """Raise InputError for a distilled network, whose D is the end of a trajectory and not E[x_0 | x_t].
+
+    Args:
+        model: the model.
+        what: what needs a denoiser.
+    """
+    if isinstance(model, Model) and model.kind != "denoiser":
+        raise InputError(f"got a {model.kind} model for {what}, whose D is not E[x_0 | x_t]; expected the model that "
+                         "it was distilled from")
 
 
 def required_sampler(model: ReverseModel) -> Method | None:

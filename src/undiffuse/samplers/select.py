@@ -23,13 +23,14 @@ from undiffuse.sde import GaussianSDE, as_time
 
 @dataclass(frozen=True)
 class SamplerRequest:
-    """The arguments of `sample` that decide on the sampler, and the conditions."""
+    """The arguments of `sample` that decide on the sampler, the conditions, and whether it starts from noise."""
 
     method: str | Method = "auto"
     steps: int | None = None
     grid: str | Tensor | None = None
     end_times: EndTimes = (None, None)
     cond: Mapping[str, Any] = field(default_factory=dict)
+    from_noise: bool = True
 
     @property
     def evaluations(self) -> int:
@@ -62,7 +63,7 @@ class SamplerPlan:
         """The name of the grid."""
         return "tuned" if self.tuned_for else self.grid if isinstance(self.grid, str) else "custom"
 
-    def times(self, model: ReverseModel, end_times: EndTimes) -> Tensor:
+    def times(self, model: ReverseModel, end_times: EndTimes, denoise_last: bool = False) -> Tensor:
         """The times of the steps, decreasing, float64."""
         method, steps, grid, (t_start, t_end) = self.method, self.steps, self.grid, end_times
         if isinstance(model, Model):
@@ -71,7 +72,9 @@ class SamplerPlan:
             steps = 1 + (isinstance(model, Model) and float(model.sde.alpha(as_time(t_start or 0.0))) == 0)
         if isinstance(model, Model):
             end, steps = model.t_end() if t_end is None else t_end, steps + (method.first_step_free and steps > 0)
-            return time_grid(model.sde, steps, grid, t_start, end, model.sigma_data, method.start_level)
+            early = method.ends_early and denoise_last and isinstance(grid, str) and steps > 0
+            times = time_grid(model.sde, steps + early, grid, t_start, end, model.sigma_data, method.start_level)
+            return times[:-1] if early else times
         in_time = "time" if isinstance(grid, str) and grid not in ("time", "time_quadratic") else grid
         return time_grid(model.process(), steps, in_time, t_start, 0.0 if t_end is None else t_end)
 
@@ -119,8 +122,9 @@ def _default(model: ReverseModel, request: SamplerRequest) -> tuple[str, Method]
         return DRIFT_ONLY[kind], ALL[DRIFT_ONLY[kind]]
     if model.kind != "denoiser":
         return next(iter(DISTILLED.items()))
-    conditional = request.grid is not None or bool(request.cond)
-    entry: DefaultSampler = default_sampler(model, request.evaluations, request.end_times, conditional, kind)
+    from_noise = request.from_noise and request.grid is None
+    entry: DefaultSampler = default_sampler(model, request.evaluations, request.end_times,
+                                            bool(request.cond) or not from_noise, kind, from_noise=from_noise)
     return entry.method, entry.build()
 
 

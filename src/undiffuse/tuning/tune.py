@@ -18,6 +18,7 @@ from undiffuse.errors import InputError
 from undiffuse.guidance import classifier_free
 from undiffuse.model import Model, ReverseModel
 from undiffuse.moments import Moments, measure_moments
+from undiffuse.samplers.method import require_denoiser
 from undiffuse.samplers.tuned import ClassCoefficients, Tuned, TunedSampler, Tuning
 from undiffuse.transforms.base import Transform
 from undiffuse.tuning.fit import Fit
@@ -185,7 +186,7 @@ def sample_moments(counter: RowCounter) -> Moments:
 def _check(model: ReverseModel, evaluations: Sequence[int], trajectories: int, rounds: int) -> None:
     if not isinstance(model, Model):
         raise InputError(f"got a {type(model).__name__}, which has no denoiser; expected a model of a Gaussian process")
-    model.require_denoiser("tuning")
+    require_denoiser(model, "tuning")
     if not evaluations or not all(isinstance(n, int) and 2 <= n <= 100 for n in evaluations):
         raise InputError(f"got evaluations={list(evaluations)}; expected numbers from 2 to 100, such as 5,8,20")
     if trajectories < 4 or rounds < 0:

@@ -224,7 +224,7 @@ def test_the_scheduler_takes_the_defaults(method: str) -> None:
     ours = ud.scheduler(pipe, method)
     ours.set_timesteps(6)
     assert len(ours.timesteps) == 6
-    x, calls = theirs(net, ours, start())
+    x, _ = theirs(net, ours, start())
     torch.testing.assert_close(x, torch.full_like(x, 0.3), rtol=0, atol=2e-3)
 
 

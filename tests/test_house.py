@@ -29,7 +29,7 @@ SRC = ROOT / "src" / "undiffuse"
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
     "errors",
-    "random progress tensors hashing delegation",
+    "random progress tensors hashing delegation atomic_files",
     "ode nets transforms quadrature storage cosines",
     "data sde",
     "chains",

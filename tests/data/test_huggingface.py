@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from data.rows_of_hub import N, pictures, pixels, png, saved
 from training.small_runs import TINY, final, same
 
-from undiffuse.data import lazy, open_data
+from undiffuse.data import huggingface, lazy, open_data
 from undiffuse.data.huggingface import from_datasets, is_name
 from undiffuse.errors import InputError, MachineError
 from undiffuse.experiment import Experiment
@@ -194,3 +195,23 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     assert open_data(saved(mixed, tmp_path / "mixed")).columns == ("a",)  # "seven" is an unknown number, b a counter
     endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
     refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")
+
+
+def test_the_name_of_a_parquet_file_is_no_pattern(tmp_path: Path) -> None:
+    for name, first in (("q*.parquet", 5), ("q_secret.parquet", 50), ("x[1].parquet", 7)):
+        hf.Dataset.from_dict({"a": [first, first + 1, first + 2]}).to_parquet(tmp_path / name)
+    for name, first in (("q*.parquet", 5), ("x[1].parquet", 7)):
+        assert open_data(tmp_path / name).x[:, 0].tolist() == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_parquet_file_that_changed_is_read_again_whatever_its_time(tmp_path: Path, large: bool,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface, "LARGE", 1 if large else lazy.LARGE)
+    path = tmp_path / "s.parquet"
+    hf.Dataset.from_dict({"a": [1, 2, 3]}).to_parquet(path)
+    time = path.stat()
+    assert open_data(path).x[:, 0].tolist() == [1, 2, 3]
+    hf.Dataset.from_dict({"a": [9, 8, 7]}).to_parquet(path)
+    os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
+    assert open_data(path).x[:, 0].tolist() == [9, 8, 7]

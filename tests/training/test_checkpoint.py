@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from training.small_runs import Crash, code_of, in_child
 
-from undiffuse.data.writers import remove_stale_files
+from undiffuse.atomic_files import remove_stale
 from undiffuse.errors import InputError, MachineError
 from undiffuse.random import normal
 from undiffuse.storage import locked
@@ -188,7 +188,7 @@ def test_a_crash_at_any_system_call_leaves_a_valid_checkpoint(tmp_path: Path) ->
             save(folder, step, tensors(step), STATE)
         pid = in_child(lambda last=last, folder=folder: (Crash(last).install(), save(folder, 3, tensors(3), STATE)))
         codes.add(code_of(pid))
-        remove_stale_files(folder)
+        remove_stale(folder)
         found = newest(folder, tensors(), pytest.fail)
         assert found is not None and found.step in (2, 3)
         assert torch.equal(found.tensors["a"], tensors(found.step)["a"])

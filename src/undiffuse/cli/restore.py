@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from undiffuse.errors import InputError
 
@@ -38,25 +39,38 @@ def restore(run: Path, images: Path, /, *, operator: str = "inpaint", mask: Path
     import torch
 
     from undiffuse import interop
+    from undiffuse.atomic_files import check_places
     from undiffuse.cli.parsing import cycle_labels, labels_of
-    from undiffuse.data.pixel_units import PixelUnits
-    from undiffuse.data.sources import read_images
     from undiffuse.pipelines import restore as pipeline
-    from undiffuse.progress import say
 
+    place = out or run / "restored"
+    check_places([place / name for name in pipeline.FILES], [images, *([mask] if mask else [])])
     opened = interop.open_model(run, device)
-    config, model, units = opened.data, opened.model, PixelUnits.from_config(opened.data)
-    if config["kind"] != "image":
-        raise InputError(f"{run} was trained on {config['kind']}; expected the run of images, or use undiffuse impute")
-    shape = model.transform.inverse(torch.empty(0, *model.shape)).shape
-    y, notes = read_images(str(images), units, shape[1], opened.experiment.image_size)
-    for note in notes:
-        say(note)
+    config, model = opened.data, opened.model
+    y, units = _read(opened, run, images)
     classes = labels_of(label, config["classes"]) if label is not None else []
     cond = {"label": torch.tensor(cycle_labels(classes, 0, len(y)))} if classes else {}
     degradation = pipeline.operator(operator, model.shape, mask, amount, angle, seed)
     restored = pipeline.restore(model, degradation, y.float(), noise / units.step, draws, simulate=simulate,
                                 method=method, exact=exact, steps=steps, seed=seed, units=units, rounds=rounds,
                                 class_counts=config.get("counts"), **cond)
-    for path in restored.write(out or run / "restored"):
+    for path in restored.write(place):
         print(path)
+
+
+def _read(opened: Any, run: Path, images: Path) -> tuple[Any, Any]:
+    """The images in grey levels of the run, and the units of its data."""
+    import torch
+
+    from undiffuse.data.pixel_units import PixelUnits
+    from undiffuse.data.sources import read_images
+    from undiffuse.progress import say
+
+    if (kind := opened.data["kind"]) != "image":
+        raise InputError(f"{run} was trained on {kind}; expected the run of images, or use undiffuse impute")
+    model, units = opened.model, PixelUnits.from_config(opened.data)
+    shape = model.transform.inverse(torch.empty(0, *model.shape)).shape
+    y, notes = read_images(str(images), units, shape[1], opened.experiment.image_size)
+    for note in notes:
+        say(note)
+    return y, units

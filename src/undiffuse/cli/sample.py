@@ -64,10 +64,19 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
                 **cycle_prompts(prompt, first, count)}
         return driver.sample(model, count, method, steps, seed=seed, first_index=first, progress=progress, **cond).x
 
-    file = out or opened.folder / ("samples.png" if about["kind"] == "image" else "samples.csv")
+    file = _place(opened, out)
     summary = sample_to_file(model, rows, ranges, file, lambda x: _save(
         opened, file, x, torch.cat([classes(*part) for part in ranges]) if labelled else None, conditions))
     print_once(summary)
+
+
+def _place(opened: Any, out: Path | None) -> Path:
+    """The file to write, which must not be the data of the run."""
+    from undiffuse.atomic_files import check_places
+
+    file = out or opened.folder / ("samples.png" if opened.data["kind"] == "image" else "samples.csv")
+    check_places([file], [opened.experiment.data])
+    return file
 
 
 def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, Any]) -> Path:

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from undiffuse.atomic_files import atomic, remove_stale
 from undiffuse.data.validation import first_line
-from undiffuse.data.writers import atomic, remove_stale_files
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.progress import bar
 from undiffuse.storage import waited_for
@@ -48,7 +48,7 @@ def stored(stream: Callable[[], Any], name: str, first: int | None, folder: Path
     if not file.is_file():
         with _exclusive(folder):
             if not file.is_file():
-                remove_stale_files(folder)
+                remove_stale(folder)
                 with atomic(file) as out:
                     _write(stream(), name, first, out)
     try:

@@ -6,6 +6,7 @@ whose rows cannot, see `hf_streaming`.
 
 from __future__ import annotations
 
+import glob
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ import torch
 
 from undiffuse.data import hf_streaming, images
 from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.lazy import LARGE
 from undiffuse.data.tables import from_cells
 from undiffuse.data.validation import check_first, first_line
 from undiffuse.errors import InputError, MachineError, UndiffuseError, did_you_mean, quote
@@ -64,7 +66,7 @@ def load_rows(name: str, part: str = "train", first: int | None = None) -> Any:
     owner_name, _, configuration = name.partition(":")
     with _errors_of(path if path.exists() else name) as datasets:
         if path.is_file():
-            return _split(datasets.load_dataset("parquet", data_files=str(path)), part, path.name)
+            return _split(_parquet(datasets, path), part, path.name)
         if path.is_dir():
             load = datasets.load_from_disk if _is_saved(path) else datasets.load_dataset
             return _split(load(str(path)), part, path.name)
@@ -262,6 +264,19 @@ def _is_cell(feature: Any) -> bool:
     """Whether a feature holds numbers, words or classes."""
     kind = type(feature).__name__
     return kind == "ClassLabel" or (kind == "Value" and "binary" not in feature.dtype)
+
+
+def _parquet(datasets: Any, path: Path) -> Any:
+    """The rows of a parquet file: from memory, of large files from a file that ends with the process.
+
+    `datasets` takes names for patterns, and reads files that it has read before from a cache, by name and time.
+    """
+    from pyarrow import parquet
+
+    if path.stat().st_size <= LARGE:
+        return datasets.Dataset(datasets.table.InMemoryTable(parquet.read_table(path, partitioning=None)))
+    rows = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
+    return hf_streaming.stored_temporarily(rows, path.name, None)
 
 
 def _split(splits: Any, part: str, name: str) -> Any:

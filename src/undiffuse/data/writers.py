@@ -7,7 +7,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from undiffuse.atomic_files import atomic
 from undiffuse.data.lazy import Lazy
 from undiffuse.data.pixel_units import PixelUnits
-from undiffuse.errors import InputError, MachineError, quote
+from undiffuse.errors import InputError, quote
 from undiffuse.transforms.table_cells import default_columns
 from undiffuse.transforms.table_schema import TableSchema
 
@@ -87,34 +87,6 @@ def png_grid(x: Tensor, levels: int = 256) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grid.squeeze(-1).numpy()).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that is written under a temporary name, flushed to disk and renamed.
-
-    Raises:
-        MachineError: if writing fails; no file is left then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MachineError(f"{quote(path)} cannot be written ({error.strerror or error}); nothing was left "
-                           "behind") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; call it only under the folder's lock."""
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink(missing_ok=True)
 
 
 def check_path(path: Path) -> None:

@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from undiffuse.data.writers import atomic
+from undiffuse.atomic_files import atomic
 from undiffuse.errors import InputError
 from undiffuse.explorer.bundle import bundle, sources
 from undiffuse.explorer.mixtures import digits_data, mixtures, training_data
@@ -68,7 +68,9 @@ def read(name: str) -> str:
 
 
 def write_page(path: Path) -> Path:
-    """Write the page to a file atomically and return its path."""
+    """Write the page to a file atomically and return its path; InputError unless its name ends in .html."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"got {path} for the page; expected a name that ends in .html")
     with atomic(path) as file:
         file.write(page().encode())
     return path

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse import training
+from undiffuse.atomic_files import atomic_folder
 from undiffuse.data.arrays import load_rows
 from undiffuse.data.delimited_text import unpacked_suffix
 from undiffuse.data.sources import open_cells
-from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError, quote
 from undiffuse.inverse import Identity, observe
 from undiffuse.inverse.guides import MomentGuide
@@ -120,14 +120,13 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     with bar("imputing") as progress:
         samples = impute(model, rows.x, draws, seed=seed, steps=steps, labels=rows.labels if model.classes else None,
                          method=method, conditions=rows.conditions, progress=progress).numpy()
-    out.mkdir(parents=True, exist_ok=True)
     filled, suffix = _Filled(text, schema, rows, samples), unpacked_suffix(table) if cells.separator else ".csv"
-    files = {out / f"draw-{k + 1}{suffix}": filled.draw(k) for k in range(draws)}
-    files[out / f"summary{suffix}"] = filled.summary(interval)
-    for path, content in files.items():
-        with atomic(path) as file:
-            file.write(content)
-    return list(files)
+    files = {f"draw-{k + 1}{suffix}": filled.draw(k) for k in range(draws)}
+    files[f"summary{suffix}"] = filled.summary(interval)
+    with atomic_folder(out) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    return [out / name for name in files]
 
 
 def _as_conditions(labels: ArrayLike | None, conditions: Mapping[str, ConditionValue] | None) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.atomic_files import atomic_set
 from undiffuse.data.images import load_image
 from undiffuse.data.pixel_units import PixelUnits
-from undiffuse.data.writers import atomic, png_grid
+from undiffuse.data.writers import png_grid
 from undiffuse.errors import InputError
 from undiffuse.inverse import (
     Downsample,
@@ -37,6 +38,8 @@ from undiffuse.samplers.method import required_sampler
 OPERATORS = ("inpaint", "random", "blur", "motion", "downsample", "fourier", "grey")
 """Names of the degradations."""
 _MAX_CLASSES = 20  # up to which an unknown class is sampled by default
+FILES = ("draws.npy", "mean.png", "std.png", "restored.png")
+"""Names of the files that `Restored.write` writes."""
 _ROUND_STRIDE = 1 << 32  # sample indices between two rounds
 
 
@@ -67,15 +70,12 @@ class Restored:
         folder.mkdir(parents=True, exist_ok=True)
         mean, std = self.draws.mean(1), (self.draws.std(1) if self.draws.shape[1] > 1 else 0 * self.draws[:, 0])
         columns = torch.cat([self._observations()[:, None], mean[:, None], 2 * std[:, None], self.draws], 1)
-        pictures = {"mean.png": png_grid(mean, self.levels), "std.png": png_grid(2 * std, self.levels),
-                    "restored.png": png_grid(_sheet(columns), self.levels)}
-        paths = [folder / "draws.npy"]
-        with atomic(paths[0]) as file:
-            np.save(file, self.units.values(self.draws).float().numpy(), allow_pickle=False)
-        for name, data in pictures.items():
-            paths.append(folder / name)
-            with atomic(paths[-1]) as file:
-                file.write(data)
+        pictures = (mean, 2 * std, _sheet(columns))
+        paths = [folder / name for name in FILES]
+        with atomic_set(paths) as (array, *files):
+            np.save(array, self.units.values(self.draws).float().numpy(), allow_pickle=False)
+            for file, picture in zip(files, pictures, strict=True):
+                file.write(png_grid(picture, self.levels))
         return paths
 
     def _observations(self) -> Tensor:

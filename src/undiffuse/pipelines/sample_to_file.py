@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from undiffuse.atomic_files import temporary
 from undiffuse.data.lazy import StoredArray
 from undiffuse.data.writers import check_path
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.model import Model
 from undiffuse.progress import bar, part
 from undiffuse.random import classes
@@ -47,19 +49,14 @@ def sample_to_file(model: Model, rows: Rows, ranges: Sequence[tuple[int, int]], 
         raise InputError(f"got n={negative[0]}; expected a number of samples ≥ 0")
     template = model.transform.inverse(torch.empty(0, *model.shape, dtype=model.dtype))
     size = math.prod(template.shape[1:]) * template.element_size()
-    with process_group(model.device) as group:
+    with process_group(model.device) as group, ExitStack() as stack:
         check_path(path)
-        stored = Path(group.broadcast_object(lambda: str(path.with_name(f".{path.name}.{os.getpid()}.rows.tmp"))))
         total = sum(count for _, count in ranges)
-        try:
-            group.broadcast_object(lambda: _reserve(stored, size * total))
-            _fill(group, stored, rows, list(_pieces(ranges, model.block, template)), size)
-            group.barrier()
-            samples = StoredArray(stored, 0, template.shape[1:], template.dtype, total)
-            return Path(group.broadcast_object(lambda: str(save(samples))))
-        finally:
-            if group.is_main:
-                stored.unlink(missing_ok=True)
+        stored = Path(group.broadcast_object(lambda: _reserve(stack, path, size * total)))
+        _fill(group, stored, rows, list(_pieces(ranges, model.block, template)), size)
+        group.barrier()
+        samples = StoredArray(stored, 0, template.shape[1:], template.dtype, total)
+        return Path(group.broadcast_object(lambda: str(save(samples))))
 
 
 def random_labels(counts: Sequence[int], seed: int, first: int, n: int) -> list[int]:
@@ -100,10 +97,11 @@ def _fill(group: ProcessGroup, stored: Path, rows: Rows, pieces: Sequence[tuple[
                                    "again") from error
 
 
-def _reserve(stored: Path, size: int) -> int:
+def _reserve(stack: ExitStack, path: Path, size: int) -> str:
+    """The name of a temporary file of a size beside a path; the stack removes it."""
     try:
-        with stored.open("wb") as file:
-            file.truncate(size)
+        file = stack.enter_context(temporary(path, ".rows"))
+        file.truncate(size)
     except OSError as error:
-        raise MachineError(f"cannot write {stored}: {error.strerror}; choose another folder") from error
-    return size
+        raise MachineError(f"cannot write {quote(path)}: {error.strerror}; choose another folder") from error
+    return file.name

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from undiffuse.atomic_files import atomic_set, check_places
 from undiffuse.data import Dataset, open_data
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.data.sources import read_images, read_rows
-from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.interop.imported import open_model
@@ -43,6 +43,8 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     """
     if out.suffix.lower() != ".csv" or (n is not None and n < 1):
         raise InputError(f"got {out} and n={n}; expected a name that ends in .csv and at least one row")
+    picture = out.with_suffix(".png")
+    check_places([out, picture], [source])
     opened = open_model(run, device)
     model = opened.model
     data, novel = load_rows(source, model, opened.experiment, opened.data, part, n)
@@ -51,11 +53,10 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,
              "log_prob": scores.log_prob, "bits_per_dim": scores.bits_per_dim, **scores.budget()}
-    with atomic(out) as file:
-        file.write(_csv_text(table).encode())
-    picture, possible = out.with_suffix(".png"), scores.log_prob.isfinite()
-    with atomic(picture) as file:
-        file.write(scores_figure(scores.select(possible), data.take(possible.nonzero()[:, 0])))
+    possible = scores.log_prob.isfinite()
+    with atomic_set([out, picture]) as (rows, figure):
+        rows.write(_csv_text(table).encode())
+        figure.write(scores_figure(scores.select(possible), data.take(possible.nonzero()[:, 0])))
     return f"{summary(scores)}\n{out} and {picture}"
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from undiffuse.atomic_files import atomic_set, check_places
 from undiffuse.data import Dataset, describe
-from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.report import sections
@@ -42,12 +42,13 @@ def write_report(run: Path | str, out: Path | None = None, *, n: int | None = No
     path = Path(out) if out is not None else Path(run) / "report.html"
     if path.suffix not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise InputError(f"got {path} for the report; expected a name that ends in .html, in a folder that exists")
+    check_places([path, path.with_suffix(".json")], [])
     report = gather(Path(run), n, seed, model=model, data=data)
     metrics = measure(report)
     text = page(report, metrics)
-    for file, content in ((path.with_suffix(".json"), json.dumps(metrics.numbers, indent=1) + "\n"), (path, text)):
-        with atomic(file) as stream:
-            stream.write(content.encode())
+    with atomic_set([path.with_suffix(".json"), path]) as (numbers, html):
+        numbers.write((json.dumps(metrics.numbers, indent=1) + "\n").encode())
+        html.write(text.encode())
     return path
 
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from undiffuse.atomic_files import atomic
 from undiffuse.data import Dataset
-from undiffuse.data.writers import atomic
 from undiffuse.errors import InputError
 from undiffuse.interop.comparison import ComparedSampler
 from undiffuse.likelihood import Likelihood

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from undiffuse import storage
-from undiffuse.data.writers import atomic
+from undiffuse.atomic_files import atomic
 from undiffuse.errors import InputError, MachineError, UndiffuseError
 
 KEEP = 2

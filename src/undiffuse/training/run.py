@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from undiffuse import storage, tuning
+from undiffuse.atomic_files import remove_stale
 from undiffuse.data import Dataset, open_data
-from undiffuse.data.writers import remove_stale_files
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.experiment import read as read_experiment
@@ -284,7 +284,7 @@ def resume(run: Run, state: TrainingState, environment: Mapping[str, Any]) -> fl
     Raises:
         InputError: If the run has metrics and no checkpoint.
     """
-    remove_stale_files(run.folder)
+    remove_stale(run.folder)
     if (run.folder / _EXPERIMENT).is_file():
         _check_experiment(run.folder, run.experiment)
     newest = run.newest_checkpoint(state.model)

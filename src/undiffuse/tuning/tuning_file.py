@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from undiffuse.data.writers import atomic
+from undiffuse.atomic_files import atomic
 from undiffuse.errors import InputError
 from undiffuse.hashing import canonical, sha256_of
 from undiffuse.model import Denoiser, Model

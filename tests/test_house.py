@@ -55,7 +55,7 @@ FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row.s
 CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors", "filelock", "cyclopts", "rich",
         "jinja2"}
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
-            "anywidget", "traitlets", "huggingface_hub"}
+            "anywidget", "traitlets", "huggingface_hub", "pyarrow"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
 LINES = 22_600
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop

@@ -148,7 +148,7 @@ def _same(output: Path, source: str | os.PathLike[str]) -> bool:
 def _created(path: Path, ending: str) -> Iterator[IO[bytes]]:
     """A new locked file; another is made if someone removed it before it was locked."""
     while True:
-        with open(path.with_name(_hidden(path.name, ending)), "x+b") as file:
+        with path.with_name(_hidden(path.name, ending)).open("x+b") as file:
             if _lock(file.fileno()) and os.path.exists(file.name):
                 yield file
                 return

@@ -109,7 +109,7 @@ class Crash:
         def open_(path: Path, *args: object) -> object:
             self.tick("open")
             stream = opened(path, *args, buffering=0)
-            return Torn(stream, self) if "w" in str(args) else stream
+            return Torn(stream, self) if args and args[0] in ("wb", "x+b") else stream
 
         Path.open = open_  # type: ignore[assignment, method-assign]
 

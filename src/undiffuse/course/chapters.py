@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from undiffuse.atomic_files import atomic_set
 from undiffuse.errors import InputError
 
 _MARK = re.compile(r"^# %%(?P<head>.*)$", re.M)
@@ -149,8 +150,9 @@ def write(name: str, out: Path) -> list[Path]:
     if existing := [str(file) for file in files if file.exists()]:
         raise InputError(f"{' and '.join(existing)} already exist; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    for file, content in files.items():
-        file.write_text(content, "utf-8")
+    with atomic_set(list(files)) as streams:
+        for stream, content in zip(streams, files.values(), strict=True):
+            stream.write(content.encode())
     if not (out / "explorer.html").exists():
         write_page(out / "explorer.html")
     return list(files)

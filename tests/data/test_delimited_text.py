@@ -94,6 +94,29 @@ def test_comments_preambles_units_and_footers(tmp_path: Path) -> None:
     assert colours.categories[0] == ("#00FF00", "#FF0000") and len(colours) == 18
 
 
+LAYOUTS: list[tuple[str, tuple[str, ...], int, list[float]]] = [
+    ("id  educ         years  div\n 9  12-15 years  10.5   No\n11  < 12 years   34.9   Yes\n" * 1
+     + "11  < 12 years   34.9   Yes\n 9  12-15 years  10.5   No\n" * 9, ("id", "educ", "years", "div"), 20,
+     [9, 0, 10.5, 0]),
+    ("mpg\tcyl\tweight name\n" + '18.0   8   3504.\t"chevrolet chevelle"\n15.0   6   3693.\t"buick skylark"\n' * 9,
+     ("mpg", "cyl", "weight", "name"), 18, [18, 8, 3504, 1]),
+    ("name    | v\n--------+-----\n one    | 1.5\n two    | 2\n" + " one    | 3\n two    | 7\n" * 9, ("name", "v"), 20,
+     [0, 1.5]),
+    ("a,b,\n" + "1.5,2\n3,4\n" * 9, ("a", "b"), 18, [1.5, 2]),
+    (",1.5,2.5,4,8\n" + "a,1,2,3,4\nb,5,6,7,8\nb,5,6,7,9\na,5,6,7,9\n" * 5, ("x1", "1.5", "2.5", "4", "8"), 20,
+     [0, 1, 2, 3, 4]),
+    (",x1,x2\n" + "u,1.5,2\nu,3,4\nv,1,3\n" * 5, ("column1", "x1", "x2"), 15, [0, 1.5, 2]),
+    (",a,b\n" + "".join(f"n{-k},{k % 3}.5,{k % 7}.25\n" for k in range(5)), ("a", "b"), 5, [0.5, 0.25]),
+]
+
+
+@pytest.mark.parametrize(("text", "columns", "rows", "first"), LAYOUTS)
+def test_layouts_of_real_files(tmp_path: Path, text: str, columns: tuple[str, ...], rows: int,
+                               first: list[float]) -> None:
+    data = open_data(write(tmp_path / "t.csv", text))
+    assert (data.columns, len(data), data.x[0].tolist()) == (columns, rows, first)
+
+
 def test_a_gap_below_the_names_is_no_line_of_units(tmp_path: Path) -> None:
     data = open_data(write(tmp_path / "t.csv", "a,b\nNA,-\n" + "1.5,2\n3,4\n" * 9))
     assert len(data) == 19 and bool(data.x[0].isnan().all())

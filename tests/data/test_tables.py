@@ -70,8 +70,6 @@ REFUSALS: list[tuple[str, str | bytes, str | None, list[str]]] = [
     ("equal rows", "a,b\n1,2\n1,2\n", None, ["all 2 rows"]),
     ("no column with a value", "a,b\n,\n,NA\n,\n", None, ["'a' (no values)", "'b' (no values)"]),
     ("free text alone", "name\n" + "".join(f"n{i}\n" for i in range(30)), None, ["'name'", "30 different texts"]),
-    ("an infinity", "a,b\n1,2\n3,inf\n", None, ["row 2", "'b'", "finite"]),
-    ("overflow", "a,b\n1,2\n3,1e999\n", None, ["row 2", "'b'", "'1e999'"]),
     ("a short row", "a,b\n1,2\n3\n", None, ["row 2 (line 3)", "1 cells; expected 2"]),
     ("a long row", "a,b\n1,2\n3,4,5\n", None, ["3 cells; expected 2"]),
     ("half a header", "a,2\n1,2\n3,4\n", None, ["mixes numbers such as '2' with words such as 'a'"]),
@@ -80,7 +78,7 @@ REFUSALS: list[tuple[str, str | bytes, str | None, list[str]]] = [
     ("missing label", "a,kind\n1,x\n3,\n", "kind", ["row 2", "'kind'", "label is missing"]),
     ("zero bytes", b"a,b\n1,2\n\0,2\n", None, ["zero bytes"]),
     ("open quote", 'a,b\n"1,2\n3,4\n', None, ["cannot be read as a table"]),
-    ("a name in markup", "a,<script>\n1,2\n3,inf\n", None, ["'<script>'"]),
+    ("a name in markup", "a,<script>\n1,2\n3,4\n", "b", ["'<script>'"]),
 ]
 
 

@@ -135,6 +135,33 @@ def test_only_nulls_are_missing_in_typed_tables() -> None:
     assert np.isclose(data.x[:, 1].numpy(), frame["a"]).all()
 
 
+@pytest.mark.parametrize(("words", "numbers", "missing"), [
+    (("NA", "ZA", "BW"), "NA", False), (("NA", "female", "male"), "NA", True), (("NA", "female", "male"), "1.5", False),
+    (("+", "-"), "-", False), (("?", "a", "b"), "?", True), (("?", "+", "-"), "?", False),
+    ((".", "yes", "no"), ".", True),
+    (("none", "some"), "none", False), (("NA", "EU", "Asia"), "NA", False), (("n/a", "low", "high"), "n/a", True)])
+def test_signs_among_words_are_missing_if_they_are_among_numbers_and_unlike_the_other_words(
+        tmp_path: Path, words: tuple[str, ...], numbers: str, missing: bool) -> None:
+    data = table(tmp_path / "t.csv", {"w": cycle(*words), "n": cycle(numbers, "1.5", "2.5", "7", "3", "4")})
+    assert data.categories[0] == tuple(sorted(words[missing:]))
+    assert bool(data.x[:, 0].isnan().any()) == missing and len(data) == N
+
+
+def test_infinite_numbers_are_unknown_and_never_replaced(tmp_path: Path) -> None:
+    data = table(tmp_path / "t.csv", {"c": ["inf", "-Inf", "1e999", *(f"{k}.5" for k in range(N - 3))]})
+    assert kind(data) == "number" and "unknown values" in " ".join(data.notes) and int(data.x[:, 0].isnan().sum()) == 3
+    assert data.schema is not None and not data.schema.encode(read_cells(tmp_path / "t.csv")).missing.any()
+
+
+def test_dates_with_a_few_others_are_dates(tmp_path: Path) -> None:
+    days = [f"2020-{1 + k % 12:02d}-{1 + k % 28:02d}" for k in range(N - 5)]
+    data = table(tmp_path / "t.csv", {"c": [*days, *["2021-01-01 22:20:10.165"] * 5]})
+    assert kind(data) == "date" and int(data.x[:, 0].isnan().sum()) == 5
+    swapped = [f"{1 + k % 28:02d}/{1 + k % 12:02d}/2020" for k in range(N)]
+    data = table(tmp_path / "t.csv", {"c": swapped})
+    assert data.schema is not None and data.schema.formats[0].text(float(data.x[20, 0])) == swapped[20]
+
+
 def test_a_run_reads_other_files_as_its_own(tmp_path: Path) -> None:
     """An unknown text of the training data stays unknown and is not missing; a new one is refused by row and column."""
     data = table(tmp_path / "t.csv", {"c": [*(f"{k}.5" for k in range(N - 2)), "<0.1", "NA"]})

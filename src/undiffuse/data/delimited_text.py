@@ -34,8 +34,10 @@ from undiffuse.transforms.table_cells import (
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
 """Endings of text files of rows, which may be followed by that of a compression."""
-_BLANK = " "  # any number of spaces and tabs
-_SEPARATORS = ("\t", ";", "|", ",", _BLANK)  # in the order of preference
+_BLANK, _WIDE = " ", "  "  # any number of spaces and tabs; at least two spaces, or a tab
+_SEPARATORS = ("\t", ";", "|", ",", _BLANK, _WIDE)  # in the order of preference
+_NUMBERS = re.compile(r"\s*[+-]?[\d.]+(?:\s+[+-]?[\d.]+)+\s*")
+_RULE = re.compile(r"[-=+_*~:|]{4,}")
 _MAX_LINE = 1 << 20
 _CHUNK = 1 << 20
 _SAMPLE = 200  # rows from which the layout is decided
@@ -102,8 +104,10 @@ def read_cells(path: Path, options: TableOptions = DEFAULT_OPTIONS, names: Colle
     """
     with decoding(path, "a table"):
         layout = layout_of(path, options, names)
-        columns, notes = unique_names([name or default for name, default in zip(
-            layout.names or default_columns(layout.width), default_columns(layout.width), strict=True)], quote(path))
+        default = default_columns(layout.width)
+        clash = {*(layout.names or ())} & {*default}
+        columns, notes = unique_names([name or (f"column{j + 1}" if default[j] in clash else default[j])
+                                       for j, name in enumerate(layout.names or default)], quote(path))
         unnamed = frozenset(j for j, name in enumerate(layout.names or ()) if not name)
         cells = Cells(path, layout.separator, columns, layout.names is not None, partial(_read_columns, path, layout),
                       [*layout.notes, *notes], options, False, unnamed, layout.encoding, layout.header_line)
@@ -183,6 +187,9 @@ def _parse(lines: Iterator[str], separator: str) -> Iterator[Row]:
     """The rows that are not blank."""
     if separator == _BLANK:
         lines = (line.replace("\t", " ").strip(" ") for line in lines)
+    if separator == _WIDE:
+        lines = (re.sub(r"\t *| {2,}", "\x1f", line.strip(" ")) for line in lines)
+        separator = "\x1f"
     strip = False
 
     def raw_lines() -> Iterator[str]:
@@ -194,7 +201,7 @@ def _parse(lines: Iterator[str], separator: str) -> Iterator[Row]:
     reader = csv.reader(raw_lines(), delimiter=separator, strict=separator != _BLANK,
                         skipinitialspace=separator == _BLANK)
     for cells in reader:
-        if len(cells) > 1 or "".join(cells).strip():
+        if (len(cells) > 1 or "".join(cells).strip()) and not all(map(_RULE.fullmatch, cells)):
             yield reader.line_num, [cell.strip() for cell in cells] if strip else cells
         strip = False
 
@@ -242,6 +249,9 @@ def _separator(lines: Sequence[str], path: Path) -> str:
         return "\t"
     scores = {separator: _agreement(lines, separator) for separator in _SEPARATORS}
     best = max(_SEPARATORS, key=scores.__getitem__)
+    blanks = sum(any(map(_NUMBERS.fullmatch, line.split("\t"))) for line in lines)
+    if best == "\t" and scores[_BLANK] > 0.49 and blanks > 0.5 * len(lines):
+        return _BLANK
     return best if scores[best] > 0 else ","
 
 
@@ -255,10 +265,10 @@ def _agreement(lines: Sequence[str], separator: str) -> float:
     width, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
     if width < 2:
         return 0.0
-    if separator == _BLANK and not any(is_number(cell) for row in rows[1:] or rows for cell in row
+    if separator in (_BLANK, _WIDE) and not any(is_number(cell) for row in rows[1:] or rows for cell in row
                                        if len(row) == width):
         return 0.0
-    return times / len(rows) * (0.5 if separator == _BLANK else 1.0)
+    return times / len(rows) * (0.5 if separator in (_BLANK, _WIDE) else 1.0)
 
 
 def _skip_preamble(layout: Layout, head: Sequence[Row]) -> Layout:
@@ -266,7 +276,8 @@ def _skip_preamble(layout: Layout, head: Sequence[Row]) -> Layout:
     rows = [cells for _, cells in head if len(cells) > 1]
     counts = Counter(map(len, [cells for cells in rows if not cells[0].startswith("#")] or rows))
     width = max(counts, key=lambda n: (counts[n], n), default=1)
-    start = next(k for k, (_, cells) in enumerate(head) if len(cells) in (width, width - 1) or width == 1)
+    start = next(k for k, (_, cells) in enumerate(head) if len(cells) in (width, width - 1) or width == 1
+                 or (len(cells) == width + 1 and not cells[-1]))
     while start < min(len(head) - 1, _MAX_PREAMBLE) and width > 1 and len(head[start][1]) == width - 1 and (
             len(head[start + 1][1]) != width):
         start += 1
@@ -290,6 +301,7 @@ def _named_comment(head: Sequence[Row], start: int, width: int) -> tuple[int, in
 def _read_header(layout: Layout, head: Sequence[Row], path: Path, choice: str, names: Collection[str]) -> Layout:
     """The layout with the names in the first line, if it has names, and without a line of units."""
     line, first = head[0]
+    first = first[:-1] if len(first) == layout.width + 1 else first
     below = [cells for _, cells in head[1:] if len(cells) == layout.width]
     if len(first) == layout.width - 1 and below:  # names of rows, as R writes them, or an empty last cell
         first = [*first, ""] if not any(row[-1] for row in below) else ["", *first]
@@ -330,6 +342,9 @@ def _why_data(first: Sequence[str], below: Sequence[Sequence[str]], name: str) -
 
 def _are_names(first: Sequence[str], columns: Sequence[Collection[str]]) -> bool:
     """Whether numbers in a first line are names: counted, or rising years with words that do not occur below."""
+    numbers = [float(cell) for cell in first[1:] if is_number(cell)]
+    if not first[0] and columns[0] and len(numbers) == len(first) - 1 > 3 and np.diff(numbers).min() > 0:
+        return True  # rising numbers above columns, and no name above those of the rows
     if len(first) > 2 and list(first) in ([str(j + k) for j in range(len(first))] for k in (0, 1)):
         return True
     numbers = [cell for cell in first if is_number(cell)]

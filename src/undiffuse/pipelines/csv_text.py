@@ -76,12 +76,15 @@ class Text:
 
 
 def split(text: str, separator: str) -> tuple[list[list[str]], list[list[str]]]:
-    """The raw cells of every line, and what follows each; the separator " " is any number of spaces and tabs."""
-    blank = separator == " "
-    other, start, tail = (r" \t", r"[ \t]*", r"[ \t]*") if blank else (re.escape(separator), "", "")
-    between = r"[ \t]+" if blank else re.escape(separator)
-    field = re.compile(rf'({start}(?:"(?:[^"]|"")*"[^{other}\r\n]*|[^{other}\r\n]*))'
-                       rf"({tail}(?:\r\n|\n|\r|\Z)|{between})")
+    """The raw cells of every line, and what follows each.
+
+    The separator " " is any number of spaces and tabs, "  " at least two spaces or a tab.
+    """
+    blank = not separator.strip(" ")
+    start = tail = r"[ \t]*" if blank else ""
+    blanks = {" ": (r"[^ \t\r\n]", r"[ \t]+"), "  ": (r"(?:[^ \t\r\n]| (?! |\t|\r|\n))", r"(?:\t *| {2,})")}
+    other, between = blanks.get(separator, (rf"[^{re.escape(separator)}\r\n]", re.escape(separator)))
+    field = re.compile(rf'({start}(?:"(?:[^"]|"")*"{other}*|{other}*))({tail}(?:\r\n|\n|\r|\Z)|{between})')
     lines, ends, line, following = list[list[str]](), list[list[str]](), list[str](), list[str]()
     for match in field.finditer(text):
         if match.start() == len(text) and not line:

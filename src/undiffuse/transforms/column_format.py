@@ -22,12 +22,14 @@ from undiffuse.errors import InputError, quote
 from undiffuse.transforms.conditions import hardly_repeat, sort_categories
 from undiffuse.transforms.date_format import DateFormat, infer_date_format
 from undiffuse.transforms.number_format import NumberFormat, decimals_of, infer_number_format, too_large
-from undiffuse.transforms.table_cells import Cells
+from undiffuse.transforms.table_cells import Cells, is_infinite
 
 _MAX_UNREADABLE = 0.1  # fraction of words in a column of numbers up to which they are unknown values
 _FEW_NUMBERS = 20  # distinct numbers up to which a column of numbers and words is one of categories
+_MOSTLY = 0.9  # fraction of different numbers in a column of identifiers
 _COUNTED = 10  # rows from which a counter is not a coincidence
-_IDENTIFIER = re.compile(r"id|ID|Id|.*[_ .-](id|ID|Id|no)|.*[a-z](Id|ID)|(id|ID|Id)[_ .-].*|uuid|guid|index")
+_IDENTIFIER = re.compile(
+    r"p?(id|ID|Id)(num|nr|no)?|.*[_ .-](id|ID|Id|no)|.*[a-z](Id|ID)|(id|ID|Id)[_ .-].*|uuid|guid|index")
 _INDEX = re.compile(r"Unnamed: \d+|rownames|index", re.IGNORECASE)
 
 
@@ -95,7 +97,6 @@ class ColumnFormat:
         absent = {*self.missing, *cells.missing(j, True)} - set(self.unreadable)
         tokens = cells.texts_of[j].tokens
         if self.date is None and (self.number is None or self.number.plain) and not tokens.keys() - absent:
-            cells.check_finite(j)
             values = cells.values[:, j]
             return ColumnValues(values, np.isnan(values), np.zeros(len(values), np.bool_))
         return self._read_texts(cells, j, absent)
@@ -141,7 +142,7 @@ class ColumnFormat:
             if text in absent or text in unreadable:
                 continue
             number = form.value(text)
-            if number is None or not math.isfinite(number):
+            if number is None:
                 i = texts.index(text)
                 what = f"a date like {self.date.text(0)}" if self.date else "a number"
                 raise InputError(f"{cells.where(i, j)} holds {quote(text)}; expected {what}, or nothing")
@@ -177,13 +178,17 @@ def infer_format(cells: Cells, j: int, comma: bool | None, required: bool = Fals
     texts, name = cells.texts_of[j], cells.columns[j]
     numbers = int((~np.isnan(cells.values[:, j])).sum())
     absent = cells.missing(j, True)
-    words = {t: n for t, n in texts.tokens.items() if t not in absent}
+    infinite = {t: n for t, n in texts.tokens.items() if numbers and is_infinite(t)}
+    words = {t: n for t, n in texts.tokens.items() if t not in absent and t not in infinite}
     distinct_words = [t for t in texts.tokens if t not in cells.missing(j, False)]
     if not numbers and not words and len(distinct_words) < 2:
         return ColumnChoice(None, "no values", "left out")
+    if j in cells.unnamed and not required and _row_names(cells, j):
+        return ColumnChoice(None, "names or numbers of the rows", "left out")
     empty = tuple(sorted(absent - {""}))
     if numbers and not words:
-        return _number_choice(cells, j, empty, comma, required)
+        choice = _number_choice(cells, j, empty, comma, required)
+        return _with_unreadable(cells, j, choice.format, infinite, "") if infinite and choice.format else choice
     if words and (number := _dressed(cells, j, words, numbers, comma)):
         return _with_unreadable(cells, j, ColumnFormat(name, number=number, missing=empty), words, "numbers in "
                                                                                                    "another notation")
@@ -194,6 +199,15 @@ def infer_format(cells: Cells, j: int, comma: bool | None, required: bool = Fals
         decimals = decimals_of(texts.low, texts.high, texts.exponent)
         return _with_unreadable(cells, j, ColumnFormat(name, number=NumberFormat(decimals), missing=empty), words, "")
     return _category_choice(cells, j, "numbers and words, read as categories" if numbers else "")
+
+
+def _row_names(cells: Cells, j: int) -> bool:
+    """Whether all cells of a column are different, and words or whole numbers."""
+    x, texts = cells.values[:, j], cells.texts_of[j]
+    if len(x) < 2 or texts.high or texts.exponent:
+        return False
+    different = len({*cells.texts([j])[j]} - {""}) if texts.tokens else len(np.unique(x[~np.isnan(x)]))
+    return different == len(x)
 
 
 def _number_choice(cells: Cells, j: int, empty: tuple[str, ...], comma: bool | None, required: bool) -> ColumnChoice:
@@ -226,7 +240,7 @@ def _counter(cells: Cells, j: int, x: NDArray[np.float64]) -> str:
         return "row counter"
     if rising and (unnamed or _INDEX.fullmatch(name)):
         return "row numbers"
-    different = len(x) >= _COUNTED and len(np.unique(x)) == len(x)
+    different = len(x) >= _COUNTED and len(np.unique(x)) >= _MOSTLY * len(x)
     return "identifiers" if different and _IDENTIFIER.fullmatch(name) else ""
 
 

@@ -27,9 +27,11 @@ _DATES = (
     "%d/%m/%y", "%d.%m.%y", "%m-%d-%y", "%d-%m-%y", "%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%B %d %Y", "%d %b %Y",
     "%d %B %Y", "%d. %B %Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %y", "%d/%b/%Y", "%a %b %d %Y", "%a, %d %b %Y",
     "%A, %B %d, %Y", "%Y-%b-%d", "%Y%m%d", "%Y-%m", "%Y/%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%Y-%b",
-    "%YM%m", "%Y M%m", "%YQ%q", "%Y-Q%q", "%Y Q%q", "Q%q %Y", "Q%q-%Y")
+    "%b-%d-%Y", "%b-%d-%y", "%B-%d-%Y", "%d-%B-%Y", "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%a %d %b %Y",
+    "%A %d %B %Y", "%Y %b", "%YM%m", "%Y M%m", "%YQ%q", "%Y-Q%q", "%Y Q%q", "Q%q %Y", "Q%q-%Y")
 _TIME = re.compile(r"(?P<date>.*?\S)??(?P<between>T|,? +)?(?P<hour>\d{1,2})(?P<minute>:\d{2})(?P<second>:\d{2})?"
                    r"(?P<fraction>[.,]\d{1,9})?(?P<half>\s*[AaPp][Mm])?(?P<zone>Z|\s*(?:UTC|GMT)|[+-]\d{2}:?\d{2})?")
+_MAX_OTHER = 0.15  # fraction of the texts that need not have the pattern
 _DAY, _EPOCH = 86_400_000_000, datetime(1970, 1, 1)  # microseconds
 
 
@@ -98,28 +100,29 @@ class DateFormat:
 
 
 def infer_date_format(counts: Mapping[str, int]) -> DateFormat | None:
-    """The pattern that nearly all texts (98 %) have; None if there is none.
+    """The pattern that most texts (85 %) have; None if there is none.
 
-    Of two patterns that fit equally month/day/year goes before day/month/year, and day.month.year is the only one with
-    points.
+    Of two patterns that fit equally well month/day/year goes before day/month/year, and day.month.year is the only one
+    with points.
 
     Args:
         counts: how often every text occurs.
     """
     total = sum(counts.values())
     texts = sorted(counts, key=lambda text: -counts[text])
+    best, allowed, best_moments = "", _MAX_OTHER * total, dict[str, datetime]()
     for pattern in dict.fromkeys(p for text in texts[:3] for p in _patterns(text)):
-        moments, allowed = dict[str, datetime](), 0.02 * total
+        moments, left = dict[str, datetime](), allowed
         for text in texts:
             if (moment := _parse(text, pattern)) is None:
-                allowed -= counts[text]
-                if allowed < 0:
+                left -= counts[text]
+                if left < 0:
                     break
             else:
                 moments[text] = moment
-        if allowed >= 0 and (pattern != "%Y%m%d" or _plausible(moments.values())):
-            return _fit(pattern, moments)
-    return None
+        if left >= (0 if not best else 1) and (pattern != "%Y%m%d" or _plausible(moments.values())):
+            best, allowed, best_moments = pattern, allowed - left, moments
+    return _fit(best, best_moments) if best else None
 
 
 def _patterns(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ _BODY = r"\d+(?:[.,'’\u00a0\u202f\u2009 ]\d+)*[.,]?(?:[eE][+-]?\d+)?|[.,]\d+(?
 _DRESSED = re.compile(
     rf"(?P<open>\()?(?P<minus>[-+−–])?(?P<prefix>(?:{_CURRENCY})\s*)?(?P<minus2>[-+−–])?(?P<body>{_BODY})"
     rf"(?P<suffix>\s*(?:{_CURRENCY}|{_UNITS})|\s+[^\d\s.,;:()/+-][^\d;:()]{{0,20}})?(?P<close>\))?")
+_KNOWN = re.compile(rf"\s*(?:{_CURRENCY}|{_UNITS}|)")
+_FEW = 3  # different numbers from which any word behind them may be their unit
 _MINUS = "-−–"
 
 
@@ -55,6 +58,8 @@ class NumberFormat:
             return None
         body = match["body"].replace(self.thousands, "") if self.thousands else match["body"]
         number = float(body.replace(self.decimal, "."))
+        if math.isinf(number):
+            return None
         negative = match["open"] or (match["minus"] or match["minus2"] or "+") in _MINUS
         return -number if negative else number
 
@@ -129,6 +134,9 @@ def infer_number_format(counts: Mapping[str, int], comma: bool | None = None) ->
     same = {t: m for t, m in matches.items() if (m["prefix"] or "", m["suffix"] or "") in ((prefix, suffix), ("", ""))}
     if sum(counts[t] for t in same) < 0.9 * total or 2 * dress[prefix, suffix] < total:
         return None
+    bodies = {m["body"] for m in same.values()}
+    if not _KNOWN.fullmatch(suffix) and (len(bodies) < _FEW or any(body.endswith(".") for body in bodies)):
+        return None  # "1. White" is a word
     separators = _separators([m["body"] for m in same.values()], comma)
     if separators is None:
         return None

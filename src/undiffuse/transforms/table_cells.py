@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ NULLS = {"nan", "NaN", "NAN", "<NA>", "#N/A", "#NA", "NaT", "#VALUE!", "#REF!", 
 """Texts that programs write for missing values."""
 _BETWEEN_NUMBERS = {"na", "n/a", "n.a.", "nan", "null", "none", "nil", "missing", "?", "-", "--", "---", ".", "..",
                     "...", "–", "—", "*"}
+_SIGNS = {"na", "n/a", "n.a.", "null", "?", "-", "--", "---", ".", "..", "...", "–", "—", "*"}  # no words of a language
 
 Row = tuple[int, list[str]]
 """The line of the file on which a row ends, and its cells without surrounding spaces."""
@@ -189,19 +191,23 @@ class Cells:
         return self.columns.index(name)
 
     def missing(self, j: int, number: bool) -> set[str]:
-        """The texts of column j that stand for missing values if it holds numbers or dates, or if it holds words."""
+        """The texts of column j that stand for missing values if it holds numbers or dates, or if it holds words.
+
+        Among words these are texts that programs write, and signs such as NA or ? that are missing values in a column
+        of numbers of this table and unlike the other words of the column.
+        """
         tokens, chosen = self.texts_of[j].tokens, {"", *self.options.missing}
         if self.typed:
             return chosen & {"", *tokens}
-        return {t for t in tokens if t in chosen or t in NULLS or (number and t.lower() in _BETWEEN_NUMBERS)} | {""}
+        return {t for t in tokens if t in chosen or t in NULLS or (number and t.lower() in _BETWEEN_NUMBERS)
+                or (t in self._signs and not any(_alike(t, other) for other in tokens if other != t))} | {""}
 
-    def check_finite(self, j: int) -> None:
-        """InputError, naming the row, for a number in column j that is infinite."""
-        infinite = np.isinf(self.values[:, j])
-        if infinite.any():
-            i = int(np.argmax(infinite))
-            raise InputError(f"{self.where(i, j)} holds a number that is not finite ({quote(self.texts([j])[j][i])}); "
-                             "expected a finite number")
+    @cached_property
+    def _signs(self) -> set[str]:
+        """The signs that stand for missing values in columns most of whose cells are numbers."""
+        numbers = (~np.isnan(self.values)).sum(0)
+        return {t for texts, n in zip(self.texts_of, numbers.tolist(), strict=True) if n > texts.tokens.total()
+                for t in texts.tokens if t.lower() in _SIGNS}
 
     def _convert(self, block: Sequence[Row]) -> NDArray[np.float64]:
         """The values of the next rows, column by column."""
@@ -219,7 +225,7 @@ class Cells:
                     raise ValueError
                 missing = column.count("")
                 values[:, j] = list(map(float, [cell or "nan" for cell in column] if missing else column))
-                if np.isnan(values[:, j]).sum() != missing:
+                if np.isfinite(values[:, j]).sum() != len(block) - missing:
                     raise ValueError
                 self.texts_of[j].add_numbers(lines)
             except ValueError:
@@ -269,17 +275,17 @@ def _cells_of(texts: list[list[str]], columns: list[str], name: str, notes: list
 
 def unique_names(names: Sequence[str], source: str) -> tuple[list[str], list[str]]:
     """The names, with -1, -2, ... behind a name that was there before, and a note if there are such."""
-    used, columns, repeated = set(names), list[str](), list[str]()
+    used, columns, repeated = set(names), dict[str, None](), list[str]()
     for name in names:
         new, k = name, 0
         while new in columns or (k and new in used):
             k += 1
             new = f"{name}-{k}"
         repeated += [name] * (k == 1)
-        columns.append(new)
+        columns[new] = None
     if not repeated:
-        return columns, []
-    return columns, [f"names of columns that {source} has more than once were made unique: {repeated[0]}, "
+        return list(columns), []
+    return list(columns), [f"names of columns that {source} has more than once were made unique: {repeated[0]}, "
                      f"{repeated[0]}-1, ..."]
 
 
@@ -292,11 +298,26 @@ def cell_texts(values: Sequence[Any]) -> list[str]:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number, an infinite one included."""
+    """Whether a cell is a finite number."""
     try:
-        return not math.isnan(float(cell)) and "_" not in cell
+        return math.isfinite(float(cell)) and "_" not in cell
     except ValueError:
         return False
+
+
+def is_infinite(cell: str) -> bool:
+    """Whether a cell is an infinite or too large number."""
+    try:
+        return math.isinf(float(cell))
+    except ValueError:
+        return False
+
+
+def _alike(sign: str, word: str) -> bool:
+    """Whether a sign may be a word beside this one: signs without letters, or letters of one case and number."""
+    if not any(map(str.isalnum, sign)):
+        return not any(map(str.isalnum, word))
+    return sign.isalpha() and word.isalpha() and len(sign) == len(word) and sign.isupper() == word.isupper()
 
 
 def _cell_text(value: Any) -> str:

@@ -195,7 +195,8 @@ class TableSchema:
         if labels is not None:
             columns[self.label or label_name] = [self.classes[k] if self.classes else str(k) for k in labels]
         columns |= {name: [text] * len(x) for name, text in (condition_texts or {}).items()}
-        header = sorted(columns, key=lambda name: self.order.index(name) if name in self.order else len(self.order))
+        place = {name: k for k, name in enumerate(self.order)}
+        header = sorted(columns, key=lambda name: place.get(name, len(place)))
         return header, [list(row) for row in zip(*(columns[name] for name in header), strict=True)]
 
     def _names(self, cells: Cells) -> list[str]:
@@ -212,7 +213,8 @@ class TableSchema:
             raise InputError(f"{quote(cells.path)} has no column {quote(absent[0])}, which the model was trained on"
                              f"{did_you_mean(absent[0], names)}, nor any other column of the run; it has "
                              f"{', '.join(map(quote, names[:_LISTED]))}")
-        other = [name for name in names if name not in (*self.columns, self.label, *(c.name for c in self.conditions))]
+        known = {*self.columns, self.label, *(c.name for c in self.conditions)}
+        other = [name for name in names if name not in known]
         hint = did_you_mean(absent[0], other) if absent else ""
         return [f"{what} ({', '.join(columns[:_LISTED])}){more}" for what, columns, more in (
             ("columns that the table does not have are missing values", absent, hint),
@@ -254,15 +256,11 @@ def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str
                          f"is "
                          "learned")
     comma = comma_is_decimal(cells)
-    cells.texts([j for j in range(len(cells.columns)) if j in (at, *specs)
-                 or (j in plain and cells.texts_of[j].tokens)])
+    cells.texts([j for j in (*([] if at is None else [at]), *specs)] + [j for j in plain if cells.texts_of[j].tokens])
     fitted = [_condition(cells, j, name, kind, comma) for j, (name, kind) in specs.items()]
     choices = _choices(cells, plain, comma, bool(chosen))
     classes = () if at is None else _classes(cells, at)
     formats = tuple(choice.format for choice in choices.values() if choice.format)
-    for j, choice in choices.items():
-        if choice.format and choice.format.kind == "number":
-            cells.check_finite(j)
     order = tuple(name for j, name in enumerate(cells.columns) if j in (at, *specs)
                   or (j in choices and choices[j].format))
     left = tuple((cells.columns[j], choice.reason) for j, choice in choices.items() if not choice.format)

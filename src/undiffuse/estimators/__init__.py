@@ -5,5 +5,6 @@ missing values. Synthesizer: a DataFrame in, a DataFrame out.
 """
 
 from undiffuse.estimators.detector import Detector
+from undiffuse.estimators.imputer import Imputer
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "Imputer"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from undiffuse.errors import InputError
@@ -41,7 +42,32 @@ def encode(estimator: Any, X: Any, fit: bool) -> Array:
     values = schema.encode(X).values
     if fit:
         estimator.n_features_in_, estimator.feature_names_in_ = values.shape[1], np.array(schema.columns, object)
+        estimator.words_ = {name: {str(value): value for value in X[name].unique()} for name in schema.columns
+                            if _is_word(X[name].dtype)}
     return values
+
+
+def decode(estimator: Any, X: Any, values: Array) -> Any:
+    """Values (N, D) without missing ones in the form of X: an array, or a copy of the DataFrame with its missing cells
+    filled, of categories with the objects of the training data."""
+    if not hasattr(X, "columns"):
+        return values
+    out = X.copy()
+    names, schema = getattr(estimator, "feature_names_in_", X.columns), estimator.schema_
+    for j, name in enumerate(names):
+        missing = X[name].isna().to_numpy()
+        if missing.any():
+            column = values[missing, j].tolist()
+            if schema is not None and _is_word(X[name].dtype):
+                texts = map(schema.formats[j].text, column)
+                column = [estimator.words_[name].get(text, text) for text in texts]
+            out.loc[missing, name] = column
+    return out
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from scikit-learn's argument: a whole number, a RandomState, or None."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def category_counts(estimator: Any) -> list[int]:
@@ -54,5 +80,9 @@ def category_counts(estimator: Any) -> list[int]:
 
 def _has_words(X: Any) -> bool:
     """Whether X is a DataFrame with a column that is not numeric."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes") and any(
-        getattr(dtype, "kind", "O") not in "fiub" for dtype in X.dtypes)
+    return hasattr(X, "columns") and hasattr(X, "dtypes") and any(map(_is_word, X.dtypes))
+
+
+def _is_word(dtype: Any) -> bool:
+    """Whether a column of this type is read as text."""
+    return getattr(dtype, "kind", "O") not in "fiub"

@@ -46,10 +46,10 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False) -> Column:
     power, z = _power(values, integer)
     distance = float(stats.kstest(z, "norm").statistic)
     normal = math.sqrt(len(values)) * distance <= _MAX_DISTANCE
-    return dataclasses.replace(power if normal else _quantiles(values, integer), bounds=_bounds(values))
+    return dataclasses.replace(power if normal else _quantiles(values, integer), bounds=bounds_of(values))
 
 
-def _bounds(x: Vector) -> tuple[float, ...]:
+def bounds_of(x: Vector) -> tuple[float, ...]:
     """Bounds that keep the sign of a column, and a largest value of 1 or 100, the end of a scale; () without any."""
     low, high, whole = float(x.min()), float(x.max()), bool((x == np.rint(x)).all())
     if low >= 0:

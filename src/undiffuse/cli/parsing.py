@@ -121,18 +121,23 @@ def print_once(text: object) -> None:
         print(text)
 
 
-def condition_texts(texts: Sequence[str] | None, conditions: Sequence[Any]) -> dict[str, Any]:
-    """The values of a model's conditions; prints which numbers are over four standard deviations from their mean."""
+def say_once(sentence: str) -> None:
+    """Prints a sentence on stderr, on the first process only; nothing for ""."""
     from undiffuse.progress import say
 
+    if sentence and os.environ.get("RANK", "0") == "0":
+        say(sentence)
+
+
+def condition_texts(texts: Sequence[str] | None, conditions: Sequence[Any]) -> dict[str, Any]:
+    """The values of a model's conditions; prints which numbers are over four standard deviations from their mean."""
     values = parse_conditions(texts, [condition.name for condition in conditions])
     for condition in conditions:
         if condition.kind == "number" and condition.mean and condition.name in values:
             value, mean, std = float(condition.rows(values[condition.name], 1)), condition.mean[0], condition.std[0]
-            if abs(value - mean) > 4 * std and os.environ.get("RANK", "0") == "0":
-                say(f"{condition.name}={values[condition.name]} is far from the training rows (mean {mean:.4g}, "
-                    f"standard deviation "
-                    f"{std:.3g}); the samples are an extrapolation")
+            if abs(value - mean) > 4 * std:
+                say_once(f"{condition.name}={values[condition.name]} is far from the training rows (mean {mean:.4g}, "
+                         f"standard deviation {std:.3g}); the samples are an extrapolation")
     return values
 
 

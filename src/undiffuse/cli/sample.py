@@ -14,6 +14,7 @@ from undiffuse.cli.parsing import (
     labels_of,
     print_once,
     report_sampler,
+    say_once,
     scale_of,
 )
 
@@ -49,6 +50,7 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
     from undiffuse.samplers import driver
     opened = interop.open_model(run, device)
     about, conditions = opened.data, condition_texts(condition, opened.model.conditions)
+    say_once(_warning(opened))
     cycle, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     names = [*["label"] * (label is not None), *conditions, *["prompt"] * bool(prompt)]
     model = guided(opened.model, scale_of(guidance_scale), names, prompt, negative)
@@ -77,6 +79,16 @@ def _place(opened: Any, out: Path | None) -> Path:
     file = out or opened.folder / ("samples.png" if opened.data["kind"] == "image" else "samples.csv")
     check_places([file], [opened.experiment.data])
     return file
+
+
+def _warning(opened: Any) -> str:
+    """A sentence if a network for images has learned little, else ""."""
+    from undiffuse.report.denoising_error import little_learned
+    from undiffuse.training import open_run
+
+    if opened.data["kind"] != "image" or not (opened.folder / "experiment.json").is_file():
+        return ""
+    return little_learned(open_run(opened.folder).metrics(), opened.experiment, opened.model)
 
 
 def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, Any]) -> Path:

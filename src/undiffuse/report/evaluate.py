@@ -26,6 +26,7 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
+from undiffuse.report.denoising_error import linear_loss_ratio
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
 from undiffuse.training import Run
@@ -171,8 +172,9 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
     to a training row than 99 % of held-out rows), identical and identical_held_out (rows equal to a training row).
     Images: fine_power_ratio (of the finest details, generated to real), colour_drift and colour_drift_floor (W₁ of the
     mean values of single images, as a fraction of the range), blank and blank_real (shares of images with hardly any
-    contrast). Images with classes: class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy
-    and classifier_per_class on held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
+    contrast), linear_loss_ratio (held-out loss to that of the best linear denoiser). Images with classes:
+    class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and classifier_per_class on
+    held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
     (Kolmogorov-Smirnov distance per column) and ks_critical (exceeded by 5 % of equal distributions).
 
     Args:
@@ -260,7 +262,8 @@ def _visible(data: ReportData) -> dict[str, Any]:
     floor = metrics.noise_floor(colour_drift, train, real)
     return {"fine_power_ratio": fine_power(x) / fine if fine else None,
             "colour_drift": colour_drift(x, real) / levels, "colour_drift_floor": floor.value / levels,
-            "blank": blank_share(x, real), "blank_real": blank_share(train, real)}
+            "blank": blank_share(x, real), "blank_real": blank_share(train, real),
+            "linear_loss_ratio": linear_loss_ratio(data.entries, data.run.experiment, data.model)}
 
 
 def _accuracy(data: ReportData, classify: Callable[[Tensor], Tensor]) -> dict[str, Any]:

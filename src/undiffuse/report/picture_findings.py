@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from undiffuse.report.denoising_error import LITTLE
 from undiffuse.report.formats import duration, factor, percent
 
 GRAIN = 1.5
@@ -27,7 +28,7 @@ def findings(numbers: dict[str, Any], plural: str) -> list[Finding]:
         numbers: metrics of the run.
         plural: noun for the pictures.
     """
-    measured = [measure(numbers, plural) for measure in (_grain, _drift, _blank, _misread)]
+    measured = [measure(numbers, plural) for measure in (_grain, _drift, _blank, _misread, _untrained)]
     return sorted((defect for defect in measured if defect.size > 1), reverse=True)
 
 
@@ -66,3 +67,9 @@ def _misread(n: dict[str, Any], plural: str) -> Finding:
     return Finding((accuracy - agreement - 2 * n["class_agreement_stderr"]) / _MISREAD,
                    f"Only {percent(agreement)} of the generated {plural} are classified as the requested class, and "
                    f"{percent(accuracy)} of real ones as theirs")
+
+
+def _untrained(n: dict[str, Any], plural: str) -> Finding:
+    ratio = n["linear_loss_ratio"] or 0.0
+    return Finding(ratio / LITTLE, f"The network has learned little about {plural}: its held-out loss is "
+                                   f"{factor(ratio)} that of the best linear denoiser")

@@ -8,24 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from report.conftest import Tiny
 from training import small_runs
 
-from undiffuse.cli.sample import sample
 from undiffuse.data import Dataset, open_data
 from undiffuse.data.dataset import fit_transform
 from undiffuse.experiment import Experiment
-from undiffuse.loss import NoiseLevelDistribution, denoising_loss
+from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.mixture import Gaussian
 from undiffuse.processes import VE, VP
-from undiffuse.random import normal
-from undiffuse.report.denoising_error import (
-    data_distribution,
-    denoising_errors,
-    linear_loss_ratio,
-    little_learned,
-    minimum_loss,
-)
+from undiffuse.report.denoising_error import data_distribution, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import gather
 from undiffuse.report.formats import short
 from undiffuse.report.sections import ReportFigure, training_figures, training_section
@@ -79,31 +70,6 @@ def test_the_floor_with_classes_known_is_that_of_one_gaussian() -> None:
     assert floor == pytest.approx(float((weight * variance * noise / (variance + noise)).mean()), rel=1e-6)
     model.classes = 0
     assert floor < (minimum_loss(Experiment(data="8gaussians"), model, data) or 0.0)  # not knowing the class costs
-
-
-@pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
-def test_the_exact_denoiser_of_gaussian_data_has_the_linear_loss(sde: GaussianSDE) -> None:
-    """Its loss, drawn, is that of the best linear denoiser, in closed form; one that is off by c has c² w(t) more."""
-    n, law = 20_000, Gaussian(torch.zeros(3), torch.diag(torch.tensor([1.0, 0.5, 0.01])))
-    model, experiment = law.denoiser(sde), Experiment(data="images")
-    times = NoiseLevelDistribution(sigma_data=model.sigma_data).times(sde, 0, 0, 0, n, n)
-    losses = denoising_loss(model, law.sample(n).double(), times, normal(3, 0, 0, 0, n, (3,), torch.float64))
-    error = float(losses.std()) / math.sqrt(n)
-    entries = [{"step": 1, "held_out": 99.0}, {"step": 5, "held_out": float(losses.mean()), "seconds": 30.0}]
-    ratio = linear_loss_ratio(entries, experiment, model)
-    assert ratio is not None and abs(ratio - 1) < 4 * error / float(losses.mean())
-    assert f"held-out loss is {ratio:.2g} times" in little_learned(entries, experiment, model)
-    assert "took 30 s" in little_learned(entries, experiment, model)
-    better = [{"step": 5, "held_out": 0.5 * float(losses.mean())}]
-    assert little_learned(better, experiment, model) == ""
-    assert linear_loss_ratio([], experiment, model) is None
-    assert linear_loss_ratio(entries, experiment.replace(weighting="whitened"), model) is None
-
-
-def test_sample_warns_of_a_run_that_has_learned_little(images: Tiny, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
-    sample(str(images.folder), n=2, steps=4, out=tmp_path / "x.npy", label="2")
-    assert capsys.readouterr().err.count("has learned little") == 1
 
 
 def test_the_captions_of_gradient_and_noise_levels_follow_the_metrics() -> None:

@@ -45,12 +45,10 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
     """
     import torch
 
-    from undiffuse import interop
     from undiffuse.pipelines.sample_to_file import random_labels, sample_to_file
     from undiffuse.samplers import driver
-    opened = interop.open_model(run, device)
+    opened = _open(run, device)
     about, conditions = opened.data, condition_texts(condition, opened.model.conditions)
-    say_once(_warning(opened))
     cycle, counts = labels_of(label, about["classes"]) if label is not None else [], about.get("counts", ())
     names = [*["label"] * (label is not None), *conditions, *["prompt"] * bool(prompt)]
     model = guided(opened.model, scale_of(guidance_scale), names, prompt, negative)
@@ -81,14 +79,16 @@ def _place(opened: Any, out: Path | None) -> Path:
     return file
 
 
-def _warning(opened: Any) -> str:
-    """A sentence if a network for images has learned little, else ""."""
-    from undiffuse.report.denoising_error import little_learned
+def _open(run: str, device: str) -> Any:
+    """The opened model, with a warning if its network, one for images, has learned little."""
+    from undiffuse.interop import open_model
+    from undiffuse.report.linear_loss import little_learned
     from undiffuse.training import open_run
 
-    if opened.data["kind"] != "image" or not (opened.folder / "experiment.json").is_file():
-        return ""
-    return little_learned(open_run(opened.folder).metrics(), opened.experiment, opened.model)
+    opened = open_model(run, device)
+    if opened.data["kind"] == "image" and (opened.folder / "experiment.json").is_file():
+        say_once(little_learned(open_run(opened.folder).metrics(), opened.experiment, opened.model))
+    return opened
 
 
 def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, Any]) -> Path:

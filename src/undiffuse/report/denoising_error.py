@@ -1,11 +1,9 @@
-"""Denoising error at every noise level, and the training loss of the exact and of the best linear denoiser."""
+"""Denoising error at every noise level, and the lower bound of the training loss for a known data distribution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +12,14 @@ from torch import Tensor
 
 from undiffuse.data import Dataset, Transform
 from undiffuse.experiment import Experiment
-from undiffuse.loss import WHITENED, HasMMSE, NoiseLevelDistribution, loss_floor
-from undiffuse.metrics import Estimate
+from undiffuse.loss import WHITENED
 from undiffuse.mixture import Mixture
 from undiffuse.model import Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
-from undiffuse.report.formats import duration
-from undiffuse.sde import GaussianSDE, Time, as_time
-from undiffuse.training.early_stopping import model_step
+from undiffuse.report.linear_loss import least_loss
 
 _LEVELS = 14
-_QUANTILES = 64
 _ROWS = 4096
 
 
@@ -62,53 +56,6 @@ def denoising_errors(model: Model, train: Dataset, held_out: Dataset | None) -> 
                            None if held_out is None else _errors_at(model, held_out, count, level), linear.numpy())
 
 
-LITTLE = 0.9
-"""Held-out loss, in units of that of the best linear denoiser, above which a network for images has learned little."""
-
-
-@dataclass(frozen=True)
-class _Gaussian:
-    """The Gaussian with the moments of the data, of which the best linear denoiser is the exact one."""
-
-    moments: Moments
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.moments.shape
-
-    def mmse(self, sde: GaussianSDE, t: Time) -> Any:
-        """E tr Cov(x_0 | x_t) = Σ_k s_k² σ²/(α² s_k² + σ²), exact."""
-        alpha2, sigma2 = (as_time(v).reshape(-1, 1) for v in (sde.alpha(t) ** 2, sde.variance(t)))
-        s2 = self.moments.spectrum
-        return Estimate((s2 * sigma2 / (alpha2 * s2 + sigma2)).sum(1), torch.zeros(()))
-
-
-def linear_loss_ratio(entries: Sequence[dict[str, Any]], experiment: Experiment, model: Model) -> float | None:
-    """The model's held-out loss divided by that of the best linear denoiser; None where it is not defined.
-
-    Args:
-        entries: entries of metrics.jsonl.
-        experiment: settings of the run.
-        model: model of the run.
-    """
-    last = model_step(entries, experiment)
-    losses = [entry["held_out"] for entry in entries if "held_out" in entry and entry["step"] <= last]
-    moments = model.moments
-    if not losses or moments is None or not moments.complete or experiment.weighting == WHITENED:
-        return None
-    return float(losses[-1]) / _least(experiment, model, _Gaussian(moments))
-
-
-def little_learned(entries: Sequence[dict[str, Any]], experiment: Experiment, model: Model) -> str:
-    """A sentence if a network for images is hardly better than the best linear denoiser, else ""."""
-    ratio = linear_loss_ratio(entries, experiment, model) or 0.0
-    seconds = max((entry["seconds"] for entry in entries if "seconds" in entry), default=0.0)
-    if ratio < LITTLE:
-        return ""
-    return (f"the run has learned little: its held-out loss is {ratio:.2g} times that of the best linear denoiser, so "
-            f"samples are noisy or blurred; its training took {duration(seconds)}, train longer")
-
-
 def minimum_loss(experiment: Experiment, model: Model, data: Dataset) -> float | None:
     """Lower bound of the training loss over all networks, given the classes; None for an unknown distribution.
 
@@ -122,16 +69,7 @@ def minimum_loss(experiment: Experiment, model: Model, data: Dataset) -> float |
         return None
     if model.classes:
         distribution = distribution.given(0)  # the bound is equal for all eight classes
-    return _least(experiment, model, distribution)
-
-
-def _least(experiment: Experiment, model: Model, distribution: HasMMSE) -> float:
-    """The smallest expected loss over the noise levels of the training, for data of a distribution."""
-    levels = NoiseLevelDistribution(experiment.noise_distribution, experiment.level_mean, experiment.level_std,
-                                    model.sigma_data)
-    u = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
-    times = levels.quantile(model.sde, u)
-    return float(loss_floor(distribution, model.sde, times, experiment.weighting, levels).value.mean())
+    return least_loss(experiment, model, distribution)
 
 
 def data_distribution(name: str, transform: Transform) -> Mixture | None:

@@ -26,7 +26,7 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
-from undiffuse.report.denoising_error import linear_loss_ratio
+from undiffuse.report.linear_loss import linear_loss_ratio
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
 from undiffuse.training import Run

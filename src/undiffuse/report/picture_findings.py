@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from undiffuse.report.denoising_error import LITTLE
 from undiffuse.report.formats import duration, factor, percent
+from undiffuse.report.linear_loss import LITTLE
 
 GRAIN = 1.5
 """Ratio of the power of fine details, generated to real, above which grain is seen; below its inverse, blur."""

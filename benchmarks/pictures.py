@@ -62,7 +62,7 @@ def _row(name: str, data: Dataset, minutes: float, variant: str, seed: int, fold
     with TemporaryDirectory() as run:
         recipes.train(recipe, run, progress=False)
         report = gather(Path(run), SAMPLES, seed=1000 + seed, data=data)
-    numbers = measure(report).numbers
+        numbers = measure(report).numbers
     loss = [entry["held_out"] for entry in report.entries if "held_out" in entry][-1]
     if folder:
         sheet = Path(folder) / f"{name}-{variant.replace(' ', '-')}-{minutes:g}-{seed}.png"

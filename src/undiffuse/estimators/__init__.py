@@ -6,5 +6,6 @@ missing values. Synthesizer: a DataFrame in, a DataFrame out.
 
 from undiffuse.estimators.detector import Detector
 from undiffuse.estimators.imputer import Imputer
+from undiffuse.estimators.trained import Density, Synthesizer
 
-__all__ = ["Detector", "Imputer"]
+__all__ = ["Density", "Detector", "Imputer", "Synthesizer"]

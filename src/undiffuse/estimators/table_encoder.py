@@ -47,6 +47,27 @@ def encode(estimator: Any, X: Any, fit: bool) -> Array:
     return values
 
 
+def frame_of(estimator: Any, values: Array, like: Any) -> Any:
+    """Rows (N, D) as a DataFrame with the columns and dtypes of the training data, categories as their objects.
+
+    Args:
+        estimator: the fitted estimator.
+        values: the rows.
+        like: rows of the training data, or none of them, for names and dtypes.
+    """
+    schema: TableSchema | None = estimator.schema_
+    columns = {}
+    for j, name in enumerate(estimator.feature_names_in_):
+        column: list[Any] = values[:, j].tolist()
+        if schema is not None and _is_word(like[name].dtype):
+            words = estimator.words_[name]
+            column = [words.get(text, text) for text in map(schema.formats[j].text, column)]
+        columns[name] = column
+    names = [name for name in like.columns if name in columns]
+    frame = type(like)({name: columns[name] for name in names})
+    return frame.astype({name: like[name].dtype for name in names})
+
+
 def decode(estimator: Any, X: Any, values: Array) -> Any:
     """Values (N, D) without missing ones in the form of X: an array, or a copy of the DataFrame with its missing cells
     filled, of categories with the objects of the training data."""

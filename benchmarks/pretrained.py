@@ -103,7 +103,7 @@ def train(folder: Path, seconds: float) -> str:
     net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 48), layers_per_block=1,
                       norm_num_groups=8, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
                       add_attention=False)
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     optimizer, start, updates = torch.optim.AdamW(net.parameters(), 2e-3), time.process_time(), 0
     average = [p.detach().clone() for p in net.parameters()]
     while time.process_time() - start < seconds:

@@ -123,6 +123,30 @@ def test_import_tune_and_sample(pixels: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+def test_text_to_image_is_tuned_to_prompts_and_says_where_that_does_not_apply(
+        text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, prompts = tmp_path / "run", tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n\na red house\n")
+    assert main(["import", str(text), "--out", str(run)]) == 0
+    flags = ["--evaluations", "4", "--trajectories", "4", "--rounds", "0"]
+    assert main(["tune", str(run), *flags]) == 2 and "prompts" in capsys.readouterr().err
+    assert main(["tune", str(run), *flags, "--prompt-file", str(prompts), "--budget", "10min"]) == 0
+    assert "at most about" in capsys.readouterr().err
+    model = ud.load(run, device="cpu")
+    tuned = ud.tuning.tuning_of(model).table
+    assert set(tuned) == {"prompt"} and set(tuned["prompt"]) <= {4}
+    sampled = ["sample", str(run), "--n", "1", "--steps", "4", "--out", str(tmp_path / "x.png")]
+    assert main([*sampled, "--prompt", "a dog"]) == 0
+    assert "the untuned one is used" not in capsys.readouterr().err
+    assert main(sampled) == 0
+    assert not tuned["prompt"] or "tuned to the conditions prompt; the untuned one is used" in capsys.readouterr().err
+    assert main([*sampled, "--prompt", "a dog", "--guidance-scale", "3", "--negative", "x"]) == 0
+    assert "no sampler is tuned to this guidance" in capsys.readouterr().err
+    assert main(["tune", str(run), "--prompt-file", str(tmp_path / "none.txt")]) == 2
+    assert main(["tune", str(run), "--prompt", "a", "--budget", "soon"]) == 2
+
+
+@pytest.mark.slow
 def test_likelihood_and_restore_take_an_imported_model(pixels: Path, tmp_path: Path) -> None:
     images = tmp_path / "images.npy"
     np.save(images, (255 * torch.rand(2, 3, 8, 8)).byte().numpy())

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from undiffuse.errors import InputError, did_you_mean
@@ -107,12 +108,44 @@ def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> 
 
     tuning = tuning_of(model)
     scale = tuning.scale_text if tuning else ""
-    if not scale or method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+    if method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+        return
+    if not scale:
+        _report_other_tuning(model, tuning, method, steps, cond)
         return
     if choice := find_tuned(model, steps, (None, None), dict.fromkeys(cond)):
         say(f"the sampler is tuned to this model for {choice.tuned_for}")
     elif method == "auto":
         say(f"no sampler is tuned for {steps} steps{scale}; the untuned one is used")
+
+
+def _report_other_tuning(model: Any, tuning: Any, method: str, steps: int, cond: Sequence[str]) -> None:
+    """Prints that the model is tuned for other conditions, or without this guidance."""
+    from undiffuse.model import Wrapper
+    from undiffuse.progress import say
+
+    if tuning is not None:
+        table = {name: samplers for name, samplers in tuning.table.items() if steps in samplers}
+        if method == "auto" and table and ",".join(sorted(cond)) not in table:
+            names = " and ".join(name or "none" for name in table)
+            say(f"the sampler for {steps} steps is tuned to the conditions {names}; the untuned one is used")
+        return
+    while isinstance(model, Wrapper):
+        model = model.inner
+        if getattr(model, "tuning", None) is not None:
+            say("no sampler is tuned to this guidance (undiffuse tune --guidance-scale); the untuned one is used")
+            return
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a text file that are not empty; raises InputError without any."""
+    try:
+        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from None
+    if not lines:
+        raise InputError(f"got {file}, which is empty; expected one text a line")
+    return lines
 
 
 def print_once(text: object) -> None:

@@ -43,7 +43,7 @@ class Fit(NamedTuple):
     @property
     def sampler(self) -> TunedSampler:
         """The sampler."""
-        times, theta = torch.stack([node.t for node in self.nodes]), torch.stack(self.states[-1].theta)
+        times, theta = torch.stack([node.t for node in self.nodes]), torch.stack(self.states[-1].theta).double()
         return TunedSampler(times, theta, self.first_step_free)
 
 
@@ -105,10 +105,13 @@ def _error(reference: Reference, y: Tensor, end: Node) -> Tensor:
 
 def normal_equations(slopes: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """A (p, p) and b (p,) of the Gauss-Newton step A⁻¹ b for the loss Σ √|e| with the Jacobian `slopes` (p, M, k)."""
-    square = error.square().sum(1)
+    square = error.double().square().sum(1)
     weight = (square + 0.1 * square.median()) ** -0.75
-    flat = slopes * weight[:, None]
-    return flat.flatten(1) @ slopes.flatten(1).mT, flat.flatten(1) @ error.flatten()
+    A = torch.zeros(len(slopes), len(slopes) + 1, dtype=torch.float64)
+    for m, w in enumerate(weight):  # trajectory by trajectory: no second copy of the Jacobian
+        rows = slopes[:, m].double()
+        A += w * rows @ torch.cat([rows, error[None, m].double()]).mT
+    return A[:, :-1], A[:, -1]
 
 
 def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:
@@ -121,20 +124,21 @@ def robust(basis: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:
         target: values to fit (M, k).
         ridge: penalty, relative to the square of each feature.
     """
-    weight = torch.ones(basis.shape[1], dtype=basis.dtype)
+    grams = torch.stack([rows @ rows.mT for rows in (torch.cat([basis[:, m], target[None, m]]).double()
+                                                     for m in range(len(target)))])  # (M, f + 1, f + 1)
+    weight = torch.ones(len(grams), dtype=torch.float64)
     for _ in range(_ROUNDS + 1):
-        theta = _ridge(basis, target, weight, ridge)
-        square = (target - torch.einsum("f,fmk->mk", theta, basis)).square().sum(1)
+        total = ((weight / weight.mean())[:, None, None] * grams).sum(0)
+        theta = _ridge(total[:-1, :-1], total[:-1, -1], ridge)
+        signed = torch.cat([theta, -torch.ones(1, dtype=torch.float64)])
+        square = torch.einsum("f,mfg,g->m", signed, grams, signed).clamp_min(0)
         weight = (square + square.median() + 1e-30).rsqrt()
-    return theta
+    return theta.to(basis)
 
 
-def _ridge(basis: Tensor, target: Tensor, weight: Tensor, ridge: float) -> Tensor:
-    root = (weight / weight.mean()).sqrt()[:, None]
-    flat = (basis * root).flatten(1)
-    gram = flat @ flat.mT
+def _ridge(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
     loaded = gram + torch.diag(ridge * gram.diagonal() + 1e-14 * gram.diagonal().max() + 1e-300)
-    theta: Tensor = torch.linalg.solve(loaded, flat @ (target * root).flatten())
+    theta: Tensor = torch.linalg.solve(loaded, right)
     return theta
 
 

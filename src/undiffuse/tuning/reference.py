@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,8 @@ from undiffuse.samplers.registry import ALL, as_method
 from undiffuse.samplers.samples import Samples
 from undiffuse.transforms.base import Identity
 
-LEVELS = 128
+LEVELS, LARGE = 128, 16_384
+"""The number of levels of a reference, and the number of entries of a state from which on it is 48 in float32."""
 SEED = (1 << 40) + 7
 """The seed of the noise that tuning fits to and validates on; users' samples have other seeds."""
 
@@ -47,7 +49,7 @@ class RowCounter(CountingModel):
 
     @torch.no_grad()
     def denoise_rows(self, x: Tensor, node: Node, n: int | None = None) -> Tensor:
-        """D(x, t) in float64.
+        """D(x, t), like x, with the limits that sampling has.
 
         Args:
             x: states (M, *shape), or several copies of n states.
@@ -55,9 +57,34 @@ class RowCounter(CountingModel):
             n: number of different states, to which the conditions belong; None: all.
         """
         self.rows += len(x)
-        at = x.to(self.model.device, self.model.dtype)
-        cond = self._conditions(torch.arange(len(x)) % (n or len(x)))
-        return self.model.denoise(at, node.t, **cond).double().cpu()
+        of, out = torch.arange(len(x)) % (n or len(x)), torch.empty_like(x)
+        for rows in torch.arange(len(x)).split(self.block(len(x))):
+            D = self.model.denoise(x[rows].to(self.model.device, self.model.dtype), node.t, **self.conditions(of[rows]))
+            out[rows] = (D if self.model.clip is None else self.model.clip(D)).to(out)
+        return out
+
+    @property
+    def large(self) -> bool:
+        """Whether states are so large that memory decides on the form of a reference."""
+        return math.prod(self.model.shape) >= LARGE
+
+    @property
+    def measured(self) -> int:
+        """The number of samples for moments."""
+        return 64 if self.large else 512
+
+    @property
+    def levels(self) -> int:
+        """The number of levels of a reference."""
+        return 48 if self.large else LEVELS
+
+    def exact(self, x: Tensor) -> Tensor:
+        """x in the precision of a reference, on the CPU."""
+        return x.to("cpu", torch.float32 if self.large else torch.float64)
+
+    def block(self, n: int) -> int:
+        """The rows of one call for n states."""
+        return max(1, min(n, self.model.block if self.large else max(128, n)))
 
     def default(self, steps: int, t_end: float | None = None) -> DefaultSampler:
         """The default sampler for exact distributions: the reference is the exact trajectory of the model."""
@@ -65,12 +92,13 @@ class RowCounter(CountingModel):
 
     def sample(self, n: int, first: int, **request: Any) -> Samples:
         """`sample` for starts `first` to `first + n − 1`, in blocks of at most 128, to t_end."""
-        out = sample(self.model, n, seed=SEED, first_index=first, block=min(n, 128), denoise_last=False, **request,
-                     **self._conditions(torch.arange(n)))
+        block = self.block(n) if self.large else min(n, 128)
+        out = sample(self.model, n, seed=SEED, first_index=first, denoise_last=False, **{"block": block, **request},
+                     **self.conditions(torch.arange(n)))
         self.rows += out.nfe * n
         return out
 
-    def _conditions(self, rows: Tensor) -> dict[str, Any]:
+    def conditions(self, rows: Tensor) -> dict[str, Any]:
         """The conditions of these rows."""
         return {k: v[rows] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
 
@@ -89,7 +117,6 @@ class Reference:
         x: the starts (M, *shape).
         u: (L, M, k).
         slope: du/dλ, (L, M, k).
-        remainder: R, (L, M, k).
     """
 
     counter: RowCounter
@@ -98,7 +125,6 @@ class Reference:
     x: Tensor
     u: Tensor
     slope: Tensor
-    remainder: Tensor
 
     @classmethod
     def follow(cls, counter: RowCounter, moments: Moments, n: int, first: int, t_end: float) -> Reference:
@@ -114,7 +140,7 @@ class Reference:
         return cls.in_coordinates(counter, moments, trajectories(counter, n, first, t_end))
 
     @classmethod
-    def in_coordinates(cls, counter: RowCounter, moments: Moments, states: list[tuple[Node, Tensor, Tensor]]
+    def in_coordinates(cls, counter: RowCounter, moments: Moments, states: Iterable[tuple[Node, Tensor, Tensor]]
                        ) -> Reference:
         """The `trajectories` in the coordinates of these moments.
 
@@ -123,12 +149,15 @@ class Reference:
             moments: moments of the coordinates.
             states: nodes with x and D (n, *shape), as returned by `trajectories`.
         """
-        kernel, nodes = DataPrediction(frame=moments), [node for node, _, _ in states]
-        ys = [kernel.to_coordinates(x, node) for node, x, _ in states]
-        R = torch.stack([kernel.residual(y, D, node) for y, (node, _, D) in zip(ys, states, strict=True)])
-        total = torch.stack([_total(kernel, node) for node in nodes])[:, None]
-        alpha = torch.tensor([node.alpha for node in nodes], dtype=torch.float64)[:, None, None]
-        return cls(counter, kernel, nodes, states[0][1], torch.stack(ys) / total, R * alpha / total, R)
+        kernel, nodes, us, slopes, start = DataPrediction(frame=moments), list[Node](), [], [], None
+        for node, x, D in states:
+            y, total = kernel.to_coordinates(x, node), _total(kernel, node).to(x)
+            us.append(y / total)
+            slopes.append(kernel.residual(y, D, node) * (node.alpha / total))
+            nodes.append(node)
+            start = x if start is None else start
+        assert start is not None
+        return cls(counter, kernel, nodes, start, torch.stack(us), torch.stack(slopes))
 
     @cached_property
     def log_snr(self) -> Tensor:
@@ -143,7 +172,7 @@ class Reference:
         q = (node.log_snr - float(lam[k - 1])) / h
         rise, bend = q * q * (3 - 2 * q), q * (1 - q) * h
         u = (1 - rise) * self.u[k - 1] + rise * self.u[k]
-        return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * _total(self.kernel, node)
+        return (u + bend * ((1 - q) * self.slope[k - 1] - q * self.slope[k])) * _total(self.kernel, node).to(u)
 
     def residual(self, y: Tensor, node: Node) -> Tensor:
         """The remainder R of the model at coordinates y (M, k), or (p M, k)."""
@@ -153,15 +182,19 @@ class Reference:
     def curvature(self) -> tuple[Tensor, Tensor]:
         """λ of the inner levels, and the median over trajectories of Ψ_end/Ψ ‖∂²R/∂λ²‖, the local error."""
         skip = int(math.isinf(float(self.log_snr[0])))
-        lam, R = self.log_snr[skip:], self.remainder[skip:]
-        spacing = lam.diff()[:, None, None]
-        second = 2 * (R.diff(dim=0) / spacing).diff(dim=0) / (spacing[1:] + spacing[:-1])
-        psi = torch.stack([_total(self.kernel, node) / node.alpha for node in self.nodes[skip:]])
-        return lam[1:-1], (second * (psi[-1] / psi[1:-1])[:, None]).norm(dim=2).median(1).values
+        lam, nodes = self.log_snr[skip:], self.nodes[skip:]
+        psi = [_total(self.kernel, node).to(self.u) / node.alpha for node in nodes]
+        spacing, errors = lam.diff().tolist(), []
+        R = [self.slope[skip + k] * psi[k] for k in range(2)]
+        for k in range(1, len(lam) - 1):
+            R = [*R[-2:], self.slope[skip + k + 1] * psi[k + 1]]
+            rise = (R[2] - R[1]) / spacing[k] - (R[1] - R[0]) / spacing[k - 1]
+            errors.append((2 / (spacing[k] + spacing[k - 1]) * rise * (psi[-1] / psi[k])).norm(dim=1).median())
+        return lam[1:-1], torch.stack(errors).double()
 
 
-def trajectories(counter: RowCounter, n: int, first: int, t_end: float) -> list[tuple[Node, Tensor, Tensor]]:
-    """The nodes of a reference with the states of all trajectories and the model's D there, (n, *shape), float64.
+def trajectories(counter: RowCounter, n: int, first: int, t_end: float) -> Iterator[tuple[Node, Tensor, Tensor]]:
+    """The nodes of a reference with the states of all trajectories and the model's D there, (n, *shape).
 
     Args:
         counter: the model, which counts evaluated rows.
@@ -169,11 +202,13 @@ def trajectories(counter: RowCounter, n: int, first: int, t_end: float) -> list[
         first: index of the first start.
         t_end: end time.
     """
-    out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=2 * LEVELS, t_end=t_end,
+    out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=2 * counter.levels, t_end=t_end,
                          trajectory=True)
-    times, xs = zip(out.trajectory[0], *out.trajectory[2::2], strict=True)
-    nodes = nodes_of(counter.model.sde, torch.tensor(times, dtype=torch.float64))
-    return [(node, x.double(), counter.denoise_rows(x.double(), node, n)) for node, x in zip(nodes, xs, strict=True)]
+    states = [out.trajectory[0], *out.trajectory[2::2]]
+    nodes = nodes_of(counter.model.sde, torch.tensor([t for t, _ in states], dtype=torch.float64))
+    for node, (_, z) in zip(nodes, states, strict=True):
+        x = counter.exact(z)
+        yield node, x, counter.denoise_rows(x, node, n)
 
 
 @dataclass
@@ -188,7 +223,7 @@ class PathEnds:
 
     @classmethod
     def follow(cls, counter: RowCounter, moments: Moments, n: int, first: int, t_end: float) -> PathEnds:
-        """The endpoints for some starts, in 128 steps of a fourth-order method.
+        """The endpoints for some starts, in `levels` steps of a fourth-order method.
 
         Args:
             counter: the model, which counts evaluated rows.
@@ -197,9 +232,10 @@ class PathEnds:
             first: index of the first start.
             t_end: end time.
         """
-        out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=LEVELS, t_end=t_end)
+        out = counter.sample(n, first, method=ALL["unipc_4_noise"], grid="log_snr", steps=counter.levels, t_end=t_end)
         end = nodes_of(counter.model.sde, torch.tensor([t_end], dtype=torch.float64))[0]
-        return cls(counter, moments, first, end, DataPrediction(frame=moments).to_coordinates(out.x.double(), end))
+        y = DataPrediction(frame=moments).to_coordinates(counter.exact(out.x), end)
+        return cls(counter, moments, first, end, y)
 
     def in_coordinates(self, moments: Moments) -> PathEnds:
         """These endpoints in the coordinates of other moments."""
@@ -220,7 +256,7 @@ class PathEnds:
             method, name = entry.build(), str(entry)
         out = self.counter.sample(len(self.y), self.first, method=as_method(method), grid=grid, steps=steps,
                                   t_end=t_end)
-        y = DataPrediction(frame=self.moments).to_coordinates(out.x.double(), self.end)
+        y = DataPrediction(frame=self.moments).to_coordinates(self.counter.exact(out.x), self.end)
         return (y - self.y) / (self.end.alpha * y.shape[1] ** 0.5), name
 
 

@@ -21,6 +21,7 @@ from undiffuse.moments import Moments, measure_moments
 from undiffuse.samplers.method import require_denoiser
 from undiffuse.samplers.tuned import ClassCoefficients, Tuned, TunedSampler, Tuning
 from undiffuse.transforms.base import Transform
+from undiffuse.tuning.budget import plan, seconds_of
 from undiffuse.tuning.fit import Fit
 from undiffuse.tuning.grid_search import gated, joint_refinement, loss, refit, search
 from undiffuse.tuning.reference import ModelUnits, PathEnds, Reference, RowCounter, trajectories
@@ -37,12 +38,12 @@ VALIDATION, SELECTION, _MOMENTS = 1 << 20, 3 << 20, 1 << 21
 MORE = 4
 """The number of starts that choose, and that validate, per start that is fitted to."""
 _GATED, _LEADING = 2, 3
-_MEASURED = 512
 
 
 def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end: float | None = None,
-         trajectories: int = 32, rounds: int = 4, nodes_of: Tuning | None = None,
-         conditions: Sequence[str] = CONDITIONS, say: Callable[[str], None] = lambda line: None) -> Tuned:
+         trajectories: int | None = None, rounds: int | None = None, nodes_of: Tuning | None = None,
+         conditions: Sequence[str] = CONDITIONS, prompts: Sequence[str] = (),
+         budget: float | str | None = None, say: Callable[[str], None] = lambda line: None) -> Tuned:
     """Fit samplers to a model; `ud.sample(tuned, steps=n)` uses them for n in `evaluations`.
 
     The probability flow is followed from `trajectories` starts by 256 small steps. For every n, grids even in local
@@ -55,10 +56,13 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
         model: a denoiser; if it has no moments, they are measured on 512 of its samples.
         evaluations: numbers of model evaluations, from 2 to 100.
         t_end: end time of the trajectories; None: `model.t_end()`.
-        trajectories: number of starts to fit to, at least 4; four times as many select, and as many validate.
-        rounds: Gauss-Newton rounds over the nodes; 0 fits coefficients only.
+        trajectories: number of starts to fit to, at least 4; four times as many select, and as many validate. None: 32,
+            or 8 for large states, or what the budget allows.
+        rounds: Gauss-Newton rounds over the nodes; 0 fits coefficients only. None: 4, or what the budget allows.
         nodes_of: a tuning whose nodes are used, so that only the coefficients are fitted; without its missing entries.
         conditions: the names of `CONDITIONS` to tune for.
+        prompts: texts in turn for a text-to-image model, whose samples have prompts.
+        budget: seconds of the network's time, or a text such as "10min"; the estimate is a line of `say`.
         say: receives a line per stage.
 
     Raises:
@@ -66,12 +70,16 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
 
     Reference: Wang and Vastola (2024), arXiv:2412.09726 (the exact Gaussian part); Golub and Pereyra (1973).
     """
-    _check(model, evaluations, trajectories, rounds)
+    _check(model, evaluations, 4 if trajectories is None else trajectories, rounds or 0)
     assert isinstance(model, Model)
-    moments, end = moments_for(model, say, nodes_of), model.t_end() if t_end is None else t_end
+    names = _names(model, conditions, prompts)
+    cost = plan(model, evaluations, list(_conditions(model, 8, names, prompts).values()), trajectories, rounds, budget)
+    say(f"tuning with {cost}")
+    trajectories, rounds = cost.trajectories, cost.rounds
+    moments, end = moments_for(model, say, nodes_of, prompts), model.t_end() if t_end is None else t_end
     table: dict[str, dict[int, TunedSampler]] = {}
     rows: list[dict[str, Any]] = []
-    for name, cond in _conditions(model, MORE * trajectories, conditions).items():
+    for name, cond in _conditions(model, MORE * trajectories, names, prompts).items():
         existing = None if nodes_of is None else nodes_of.table.get(name, {})
         budgets = [n for n in sorted(set(evaluations)) if existing is None or n in existing]
         counter = RowCounter(model, cond)
@@ -81,21 +89,25 @@ def tune(model: ReverseModel, evaluations: Sequence[int] = EVALUATIONS, *, t_end
     return Tuned(model, replace(compatible_tuning(model, moments, end), table=table, rows=tuple(rows)))
 
 
-def moments_for(model: Model, say: Callable[[str], None], tuning: Tuning | None = None) -> Moments:
+def moments_for(model: Model, say: Callable[[str], None], tuning: Tuning | None = None, prompts: Sequence[str] = ()
+                ) -> Moments:
     """The moments of the data, else of a current tuning, else of samples of the model.
 
     Args:
         model: model to tune.
         say: receives a message if samples are drawn.
         tuning: current tuning; None: that of the model, if valid.
+        prompts: texts of the samples.
     """
     current = tuning or valid_tuning(model)
     if model.moments is not None:
         return model.moments
     if current is not None:
         return current.moments
-    say(f"drawing {_MEASURED} samples for the moments")
-    return sample_moments(RowCounter(model, {}))
+    counter = RowCounter(model, {})
+    counter.cond = _conditions(model, counter.measured, ["prompt"], prompts).get("prompt", {})
+    say(f"drawing {counter.measured} samples for the moments")
+    return sample_moments(counter)
 
 
 def _fit_budgets(counter: RowCounter, moments: Moments, evaluations: list[int], t_end: float, n: int, rounds: int,
@@ -167,20 +179,33 @@ def figures(error: Tensor, moments: Moments) -> dict[str, float]:
     return {"rmse": float(norms.square().mean().sqrt()), "median": float(norms.median())}
 
 
-def _conditions(model: Model, n: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _names(model: Model, names: Sequence[str], prompts: Sequence[str]) -> Sequence[str]:
+    """The names of the conditions to tune for; raises InputError for prompts that are missing or not taken."""
+    takes = "prompt" in [c.name for c in model.conditions]
+    if takes != bool(prompts) and (prompts or names is CONDITIONS):
+        raise InputError("got a text-to-image model without prompts; expected prompts=, texts like those that it will "
+                         "be used with" if takes else "got prompts for a model that takes no text; leave them out")
+    return ["prompt"] if prompts else names
+
+
+def _conditions(model: Model, n: int, names: Sequence[str], prompts: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The conditions for n samples, by name."""
-    labels: dict[str, Any] = {"label": torch.arange(n) % max(model.classes, 1)}
-    every = {"": dict[str, Any](), "label": labels}
-    return {name: cond for name, cond in every.items() if name in names and (model.classes or not name)}
+    every: dict[str, dict[str, Any]] = {"": {}}
+    if model.classes:
+        every["label"] = {"label": torch.arange(n) % model.classes}
+    if prompts:
+        every["prompt"] = model.encode_conditions({"prompt": [prompts[k % len(prompts)] for k in range(n)]}, n)
+    return {name: cond for name, cond in every.items() if name in names}
 
 
 def sample_moments(counter: RowCounter) -> Moments:
     """The moments of a model's samples, in all directions only if there are at least 4 samples per direction."""
-    model, x = counter.model, counter.sample(_MEASURED, _MOMENTS, method=counter.default(20).build(), steps=20).x
+    n, model = counter.measured, counter.model
+    x = counter.sample(n, _MOMENTS, method=counter.default(20).build(), steps=20).x
     d = x[0].numel()
-    if 4 * d <= _MEASURED:
+    if 4 * d <= n:
         return Moments.measure(x, "pca")
-    return Moments.measure(x, "dct") if len(model.shape) == 3 else Moments.measure(x, "pca", _MEASURED // 8)
+    return Moments.measure(x, "dct") if len(model.shape) == 3 else Moments.measure(x, "pca", n // 8)
 
 
 def _check(model: ReverseModel, evaluations: Sequence[int], trajectories: int, rounds: int) -> None:
@@ -240,7 +265,7 @@ def _fit_class(counter: RowCounter, tuning: Tuning, moments: Moments, samplers: 
                rounds: int) -> Iterator[tuple[int, ClassCoefficients, dict[str, Any]]]:
     """For each number of evaluations the coefficients of a class, and the row of results."""
     clock, pooled, end = time.monotonic(), tuning.moments, tuning.t_end
-    states = trajectories(counter, n, 0, end)
+    states = list(trajectories(counter, n, 0, end))
     references = {m: Reference.in_coordinates(counter, m, states) for m in (pooled, moments)}
     selection, validation = (PathEnds.follow(counter, pooled, MORE * n, first, end)
                              for first in (SELECTION, VALIDATION))
@@ -286,8 +311,9 @@ class Family:
 
 
 def tune_family(model: Callable[[float], Model], strengths: Sequence[float], evaluations: Sequence[int] = EVALUATIONS,
-                *, trajectories: int = 32, rounds: int = 4, conditions: Sequence[str] = CONDITIONS,
-                say: Callable[[str], None] = lambda line: None) -> Family:
+                *, trajectories: int | None = None, rounds: int | None = None,
+                conditions: Sequence[str] = CONDITIONS, prompts: Sequence[str] = (),
+                budget: float | str | None = None, say: Callable[[str], None] = lambda line: None) -> Family:
     """Tune a family of models such as `lambda w: ud.classifier_free(model, w)` at several strengths.
 
     The nodes are those of the middle strength; at the others only the coefficients are fitted. A sampler that is not
@@ -300,6 +326,8 @@ def tune_family(model: Callable[[float], Model], strengths: Sequence[float], eva
         trajectories: as in `tune`.
         rounds: as in `tune`.
         conditions: as in `tune`.
+        prompts: as in `tune`.
+        budget: as in `tune`, for all strengths.
         say: receives a line per stage.
 
     Raises:
@@ -312,13 +340,15 @@ def tune_family(model: Callable[[float], Model], strengths: Sequence[float], eva
     for w in (middle, *(w for w in increasing if w != middle)):
         say(f"tuning at scale {w:g}")
         tunings[w] = tune(model(w), evaluations, trajectories=trajectories, rounds=rounds,
-                          nodes_of=tunings.get(middle), conditions=conditions, say=say).tuning
+                          nodes_of=tunings.get(middle), conditions=conditions, prompts=prompts,
+                          budget=None if budget is None else seconds_of(budget) / len(increasing), say=say).tuning
     first = tunings[middle]
     return Family(model, Tuning(first.moments, first.t_end, {}, family=tuple((w, tunings[w]) for w in increasing)))
 
 
 def tune_guided(model: Model, scales: Sequence[float], evaluations: Sequence[int] = EVALUATIONS, *,
-                trajectories: int = 32, rounds: int = 4, say: Callable[[str], None] = lambda line: None) -> Tuned:
+                trajectories: int | None = None, rounds: int | None = None, prompts: Sequence[str] = (),
+                budget: float | str | None = None, say: Callable[[str], None] = lambda line: None) -> Tuned:
     """Tune the classifier-free guidance of a model at several scales; its other samplers are kept.
 
     `ud.sample(ud.classifier_free(tuned, w), steps=n, label=...)` uses the sampler for n in `evaluations` and any w in
@@ -330,17 +360,19 @@ def tune_guided(model: Model, scales: Sequence[float], evaluations: Sequence[int
         evaluations: numbers of model evaluations.
         trajectories: as in `tune`.
         rounds: as in `tune`.
+        prompts: as in `tune`.
+        budget: as in `tune`, for all scales.
         say: receives a line per stage.
 
     Raises:
-        InputError: for a model without classes, and as `tune_family`.
+        InputError: for a model without classes or prompts, and as `tune_family`.
     """
-    if not model.classes:
+    if not model.classes and not prompts:
         raise InputError("got guidance scales for a model that was trained without labels; leave them out")
-    moments = moments_for(model, say)
+    moments = moments_for(model, say, prompts=prompts)
     base = ModelUnits(model, moments)
     family = tune_family(lambda w: classifier_free(base, w), scales, evaluations, trajectories=trajectories,
-                         rounds=rounds, conditions=["label"], say=say).tuning
+                         rounds=rounds, conditions=["label"], prompts=prompts, budget=budget, say=say).tuning
     return Tuned(model, replace(compatible_tuning(model, moments, family.t_end), family=family.family))
 
 

@@ -137,15 +137,17 @@ def _report_other_tuning(model: Any, tuning: Any, method: str, steps: int, cond:
             return
 
 
-def lines_of(file: Path) -> list[str]:
-    """The lines of a text file that are not empty; raises InputError without any."""
+def lines_of(file: Path | None, before: Sequence[str] | None) -> list[str]:
+    """The texts `before`, then the lines of a file that are not empty; raises InputError for a file without any."""
+    if file is None:
+        return list(before or ())
     try:
         lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {file}: {error}") from None
     if not lines:
         raise InputError(f"got {file}, which is empty; expected one text a line")
-    return lines
+    return [*(before or ()), *lines]
 
 
 def print_once(text: object) -> None:

@@ -44,9 +44,8 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
     if per_class:
         tuning.check_per_class(model)
     data = training.load_data(run)[0] if per_class else None
-    texts = [*(prompt or []), *(lines_of(prompt_file) if prompt_file else [])]
     size: dict[str, Any] = {"trajectories": trajectories, "rounds": rounds}
-    fitting = {**size, "prompts": texts, "budget": budget, "say": say}
+    fitting = {**size, "prompts": lines_of(prompt_file, prompt), "budget": budget, "say": say}
     tuned = tuning.tune_guided(model, scales, budgets, **fitting) if scales else tuning.tune(model, budgets, **fitting)
     if data:
         tuned = tuning.tune_classes(tuned, data=data.x, labels=data.y, say=say,

@@ -97,5 +97,5 @@ def test_endless_lines_and_fields_are_refused_at_once(tmp_path: Path, refused: R
 
 
 def test_many_columns_are_fine(tmp_path: Path) -> None:
-    text = "\n".join(",".join(str((i * 31 + j) % 97) for j in range(50_000)) for i in range(3))
-    assert torch.equal(open_data(csv(tmp_path, text)).x, (31 * torch.arange(3)[:, None] + torch.arange(50_000)) % 97)
+    text = "\n".join(",".join(str((i * 31 + j) % 97) for j in range(9_000)) for i in range(3))
+    assert torch.equal(open_data(csv(tmp_path, text)).x, (31 * torch.arange(3)[:, None] + torch.arange(9_000)) % 97)

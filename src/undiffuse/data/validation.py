@@ -20,6 +20,7 @@ from undiffuse.transforms.table_cells import default_columns
 from undiffuse.transforms.table_schema import TableSchema
 
 _MAX_VALUE = 1e30
+_FAR_FROM_ZERO = 6  # standard deviations beyond which samples do not change their sign
 _CHUNK = 256
 _MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
 
@@ -62,8 +63,9 @@ def first_line(error: Exception) -> str:
 def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = (),
                label_texts: Sequence[str] | None = None, schema: TableSchema | None = None,
                missing: bool = False, notes: Sequence[str] = ()) -> Dataset:
-    """The Dataset of numbers (N, D): points (up to three columns of similar scale, none of them whole in a schema) or a
-    table.
+    """The Dataset of numbers (N, D): points or a table.
+
+    Points are up to three columns of similar scale; with a schema, none of them whole or of one sign and near zero.
 
     Args:
         x: the numbers.
@@ -79,6 +81,7 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
     """
     _check_count(len(x), name)
     plain = schema is None or not any(form.integer or form.kind != "number" for form in schema.formats)
+    read = schema is not None
     schema = schema or TableSchema.of_numbers(columns or default_columns(x.shape[1]), x)
     names = schema.columns
     empty = np.isnan(x) if missing else np.zeros(x.shape, dtype=np.bool_)
@@ -90,6 +93,7 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
         raise InputError(f"all {len(x)} rows of {name} are equal, so there is nothing to learn")
     std = np.where(constant, np.nan, _std(values, name))
     similar = len(names) <= 3 and not constant.any() and not empty.any() and plain and std.max() <= 10 * std.min()
+    similar = similar and not (read and _one_sided(x, std).any())
     y, classes = encode_labels(label_texts, name) if label_texts is not None else (None, ())
     return Dataset(torch.from_numpy(x.astype(np.float32) if similar else x), y, "points" if similar else "table", name,
                    classes,
@@ -195,6 +199,12 @@ def _std(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         raise InputError(f"{name} holds a column that varies by {std[tiny].max():.3g}, less than float32 resolves; "
                          f"scale it")
     return std
+
+
+def _one_sided(x: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The columns whose numbers have one sign and come near zero, so that samples of one scale may change the sign."""
+    near = np.abs(x.mean(0)) < _FAR_FROM_ZERO * std
+    return np.asarray(near & ((x.min(0) >= 0) | (x.max(0) <= 0)))
 
 
 def _category_note(columns: Sequence[str], categories: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

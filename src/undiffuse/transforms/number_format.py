@@ -90,7 +90,7 @@ class NumberFormat:
     def _digits(self, value: float) -> str:
         """A number ≥ 0 with a decimal point."""
         if not self.decimals:
-            return repr(value)
+            return repr(float(value))
         low, high = self.decimals
         digits = f"{value:.{high}f}"
         extra = min(high - low, len(digits) - len(digits.rstrip("0"))) if high else 0

@@ -189,7 +189,7 @@ def test_samples_without_a_requested_class_report_the_sampled_class(run: Path, t
 CASES = [("other columns", [["1", "x", "2", "5"]], "a,b,c,d", "no column 'size'"),
          ("a new word", [["", "Rome", "2", "5"]], "size,city,count,same", "'Rome', which is not in the training data"),
          ("a word for a number", [["big", "New York", "", "5"]], "size,city,count,same", "'big'; expected a number"),
-         ("an infinity", [["inf", "New York", "", "5"]], "size,city,count,same", "holds .inf."),
+         ("an infinity", [["inf", "New York", "", "5"]], "size,city,count,same", "holds 'inf'"),
          ("no gap", [["1", "New York", "2", "5"]], "size,city,count,same", "no empty cell")]
 
 

@@ -117,3 +117,20 @@ def test_one_row_an_outlier_and_an_impossible_row_are_scored_and_ranked(tmp_path
     assert ranks("far.csv", [*rows[:2], (2020, 0.3, 300, "u"), (2020, "", 0.1, "v")])[2][0] == 1
     scores = ranks("other.csv", [*rows[:3], (2021, 0.1, 0.1, "u"), *rows[3:9]])
     assert scores[3] == (1, float("-inf")) and sum(score == float("-inf") for _, score in scores) == 1
+
+
+def test_rank_sorts_the_rows_and_names_the_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row with one wrong number is first, and that column has the largest surprise in the file and the summary."""
+    lines = ["a,b,word"] + [f"{i % 7}.5,{i % 5 - 2.25},{'xy'[i % 2]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    e = Experiment(data=str(tmp_path / "t.csv"), steps=2, save_every=2, warmup=1, batch_size=8, eval_batch_size=16,
+                   net_args={"width": 8, "depth": 1}, prediction_type="wiener")
+    train(e, tmp_path / "run", progress=False)
+    (tmp_path / "new.csv").write_text("a,b,word\n3.5,-2.25,x\n3.5,40.5,y\n2.5,-1.25,x")
+    out = tmp_path / "s.csv"
+    assert main(["likelihood", str(tmp_path / "run"), str(tmp_path / "new.csv"), "--rank", "--out", str(out)]) == 0
+    table = list(csv.DictReader(out.open()))
+    assert [row["rank"] for row in table] == ["1.0", "2.0", "3.0"] and table[0]["row"] == "2.0"
+    surprise = {name: float(table[0][f"surprise_{name}"]) for name in ("a", "b", "word")}
+    assert max(surprise, key=lambda name: surprise[name]) == "b"
+    assert f"row 2: b {surprise['b']:+.1f}" in capsys.readouterr().out

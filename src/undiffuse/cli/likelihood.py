@@ -9,7 +9,7 @@ from typing import Literal
 def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | None = None, part: str = "train",
                divergence: Literal["auto", "exact", "hutchinson"] = "auto", probes: int = 8, tolerance: float = 1e-4,
                dequantise: Literal["auto", "none", "uniform", "normal"] = "auto", draws: int | None = None,
-               seed: int = 0, device: str = "auto") -> None:
+               seed: int = 0, device: str = "auto", rank: bool = False) -> None:
     """Compute the log-likelihood of every row of DATA, with its errors and a rank: 1 is the most unusual row.
 
     Args:
@@ -25,8 +25,11 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
         draws: Samples per row of grey levels, categories and missing values; more give a tighter bound.
         seed: Seed of all random numbers.
         device: auto, cpu, cuda, cuda:N or mps.
+        rank: Sort the table by rank, the most unusual row first, and add for every column of a table its surprise: the
+            nats by which it makes the row less likely than samples of the run are.
     """
     from undiffuse.pipelines.score import score
 
-    print(score(run, data, out or run / "scores.csv", n=n, part=part, seed=seed, device=device, divergence=divergence,
-                probes=probes, rtol=tolerance, atol=tolerance, dequantise=dequantise, draws=draws))
+    print(score(run, data, out or run / "scores.csv", n=n, part=part, seed=seed, device=device, rank=rank,
+                divergence=divergence, probes=probes, rtol=tolerance, atol=tolerance, dequantise=dequantise,
+                draws=draws))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,19 @@ from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.interop.imported import open_model
 from undiffuse.likelihood import Likelihood, log_likelihood
+from undiffuse.likelihood.column_surprise import column_surprise
 from undiffuse.model import Model
 from undiffuse.progress import bar, say
 from undiffuse.report.plots import least_likely, scores_figure
 
+_NAMED = 3  # columns that are named for a row
 
-def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str,
+def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: int, device: str, rank: bool = False,
           **options: Any) -> str:
     """Write the table `out` (.csv) and a figure of the same name (.png); returns a summary of a few lines.
 
-    Columns: row, rank (1: the most unusual), log_prob, bits_per_dim, and the parts of `Likelihood`.
+    Columns: row, rank (1: the most unusual), log_prob, bits_per_dim, and the parts of `Likelihood`; with `rank` also
+    surprise_NAME for every column of a table, see `likelihood.column_surprise`.
 
     Args:
         run: folder of the run.
@@ -36,6 +40,7 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
         part: "train" or "test", where the source has both.
         seed: random seed.
         device: device of the model.
+        rank: sort the rows by rank, and say which columns make them unusual.
         options: arguments of `log_likelihood`.
 
     Raises:
@@ -53,11 +58,29 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,
              "log_prob": scores.log_prob, "bits_per_dim": scores.bits_per_dim, **scores.budget()}
+    surprise = column_surprise(model, data.x, seed=seed) if rank and data.kind != "image" else None
+    if surprise is not None:
+        table |= {f"surprise_{name}": column for name, column in zip(data.columns, surprise.T, strict=True)}
+    if rank:
+        table = {name: column[table["rank"].argsort()] for name, column in table.items()}
     possible = scores.log_prob.isfinite()
     with atomic_set([out, picture]) as (rows, figure):
         rows.write(_csv_text(table).encode())
-        figure.write(scores_figure(scores.select(possible), data.take(possible.nonzero()[:, 0])))
-    return f"{summary(scores)}\n{out} and {picture}"
+        figure.write(scores_figure(scores.select(possible), data.take(possible.nonzero()[:, 0]),
+                                   None if surprise is None else surprise[possible]))
+    return f"{summary(scores)}{_reasons(scores, surprise, data.columns)}\n{out} and {picture}"
+
+
+def _reasons(scores: Likelihood, surprise: torch.Tensor | None, columns: Sequence[str]) -> str:
+    """The columns with the largest surprise of the most unusual rows, a line per row."""
+    if surprise is None:
+        return ""
+    lines = [""]
+    for i in least_likely(scores).tolist():
+        largest = [j for j in surprise[i].argsort(descending=True).tolist() if surprise[i, j] > 0][:_NAMED]
+        lines.append(f"row {i + 1}: " + (", ".join(f"{columns[j]} {float(surprise[i, j]):+.1f}" for j in largest)
+                                         or "no column by itself"))
+    return "\n".join([*lines, "nats above those of the model's own samples, by column"])
 
 
 def _csv_text(table: dict[str, torch.Tensor]) -> str:

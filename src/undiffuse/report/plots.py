@@ -26,6 +26,7 @@ from undiffuse.transforms.base import Transform
 
 _FIGURES = {"median": "median over trajectories", "rmse": "root mean square over trajectories"}
 _BEFORE, _AFTER = "#8a8a8a", "#c0392b"
+_COLUMNS = 12  # columns whose surprise is shown
 
 
 def tuning_figure(tuning: Tuning, path: Path) -> Path:
@@ -106,20 +107,24 @@ _SHOWN = 16
 _LIKELY, _UNLIKELY, _ALL = "#1f6f8b", "#d9480f", "#8a939b"
 
 
-def scores_figure(likelihood: Likelihood, data: Dataset) -> bytes:
-    """A PNG: histogram of the scores, log p with standard errors by rank, and the extremes.
+def scores_figure(likelihood: Likelihood, data: Dataset, surprise: Tensor | None = None) -> bytes:
+    """A PNG: histogram of the scores, log p with standard errors by rank, and the extremes or the surprise of columns.
 
     Args:
         likelihood: log-likelihoods of the rows.
         data: the rows; images show their extremes, points in the plane are coloured by log p.
+        surprise: surprise of every column (N, D) in nats; None: not shown.
     """
     plane = data.x.ndim == 2 and data.x.shape[1] == 2
-    figure = Figure(figsize=(12 if data.kind == "image" or plane else 8, 3.6), layout="constrained")
-    sides = figure.subplots(1, 3 if data.kind == "image" or plane else 2)
+    three = data.kind == "image" or plane or surprise is not None
+    figure = Figure(figsize=(12 if three else 8, 3.6), layout="constrained")
+    sides = figure.subplots(1, 3 if three else 2)
     _histogram(sides[0], likelihood)
     _ranked(sides[1], likelihood)
     if data.kind == "image":
         _extremes(sides[2], likelihood, data)
+    elif surprise is not None:
+        _reasons(sides[2], likelihood, data, surprise)
     elif plane:
         _plane(sides[2], likelihood, data)
     stream = io.BytesIO()
@@ -174,6 +179,18 @@ def _plane(ax: Axes, likelihood: Likelihood, data: Dataset) -> None:
     ax.figure.colorbar(points, ax=ax, label="log p in nats")
     ax.set(title="log p in the plane", aspect="equal")
     ax.legend(frameon=False, loc="upper left")
+
+
+def _reasons(ax: Axes, likelihood: Likelihood, data: Dataset, surprise: Tensor) -> None:
+    """The surprise of the columns of the most unusual rows."""
+    rows = least_likely(likelihood)
+    columns = surprise[rows].amax(0).argsort(descending=True)[:_COLUMNS].sort().values
+    image = ax.imshow(surprise[rows][:, columns].clamp_min(0).numpy(), cmap="Reds", aspect="auto", vmin=0)
+    ax.set_xticks(range(len(columns)), [str(data.columns[j])[:14] for j in columns.tolist()], rotation=60, ha="right",
+                  rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(range(len(rows)), [str(i + 1) for i in range(len(rows))], fontsize=8)
+    ax.set(title="columns of the most unusual rows", ylabel="rank among rows with a probability")
+    ax.figure.colorbar(image, ax=ax, label="surprise in nats")
 
 
 def least_likely(likelihood: Likelihood, n: int = 10) -> torch.Tensor:

@@ -125,9 +125,9 @@ def _cases() -> Iterator[Case]:
                               ({**dynamic, "time_shift_type": "linear"}, {"mu": 1.15}),
                               ({**dynamic, "shift_terminal": 0.1}, {"mu": 1.15}), (KARRAS, {}),
                               ({"use_beta_sigmas": True}, {}), ({"use_exponential_sigmas": True}, {})):
-        yield Case("FlowMatchEulerDiscrete", config, "ddim", timesteps=timesteps, tolerance=2e-6)
+        yield Case("FlowMatchEulerDiscrete", config, "ddim", timesteps=timesteps, tolerance=1e-6)
     for name, method in ((dpm, "dpmpp_2m"), ("UniPCMultistep", "unipc")):
-        yield Case(name, {**FLOW, "flow_shift": 3.0}, method, reading={"rounding": "floor"}, tolerance=2e-6)
+        yield Case(name, {**FLOW, "flow_shift": 3.0}, method, reading={"rounding": "floor"}, tolerance=1e-6)
 
 
 CASES = tuple(_cases())

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import math
 import random
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import SHAPE, diffusers, model_of, slow_but, start, theirs, unet
+from tiny_pipelines import SHAPE, diffusers, error, model_of, noise_of, slow_but, start, theirs, unet
 
 import undiffuse as ud
 from benchmarks.interop import CASES, PIN, ZERO_SNR, Case, difference
 from undiffuse.chains import Chain
 from undiffuse.errors import InputError
-from undiffuse.interop.schedules import CLASSES, Schedule
+from undiffuse.interop.schedules import CLASSES, Schedule, times_of
 from undiffuse.predictions import Clip
+from undiffuse.random import Purpose, normal
 from undiffuse.samplers.registry import ALL
 from undiffuse.transforms.base import GreyLevels
 
@@ -82,12 +85,35 @@ def test_ddim_on_linspace_steps_past_its_own_list() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_the_cosine_solver(prediction: str) -> None:
-    if COSINE not in AVAILABLE:
-        pytest.skip("torchsde is not installed")
-    config = {"prediction_type": prediction, "solver_order": 1}
-    assert difference(Case(COSINE.removesuffix("Scheduler"), config, "ancestral",
-                           noise="scheduling_cosine_dpmsolver_multistep")) < 1e-5
+def test_the_cosine_solver(prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With our noise in place of its Brownian tree, for which torchsde need not be installed."""
+    monkeypatch.setitem(sys.modules, "torchsde", types.ModuleType("torchsde"))
+    module = importlib.import_module("diffusers.schedulers.scheduling_cosine_dpmsolver_multistep")
+    scheduler, net, k = getattr(module, COSINE)(prediction_type=prediction), unet(), iter(range(99))
+    scheduler.set_timesteps(10)
+    scheduler.noise_sampler = lambda *_: normal(0, Purpose.STEP, next(k) << 34, 0, 2, SHAPE)
+    model = model_of(scheduler, net)
+    times, to_zero = times_of(Schedule(model.sde, model.reading, ""), scheduler)
+    x = float(model.sde.sigma(times[0])) * start()
+    ours = ud.sample(model, 2, ALL["dpmpp_2m_sde"], grid=times, x_T=x, denoise_last=to_zero)
+    assert error(ours.x, theirs(net, scheduler, x)[0]) < 1e-5 and ours.nfe == 10
+
+
+@pytest.mark.parametrize("n", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_predictor_of_score_sde_ve(n: int) -> None:
+    """Their corrector uses means of norms over the batch, and is not reproduced."""
+    scheduler, net = diffusers.ScoreSdeVeScheduler(sigma_max=20.0), unet()
+    scheduler.set_timesteps(n)
+    scheduler.set_sigmas(n)
+    model, sigmas = model_of(scheduler, net), scheduler.discrete_sigmas.flip(0)
+    x = expected = float(model.sde.sigma(model.sde.T)) * start()
+    with noise_of("scheduling_sde_ve"):
+        for t, sigma in zip(scheduler.timesteps, sigmas, strict=True):
+            out = scheduler.step_pred(net(expected, sigma).sample, t, expected)
+            expected = out.prev_sample
+    times = model.sde.time_of(-sigmas.double().log())
+    ours = ud.sample(model, 2, "reverse_diffusion", grid=times, x_T=x)
+    assert ours.nfe == n and error(ours.x, out.prev_sample_mean) < 1e-5
 
 
 def test_a_network_of_six_channels_keeps_its_mean() -> None:

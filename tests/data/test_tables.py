@@ -96,6 +96,13 @@ def test_endless_lines_and_fields_are_refused_at_once(tmp_path: Path, refused: R
     assert time.perf_counter() - began < 1
 
 
+def test_many_different_texts_take_linear_time(tmp_path: Path) -> None:
+    text = "name,v\n" + "".join(f"person {k},{k % 7}.5\n" for k in range(60_000))
+    start = time.process_time()
+    assert open_data(csv(tmp_path, text)).columns == ("v",)
+    assert time.process_time() - start < 5
+
+
 def test_many_columns_are_fine(tmp_path: Path) -> None:
     text = "\n".join(",".join(str((i * 31 + j) % 97) for j in range(9_000)) for i in range(3))
     assert torch.equal(open_data(csv(tmp_path, text)).x, (31 * torch.arange(3)[:, None] + torch.arange(9_000)) % 97)

@@ -37,7 +37,8 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
 _BLANK, _WIDE = " ", "  "  # any number of spaces and tabs; at least two spaces, or a tab
 _SEPARATORS = ("\t", ";", "|", ",", _BLANK, _WIDE)  # in the order of preference
 _NUMBERS = re.compile(r"\s*[+-]?[\d.]+(?:\s+[+-]?[\d.]+)+\s*")
-_RULE = re.compile(r"[-=+_*~:|]{4,}")
+_DRAWN = "-=+_*~:|"
+_RULE = re.compile(f"[{_DRAWN}]{{4,}}")
 _MAX_LINE = 1 << 20
 _CHUNK = 1 << 20
 _SAMPLE = 200  # rows from which the layout is decided
@@ -201,7 +202,8 @@ def _parse(lines: Iterator[str], separator: str) -> Iterator[Row]:
     reader = csv.reader(raw_lines(), delimiter=separator, strict=separator != _BLANK,
                         skipinitialspace=separator == _BLANK)
     for cells in reader:
-        if (len(cells) > 1 or "".join(cells).strip()) and not all(map(_RULE.fullmatch, cells)):
+        if (len(cells) > 1 or "".join(cells).strip()) and not (
+                cells[0][:1] in _DRAWN and all(map(_RULE.fullmatch, cells))):
             yield reader.line_num, [cell.strip() for cell in cells] if strip else cells
         strip = False
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from undiffuse.model import Model
 from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
 from undiffuse.report.linear_loss import linear_loss_ratio
+from undiffuse.report.table_metrics import MixedColumns, table_scores
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
 from undiffuse.training import Run
@@ -175,7 +177,8 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
     contrast), linear_loss_ratio (held-out loss to that of the best linear denoiser). Images with classes:
     class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and classifier_per_class on
     held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
-    (Kolmogorov-Smirnov distance per column) and ks_critical (exceeded by 5 % of equal distributions).
+    (Kolmogorov-Smirnov distance per column of numbers), ks_critical (exceeded by 5 % of equal distributions), and the
+    scores of `table_metrics` with their floors.
 
     Args:
         run: folder of the run.
@@ -228,14 +231,30 @@ def _points(data: ReportData) -> Metrics:
     return Metrics({**numbers, "curve_distance": distance, "curve_distance_real": real_distance})
 
 
+def mixed_columns(data: ReportData) -> MixedColumns:
+    """The columns of a table, with that of the label if samples were generated given one."""
+    train = data.train
+    label = [data.run.experiment.label or "label"] if data.labels is not None else []
+    words = train.categories or ((),) * len(train.columns)
+    return MixedColumns((*train.columns, *label), (*words, *([train.classes] if label else [])))
+
+
+def with_labels(x: Tensor, labels: Tensor | None) -> NDArray[np.float64]:
+    """Rows (N, D) with their labels, if there are such, as the last column."""
+    return (x.double() if labels is None else torch.cat([x.double(), labels[:, None].double()], 1)).numpy()
+
+
 def _table(data: ReportData) -> Metrics:
-    """Kolmogorov-Smirnov distance per column, and the nearest rows in standardised units."""
-    generated = data.generated.numpy()
+    """Kolmogorov-Smirnov distance per column, scores of the table, and the nearest rows in standardised units."""
     numbers: dict[str, Any] = {}
     if data.held_out is not None:
-        real = data.held_out.x.numpy()
+        columns = mixed_columns(data)
+        labelled = data.labels is not None
+        train, real = (with_labels(part.x, part.y if labelled else None) for part in (data.train, data.held_out))
+        generated = with_labels(data.generated, data.labels)
         numbers["ks"] = {name: float(stats.ks_2samp(generated[:, j], real[:, j]).statistic)
-                         for j, name in enumerate(data.train.columns)}
+                         for j, name in enumerate(columns.names) if not columns.words[j]}
+        numbers |= table_scores(columns, train, real, generated)
         numbers["ks_critical"] = 1.358 * math.sqrt((len(generated) + len(real)) / (len(generated) * len(real)))
     return _nearest(data, numbers)
 

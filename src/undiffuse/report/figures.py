@@ -233,7 +233,7 @@ def class_rates(names: Sequence[str], generated: Mapping[str, Rate], real: Mappi
             ax.plot(rate["agreement"], row, "o", color=GENERATED, markersize=6, clip_on=False)
     low = min([0.9, *(rate["low"] for rate in generated.values()), *(rate["agreement"] for rate in real.values())])
     ax.set(xlim=(max(0.0, np.floor(20 * low) / 20), 1), ylim=(len(names) - 0.5, -0.5), title="classified as requested")
-    ax.set_yticks(range(len(names)), [_short(name) for name in names])
+    ax.set_yticks(range(len(names)), [shorten(name) for name in names])
     ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     ax.spines["bottom"].set_visible(False)
     return figure
@@ -243,7 +243,7 @@ def class_rates(names: Sequence[str], generated: Mapping[str, Rate], real: Mappi
 def confusion(names: Sequence[str], fractions: Array) -> Figure:
     """Confusion matrix: fractions (C, C) of each requested class (row) by predicted class (column)."""
     figure, ax = canvas(_class_height(len(names)))
-    _cells(ax, fractions, [_short(name) for name in names], lambda fraction: GENERATED)
+    _cells(ax, fractions, [shorten(name) for name in names], lambda fraction: GENERATED)
     ax.set_aspect("auto")
     if len(names) <= 12:
         for (i, j), fraction in np.ndenumerate(fractions):
@@ -258,7 +258,7 @@ def confusion(names: Sequence[str], fractions: Array) -> Figure:
 def correlations(names: Sequence[str], values: Array) -> Figure:
     """Correlation matrix (D, D): positive entries in the colour REAL, negative ones in GENERATED."""
     figure, ax = canvas(400)
-    _cells(ax, values, [_short(name) for name in names], lambda r: REAL if r > 0 else GENERATED)
+    _cells(ax, values, [shorten(name) for name in names], lambda r: REAL if r > 0 else GENERATED)
     ax.tick_params(axis="both", labelsize=11 if len(names) <= 12 else 8)
     ax.tick_params(axis="x", labelrotation=90)
     return figure
@@ -281,18 +281,21 @@ def overlaid(real: Array, generated: Array, xlabel: str, low: float | None = Non
 
 
 @chart
-def column(real: Array, generated: Array, title: str) -> Figure:
+def column(real: Array, generated: Array, title: str, text: Callable[[float], str] | None = None) -> Figure:
     """Small histograms of one column of a table.
 
     Args:
         real: real values (n,).
         generated: generated values (m,).
         title: name of the column, shortened to 30 characters.
+        text: text of a value on the axis; None: the number.
     """
     figure, ax = canvas(128, width=230)
     _density(ax, real, generated, _edges(real, generated, 24, None))
-    ax.set_title(_short(title, 30))
-    ax.locator_params(axis="x", nbins=4)
+    ax.set_title(shorten(title, 30))
+    ax.locator_params(axis="x", nbins=4 if text is None else 2)
+    if text is not None:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shorten(text(value), 20)))
     return figure
 
 
@@ -384,6 +387,6 @@ def _step(ax: Axes, step: float | None) -> None:
         ax.axvline(step, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
 
 
-def _short(name: str, limit: int = 12) -> str:
+def shorten(name: str, limit: int = 12) -> str:
     """A name short enough for an axis, with $ escaped."""
     return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")

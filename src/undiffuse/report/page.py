@@ -13,7 +13,7 @@ from undiffuse.atomic_files import atomic_set, check_places
 from undiffuse.data import Dataset, describe
 from undiffuse.errors import InputError
 from undiffuse.model import Model
-from undiffuse.report import sections
+from undiffuse.report import sections, table_sections
 from undiffuse.report.evaluate import Metrics, ReportData, gather, measure
 from undiffuse.report.formats import duration, percent, plus_minus, short
 from undiffuse.report.wording import verdict
@@ -56,7 +56,8 @@ def page(data: ReportData, metrics: Metrics) -> str:
     """The HTML text of the page."""
     environment = Environment(loader=PackageLoader("undiffuse.report"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    candidates = (sections.samples_section(data, metrics), sections.class_agreement_section(data, metrics),
+    candidates = (sections.samples_section(data, metrics), table_sections.scores_section(data, metrics),
+                  sections.class_agreement_section(data, metrics),
                   sections.memorisation_section(data, metrics), sections.trajectory_section(data),
                   sections.training_section(data))
     folder = data.run.folder
@@ -101,6 +102,12 @@ def _cards(n: dict[str, Any]) -> list[Card]:
     if n.get("curve_distance") is not None:
         cards.append(Card(short(n["curve_distance"]), "mean distance from the curve",
                           f"held-out real data: {short(n['curve_distance_real'])}"))
+    if n.get("c2st_forest") is not None:
+        cards.append(Card(f"{n['c2st_forest']:.2f}", "area under ROC, generated against real, ½ is perfect",
+                          f"two real sets: {plus_minus(n['c2st_forest_floor'], n['c2st_forest_floor_std'])}"))
+    if n.get("impossible"):
+        cards.append(Card(percent(n["impossible"]), "of the rows hold a pair of words that no real row has",
+                          f"held-out against training rows: {percent(n['impossible_floor'])}"))
     if n.get("ks"):
         worst = max(n["ks"], key=lambda name: n["ks"][name])
         cards.append(Card(short(n["ks"][worst]), f"largest Kolmogorov-Smirnov distance of a column ({worst})",

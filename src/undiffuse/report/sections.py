@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.report import figures, trajectory
+from undiffuse.report import figures, table_sections, trajectory
+from undiffuse.report.blocks import Key, ReportFigure, Section
 from undiffuse.report.denoising_error import DenoisingErrors, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import Metrics, ReportData, comparable
 from undiffuse.report.figures import GENERATED, REAL
@@ -28,15 +28,11 @@ from undiffuse.training.early_stopping import model_step, stopping_summary
 from undiffuse.training.ema_sweep import ema_scores
 
 Array = NDArray[np.float64]
-Key = tuple[tuple[str, str], ...]
-"""Texts and roles of the colours of a figure: real, generated, muted or ink; "dashed" after the role makes a line."""
-
 FRAMES = 32
 _MAX_LABELS, _PER_LABEL = 10, 8
 _SNAPSHOTS = 6
 _DOTS, _FEW_DOTS = 2500, 700
 _IMAGES, _TILES, _ANIMATION_COLUMNS, _SEARCHED = 30, 16, 10, 1000
-_COLUMNS = 24
 _MAX_LOG_SNR = 8.0  # beyond it the schedule shows nothing
 _LOW, _HIGH = 190.0, 370.0  # heights of the schedule next to an animation of tiles, and of dots
 _PAIRS = 12
@@ -44,35 +40,12 @@ _EMA_ROWS = 256
 _MAX_CLASSES = 40
 
 
-@dataclass(frozen=True)
-class ReportFigure:
-    """A figure of the page: its content, caption, colour key, and the macro of figures.html that lays it out."""
-
-    content: Any
-    caption: str
-    key: Key = ()
-    layout: str = "graphic"
-
-
-Block = ReportFigure | tuple[ReportFigure, ...]
-"""A figure, or figures side by side."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: its title, a paragraph or "", and figures."""
-
-    title: str
-    text: str
-    blocks: tuple[Block, ...]
-
-
 def samples_section(data: ReportData, metrics: Metrics) -> Section:
     """Real next to generated samples."""
     plural = nouns(data.train)[1]
     source = "were held out of the training" if data.held_out is not None else "are training data"
     text = f"The real {plural} {source}. The generated {plural} are the first with seed {data.seed}, without selection."
-    blocks = _table(data, metrics) if data.kind == "table" else (
+    blocks = table_sections.histograms(data, metrics) if data.kind == "table" else (
         (_images(data),) if data.kind == "image" else (_scatters(data),))
     return Section("Real and generated", text, blocks)
 
@@ -180,35 +153,6 @@ def _scatters(data: ReportData) -> tuple[ReportFigure, ...]:
 def _window(points: Array) -> tuple[float, float, float, float]:
     middle, half = (points.max(0) + points.min(0)) / 2, 0.54 * float(np.ptp(points, 0).max())
     return (float(middle[0] - half), float(middle[0] + half), float(middle[1] - half), float(middle[1] + half))
-
-
-def _table(data: ReportData, metrics: Metrics) -> tuple[Block, ...]:
-    """Histograms of the columns, and correlation matrices."""
-    real, generated = data.real.x.double().numpy(), data.generated.double().numpy()
-    names, ks = data.train.columns[:_COLUMNS], metrics.numbers.get("ks") or {}
-    charts = [figures.column(f"Histograms of column {name}, real and generated", real[:, j], generated[:, j],
-                             f"{name} ({ks[name]:.2f})" if ks else name) for j, name in enumerate(names)]
-    columns = "all columns" if len(names) == len(data.train.columns) else f"the first {len(names)} columns"
-    distances = (f", with Kolmogorov-Smirnov distances; for equal distributions 95 % are below "
-                 f"{short(metrics.numbers.get('ks_critical'))}") if ks else ""
-    histograms = ReportFigure(charts, f"Values of {columns}{distances}.",
-                              (("real", "real"), ("generated", "generated")), "columns")
-    return (histograms, *_correlations(names, real[:, :_COLUMNS], generated[:, :_COLUMNS]))
-
-
-def _correlations(names: tuple[str, ...], real: Array, generated: Array) -> tuple[Block, ...]:
-    """Correlation matrices of the columns that are not constant."""
-    varying = [j for j in range(len(names)) if np.ptp(real[:, j]) > 0 and np.ptp(generated[:, j]) > 0]
-    if len(varying) < 2:
-        return ()
-    matrices = {name: np.atleast_2d(np.corrcoef(x[:, varying].T)) for name, x in
-                (("real", real), ("generated", generated))}
-    difference = short(float(np.abs(matrices["real"] - matrices["generated"]).max()))
-    suffix = {"real": ".", "generated": f"; the largest difference is {difference}."}
-    key = (("positive", "real"), ("negative", "generated"))
-    return (tuple(ReportFigure(
-        figures.correlations(f"Correlation matrix of {name} rows", [names[j] for j in varying], values),
-        f"Correlations of {name} rows{suffix[name]}", key) for name, values in matrices.items()),)
 
 
 def _selection(x: Tensor, labels: Tensor | None, data: ReportData) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -85,7 +85,6 @@ class ColumnTexts:
 
     Args:
         tokens: how often every text occurs that is neither a number nor empty.
-        first: the first row of each.
         low: the smallest number of decimals.
         high: the largest number of decimals.
         exponent: whether a number has an exponent.
@@ -93,7 +92,6 @@ class ColumnTexts:
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
-    first: dict[str, int] = field(default_factory=dict)
     low: int = 1 << 30
     high: int = 0
     exponent: bool = False
@@ -119,12 +117,6 @@ class ColumnTexts:
         digit = starts + ((data[starts] == ord("-")) | (data[starts] == ord("+")))
         following = data[np.minimum(digit + 1, len(data) - 1)]
         self.zeros |= bool(((data[digit] == ord("0")) & (following >= 48) & (following <= 57)).any())
-
-    def add_tokens(self, column: Sequence[str], tokens: Collection[str], row: int) -> None:
-        """Count the tokens in the next cells, the first of which is in `row`."""
-        self.tokens.update(cell for cell in column if cell in tokens)
-        for token in tokens - self.first.keys() if isinstance(tokens, set) else tokens:
-            self.first[token] = row + column.index(token)
 
 
 @dataclass
@@ -164,6 +156,7 @@ class Cells:
         """Convert rows of texts; InputError for a row of another length."""
         self.lines, self.texts_of = list[int](), [ColumnTexts() for _ in self.columns]
         self._texts: dict[int, list[str]] = {}
+        self._missing: dict[tuple[int, bool], set[str]] = {}
         parts, source = [], iter(rows)
         while block := list(islice(source, max(1, _BLOCK // max(1, len(self.columns))))):
             parts.append(self._convert(block))
@@ -196,11 +189,13 @@ class Cells:
         Among words these are texts that programs write, and signs such as NA or ? that are missing values in a column
         of numbers of this table and unlike the other words of the column.
         """
+        if (j, number) in self._missing:
+            return self._missing[j, number]
         tokens, chosen = self.texts_of[j].tokens, {"", *self.options.missing}
-        if self.typed:
-            return chosen & {"", *tokens}
-        return {t for t in tokens if t in chosen or t in NULLS or (number and t.lower() in _BETWEEN_NUMBERS)
-                or (t in self._signs and not any(_alike(t, other) for other in tokens if other != t))} | {""}
+        self._missing[j, number] = texts = chosen & {"", *tokens} if self.typed else {
+            t for t in tokens if t in chosen or t in NULLS or (number and t.lower() in _BETWEEN_NUMBERS)
+            or (t in self._signs and not any(_alike(t, other) for other in tokens if other != t))} | {""}
+        return texts
 
     @cached_property
     def _signs(self) -> set[str]:
@@ -229,16 +224,16 @@ class Cells:
                     raise ValueError
                 self.texts_of[j].add_numbers(lines)
             except ValueError:
-                values[:, j] = self._mixed(j, column, first)
+                values[:, j] = self._mixed(j, column)
         return values
 
-    def _mixed(self, j: int, column: Sequence[str], first: int) -> list[float]:
+    def _mixed(self, j: int, column: Sequence[str]) -> list[float]:
         """The values of a column with cells that are not numbers, which are counted."""
         distinct = set(column) - {""}
         numbers = {cell: float(cell) for cell in distinct if is_number(cell) and cell not in self.options.missing}
         self.texts_of[j].add_numbers("\n".join(numbers) + "\n")
         if other := distinct - numbers.keys():
-            self.texts_of[j].add_tokens(column, other, first)
+            self.texts_of[j].tokens.update(cell for cell in column if cell in other)
         return [numbers.get(cell, math.nan) for cell in column]
 
 

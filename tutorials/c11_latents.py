@@ -11,13 +11,11 @@
 # it, and the averages are inputs of the network. Compare the rows: what does each word change?
 
 # %%
-import os
-
 import torch
 
 import undiffuse as ud
 from undiffuse import course
-from undiffuse.course.pipeline_anatomy import recursive_print, tiny_pipeline
+from undiffuse.course.pipeline_anatomy import show_parts, tiny_pipeline
 
 digits = ud.open_data("digits")
 x = digits.x.double().flatten(1) / 8 - 1
@@ -73,14 +71,18 @@ course.check("c11.1", attend)
 # ## The same system at full scale
 #
 # If `diffusers` is installed, the next cell builds a Stable Diffusion pipeline from its real classes, tiny and with
-# random weights. It shows the components; its output is noise, because it is not trained. Set
-# `UNDIFFUSE_SD` to a folder with another pipeline to print that one. Nothing is ever downloaded.
+# random weights. It shows the components, what they compute, and what the configuration says of the noise. Then the
+# pipeline is one of our models: `ud.sample` draws latents under guidance and decodes them, and the sampler is ours. Its
+# images are noise, because it is not trained. `undiffuse learn run c11 --model FOLDER` shows the pipeline in a folder.
+# Nothing is ever downloaded.
 
 # %%
-pipe = tiny_pipeline(os.environ.get("UNDIFFUSE_SD"))
+pipe = tiny_pipeline()
 print("components:" if pipe else "diffusers is not installed; `pip install 'undiffuse[diffusers]'` adds it")
-for part in ("text_encoder", "unet", "vae") if pipe else ():
-    recursive_print(getattr(pipe, part), part, deepest=1)
+if pipe:
+    sd = show_parts(pipe, "a red house", "a cat")
+    out = ud.sample(ud.classifier_free(sd, 7.5), 2, prompt=["a red house", "a cat"], steps=4)
+    print(f"latents {tuple(out.z.shape)}, images {tuple(out.x.shape)}; {out.nfe} evaluations by {out.method}")
 
 # %% exercise c11.2
 roles = {"score model": ..., "solver": ..., "map to pixels": ..., "prompt": ...}  # unet, vae, scheduler, text_encoder
@@ -96,8 +98,9 @@ course.check("c11.2", roles)
 #
 # </details>
 #
-# *To try, with diffusers:* `pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)` swaps the
-# solver and touches nothing else; of higher order, it needs fewer steps, for the reasons of C6.
+# *To try, with diffusers:* `pipe.scheduler = ud.scheduler(pipe, "dpmpp_2m")` swaps the solver and touches nothing else;
+# of higher order, it needs fewer steps, for the reasons of C6. `undiffuse compare FOLDER --prompt "a cat"` shows our
+# samplers and theirs on one page.
 #
 # **Find the bug** ([museum](../docs/museum.md), D18).
 # `pipe = StableDiffusionPipeline.from_pretrained("somebody/their-model")` in a lesson that ran last year stops with

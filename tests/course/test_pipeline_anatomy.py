@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from undiffuse.course.pipeline_anatomy import recursive_print, tiny_pipeline
+from undiffuse.cli import main
+from undiffuse.course.pipeline_anatomy import recursive_print, show_parts, tiny_pipeline
 from undiffuse.errors import InputError
 
 installed = all(importlib.util.find_spec(name) for name in ("diffusers", "transformers"))
@@ -26,6 +27,22 @@ def test_parts_are_printed_to_the_depth_asked_for(capsys: pytest.CaptureFixture[
 def test_without_the_packages_there_is_no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert tiny_pipeline() is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed, reason="needs diffusers and transformers")
+def test_the_parts_are_those_of_the_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                          tmp_path: Path) -> None:
+    model = show_parts(tiny_pipeline(), "a red house", "a cat")
+    printed = capsys.readouterr().out
+    assert "unet: UNet2DConditionModel" in printed and "20 vectors of 16 numbers" in printed
+    assert "prediction_type=epsilon" in printed and "an image (3, 16, 16)" in printed
+    assert model.shape == (4, 8, 8) and [c.name for c in model.conditions] == ["prompt"]
+    tiny_pipeline().save_pretrained(tmp_path / "mine")
+    monkeypatch.setenv("UNDIFFUSE_SD", "")
+    assert main(["learn", "run", "c11", "--model", str(tmp_path / "mine"), "--out", str(tmp_path / "figures")]) == 1
+    assert "unet: UNet2DConditionModel" not in capsys.readouterr().err  # ran; its exercises are still blank
+    assert main(["learn", "list", "--model", str(tmp_path)]) == 2
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from undiffuse.errors import InputError
+
 
 def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str = "", /, *, out: Path | None = None,
-          solutions: bool = False) -> int:
+          solutions: bool = False, model: Path | None = None) -> int:
     """The course: list its chapters, open one (a copy to work in), run it, or check a file with your answers.
 
     Args:
@@ -16,9 +19,14 @@ def learn(action: Literal["list", "open", "run", "check"] = "list", chapter: str
         out: Folder for the copy (open; this folder by default) or for the figures (run; named after the chapter by
             default).
         solutions: Run or check the chapter with its solutions filled in.
+        model: Folder of a text-to-image pipeline of diffusers, for the chapter on latents.
     """
     from undiffuse.course import chapters
 
+    if model is not None:
+        if not (model / "model_index.json").is_file():
+            raise InputError(f"got {model}; expected a folder with a pipeline (model_index.json)")
+        os.environ["UNDIFFUSE_SD"] = str(model.resolve())
     if action == "list":
         return _list()
     if action == "open":

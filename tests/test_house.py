@@ -86,7 +86,7 @@ TESTED_IN = {
     "storage": "training/test_checkpoint", "tensors": "test_front_door",
     "data.sources": "test_front_door", "data.validation": "data/test_malformed",
     "nets.mlp": "nets/test_nets", "nets.unet": "nets/test_nets",
-    "estimators.table_encoder": "estimators/test_detector",
+    "estimators.table_encoder": "estimators/test_detector", "inverse.row_imputer": "estimators/test_imputer",
     "transforms.column_fitting": "transforms/test_columns", "transforms.table_cells": "transforms/test_table_schema",
     "transforms.yeo_johnson": "transforms/test_columns",
     "samplers.coefficients": "samplers/test_exponential", "samplers.default": "samplers/test_driver",

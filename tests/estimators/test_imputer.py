@@ -95,9 +95,9 @@ def test_the_same_seed_gives_the_same_draws_and_a_training_row_is_not_its_own_do
     first, again, other = (np.array(Imputer(random_state=s).fit(table).draw(table, 3)) for s in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
     imputer = Imputer(random_state=0).fit(table)
-    stored = imputer.law_[0].rows.numpy()
+    stored = imputer.imputer_.laws[0].rows.numpy()
     gone = np.isnan(table[:, 0])
-    drawn = imputer.table_.forward(torch.from_numpy(first[0][gone])).numpy()
+    drawn = imputer.imputer_.table.forward(torch.from_numpy(first[0][gone])).numpy()
     assert np.abs(drawn[:, None, 0] - stored[None, :, 0]).min(1).max() > 0
 
 

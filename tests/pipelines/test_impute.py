@@ -21,6 +21,7 @@ from undiffuse.moments import Moments
 from undiffuse.pipelines import csv_text, impute
 from undiffuse.processes import VP
 from undiffuse.random import Purpose, normal, uniform
+from undiffuse.transforms.table_schema import TableSchema
 
 COV = torch.tensor([[2.0, 1.2, -0.4], [1.2, 1.5, 0.3], [-0.4, 0.3, 1.0]], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -58,6 +59,21 @@ def test_draws_have_the_conditional_mean_and_variance(method: str, n: int) -> No
     assert float(samples[:, 0, 1].mean()) == pytest.approx(mean, abs=5 * math.sqrt(var / n) + 0.02)
     assert float(samples[:, 0, 1].var()) == pytest.approx(var, rel=5 * math.sqrt(2 / n) + 0.04)
     assert torch.equal(samples[:, 0, [0, 2]], row[:, [0, 2]].expand(n, 2))
+
+
+def test_many_rows_are_imputed_from_one_another() -> None:
+    """y = x² with half of y missing, under a model that knows mean and covariance only: rows follow the curve."""
+    x = normal(0, Purpose.DATA, 90, 0, 300, (2,), torch.float64)
+    rows = torch.stack([x[:, 0], x[:, 0] ** 2 + 0.1 * x[:, 1], x[:, 1]], 1)
+    gone = rows.clone()
+    gone[::2, 1] = math.nan
+    linear, exact = model(), model()
+    exact.schema = TableSchema.of_numbers(["a", "b", "c"], rows.numpy())
+    error = [float((impute.impute(m, gone, 5)[:, ::2, 1] - rows[::2, 1]).abs().median()) for m in (exact, linear)]
+    assert error[0] < 0.3 < 0.8 < error[1]
+    assert torch.equal(impute.impute(exact, gone, 2), impute.impute(exact, gone, 2, method="rows"))
+    few = gone[:40]
+    assert torch.equal(impute.impute(exact, few, 2), impute.impute(linear, few, 2, method="linear"))
 
 
 CELL = st.sampled_from(["1", " 2.50", "", "NA", '"a b"', '"say ""x"", y"', "0001", "1e3 "])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = None, seed: int = 0, steps: int = 20,
-           interval: float = 0.9, method: str = "linear", device: str = "auto") -> None:
+           interval: float = 0.9, method: str = "auto", device: str = "auto") -> None:
     """Fill the missing cells of TABLE several times; all other cells are copied unchanged.
 
     Writes draw-1.csv, draw-2.csv, ..., each the complete table with its missing cells filled by one sample given the
@@ -20,8 +20,9 @@ def impute(run: Path, table: Path, /, *, draws: int = 10, out: Path | None = Non
         seed: Seed of all random numbers.
         steps: Number of steps from noise to data.
         interval: Fraction of the samples inside an interval.
-        method: linear (fast; exact if mean and covariance determine the distribution), mmps (uses the covariance of the
-            network), twisted (converges to the exact posterior, slow), or another of `observe`.
+        method: rows (from the rows of TABLE, without the network), linear (exact if mean and covariance determine the
+            distribution), mmps (uses the covariance of the network), twisted (converges to the exact posterior, slow),
+            or another of `observe`; auto: rows if every column has at least 100 values, else linear.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from undiffuse.pipelines import impute

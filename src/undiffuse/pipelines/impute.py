@@ -24,6 +24,7 @@ from undiffuse.data.sources import open_cells
 from undiffuse.errors import InputError, quote
 from undiffuse.inverse import Identity, observe
 from undiffuse.inverse.guides import MomentGuide
+from undiffuse.inverse.row_imputer import RowImputer
 from undiffuse.model import Model
 from undiffuse.pipelines.csv_text import Text, cell
 from undiffuse.progress import bar, say
@@ -32,11 +33,12 @@ from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
 from undiffuse.transforms.table_cells import array_cells
 from undiffuse.transforms.table_schema import TableRows, TableSchema
 
+_ROWS = 100  # values of every column from which rows are imputed from one another
 _PARTICLES, _MAX_PARTICLES = 256, 2048  # particles per row, and in one block
 
 
 def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps: int = 20,
-           labels: ArrayLike | None = None, method: str = "linear",
+           labels: ArrayLike | None = None, method: str = "auto",
            conditions: Mapping[str, ConditionValue] | None = None, progress: Progress | None = None) -> Tensor:
     """Samples (draws, N, D) of rows with missing values, in data units; other values are returned unchanged.
 
@@ -48,8 +50,10 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         seed: random seed.
         steps: number of steps from noise to data.
         labels: class numbers (N,).
-        method: "linear" (covariance of x_0 given x_t from the data's moments, exact for Gaussian data), or a method of
-            `observe`: "mmps" (covariance from the network), "twisted" (converges to the exact posterior), ...
+        method: "rows" (`inverse.row_imputer`, from the rows x themselves, without the network), "linear" (covariance of
+            x_0 given x_t from the data's moments, exact for Gaussian data), or one of `observe`: "mmps" (covariance from
+            the network), "twisted" (converges to the exact posterior), ...; "auto": "rows" if every column has at least
+            100 values in x and no label or condition is passed, else "linear".
         conditions: by name, one value for all rows or one per row; NaN where unknown.
         progress: called as progress(done, total).
 
@@ -66,7 +70,13 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         raise InputError(f"got draws={draws}, rows {tuple(x.shape[1:])}; expected draws ≥ 1, rows {model.shape}")
     full = x.expand(draws, *x.shape).clone()
     incomplete = z.isnan().any(1).nonzero()[:, 0]
-    if len(incomplete):
+    if method == "auto":
+        method = "rows" if _many(model, x) and not cond else "linear"
+    if len(incomplete) and method == "rows":
+        counts = [len(words) for words in model.schema.categories] if model.schema else []
+        imputer = RowImputer.fit(x.double().numpy(), counts or [0] * x.shape[1], seed)
+        full = torch.from_numpy(imputer.sample(x.double().numpy(), draws)).to(x)
+    elif len(incomplete):
         posterior, block = _posterior(model, method, draws)
         y = z[incomplete].to(model.dtype).repeat_interleave(draws, 0)
         cond = {name: value[incomplete].repeat_interleave(draws, 0) for name, value in cond.items()}
@@ -78,7 +88,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
 
 
 def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 0, steps: int = 20,
-                interval: float = 0.9, method: str = "linear", device: str = "auto") -> list[Path]:
+                interval: float = 0.9, method: str = "auto", device: str = "auto") -> list[Path]:
     """Write draw-1.csv ... and summary.csv (.tsv for a .tsv) into a folder; returns their paths.
 
     summary.csv holds the mean of the samples of every missing value (the most frequent category), and for every column
@@ -127,6 +137,11 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         for name, content in files.items():
             (folder / name).write_bytes(content)
     return [out / name for name in files]
+
+
+def _many(model: Model, x: Tensor) -> bool:
+    """Whether every column of a table has enough values to impute the rows from one another."""
+    return model.schema is not None and x.ndim == 2 and int((~x.isnan()).sum(0).min()) >= _ROWS
 
 
 def _as_conditions(labels: ArrayLike | None, conditions: Mapping[str, ConditionValue] | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         steps: number of steps from noise to data.
         labels: class numbers (N,).
         method: "rows" (`inverse.row_imputer`, from the rows x themselves, without the network), "linear" (covariance of
-            x_0 given x_t from the data's moments, exact for Gaussian data), or one of `observe`: "mmps" (covariance from
+            x_0 given x_t from the data's moments, exact for Gaussian data), or of `observe`: "mmps" (covariance from
             the network), "twisted" (converges to the exact posterior), ...; "auto": "rows" if every column has at least
             100 values in x and no label or condition is passed, else "linear".
         conditions: by name, one value for all rows or one per row; NaN where unknown.

@@ -28,7 +28,8 @@ SRC = ROOT / "src" / "undiffuse"
 
 # Lowest first; a module imports from the floors below its own.
 FLOORS = (
-    "errors",
+    "errors launcher",
+    "regular_files",
     "random progress tensors hashing delegation atomic_files",
     "ode nets transforms quadrature storage cosines",
     "data sde",
@@ -441,7 +442,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 198 and max(folders.values()) <= 20 and lines <= LINES
+    assert len(files) <= 202 and max(folders.values()) <= 20 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

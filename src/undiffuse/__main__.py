@@ -1,10 +1,20 @@
-"""`python -m undiffuse`: the same as the command `undiffuse`."""
+"""The command `undiffuse`, also `python -m undiffuse`: an interruption is quiet from the first moment on."""
 
 from __future__ import annotations
 
 import sys
 
-from undiffuse.cli import main
+
+def main() -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        from undiffuse import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        print("undiffuse: interrupted", file=sys.stderr or sys.stdout)
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

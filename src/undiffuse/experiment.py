@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undiffuse.errors import InputError, did_you_mean
 from undiffuse.hashing import sha256_of
+from undiffuse.regular_files import open_regular
 
 if TYPE_CHECKING:
     from undiffuse.data import Dataset, Transform
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 MEMORY = "memory:"
 """Prefix of `Experiment.data` for data that were in memory; a name follows."""
 
+DEVICES = r"auto|cpu|cuda(:\d{1,4})?|mps"
+"""Pattern of the names of devices."""
 _MAX_BYTES = 1 << 20
 _TABLE = ("ignore", "columns", "missing", "header", "sep", "decimal", "encoding")
 
@@ -213,7 +216,7 @@ class Experiment:
         "Rows per evaluation of the network outside training; part of the run, so that results do not depend on the "
         "number of samples.", False)
     device: str = setting(
-        _text("auto, cpu, cuda, cuda:N or mps", r"auto|cpu|cuda(:\d+)?|mps"), "auto", "auto, cpu, cuda, cuda:N or mps.")
+        _text("auto, cpu, cuda, cuda:N or mps", DEVICES), "auto", "auto, cpu, cuda, cuda:N or mps.")
     dtype: str = setting(_choice("float32", "float64"), "float32", "float32 or float64.", False)
     precision: str = setting(
         _choice("auto", "fp32", "bf16"), "fp32",
@@ -303,7 +306,7 @@ def read(path: Path | str) -> Experiment:
     path = Path(path)
     file = path / "experiment.json" if path.is_dir() else path
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             text = stream.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise ValueError("it is larger than 1 MiB")

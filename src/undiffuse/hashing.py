@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from undiffuse.regular_files import open_regular
+
 
 def sha256_of(*parts: Any) -> str:
     """The digest of the concatenation of texts (as UTF-8) and objects with a buffer, such as bytes and arrays."""
@@ -18,7 +20,7 @@ def sha256_of(*parts: Any) -> str:
 
 def file_sha256(path: Path) -> str:
     """The digest of a file."""
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

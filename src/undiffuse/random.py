@@ -183,6 +183,9 @@ class BrownianMotion(NamedTuple):
     w: Tensor
 
 
+_MAX_POINTS = 1 << 28  # values of a Brownian motion
+
+
 def brownian(n: int = 1, steps: int = 64, T: float = 1.0, *, shape: tuple[int, ...] = (), seed: int = 0,
              first_index: int = 0, refine: int = 0, dtype: torch.dtype = torch.float64) -> BrownianMotion:
     """Sample Brownian motion: w(0) = 0, independent increments w(t) − w(s) ~ N(0, (t−s) I), continuous paths.
@@ -203,6 +206,9 @@ def brownian(n: int = 1, steps: int = 64, T: float = 1.0, *, shape: tuple[int, .
     if n < 0 or steps < 1 or T <= 0 or refine < 0:
         raise InputError(f"got n={n}, steps={steps}, T={T}, refine={refine}; expected n ≥ 0, steps ≥ 1, T > 0, "
                          "refine ≥ 0")
+    if (points := n * math.prod(shape) * (steps << min(refine, 64))) > _MAX_POINTS:
+        raise InputError(f"got n={n}, steps={steps}, refine={refine}, which are {points:.2g} values; expected at most "
+                         f"{_MAX_POINTS:.2g}")
     z = normal(seed, Purpose.PATH, 0, first_index, n, (steps, *shape), dtype)
     start = torch.zeros((n, 1, *shape), dtype=dtype)
     w = torch.cat([start, (math.sqrt(T / steps) * z).cumsum(1)], 1)

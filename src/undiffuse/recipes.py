@@ -22,6 +22,7 @@ from undiffuse.data import Dataset, Source, Transform, describe, open_data
 from undiffuse.data.dataset import fit_transform
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
+from undiffuse.launcher import launched
 from undiffuse.model import Denoiser
 from undiffuse.moments import best_kind, measurable
 from undiffuse.predictions import LINEAR, WIENER
@@ -340,8 +341,8 @@ def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
         raise InputError(f"got minutes={minutes:g}; expected a number above 0")
     if "steps" in overrides:
         raise InputError(f"got minutes={minutes:g} and steps={overrides['steps']}; give one of them")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"got minutes={minutes:g} for {os.environ['WORLD_SIZE']} processes, which would measure "
+    if launched() > 1:
+        raise InputError(f"got minutes={minutes:g} for {launched()} processes, which would measure "
                          "different times; give steps")
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from undiffuse.errors import InputError, MachineError
 from undiffuse.hashing import sha256_of
+from undiffuse.regular_files import open_regular
 
 LOCK, HOLDER = "lock", "lock.holder"
 FILES = (LOCK, HOLDER)
@@ -75,7 +76,8 @@ def write(stream: IO[bytes], tensors: Mapping[str, Tensor], state: Mapping[str, 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the JSON values in a file; InputError if it is damaged or was not written by `write`."""
     try:
-        content = memoryview(path.read_bytes())
+        with open_regular(path) as stream:
+            content = memoryview(stream.read())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     length = int.from_bytes(content[:8], "little")

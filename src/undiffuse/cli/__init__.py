@@ -43,6 +43,7 @@ from undiffuse.cli.tune import tune
 from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError, quote
 
+_LONGEST = 300  # characters of a word in an error message
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
                                                 evaluate, likelihood, import_, export, compare, verify, learn, explore)
 
@@ -82,6 +83,7 @@ for _place, _command in enumerate(COMMANDS):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: runs `argv` (without the program's name) and returns the exit code."""
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; another value may not even be imported
     return guarded(lambda: app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False))
 
 
@@ -91,7 +93,8 @@ def guarded(work: Callable[[], object]) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         exit_code = work()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return exit_code if isinstance(exit_code, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,7 +132,9 @@ def _file_problem(error: Exception) -> str:
 
 
 def _report(message: object, exit_code: int) -> int:
-    print("undiffuse:", " ".join(str(message).split()), file=sys.stderr)
+    if sys.stderr is not None:  # None would print on stdout
+        words = (word if len(word) <= _LONGEST else f"{word[:60]} ... {word[-20:]}" for word in str(message).split())
+        print("undiffuse:", " ".join(words), file=sys.stderr)
     return exit_code
 
 

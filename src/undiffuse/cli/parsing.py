@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from undiffuse.errors import InputError, did_you_mean
+from undiffuse.launcher import is_first
 
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
@@ -108,7 +108,7 @@ def report_sampler(model: Any, method: str, steps: int, cond: Sequence[str]) -> 
 
     tuning = tuning_of(model)
     scale = tuning.scale_text if tuning else ""
-    if method not in ("auto", "tuned") or os.environ.get("RANK", "0") != "0":
+    if method not in ("auto", "tuned") or not is_first():
         return
     if not scale:
         _report_other_tuning(model, tuning, method, steps, cond)
@@ -152,7 +152,7 @@ def lines_of(file: Path | None, before: Sequence[str] | None) -> list[str]:
 
 def print_once(text: object) -> None:
     """Prints on the first of several processes."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(text)
 
 
@@ -160,7 +160,7 @@ def say_once(sentence: str) -> None:
     """Prints a sentence on stderr, on the first process only; nothing for ""."""
     from undiffuse.progress import say
 
-    if sentence and os.environ.get("RANK", "0") == "0":
+    if sentence and is_first():
         say(sentence)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from undiffuse.cli.options import OptionalChanges, fix_steps, folder_for, resolve
+from undiffuse.launcher import is_first
 
 
 def train(data: str, /, *, out: Path | None = None, track: list[str] | None = None,
@@ -27,7 +27,7 @@ def train(data: str, /, *, out: Path | None = None, track: list[str] | None = No
     changes, minutes, notes = fix_steps(data, out, changes, minutes)
     recipe = resolve(data, changes, minutes)
     folder = out or folder_for(data, recipe.experiment)
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = is_first()
     if is_main:
         print(f"Recipe for {recipe.experiment.data}:", *recipe.reasons, *notes, sep="\n  ")
     from undiffuse import training

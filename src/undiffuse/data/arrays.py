@@ -26,6 +26,7 @@ from undiffuse.data.dataset import Dataset, with_conditions
 from undiffuse.data.pixel_units import pixels_of
 from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
+from undiffuse.regular_files import open_regular
 from undiffuse.tensors import as_tensor
 from undiffuse.transforms import conditions
 from undiffuse.transforms.number_format import too_large
@@ -39,7 +40,7 @@ def read_npy(path: Path, size: int | None = None) -> Dataset:
     with decoding(path, "an .npy array"):
         if size is None and path.stat().st_size > lazy.LARGE and (large := _on_disk(path)):
             return large
-        x = _read_array(lambda: path.open("rb"), path.stat().st_size, quote(path))
+        x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
     return from_arrays(x, name=path.name, size=size)
 
 
@@ -133,7 +134,7 @@ def load_array(path: Path, part: str = "train") -> Array:
     """
     with decoding(path, "an array"):
         if path.suffix.lower() == ".npy":
-            x = _read_array(lambda: path.open("rb"), path.stat().st_size, quote(path))
+            x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
         else:
             with zipfile.ZipFile(path) as archive:
                 members = {Path(info.filename).stem: info for info in archive.infolist()}
@@ -255,7 +256,7 @@ def is_idx(path: Path) -> bool:
     """Whether the name or the first bytes identify an IDX file."""
     if "idx" in path.name.lower() or path.suffix.lower() == ".gz":
         return True
-    with decoding(path, "a file"), path.open("rb") as file:
+    with decoding(path, "a file"), open_regular(path) as file:
         return file.read(3) == bytes([0, 0, _UINT8])
 
 
@@ -320,7 +321,7 @@ def _read(path: Path, name: str, size: int | None) -> Dataset:
 
 
 def _open_idx(path: Path) -> BufferedIOBase:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.GzipFile(path, "rb") if packed else path.open("rb")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from undiffuse.data import lazy, validation
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.validation import decoding
 from undiffuse.errors import InputError, quote
+from undiffuse.regular_files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -148,7 +150,9 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
     from PIL import Image, ImageOps
 
     path = name or Path(str(source))
-    with decoding(path, "an image"), Image.open(source, formats=FORMATS) as image:
+    with decoding(path, "an image"), ExitStack() as stack:
+        file = stack.enter_context(open_regular(source)) if isinstance(source, str | Path) else source
+        image = stack.enter_context(Image.open(file, formats=FORMATS))
         if image.width * image.height > _MOST_PIXELS:
             raise InputError(f"{quote(path)} has {image.width}x{image.height} pixels; expected at most "
                              f"{_MOST_PIXELS:,} in all, so scale it down")

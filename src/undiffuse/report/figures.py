@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec
@@ -60,10 +62,18 @@ def chart(draw: Callable[P, Figure]) -> Callable[Concatenate[str, P], Chart]:
 
     @wraps(draw)
     def render(alt: str, /, *args: P.args, **kwargs: P.kwargs) -> Chart:
-        with matplotlib.rc_context(_STYLE):
+        with plain_text(), matplotlib.rc_context(_STYLE):
             return _svg(draw(*args, **kwargs), alt)
 
     return render
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Figures in this block show names of the data as they are: $ starts no formula, and no font warns of a glyph."""
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        yield
 
 
 def canvas(height: float = 230, width: float = WIDTH) -> tuple[Figure, Axes]:
@@ -388,5 +398,5 @@ def _step(ax: Axes, step: float | None) -> None:
 
 
 def shorten(name: str, limit: int = 12) -> str:
-    """A name short enough for an axis, with $ escaped."""
-    return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")
+    """A name short enough for an axis."""
+    return name if len(name) <= limit else name[: limit - 1] + "…"

@@ -19,7 +19,7 @@ from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.interop.comparison import ComparedSampler
 from undiffuse.likelihood import Likelihood
-from undiffuse.report.figures import logarithmic
+from undiffuse.report.figures import logarithmic, plain_text
 from undiffuse.report.images import greys, tiled
 from undiffuse.samplers.tuned import Tuning
 from undiffuse.transforms.base import Transform
@@ -29,6 +29,7 @@ _BEFORE, _AFTER = "#8a8a8a", "#c0392b"
 _COLUMNS = 12  # columns whose surprise is shown
 
 
+@plain_text()
 def tuning_figure(tuning: Tuning, path: Path) -> Path:
     """Write a PNG of error against model evaluations before and after tuning: median and root mean square.
 
@@ -68,6 +69,7 @@ def _lines(ax: Axes, rows: list[dict[str, object]], key: str, condition: str) ->
         ax.plot(n, [row[part][key] for row in rows], color=colour, label=name + condition, **style)  # type: ignore[index,arg-type]
 
 
+@plain_text()
 def comparison_figure(compared: Sequence[ComparedSampler], path: Tensor, transform: Transform, file: Path) -> Path:
     """Write a PNG: the samples of every sampler at every number of evaluations, and of the fine path, from equal noise.
 
@@ -107,6 +109,7 @@ _SHOWN = 16
 _LIKELY, _UNLIKELY, _ALL = "#1f6f8b", "#d9480f", "#8a939b"
 
 
+@plain_text()
 def scores_figure(likelihood: Likelihood, data: Dataset, surprise: Tensor | None = None) -> bytes:
     """A PNG: histogram of the scores, log p with standard errors by rank, and the extremes or the surprise of columns.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from undiffuse import storage
 from undiffuse.atomic_files import atomic
 from undiffuse.errors import InputError, MachineError, UndiffuseError
+from undiffuse.regular_files import open_regular
 
 KEEP = 2
 _MAX_JSON = 1 << 24
@@ -42,7 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; InputError if there is none."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             value = json.loads(stream.read(_MAX_JSON))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

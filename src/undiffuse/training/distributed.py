@@ -26,6 +26,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from undiffuse.errors import InputError, MachineError, UndiffuseError
+from undiffuse.launcher import launched
 
 PIECES = 8
 PEER_TIMEOUT = 30.0  # seconds
@@ -168,7 +169,7 @@ def process_group(
         peer_timeout: Seconds after which a process that does not answer is given up.
     """
     initialized = dist.is_available() and dist.is_initialized()
-    if not initialized and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not initialized and launched() == 1:
         yield ProcessGroup(deterministic=deterministic, peer_timeout=peer_timeout)
         return
     if not initialized:
@@ -185,7 +186,8 @@ def process_group(
 
 def local_rank() -> int:
     """The number of this process on its machine, which is the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    rank = os.environ.get("LOCAL_RANK", "")
+    return int(rank) if rank.isdecimal() and launched() > 1 else 0
 
 
 def exit_code(error: UndiffuseError) -> int:

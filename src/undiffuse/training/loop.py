@@ -37,7 +37,7 @@ from undiffuse.training.batches import Feed, batch_gradient, batch_losses
 from undiffuse.training.diagnose import explain
 from undiffuse.training.distributed import PEER_TIMEOUT, ProcessGroup, process_group
 from undiffuse.training.early_stopping import best_checkpoint, should_stop, stopping_summary
-from undiffuse.training.metrics_log import Log, tracked
+from undiffuse.training.metrics_log import Log, check_trackers, tracked
 from undiffuse.training.model_config import initialized, pick_device
 from undiffuse.training.optimizers import learning_rate
 from undiffuse.training.precision import configure
@@ -120,7 +120,7 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
     rows, held_out, numbers = split_held_out(dataset, experiment.held_out)
     device, folder = pick_device(experiment.device), Path(out)
     with process_group(device, experiment.deterministic_reduction, peer_timeout) as group, ExitStack() as stack:
-        group.broadcast_object(lambda: _check(group, experiment, held_out))
+        group.broadcast_object(lambda: _check(group, experiment, held_out, track))
         config = group.broadcast_object(lambda: open_or_create(folder, recipe, dataset, rows).config)
         run, model = Run(folder, experiment, config), initialized(config, experiment.seed, rows).to(device)
         state = TrainingState(experiment, model)
@@ -145,8 +145,9 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
     return state.ema_model
 
 
-def _check(group: ProcessGroup, experiment: Experiment, held_out: Dataset | None) -> None:
-    """InputError for settings that contradict one another."""
+def _check(group: ProcessGroup, experiment: Experiment, held_out: Dataset | None, track: Sequence[str]) -> None:
+    """InputError for settings that contradict one another, and for an unknown tracker."""
+    check_trackers(track)
     group.check_batch_size(experiment.batch_size)
     if experiment.patience and held_out is None:
         raise InputError(f"got patience={experiment.patience} without held-out rows to measure on; set held_out above "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from undiffuse.errors import InputError, MachineError
+from undiffuse.regular_files import open_regular
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -40,6 +41,12 @@ def tracked(names: Sequence[str], folder: Path, about: dict[str, Any]) -> Iterat
         yield listeners
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """InputError for an unknown tracker, MachineError for one that is not installed."""
+    for name in names:
+        _tracker_class(name)
+
+
 def scalars(entry: dict[str, Any]) -> dict[str, float]:
     """The numbers of an entry by name; "loss_at/LOG_SIGMA" for the loss in a bin of noise levels."""
     plain = {key: value for key, value in entry.items() if isinstance(value, int | float) and key != "step"}
@@ -50,7 +57,7 @@ def _send(tracker: Any, entry: dict[str, Any]) -> None:
     tracker.log(scalars(entry), step=entry["step"])
 
 
-def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
+def _tracker_class(name: str) -> Any:
     try:
         from accelerate import PartialState, tracking
     except ImportError:
@@ -62,7 +69,11 @@ def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
         raise InputError(f"got track={name!r}; expected one of {', '.join(sorted(classes))}")
     if name not in map(str, tracking.get_available_trackers()):
         raise MachineError(f"the tracker {name} is not installed; run pip install {name}")
-    cls: Any = type(name, (classes[name],), {"main_process_only": False})  # only the main process creates it
+    return type(name, (classes[name],), {"main_process_only": False})  # only the main process creates it
+
+
+def _tracker(name: str, folder: Path, about: dict[str, Any]) -> Any:
+    cls = _tracker_class(name)
     options = {"logging_dir": folder} if cls.requires_logging_directory else {}
     tracker = cls(folder.resolve().name, **options)
     tracker.start()
@@ -124,12 +135,27 @@ class Log:
 def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
     """The complete entries and the offset at which each ends."""
     entries, end = [], 0
-    for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        try:
-            line, end = json.loads(raw), end + len(raw)
-            if not raw.endswith(b"\n") or not isinstance(line["step"], int):
+    if not path.exists():
+        return []
+    with open_regular(path) as stream:
+        for raw in stream:
+            line, end = _parsed(raw), end + len(raw)
+            if line is None:
                 break
-        except (ValueError, KeyError, TypeError):
-            break
-        entries.append((line, end))
+            entries.append((line, end))
     return entries
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """The entry of a complete line: a step, and numbers or pairs of numbers; None for any other line."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not raw.endswith(b"\n") or not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        return None
+    levels = line.get("levels", [])
+    pairs = isinstance(levels, list) and all(isinstance(pair, list) and len(pair) == 2 and all(
+        isinstance(value, int | float) for value in pair) for pair in levels)
+    numbers = all(value is None or isinstance(value, int | float) for name, value in line.items() if name != "levels")
+    return line if pairs and numbers else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from undiffuse import __version__, moments, nets
 from undiffuse.data import Dataset, Transform
 from undiffuse.data.dataset import fit_transform
 from undiffuse.data.lazy import Lazy
-from undiffuse.errors import InputError, MachineError
-from undiffuse.experiment import Experiment
+from undiffuse.errors import InputError, MachineError, quote
+from undiffuse.experiment import DEVICES, Experiment
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments, best_kind, measurable
 from undiffuse.processes import make_sde
@@ -34,6 +35,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Each of several processes on one machine takes a separate GPU.
     """
+    if not isinstance(name, str) or not re.fullmatch(DEVICES, name):
+        raise InputError(f"got device {quote(name)}; expected auto, cpu, cuda, cuda:N or mps")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, exists in available.items() if exists)
@@ -96,11 +99,13 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
                          classes=config["net"]["classes"], block=config["eval_batch_size"],
                          conditions=[from_config(c) for c in config["conditions"]])
         model.schema = TableSchema.from_config(config["data"], model.conditions)
+        model.moments = Moments.blank(model.shape, config["moments"]) if config["moments"] else None
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"got a description of a model that this version cannot read: {error!r}") from None
-    model.moments = Moments.blank(model.shape, config["moments"]) if config["moments"] else None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError("got a description of a model (model/config.json) that this version cannot read: "
+                         f"{reason}; train it again, or restore the file") from None
     return model
 
 

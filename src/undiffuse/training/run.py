@@ -139,7 +139,15 @@ class Run:
     def ema_choice(self) -> float | None:
         """The σ_rel that `undiffuse ema` chose for this run; None: the exponential average."""
         file = self.folder / _EMA_CHOICE
-        return float(read_json(file)["sigma_rel"]) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            value = float(read_json(file)["sigma_rel"])
+            exponent(value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} does not name an average ({error}); `undiffuse ema {self.folder} --keep 0.1` "
+                             "writes it again") from None
+        return value
 
     def choose_ema(self, sigma_rel: float | None) -> None:
         """Makes `load` return the power average of a σ_rel; None: the exponential average."""

@@ -137,7 +137,8 @@ def _probe(model: Model) -> Tensor:
 
 
 def _is_close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    return alike and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def _frames(model: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Moments]:

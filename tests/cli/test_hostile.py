@@ -18,7 +18,7 @@ from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
 from undiffuse.random import normal
-from undiffuse.report.figures import plain_text
+from undiffuse.report.formats import plain_text
 from undiffuse.training import train
 from undiffuse.training.metrics_log import read_metrics
 from undiffuse.tuning.tuning_file import _is_close

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec
@@ -25,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
+
+from undiffuse.report.formats import plain_text
 
 INK, MUTED, RULE, REAL, GENERATED, PAPER = (f"#00000{k}" for k in range(1, 7))
 """Colours by role: text, secondary text, thin lines, real data, generated data, the page."""
@@ -66,14 +66,6 @@ def chart(draw: Callable[P, Figure]) -> Callable[Concatenate[str, P], Chart]:
             return _svg(draw(*args, **kwargs), alt)
 
     return render
-
-
-@contextmanager
-def plain_text() -> Iterator[None]:
-    """Figures in this block show names of the data as they are: $ starts no formula, and no font warns of a glyph."""
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)
-        yield
 
 
 def canvas(height: float = 230, width: float = WIDTH) -> tuple[Figure, Axes]:

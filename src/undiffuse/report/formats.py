@@ -1,8 +1,13 @@
-"""Number formats of the page."""
+"""Number formats of the page, and plain texts of figures."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
 
 
 def percent(fraction: float) -> str:
@@ -34,3 +39,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 100 else f"{math.floor(minutes / 60)} h {minutes % 60:.0f} min"
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Figures in this block show names of the data as they are: $ starts no formula, and no font warns of a glyph."""
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        yield

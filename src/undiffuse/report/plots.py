@@ -19,7 +19,8 @@ from undiffuse.data import Dataset
 from undiffuse.errors import InputError
 from undiffuse.interop.comparison import ComparedSampler
 from undiffuse.likelihood import Likelihood
-from undiffuse.report.figures import logarithmic, plain_text
+from undiffuse.report.figures import logarithmic
+from undiffuse.report.formats import plain_text
 from undiffuse.report.images import greys, tiled
 from undiffuse.samplers.tuned import Tuning
 from undiffuse.transforms.base import Transform

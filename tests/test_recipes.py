@@ -77,12 +77,13 @@ def test_a_transformer_is_told_to_be_slower() -> None:
 
 @pytest.mark.parametrize("columns", [5, 20])
 def test_tables(tmp_path: Path, columns: int) -> None:
-    """With and without a class, and with a constant column; few rows get a small correction of the linear denoiser."""
+    """With and without a class, and with a constant column; few rows and a fixed number of updates get a small network."""
     source = table(tmp_path, columns)
     trainable(source)
     trainable(source, label="kind")
     experiment = for_data(source, label="kind").experiment
-    assert experiment.prediction_type == "wiener" and experiment.net_args["width"] == 64
+    assert experiment.prediction_type == "wiener" and experiment.net_args["width"] == 128
+    assert for_data(source, label="kind", steps=9).experiment.net_args["width"] == 64
 
 
 def test_tables_end_by_the_held_out_loss(tmp_path: Path) -> None:

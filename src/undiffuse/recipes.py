@@ -248,8 +248,9 @@ def _start(fields: dict[str, Any], why: str, case: _Problem) -> tuple[dict[str, 
 
 
 def _correction(case: _Problem) -> _Choice:
-    """For tables: a network that corrects the best linear denoiser, larger for more rows."""
-    width = 64 if len(case.train) < _MEDIUM else 128 if len(case.train) < _LARGE else 256
+    """For tables: a network that corrects the best linear denoiser, larger for more rows; with early stopping, few rows
+    are no reason for a small one, which learns words at half the speed."""
+    width = 64 if len(case.train) < _MEDIUM and not case.stops else 128 if len(case.train) < _LARGE else 256
     args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
            "covariance are measured, best with one thread.")

@@ -77,7 +77,7 @@ def test_a_transformer_is_told_to_be_slower() -> None:
 
 @pytest.mark.parametrize("columns", [5, 20])
 def test_tables(tmp_path: Path, columns: int) -> None:
-    """With and without a class, and with a constant column; few rows and a fixed number of updates get a small network."""
+    """With and without a class, and with a constant column; few rows and fixed updates get a small network."""
     source = table(tmp_path, columns)
     trainable(source)
     trainable(source, label="kind")

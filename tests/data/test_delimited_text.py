@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from undiffuse.data import Dataset, open_data
+from undiffuse.data.delimited_text import cells_of_rows
 from undiffuse.data.tables import read_cells
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, MachineError
+from undiffuse.transforms.table_cells import TableOptions
 
 CITIES = "city,v\n" + "Köln,1\nZürich,2\nAix’s,4\n" * 20
 NUMBERS = "a,b\n" + "1.5,2\n2,4\n3,1\n" * 20
@@ -102,6 +104,7 @@ LAYOUTS: list[tuple[str, tuple[str, ...], int, list[float]]] = [
      ("mpg", "cyl", "weight", "name"), 18, [18, 8, 3504, 1]),
     ("name    | v\n--------+-----\n one    | 1.5\n two    | 2\n" + " one    | 3\n two    | 7\n" * 9, ("name", "v"), 20,
      [0, 1.5]),
+    ("Sales of May;;\n;;\nzip;price;n\n" + "0101;1,5;3\n0202;2,5;4\n" * 9, ("zip", "price", "n"), 18, [0, 1.5, 3]),
     ("a,b,\n" + "1.5,2\n3,4\n" * 9, ("a", "b"), 18, [1.5, 2]),
     (",1.5,2.5,4,8\n" + "a,1,2,3,4\nb,5,6,7,8\nb,5,6,7,9\na,5,6,7,9\n" * 5, ("x1", "1.5", "2.5", "4", "8"), 20,
      [0, 1, 2, 3, 4]),
@@ -115,6 +118,21 @@ def test_layouts_of_real_files(tmp_path: Path, text: str, columns: tuple[str, ..
                                first: list[float]) -> None:
     data = open_data(write(tmp_path / "t.csv", text))
     assert (data.columns, len(data), data.x[0].tolist()) == (columns, rows, first)
+
+
+def test_rows_of_a_workbook_are_typed_and_may_have_a_title_above_the_names() -> None:
+    body = [["1", "NA", "1.5"], ["2", "ok", ""], ["3", "NA", "2.5"]] * 3
+    rows = [(k + 1, row) for k, row in enumerate([["Sales", "", ""], ["", "", ""], ["n", "w", "x"], *body])]
+    cells = cells_of_rows(Path("t.xlsx"), rows, TableOptions())
+    assert cells.columns == ["n", "w", "x"] and cells.values[:, 2].tolist()[2:3] == [2.5]
+    assert cells.missing(1, False) == {""} and cells.notes == ["lines before the table were left out (1)"]
+
+
+def test_a_workbook_names_the_packages_that_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises((MachineError, InputError), match=r"needs the packages pandas and openpyxl|cannot be read as a work"):
+        open_data(tmp_path / "t.xlsx")
 
 
 def test_a_gap_below_the_names_is_no_line_of_units(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undiffuse.cli import main
-from undiffuse.data import Dataset, open_data
+from undiffuse.data import Dataset, open_data, save_samples
 from undiffuse.data.dataset import fit_transform
 from undiffuse.random import Purpose, normal
 
@@ -106,6 +106,18 @@ def samples(data: Dataset, n: int, seed: int) -> dict[str, list[str]]:
     return {name: [row[j] for row in rows] for j, name in enumerate(header)}
 
 
+def test_samples_are_read_by_the_call_that_reads_the_file(tmp_path: Path) -> None:
+    lines = ["Preis;Tag;Ort", *(f"{k * 37 % 900},{k % 10}0;{1 + k % 28:02d}.03.2024;Köln" for k in range(N))]
+    (tmp_path / "t.csv").write_text("\n".join(lines), "cp1252")
+    data = open_data(tmp_path / "t.csv")
+    assert data.schema is not None and data.schema.from_config({"kind": "table", "schema": data.schema.config(),
+                                                                "label": None, "classes": []}) == data.schema
+    out = save_samples(tmp_path / "s.csv", data.x, schema=data.schema)
+    read = [pd.read_csv(path, sep=";", decimal=",", encoding=encoding) for path, encoding in (
+        (tmp_path / "t.csv", "cp1252"), (out, "utf-8"))]
+    assert read[0].equals(read[1]) and str(read[1]["Preis"].dtype) == "float64"
+
+
 @pytest.mark.slow
 @settings(derandomize=True, max_examples=25, deadline=None)
 @given(st.data())
@@ -121,6 +133,10 @@ def test_samples_have_type_notation_and_values_of_their_column(tmp_path_factory:
     path.write_text(text_of(columns))
     opened = open_data(path, columns=["c", "z"])
     written = samples(opened, 60, 3)
+    if kind in PATTERNS and kind != "clock":
+        moments = [[datetime.strptime(cell, PATTERNS[kind]) for cell in cells if cell] for cells in (columns["c"],
+                                                                                                      written["c"])]
+        assert min(moments[0]) <= min(moments[1]) and max(moments[1]) <= max(moments[0])  # no later than the data
     check(kind, columns["c"], written["c"])
     assert dtypes(written) == dtypes(columns) or kind == "ties"
     assert list(pd.read_csv(io.StringIO(text_of(written))).columns) == ["c", "z"]

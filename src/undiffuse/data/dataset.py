@@ -186,7 +186,8 @@ def fit_transform(data: Dataset) -> Transform:
     x = data.x.double()
     if data.kind == "table":
         counts = [len(c) for c in data.categories] or [0] * x.shape[1]
-        columns = zip(x.T.numpy(), counts, strict=True)
-        return Table(tuple(fit_column(values, n, simple=x.shape[1] > _MAX_FITTED) for values, n in columns))
+        dates = [bool(form.date) for form in data.schema.formats] if data.schema else [False] * x.shape[1]
+        columns = zip(x.T.numpy(), counts, dates, strict=True)
+        return Table(tuple(fit_column(values, n, x.shape[1] > _MAX_FITTED, date) for values, n, date in columns))
     scale = x.var(0, unbiased=False).mean().sqrt()
     return Standardise(tuple(x.mean(0).tolist()), (float(scale),) * x.shape[1])

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import csv
-import gzip
-import lzma
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, cast
 
 import numpy as np
 
-from undiffuse.data.validation import decoding, refuse_bomb
+from undiffuse.data.text_files import OPENERS, SUFFIXES, encoding_of, open_text
+from undiffuse.data.validation import decoding
 from undiffuse.errors import InputError, quote
 from undiffuse.transforms.table_cells import (
     DEFAULT_OPTIONS,
@@ -32,18 +26,14 @@ from undiffuse.transforms.table_cells import (
     unique_names,
 )
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
-"""Endings of text files of rows, which may be followed by that of a compression."""
 _BLANK, _WIDE = " ", "  "  # any number of spaces and tabs; at least two spaces, or a tab
 _SEPARATORS = ("\t", ";", "|", ",", _BLANK, _WIDE)  # in the order of preference
 _NUMBERS = re.compile(r"\s*[+-]?[\d.]+(?:\s+[+-]?[\d.]+)+\s*")
 _DRAWN = "-=+_*~:|"
 _RULE = re.compile(f"[{_DRAWN}]{{4,}}")
 _MAX_LINE = 1 << 20
-_CHUNK = 1 << 20
 _SAMPLE = 200  # rows from which the layout is decided
 _MAX_PREAMBLE, _MAX_FOOTER = 40, 10  # lines before and after a table
-_LETTERS = frozenset("äöüÄÖÜßéèêëáàâåãçñóòôõíìîïúùûýæøÆØÅÉÁÑÇ’‘“”–—…°€£´²³½šžŠŽćčőű")
 
 
 @dataclass(frozen=True)
@@ -72,27 +62,13 @@ class Layout:
 def is_table(path: Path) -> bool:
     """Whether the name of a file is that of a table in a text file, compressed or not, or of a .zip archive."""
     name = path.name.lower()
-    return name.endswith((*SUFFIXES, ".zip", *(s + packed for s in SUFFIXES for packed in _OPENERS)))
+    return name.endswith((*SUFFIXES, ".zip", *(s + packed for s in SUFFIXES for packed in OPENERS)))
 
 
 def unpacked_suffix(path: Path) -> str:
     """The ending of a file without that of its compression."""
     suffix = path.suffix.lower()
-    return (Path(path.stem).suffix or ".csv") if suffix in _OPENERS else suffix
-
-
-def _open_zip(path: Path, mode: Literal["r", "rb"]) -> IO[bytes]:
-    """The only table in a .zip archive."""
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
-        tables = [name for name in names if name.lower().endswith(SUFFIXES)]
-        if len(tables) != 1:
-            raise InputError(f"{quote(path)} holds {len(tables)} tables ({', '.join(map(quote, names[:5]))}); expected "
-                             f"one, so unpack it and give the path of a file")
-        return archive.open(tables[0])
-
-
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
+    return (Path(path.stem).suffix or ".csv") if suffix in OPENERS else suffix
 
 
 def read_cells(path: Path, options: TableOptions = DEFAULT_OPTIONS, names: Collection[str] = ()) -> Cells:
@@ -105,19 +81,40 @@ def read_cells(path: Path, options: TableOptions = DEFAULT_OPTIONS, names: Colle
     """
     with decoding(path, "a table"):
         layout = layout_of(path, options, names)
-        default = default_columns(layout.width)
-        clash = {*(layout.names or ())} & {*default}
-        columns, notes = unique_names([name or (f"column{j + 1}" if default[j] in clash else default[j])
-                                       for j, name in enumerate(layout.names or default)], quote(path))
-        unnamed = frozenset(j for j, name in enumerate(layout.names or ()) if not name)
-        cells = Cells(path, layout.separator, columns, layout.names is not None, partial(_read_columns, path, layout),
-                      [*layout.notes, *notes], options, False, unnamed, layout.encoding, layout.header_line)
+        cells = _named_cells(path, layout, partial(_read_columns, path, layout), options)
         return cells.fill(_rows(path, layout, cells.notes))
+
+
+def cells_of_rows(path: Path, rows: Sequence[Row], options: TableOptions, names: Collection[str] = (),
+                  notes: Sequence[str] = ()) -> Cells:
+    """The cells of a workbook, whose rows of texts are numbered from 1; see `read_cells` for the other arguments."""
+    rows = [row for row in rows if any(row[1])]
+    if not rows:
+        raise InputError(f"{quote(path)} is empty; expected one line for each row")
+    layout = _skip_preamble(Layout("", "", notes=tuple(notes)), rows[:_SAMPLE])
+    head = [row for row in rows[:_SAMPLE] if not _skips(layout, row)]
+    layout = _read_header(layout, head, path, options.header, names)
+    body = [row for row in rows if not _skips(layout, row)]
+    cells = _named_cells(path, layout, lambda wanted: {j: [row[j] for _, row in body] for j in wanted}, options)
+    cells.typed = True
+    return cells.fill(body)
+
+
+def _named_cells(path: Path, layout: Layout, read: Callable[[Sequence[int]], dict[int, list[str]]],
+                 options: TableOptions) -> Cells:
+    """Cells that are not filled yet, with names x1, x2, ... where the header has none."""
+    default = default_columns(layout.width)
+    clash = {*(layout.names or ())} & {*default}
+    columns, notes = unique_names([name or (f"column{j + 1}" if default[j] in clash else default[j])
+                                   for j, name in enumerate(layout.names or default)], quote(path))
+    unnamed = frozenset(j for j, name in enumerate(layout.names or ()) if not name)
+    return Cells(path, layout.separator, columns, layout.names is not None, read, [*layout.notes, *notes], options,
+                 False, unnamed, layout.encoding, layout.header_line)
 
 
 def layout_of(path: Path, options: TableOptions, names: Collection[str] = ()) -> Layout:
     """The layout of a file; see `read_cells` for the arguments."""
-    encoding, notes = (options.encoding, []) if options.encoding else _encoding(path)
+    encoding, notes = (options.encoding, []) if options.encoding else encoding_of(path)
     separator = {"tab": "\t", "space": _BLANK}.get(options.sep, options.sep)
     lines = list(islice(_lines(path, encoding), _SAMPLE))
     separator = separator or _separator([line for line in lines if line.strip()], path)
@@ -126,12 +123,6 @@ def layout_of(path: Path, options: TableOptions, names: Collection[str] = ()) ->
         raise InputError(f"{quote(path)} is empty; expected one line for each row")
     layout = _skip_preamble(Layout(encoding, separator, notes=tuple(notes)), head)
     return _read_header(layout, [row for row in head if not _skips(layout, row)], path, options.header, names)
-
-
-def open_text(path: Path, encoding: str) -> TextIOWrapper:
-    """The text of a file, unpacked; its line ends are those of the file."""
-    opener = _OPENERS.get(path.suffix.lower(), open)
-    return TextIOWrapper(cast(IO[bytes], opener(path, "rb")), encoding=encoding, newline="")
 
 
 def _read_columns(path: Path, layout: Layout, columns: Sequence[int]) -> dict[int, list[str]]:
@@ -208,43 +199,6 @@ def _parse(lines: Iterator[str], separator: str) -> Iterator[Row]:
         strip = False
 
 
-def _encoding(path: Path) -> tuple[str, list[str]]:
-    """The encoding of a file, and a note if it is not UTF-8."""
-    decoder, unpacked, other, zeros, start = codecs.getincrementaldecoder("utf-8")(), 0, bytearray(), 0, b""
-    valid = True
-    with _OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            start, unpacked, zeros = start or chunk[:4096], unpacked + len(chunk), zeros + chunk.count(0)
-            refuse_bomb(path, unpacked)
-            try:
-                decoder.decode(chunk) if valid else None
-            except UnicodeDecodeError:
-                valid = False
-            if not chunk.isascii() and len(other) < _CHUNK:
-                other += chunk
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not len(start) % 2 and (zeros or not valid):
-        return "utf-16", []
-    if zeros:
-        wide = [start[k::2].count(0) for k in (0, 1)]
-        if max(wide) < 0.3 * len(start):
-            raise InputError(f"{quote(path)} holds zero bytes; expected the text of a table")
-        return ("utf-16-be" if wide[0] > wide[1] else "utf-16-le"), ["the text was read as UTF-16"]
-    if valid:
-        return "utf-8-sig", []
-    encoding = max(("cp1252", "mac_roman", "latin-1"), key=lambda name: _plausibility(bytes(other), name))
-    return encoding, [f"the text is not UTF-8 and was read as {encoding}"]
-
-
-def _plausibility(data: bytes, encoding: str) -> float:
-    """Fraction of the non-ASCII characters that are usual in this encoding, less those inside a word that are not."""
-    text = data.decode(encoding, "replace")
-    characters = Counter(c for c in text if not c.isascii())
-    unusual = sum(len(m) for m in re.findall(r"(?<=[a-z])[^\x00-\x7f](?=[a-z])", text) if m not in _LETTERS
-                  or m.isupper())
-    usual = sum(n for c, n in characters.items() if c in _LETTERS)
-    return (usual - unusual) / max(1, characters.total())
-
-
 def _separator(lines: Sequence[str], path: Path) -> str:
     """The separator that gives most lines the same number of cells, more than one."""
     if path.name.lower().split(".")[1:2] == ["tsv"] and any("\t" in line for line in lines):
@@ -283,11 +237,18 @@ def _skip_preamble(layout: Layout, head: Sequence[Row]) -> Layout:
     while start < min(len(head) - 1, _MAX_PREAMBLE) and width > 1 and len(head[start][1]) == width - 1 and (
             len(head[start + 1][1]) != width):
         start += 1
+    if width > 2:
+        full = next((k for k in range(start, min(len(head), _MAX_PREAMBLE)) if _filled(head[k][1]) > 1), start)
+        start = full if _filled(head[full][1]) >= width - 1 and any(map(_is_word, head[full][1])) else start
     start, comments = _named_comment(head, start, width)
     skipped = [line for line, _ in head[:start]]
     others = len(skipped) - comments
     note = (f"lines before the table were left out ({others})",) if others else ()
     return replace(layout, width=width, skipped=frozenset(skipped), notes=(*layout.notes, *note))
+
+
+def _filled(cells: Sequence[str]) -> int:
+    return sum(map(bool, cells))
 
 
 def _named_comment(head: Sequence[Row], start: int, width: int) -> tuple[int, int]:

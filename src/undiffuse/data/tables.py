@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from undiffuse.data.dataset import Dataset, with_conditions
 from undiffuse.data.validation import decoding, make_table
 from undiffuse.errors import InputError, MachineError, did_you_mean, quote
 from undiffuse.transforms.conditions import Condition, infer_rows, parse_spec
-from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, frame_cells, unique_names
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, cell_texts, unique_names
 from undiffuse.transforms.table_schema import infer_schema
 
 _MAX_BYTES = 1 << 31
@@ -47,9 +48,19 @@ def read_cells(path: Path, options: TableOptions = DEFAULT_OPTIONS, names: Colle
         raise MachineError(f"{quote(path)} needs the packages pandas and openpyxl; install them, or save the sheet as "
                            f".csv"
                            ) from None
-    with decoding(path, "a workbook"):
-        return frame_cells(pandas.read_excel(path, header=None if options.header == "no" else 0, keep_default_na=False,
-                                             na_values=[""]), str(path), options)
+    with decoding(path, "a workbook"), pandas.ExcelFile(path) as book:
+        sheet = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
+        columns = [_sheet_texts(sheet[j].tolist()) for j in sheet]
+        notes = [f"the first of {len(book.sheet_names)} sheets was read ({book.sheet_names[0]})"]
+    rows = [(k + 1, list(row)) for k, row in enumerate(zip(*columns, strict=True))]
+    return delimited_text.cells_of_rows(path, rows, options, names, notes[: len(book.sheet_names) - 1])
+
+
+def _sheet_texts(values: Sequence[Any]) -> list[str]:
+    """The texts of a column of a sheet; dates without a time if it is midnight in all of them."""
+    moments = cell_texts([value for value in values if isinstance(value, datetime)])
+    dates = iter(moments)
+    return [next(dates) if isinstance(value, datetime) else cell_texts([value])[0] for value in values]
 
 
 def read_table(path: Path, label: str | None = None, condition: Sequence[str] = (),

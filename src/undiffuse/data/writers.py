@@ -66,7 +66,7 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         else:
             table = schema and (lambda part, numbers: schema.cells(part, numbers, condition_texts, label_name))
             for text in _csv(x, labels, table or partial(_cells, columns=columns, classes=classes,
-                                                         label_name=label_name)):
+                                                         label_name=label_name), schema.separator if schema else ","):
                 file.write(text.encode())
     return path
 
@@ -145,11 +145,11 @@ def _tiles(x: Tensor, across: int, down: int) -> Tensor:
     return tiles.reshape(down * height, across * width, channels)[:-1, :-1]
 
 
-def _csv(x: Tensor | Lazy, labels: Tensor | None, cells: TextRows) -> Iterator[str]:
+def _csv(x: Tensor | Lazy, labels: Tensor | None, cells: TextRows, separator: str) -> Iterator[str]:
     """The text of a table, part by part: the header and the rows."""
-    yield _text([cells(x[:0], None if labels is None else [])[0]])
+    yield _text([cells(x[:0], None if labels is None else [])[0]], separator)
     for at, part in _parts(x):
-        yield _text(cells(part, None if labels is None else labels[at : at + len(part)].tolist())[1])
+        yield _text(cells(part, None if labels is None else labels[at : at + len(part)].tolist())[1], separator)
 
 
 def _cells(x: Tensor, labels: Sequence[int] | None, columns: Sequence[str], classes: Sequence[str], label_name: str
@@ -165,7 +165,7 @@ def _cells(x: Tensor, labels: Sequence[int] | None, columns: Sequence[str], clas
     return [*header, *([label_name] if labels is not None else [])], rows
 
 
-def _text(rows: Sequence[Sequence[str]]) -> str:
+def _text(rows: Sequence[Sequence[str]], separator: str) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from undiffuse.data.delimited_text import open_text
+from undiffuse.data.text_files import open_text
 from undiffuse.errors import InputError, quote
 from undiffuse.transforms.table_cells import Cells
 

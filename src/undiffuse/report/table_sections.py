@@ -150,6 +150,7 @@ def scores(names: list[str], values: Array) -> Figure:
     for place, (generated, real) in enumerate(values.tolist()):
         ax.text(1.04, place, f"{generated:.2f} ({real:.2f})", va="center", fontsize=11)
     ax.set_yticks(places, [shorten(name, 30) for name in names])
-    ax.set(xlim=(0, 1.3), ylim=(len(names) - 0.5, -0.5), xticks=(0, 0.5, 1))
-    ax.grid(True, axis="both")
+    ax.set(xlim=(0, 1.45), ylim=(len(names) - 0.5, -0.5), xticks=(0, 0.5, 1))
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
     return figure

@@ -20,7 +20,7 @@ _LARGEST = 1e37  # no bound
 _POWERS = np.linspace(0, 2, 41)
 
 
-def fit_column(x: Vector, categories: int = 0, simple: bool = False) -> Column:
+def fit_column(x: Vector, categories: int = 0, simple: bool = False, period: bool = False) -> Column:
     """The map of a column: steps for few distinct numbers, else the best power transform, or quantiles if its result is
     not normal.
 
@@ -28,6 +28,7 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False) -> Column:
         x: values (N,), NaN where missing.
         categories: number of categories that the values number; 0 for numbers.
         simple: mean and standard deviation only, for tables of very many columns.
+        period: dates, which are seldom normal and end with the data: quantiles, bounded by the first and the last one.
     """
     values = x[~np.isnan(x)]
     if len(values) == 0:
@@ -43,6 +44,8 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False) -> Column:
     levels, counts = np.unique(values, return_counts=True)
     if len(levels) <= max(2, min(_MAX_STEPS, len(values) // 5)):
         return _steps(levels, counts)
+    if period:
+        return dataclasses.replace(_quantiles(values, integer), bounds=(float(levels[0]), float(levels[-1])))
     power, z = _power(values, integer)
     distance = float(stats.kstest(z, "norm").statistic)
     normal = math.sqrt(len(values)) * distance <= _MAX_DISTANCE

@@ -31,6 +31,7 @@ from undiffuse.transforms.number_format import NumberFormat
 from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, default_columns, frame_cells
 
 _LISTED = 8  # columns that a remark names
+_SEPARATORS = (",", ";", "\t", "|")  # with which tables are written
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class TableSchema:
         order: names of all columns that are read, in the order of the training table.
         left_out: other columns of the training table, each with the reason.
         options: how the training table was read.
+        separator: separator of written tables.
     """
 
     formats: tuple[ColumnFormat, ...]
@@ -84,6 +86,7 @@ class TableSchema:
     order: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     options: TableOptions = DEFAULT_OPTIONS
+    separator: str = ","
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,7 +104,7 @@ class TableSchema:
         return {"formats": [form.config() for form in self.formats],
                 "condition_formats": [form.config() for form in self.condition_formats],
                 "order": list(self.order), "left_out": [list(pair) for pair in self.left_out],
-                "options": self.options.config()}
+                "options": self.options.config(), "separator": self.separator}
 
     @classmethod
     def from_config(cls, data: Mapping[str, Any], conditions: Sequence[Condition] = ()) -> TableSchema | None:
@@ -114,7 +117,8 @@ class TableSchema:
         formats = [tuple(map(ColumnFormat.from_config, stored[key])) for key in ("formats", "condition_formats")]
         return cls(formats[0], data["label"], tuple(data["classes"]), tuple(conditions), formats[1],
                    tuple(stored["order"]),
-                   tuple((name, why) for name, why in stored["left_out"]), TableOptions.from_config(stored["options"]))
+                   tuple((name, why) for name, why in stored["left_out"]), TableOptions.from_config(stored["options"]),
+                   stored.get("separator", ","))
 
     @classmethod
     def of_numbers(cls, columns: Sequence[str], x: NDArray[np.float64]) -> TableSchema:
@@ -265,8 +269,7 @@ def infer_schema(cells: Cells, label: str | None = None, condition: Sequence[str
                   or (j in choices and choices[j].format))
     left = tuple((cells.columns[j], choice.reason) for j, choice in choices.items() if not choice.format)
     schema = TableSchema(formats, label, classes, tuple(c for c, _ in fitted), tuple(f for _, f in fitted if f), order,
-                         left,
-                         cells.options)
+                         left, cells.options, cells.separator if cells.separator in _SEPARATORS else ",")
     return schema, [*cells.notes, *_remarks(cells, choices)]
 
 

@@ -131,7 +131,7 @@ def test_rows_of_a_workbook_are_typed_and_may_have_a_title_above_the_names() -> 
 def test_a_workbook_names_the_packages_that_it_needs(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises((MachineError, InputError), match=r"needs the packages pandas and openpyxl|cannot be read as a work"):
+    with pytest.raises((MachineError, InputError), match=r"needs the packages pandas and|cannot be read as a work"):
         open_data(tmp_path / "t.xlsx")
 
 

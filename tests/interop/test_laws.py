@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,13 @@ from tiny_pipelines import diffusers, model_of, noise_of, theirs
 from torch import Tensor, nn
 
 import undiffuse as ud
+from undiffuse.interop import OpenedModel
+from undiffuse.interop.export import stock_times
 from undiffuse.interop.schedules import Schedule
 from undiffuse.model import Denoiser
+from undiffuse.moments import Moments
 from undiffuse.random import normal
+from undiffuse.samplers.registry import ALL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SIDE = 4
@@ -91,6 +96,23 @@ def test_an_inexact_network_on_a_capped_cosine_chain_is_sampled_as_well_as_by_it
     assert a < 2 * b
     for steps in (*range(1, 11), 20, 35, 50):
         assert ud.sample(model, 4, steps=steps).x.isfinite().all()
+
+
+@pytest.mark.slow
+def test_the_times_of_a_tuned_sampler_help_a_stock_scheduler() -> None:
+    """DPM++ at the nodes that were tuned for 6 evaluations, and at its own, from equal starts."""
+    model = pretrained(MIXTURE)
+    model.moments = Moments.measure(MIXTURE.sample(5000).reshape(-1, 1, SIDE, SIDE))
+    tuned = ud.tune(model, evaluations=[6], trajectories=16, rounds=1)
+    times = stock_times(OpenedModel(tuned, {}, ud.Experiment(data="digits"), Path()), 6)["timesteps"]
+    x, net = normal(4, 0, 0, 0, 64, (1, SIDE, SIDE)), model.net.net
+    fine = ud.sample(model, 64, ALL["unipc_4_noise"], 200, x_T=x).z
+    distances = []
+    for options in ({"timesteps": times}, {"num_inference_steps": 6}):
+        scheduler = diffusers.DPMSolverMultistepScheduler(timestep_spacing="leading")
+        scheduler.set_timesteps(**options)
+        distances.append(float((theirs(net, scheduler, x)[0] - fine).square().mean().sqrt()))
+    assert distances[0] < distances[1]
 
 
 class Zero(nn.Module):

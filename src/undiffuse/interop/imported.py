@@ -123,7 +123,7 @@ def import_model(source: str, out: Path, size: int | None = None, revision: str 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / NAME, {"format": FORMAT, "source": str(folder.resolve()) if Path(name).is_dir() else name,
                             "revision": revision, "size": size, "files": files, "model": model.source})
-    return [model.source, *check_reading(model), f"{out / NAME}: {len(files)} files of weights, which stay where they "
+    return [model.source, *check_reading(model), f"{out / NAME}: files of weights: {len(files)}, which stay where they "
             "are; `undiffuse sample`, tune, likelihood and restore take this folder"]
 
 

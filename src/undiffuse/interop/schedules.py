@@ -115,8 +115,11 @@ class Schedule:
         about = ", ".join(f"{k}={'...' if k == 'trained_betas' and v else v}" for k, v in values.items() if k in config)
         low, high = (math.exp(-float(process.log_snr(t))) for t in (process.time_of(-math.log(max(
             reading.levels[0], 1e-8))), process.T))
+        clip = reading.clip
+        limits = "off" if clip is None else f"to ±{clip.bound:g}" + f", by the quantile {clip.quantile:g}" * (
+            clip.quantile < 1)
         return cls(process, reading, f"{name}: {about or 'its defaults'}; noise levels {low:.4g} to {high:.4g}; clip "
-                                     f"{'off' if reading.clip is None else reading.clip}")
+                                     f"{limits}")
 
 
 def _network_values(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

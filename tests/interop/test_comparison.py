@@ -65,6 +65,7 @@ def test_guidance_and_prompts_are_those_of_the_pipeline() -> None:
         assert error(next(r.z for r in rows if r.name == label and not r.ours), expected) < 1e-4, label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [sd3, flux])
 def test_flows_run_on_their_own_times(make: Any) -> None:
     pipe = make()

@@ -79,12 +79,14 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- commands
 
 
+@pytest.mark.slow
 def test_sample_writes_the_images_of_a_folder(pixels: Path, tmp_path: Path) -> None:
     assert main(["sample", str(pixels), "--n", "3", "--steps", "3", "--out", str(tmp_path / "x.npy")]) == 0
     x = ud.sample(ud.load(pixels, device="cpu"), 3, steps=3).x
     assert np.abs(np.load(tmp_path / "x.npy").astype(float) - x.clamp(0, 255).round().numpy()).max() == 0
 
 
+@pytest.mark.slow
 def test_prompts_on_the_command_line(text: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.npy"
     flags = ["--n", "3", "--steps", "3", "--out", str(out), "--prompt", "a cat", "--prompt", "a dog"]

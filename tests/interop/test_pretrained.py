@@ -70,6 +70,7 @@ def test_stable_diffusion_is_its_pipeline(zero_snr: bool, solver: str, negative:
         assert float((out.x - images_of(pipe, expected)).abs().max()) < 1e-4 * 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_rescaled_guidance_is_its_pipeline(zero_snr: bool) -> None:
     pipe, z = stable_diffusion(**(ZERO_SNR if zero_snr else {})), start(shape=LATENT)

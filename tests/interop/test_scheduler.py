@@ -53,7 +53,7 @@ def pipes() -> dict[bool, Any]:
 
 
 @pytest.mark.parametrize("zero_snr", slow_but([False], [False, True]))
-@pytest.mark.parametrize("method", slow_but(["dpmpp_2m_sde", "dpmpp_2s"], METHODS))
+@pytest.mark.parametrize("method", slow_but(["dpmpp_2s"], METHODS))
 def test_every_method_in_stable_diffusion_is_sample(pipes: dict[bool, Any], method: str, zero_snr: bool) -> None:
     pipe = pipes[zero_snr]
     model = ud.classifier_free(ud.from_diffusers(pipe, block=2, latents=True), 7.5)
@@ -98,6 +98,7 @@ def test_the_progress_bar_has_the_number_of_steps(pipes: dict[bool, Any], method
     assert totals == [8] and sum(updates) == 8
 
 
+@pytest.mark.slow
 def test_a_saved_pipeline_reloads_with_our_scheduler(tmp_path: Path, pipes: dict[bool, Any]) -> None:
     pipe = pipes[False]
     before, pipe.scheduler = pipe.scheduler, ud.scheduler(pipe, "unipc", "karras", seed=3)

@@ -99,7 +99,8 @@ def test_the_cosine_solver(prediction: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert error(ours.x, theirs(net, scheduler, x)[0]) < 1e-5 and ours.nfe == 10
 
 
-@pytest.mark.parametrize("n", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [20, 100])
 def test_the_predictor_of_score_sde_ve(n: int) -> None:
     """Their corrector uses means of norms over the batch, and is not reproduced."""
     scheduler, net = diffusers.ScoreSdeVeScheduler(sigma_max=20.0), unet()

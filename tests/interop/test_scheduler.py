@@ -185,6 +185,17 @@ def test_noise_of_a_sample_depends_on_its_generator_only(pipes: dict[bool, Any])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_stable_diffusion_at_8_steps_is_nearer_to_500_than_by_its_own_scheduler(guidance: float) -> None:
+    """With times from T on: the first of 400 steps of its `leading` times is index 798."""
+    pipe = stable_diffusion(timestep_spacing="trailing", steps_offset=0)
+    fine, theirs = (run(pipe, n, guidance_scale=guidance) for n in (500, 8))
+    for method, grid in (("unipc", None), ("dpmpp_2m", None), ("unipc", "karras"), ("auto", None)):
+        pipe.scheduler = ud.scheduler(pipe, method, grid)
+        assert error(run(pipe, 8, guidance_scale=guidance), fine) < 0.8 * error(theirs, fine), (method, grid)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "unipc"])
 def test_flow_pipelines(method: str) -> None:
     pipe = flux()

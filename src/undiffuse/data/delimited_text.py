@@ -269,6 +269,8 @@ def _read_header(layout: Layout, head: Sequence[Row], path: Path, choice: str, n
     if len(first) == layout.width - 1 and below:  # names of rows, as R writes them, or an empty last cell
         first = [*first, ""] if not any(row[-1] for row in below) else ["", *first]
         names = names or first
+    if len(first) != layout.width:  # the reader of rows names it
+        return layout
     known = choice == "auto" and bool(names) and 2 * sum(cell in names for cell in first) >= len(first)
     why = "" if known or choice != "auto" else _why_data(first, below, quote(path))
     if choice == "no" or (choice == "auto" and why):

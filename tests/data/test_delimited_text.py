@@ -128,11 +128,18 @@ def test_rows_of_a_workbook_are_typed_and_may_have_a_title_above_the_names() -> 
     assert cells.missing(1, False) == {""} and cells.notes == ["lines before the table were left out (1)"]
 
 
+def test_empty_rows_are_rows_unless_they_end_the_file(tmp_path: Path) -> None:
+    data = open_data(write(tmp_path / "t.csv", "a;b\n1,5;2\n;\n2,5;3\n1;4\n;\n;\nMade by hand;\n"))
+    assert len(data) == 4 and bool(data.x[1].isnan().all()) and note(data, "Made by hand")
+    data = open_data(write(tmp_path / "t.csv", "a;b\n1,5;2\n2,5;3\n;\n;\n"))
+    assert len(data) == 2 and note(data, "empty rows below the table were left out (2)")
+
+
 def test_prose_with_numbers_is_refused_by_row_and_line(tmp_path: Path) -> None:
     text = "the 3 stations of 1958 were moved in 7 steps\n" + "*** 12 values in each of the 90 lines below ***\n" * 3
     rows = "".join(f"{k} {k % 7} {k % 3}.5\n" for k in range(30))
     with pytest.raises(InputError, match=r"row \d+ \(line \d+\) has \d+ cells; expected|has no column"):
-        open_data(write(tmp_path / "t.dat", text.replace("\n", "  x\n", 1) + "a b c d\n" + rows + "1 2 3 4 5 6 7 8 9 10\n"))
+        open_data(write(tmp_path / "t.dat", text + "a b c d\n" + rows + "1 2 3 4 5 6 7 8 9 10\n"))
 
 
 def test_a_workbook_names_the_packages_that_it_needs(tmp_path: Path) -> None:

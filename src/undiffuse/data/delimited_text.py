@@ -133,24 +133,31 @@ def _read_columns(path: Path, layout: Layout, columns: Sequence[int]) -> dict[in
 
 
 def _rows(path: Path, layout: Layout, notes: list[str] | None = None) -> Iterator[Row]:
-    """The rows of the table; lines of text at the end of the file are left out, with a note."""
+    """The rows of the table; text and empty rows at the end of the file are left out, with a note."""
     footer: list[Row] = []
     last = max([layout.header_line, *layout.skipped])
     for row in _parse(_lines(path, layout.encoding), layout.separator):
         if row[0] <= last and _skips(layout, row):
             continue
+        below = any(not any(cells) for _, cells in footer) and _filled(row[1]) == 1 and _is_word("".join(row[1]))
+        if layout.width > 1 and (below or not any(row[1])):
+            footer.append(row)
+            continue
         if len(row[1]) < layout.width or layout.width == 1:
             if _skips(layout, row):
                 continue
             filled = [cell for cell in row[1] if cell]
-            if layout.width > 1 and len(filled) == 1 and _is_word(filled[0]) and len(footer) < _MAX_FOOTER:
+            if layout.width > 1 and len(filled) == 1 and _is_word(filled[0]) and (
+                    sum(any(cells) for _, cells in footer) < _MAX_FOOTER):
                 footer.append(row)
                 continue
         yield from footer
         footer = []
         yield row
+    texts = [text for _, cells in footer for text in cells if text]
     if footer and notes is not None:
-        notes.append(f"text below the table was left out ({footer[0][1][0][:40]!r})")
+        notes.append(f"text below the table was left out ({texts[0][:40]!r})" if texts else
+                     f"empty rows below the table were left out ({len(footer)})")
 
 
 def _skips(layout: Layout, row: Row) -> bool:

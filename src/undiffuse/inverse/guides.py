@@ -163,9 +163,11 @@ class MomentGuide(Wrapper):
         if y is None or moments is None or moments.basis is None:
             raise InputError("got no y or a model without moments; give y and a model of a table")
         residual_variance = moments.spectrum * variance / (alpha**2 * moments.spectrum + variance)
-        patterns, index = torch.unique(y.isnan(), dim=0, return_inverse=True)
-        G = regression_gain((moments.basis * residual_variance) @ moments.basis.mT, patterns)[index]
-        residual = torch.where(y.isnan(), 0.0, y - D).double()
+        place = "cpu" if D.device.type == "mps" else D.device  # mps has no float64
+        patterns, index = torch.unique(y.isnan().to(place), dim=0, return_inverse=True)
+        covariance = (moments.basis * residual_variance) @ moments.basis.mT
+        G = regression_gain(covariance.to(place), patterns)[index]
+        residual = torch.where(y.isnan(), 0.0, y - D).to(place).double()
         return torch.where(y.isnan(), D + (G @ residual[..., None])[..., 0].to(D), y)
 
 

@@ -90,7 +90,7 @@ def test_a_table_is_learned_and_sampled_given_its_columns(tmp_path: Path, capsys
     rows = [f"{k % 7}.50000001,{(k * k) % 11}.25,{20 + k},{'fm'[k % 2]},{('red circle', 'blue square')[k % 3 > 0]}"
             for k in range(40)]
     (tmp_path / "t.csv").write_text("\n".join(["a,b,age,sex,note", *rows]))
-    run, asked = str(tmp_path / "run"), ["--condition", "age,sex,note:words", "--steps", "3"]
+    run, asked = str(tmp_path / "run"), ["--condition", "age,sex,note:words", "--steps", "40"]
     assert main(["train", str(tmp_path / "t.csv"), *asked, "--out", run]) == 0
     told_all = ["--condition", "age=30", "--condition", "sex=f", "--condition", "note=a blue circle"]
     files = {}

@@ -94,7 +94,8 @@ def test_an_unknown_key_is_named_with_the_nearest_one(change) -> None:
 REFUSED = {
     "data": ["", 3, "a\0b"], "image_size": [0, 8.0, True], "label": [""], "condition": ["age", [""], ["a", "a"], [1]],
     "ignore": ["id"], "columns": [[""]], "missing": [[1]], "header": ["maybe"], "sep": ["ab", ""], "decimal": [";"],
-    "encoding": ["latin 1"], "skip_broken": [1], "max_rows": [1, 2.0], "held_out": [-1], "sde": [None], "sde_args": [[1]],
+    "encoding": ["latin 1"], "skip_broken": [1], "max_rows": [1, 2.0], "held_out": [-1], "sde": [None],
+    "sde_args": [[1]],
     "net": [""], "net_args": [{"a": object()}, {"a": float("nan")}], "prediction_type": [1], "sigma_data": [0, "x"],
     "weighting": [""], "noise_distribution": [""], "level_mean": [float("inf"), None], "level_std": [0.0],
     "steps": [0, 1.5, "7", True], "batch_size": [0], "lr": [0, -1, float("nan"), 10**400, True],

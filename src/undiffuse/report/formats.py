@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import matplotlib
-
 
 def percent(fraction: float) -> str:
     """A fraction as "98.3 %"."""
@@ -44,6 +42,8 @@ def duration(seconds: float) -> str:
 @contextmanager
 def plain_text() -> Iterator[None]:
     """Figures in this block show names of the data as they are: $ starts no formula, and no font warns of a glyph."""
+    import matplotlib
+
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         yield

@@ -113,6 +113,12 @@ def test_images_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
         assert args["attention"] == [len(args["widths"]) - 1]
 
 
+def test_few_pictures_are_advised_to_be_mirrored_and_moved(tmp_path: Path) -> None:
+    advised = [any("--flip and --shift" in reason for reason in for_data(images(tmp_path, n, 9, 9)).reasons)
+               for n in (100, 1300)]
+    assert advised == [True, False]
+
+
 @pytest.mark.parametrize(("shape", "kind"), [((17, 17), "edm"), ((17, 17, 3), "linear")])
 def test_many_small_grey_images_do_not_start_from_the_linear_denoiser(tmp_path: Path, shape: tuple[int, ...],
                                                                       kind: str) -> None:

@@ -38,6 +38,7 @@ _PATIENCE = 6  # checkpoints without improvement after which a training on a tab
 _MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
 _BATCH = {"unet": 32, "dit": 64}
+_FEW = 1000  # pictures below which more of them help
 _FLAT = 200  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
@@ -202,6 +203,8 @@ def _held_out(data: Dataset) -> int:
 def _rows(case: _Problem) -> _Choice:
     learned = f"{len(case.train):,} are used for training."
     why = f"{case.held_out:,} rows are held out for measurements, {learned}" if case.held_out else f"All {learned}"
+    if case.image and len(case.train) < _FEW:
+        why += " So few pictures are soon learned by heart; --flip and --shift make more of them, where allowed."
     return _Choice({"held_out": case.held_out}, why)
 
 

@@ -56,7 +56,7 @@ def table(folder: str = "benchmarks/runs/ddpm-digits", minutes: str = "2", budge
 def _tuned(model: Denoiser, x_T: Tensor, fine: Tensor, budgets: list[int]) -> Iterator[str]:
     """The tuned samplers at the same starts."""
     model.moments, start = Moments.measure(digits()), time.process_time()
-    tuning = ud.tune(model, evaluations=budgets, trajectories=16, rounds=4)
+    tuning = ud.tune(model, evaluations=budgets)
     yield f"tuned in {time.process_time() - start:.0f} CPU seconds"
     for row in tuning.tuning.rows:
         yield (f"{row['evaluations']:3} calls  held-out starts: {row['before']['rmse']:.4f} before "

@@ -90,7 +90,7 @@ def test_the_captions_of_gradient_and_noise_levels_follow_the_metrics() -> None:
 def test_captions_describe_the_step_of_the_model_when_training_continued(tmp_path: Path) -> None:
     """With patience the model is the best checkpoint, and the loss continues after it."""
     data = small_runs.points()
-    e = small_runs.experiment(held_out=10, save_every=1, steps=40, lr=0.2, patience=2)
+    e = small_runs.experiment(held_out=10, save_every=1, steps=40, lr=0.05, patience=2)
     train(e, tmp_path, progress=False, data=data)
     entries = open_run(tmp_path).metrics()
     best, _ = best_checkpoint(entries)  # type: ignore[misc]

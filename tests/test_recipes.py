@@ -91,7 +91,7 @@ def test_tables_end_by_the_held_out_loss(tmp_path: Path) -> None:
     source = table(tmp_path, 5)
     recipe, fixed, whole = for_data(source), for_data(source, steps=300), for_data(source, held_out=0)
     e = recipe.experiment
-    assert (e.patience, e.schedule, e.save_every, e.steps) == (6, "constant", 100, 10_000)
+    assert (e.patience, e.schedule, e.save_every, e.steps) == (10, "constant", 100, 10_000)
     assert sum("has not improved" in reason for reason in recipe.reasons) == 1
     for other in (fixed, whole):
         assert other.experiment.patience == 0 and other.experiment.schedule == "cosine"

@@ -34,7 +34,7 @@ _COMPARED = 1000  # rows whose distances are taken
 _EPOCHS = 200  # epochs after which a small network begins to overfit
 _MIN_STEPS = 500  # updates
 _TABLE_ROWS = 1_280_000  # rows that a training on a table uses at most, if it ends by the held-out path loss
-_PATIENCE = 6  # checkpoints without improvement after which a training on a table ends
+_PATIENCE = 10  # checkpoints without improvement after which a training on a table ends
 _MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
 _BATCH = {"unet": 32, "dit": 64}
@@ -253,7 +253,8 @@ def _start(fields: dict[str, Any], why: str, case: _Problem) -> tuple[dict[str, 
 def _correction(case: _Problem) -> _Choice:
     """For tables: a network that corrects the best linear denoiser, larger for more rows; with early stopping, few rows
     are no reason for a small one, which learns words at half the speed."""
-    width = 64 if len(case.train) < _MEDIUM and not case.stops else 128 if len(case.train) < _LARGE else 256
+    wide = case.stops and case.train.x.shape[1] > 3
+    width = 64 if len(case.train) < _MEDIUM and not wide else 128 if len(case.train) < _LARGE else 256
     args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
            "covariance are measured, best with one thread.")

@@ -85,6 +85,7 @@ CHECK_EVERY = 32  # updates between checks on a GPU; on a CPU every update is ch
 ENTRIES = 500  # entries in metrics.jsonl
 HELD_OUT_LOSS_ROWS = 1024  # held-out rows of the held-out loss
 PATH_LOSS_ROWS = 256  # rows and noise levels of the path loss
+_COMPLETE = 50  # complete held-out rows from which only these are measured
 LEVEL_BINS = 8  # noise levels at which the held-out loss is reported
 _BY_CALLER = 256  # not the number of a signal: `stop` returned True
 
@@ -207,7 +208,8 @@ class _Training:
         self.experiment, self.device = self.run.experiment, self.state.model.device
         if self.run.config["data"]["kind"] != "image":
             self.preview = 0
-        self.held_out_feed = None if self.held_out is None else Feed(self.experiment, self.held_out, self.state.model)
+        self.held_out_feed = None if self.held_out is None else Feed(self.experiment, _measured(self.held_out),
+                                                                     self.state.model)
         self.log_every = max(1, self.experiment.steps // ENTRIES)
         self.check_every = 1 if self.device.type == "cpu" else CHECK_EVERY
         self.start = time.monotonic() - self.seconds
@@ -307,6 +309,14 @@ class _Training:
         last = max(checkpoint.steps(self.run.folder), default=0)
         return ("correct the data or start a new run with a lower lr; "
                 f"`{_resume_command(self.run)}` would repeat it from the checkpoint of step {last}")
+
+
+def _measured(held_out: Dataset) -> Dataset:
+    """The complete rows of a table, whose loss does not depend on how missing values are filled, if there are enough."""
+    if held_out.kind != "table":
+        return held_out
+    complete = (~held_out.x.isnan().any(1)).nonzero()[:, 0]
+    return held_out.take(complete) if _COMPLETE <= len(complete) < len(held_out) else held_out
 
 
 @torch.no_grad()

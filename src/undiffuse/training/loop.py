@@ -312,7 +312,7 @@ class _Training:
 
 
 def _measured(held_out: Dataset) -> Dataset:
-    """The complete rows of a table, whose loss does not depend on how missing values are filled, if there are enough."""
+    """The complete rows of a table, whose loss does not depend on how missing values are filled, if they suffice."""
     if held_out.kind != "table":
         return held_out
     complete = (~held_out.x.isnan().any(1)).nonzero()[:, 0]

@@ -92,6 +92,7 @@ def test_rescaling_keeps_the_deviation_and_projection_what_is_across() -> None:
     assert torch.allclose(kept, (kept * D).sum(1, keepdim=True) / D.square().sum(1, keepdim=True) * D)
 
 
+@pytest.mark.slow
 def test_guidance_does_not_sample_the_tilted_law() -> None:
     """Two Gaussians: the ODE of the guided score has a closed end, and it is not the law p_c^w p^(1−w)."""
     wide, narrow, w = Gaussian(f64(0.0), 1.0), Gaussian(f64(1.0), 0.25), 3.0

@@ -152,6 +152,7 @@ def test_forward_euler_tends_to_the_kernel_at_order_one(name: str) -> None:
 
 
 @EVERY
+@pytest.mark.slow
 def test_forward_simulation_agrees_with_the_kernel(name: str) -> None:
     sde, n, steps, end = PROCESSES[name], 4000, 200, reach(name)
     x0 = torch.full((n, 1), 1.5, dtype=torch.float64)

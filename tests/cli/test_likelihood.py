@@ -59,6 +59,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run: Path, data: str, flag
     assert words in said and said.count("\n") == 1 and sorted(run.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{"label": "cl"}, {"condition": ("cl", "k")}, {"label": "cl", "condition": ("k",)}])
 def test_the_runs_own_table_is_scored_with_its_class_and_conditions_or_without(asked: dict[str, Any],
                                                                               tmp_path: Path,
@@ -96,6 +97,7 @@ def test_categories_that_the_run_does_not_have_are_named(tmp_path: Path) -> None
     assert rows.x.tolist() == [[1, 1], [0, 2], [1, 3], [0, 4]]
 
 
+@pytest.mark.slow
 def test_one_row_an_outlier_and_an_impossible_row_are_scored_and_ranked(tmp_path: Path) -> None:
     """A single row is enough; the far row, and the row with another value in a constant column, have rank 1."""
     rows = [(2020, (i * 37 % 101) / 50 - 1, (i * 53 % 97) / 48 - 1, "uv"[i % 3 == 0]) for i in range(150)]
@@ -119,6 +121,7 @@ def test_one_row_an_outlier_and_an_impossible_row_are_scored_and_ranked(tmp_path
     assert scores[3] == (1, float("-inf")) and sum(score == float("-inf") for _, score in scores) == 1
 
 
+@pytest.mark.slow
 def test_rank_sorts_the_rows_and_names_the_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row with one wrong number is first, and that column has the largest surprise in the file and the summary."""
     lines = ["a,b,word"] + [f"{i % 7}.5,{i % 5 - 2.25},{'xy'[i % 2]}" for i in range(60)]

@@ -112,6 +112,7 @@ TOKENS = st.sampled_from(WORDS) | st.text(max_size=6)
 @given(st.lists(TOKENS, max_size=5))
 @example(["--", "show"])
 @example(["\ud800"])
+@pytest.mark.slow
 def test_no_input_of_show_fails_without_an_input_error(tokens: list[str]) -> None:
     assert main(["show", "missing.json", *tokens]) in (0, 2)  # 0: --help or --version was among them
 

@@ -97,6 +97,7 @@ def test_a_notebook_has_the_same_cells() -> None:
         assert ["".join(cell["source"]) for cell in made["cells"]] == [cell.text for cell in found]
 
 
+@pytest.mark.slow
 def test_a_chapter_is_opened_once_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["learn", "open", "c00", "--out", str(tmp_path)]) == 0
     names = sorted(file.name for file in tmp_path.iterdir())
@@ -140,6 +141,7 @@ def test_the_last_cell_opens_a_scene_that_the_explorer_knows(name: str, capsys: 
     assert parsed["ignored"] == [] and f"view={parsed['state']['view']}" in hash
 
 
+@pytest.mark.slow
 def test_pictures_go_where_a_script_is_told_to_put_them(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("# %%\nfrom undiffuse import course\ncourse.curves({'a': ([0, 1], [0, 1])})\n", "utf-8")

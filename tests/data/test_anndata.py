@@ -31,7 +31,8 @@ def test_what_was_written_is_read(tmp_path: Path, refused: Callable[..., str], k
     import pandas
 
     cells, genes = (pandas.Index(names, dtype=object) for names in ([f"c{i}" for i in range(8)], ["G1", "G2", "G3"]))
-    obs = pandas.DataFrame({"type": pandas.Categorical(list("abcabcab")), "age": np.arange(8.0)}, index=cells)
+    types = pandas.Categorical(list("abcabcab"), pandas.Index(list("abc"), dtype=object))
+    obs = pandas.DataFrame({"type": types, "age": np.arange(8.0)}, index=cells)
     var = pandas.DataFrame(index=genes)
     path = tmp_path / "a.h5ad"
     anndata.AnnData(kind(X), obs, var).write_h5ad(path)

@@ -96,7 +96,7 @@ def test_on_the_command_line(hub: list[dict[str, Any]], tmp_path: Path, capsys: 
 
 def test_a_stream_in_memory_is_read_once_and_may_be_kept(tmp_path: Path, cache: Path) -> None:
     """With images of no stated type too; nothing stays but what was to be kept."""
-    x = torch.tensor([[i / 7, i * i % 11] for i in range(ROWS)])
+    x = torch.tensor([[i / 7, i * i % 11] for i in range(ROWS)], dtype=torch.float64)
     for first in (None, 25, ROWS):
         stream = Asked()
         assert torch.equal(from_datasets(stream.rows, first=first).x, x[:first])

@@ -194,7 +194,7 @@ def test_refusals(tmp_path: Path, refused: Refused) -> None:
     mixed = hf.Dataset.from_dict({"a": [*map(str, range(N - 1)), "seven"], "b": list(range(N))})
     assert open_data(saved(mixed, tmp_path / "mixed")).columns == ("a",)  # "seven" is an unknown number, b a counter
     endless = hf.Dataset.from_dict({"a": [1.0, float("inf"), 3.0]})
-    refused(saved(endless, tmp_path / "endless"), "row 2, column 'a'", "'inf'")
+    assert open_data(saved(endless, tmp_path / "endless")).x[:, 0].isnan().tolist() == [False, True, False]
 
 
 def test_the_name_of_a_parquet_file_is_no_pattern(tmp_path: Path) -> None:

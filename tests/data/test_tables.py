@@ -96,6 +96,7 @@ def test_endless_lines_and_fields_are_refused_at_once(tmp_path: Path, refused: R
     assert time.perf_counter() - began < 1
 
 
+@pytest.mark.slow
 def test_many_different_texts_take_linear_time(tmp_path: Path) -> None:
     text = "name,v\n" + "".join(f"person {k},{k % 7}.5\n" for k in range(60_000))
     start = time.process_time()

@@ -65,6 +65,7 @@ def test_complete_rows_have_the_probability_of_levels_times_the_density_of_numbe
     assert bool(((result.log_prob - truth(x.double())).abs() < 0.05).all())
 
 
+@pytest.mark.slow
 def test_missing_values_are_integrated_out() -> None:
     """The mean weight of many draws is unbiased for every pattern of missing values."""
     patterns = torch.tensor([[NAN, -1.2, 0.0], [1.0, NAN, 1.0], [2.0, 1.5, NAN], [NAN, NAN, 0.0], [0.0, NAN, NAN],

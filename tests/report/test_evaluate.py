@@ -119,6 +119,7 @@ def test_point_numbers_are_measured_against_the_held_out_rows(points: Tiny) -> N
     assert abs(fresh["mmd"] - fresh["mmd_floor"]) < 4 * fresh["mmd_floor_std"]
 
 
+@pytest.mark.slow
 def test_table_numbers_are_column_by_column(table: Tiny) -> None:
     report = gather(table.folder, 60, data=table.data)
     assert report.held_out is not None

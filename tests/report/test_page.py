@@ -105,6 +105,7 @@ def test_the_json_next_to_the_page_equals_evaluate(
     assert headline[kind] in re.findall(r"<h1>(.*?)</h1>", pages[kind].read_text())[0]
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(pages: dict[str, Path], table: Tiny, tmp_path: Path) -> None:
     again = write_report(table.folder, tmp_path / "table.html", n=60, data=table.data)
     assert again.read_bytes() == pages["table"].read_bytes()

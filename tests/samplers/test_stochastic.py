@@ -143,6 +143,7 @@ def test_a_path_does_not_depend_on_its_batch_or_on_what_was_asked_before() -> No
     ("euler_maruyama", "time"), ("ancestral", "log_snr"), pytest.param("seeds_2", "log_snr", marks=pytest.mark.slow),
     pytest.param("dpmpp_2m_sde", "log_snr", marks=pytest.mark.slow),
 ])
+@pytest.mark.slow
 def test_finer_steps_refine_the_same_path(name: str, grid: str) -> None:
     """Strong convergence: every halving brings the samples nearer to the finest grid's; on a new path it would not."""
     sde, law = VP(), random_mixture(spread=1.0)

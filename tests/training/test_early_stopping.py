@@ -62,6 +62,7 @@ def test_why_it_ended_is_one_sentence() -> None:
     assert stopping_summary(saves(3.0, 4.0), e.replace(patience=0)) == "At step 20 of 50."
 
 
+@pytest.mark.slow
 def test_it_ends_where_the_same_run_without_patience_says(whole: Path, tmp_path: Path, capsys: Any) -> None:
     free = E.replace(patience=0)
     train(free, tmp_path / "free")

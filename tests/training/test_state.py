@@ -33,6 +33,7 @@ def setting(steps: int) -> tuple[Denoiser, Feed]:
     return model, Feed(experiment(weighting="learned", steps=steps, batch_size=256), rows, model)
 
 
+@pytest.mark.slow
 def test_it_learns_the_mean_weighted_error_of_every_level() -> None:
     """E(x_0 − c x)² = (1 − c)² S² + c² σ², c = ¼/(¼ + σ²), times edm's weight (¼ + σ²)/(σ/2)². The 256·600 draws of
     χ²_20/20, of relative deviation .32, tell 17 numbers to .32 √(17/150000) = .4 %; the rest is Adam's: 5 % allowed."""

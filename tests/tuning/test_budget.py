@@ -28,6 +28,7 @@ def test_other_budgets_are_refused(text: str) -> None:
         seconds_of(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluations, n, rounds", [([4], 4, 0), ([5], 8, 2), ([4, 6], 4, 1)])
 def test_the_estimate_is_what_a_tuning_costs(evaluations: list[int], n: int, rounds: int) -> None:
     model = LAW.denoiser(ud.VP())

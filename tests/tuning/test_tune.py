@@ -74,6 +74,7 @@ def test_a_step_costs_one_evaluation_and_the_last_one_more() -> None:
     assert sample(tuned(), 3, steps=5, t_end=trial().t_end, denoise_last=False).nfe == 5
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_bytes_in_any_batch() -> None:
     whole = sample(tuned(), 9, steps=5, t_end=trial().t_end, seed=3).x
     part = sample(tuned(), 2, steps=5, t_end=trial().t_end, seed=3, first_index=4).x

@@ -98,6 +98,7 @@ def test_a_guided_sample_is_the_same_bytes_in_any_batch() -> None:
     assert torch.equal(drawn(tuned(), 2.5).x[4:6], few.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"interval": (0.1, 1.0)}, {"negative": {"label": 0}}, {"rescale": 0.5},
                                     {"projected": True}])
 def test_guidance_of_another_kind_is_not_tuned(change: dict[str, Any]) -> None:

@@ -95,6 +95,7 @@ def test_a_class_without_anything_of_its_own_is_sampled_as_before() -> None:
         assert torch.equal(*(sample(model, 9, steps=4, label=label).x for model in (own(), common())))
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_bytes_in_any_batch_and_costs_one_call_a_step() -> None:
     whole = sample(own(), 9, steps=4, label=LABELS, denoise_last=False)
     part = sample(own(), 3, steps=4, first_index=4, label=LABELS[4:7], denoise_last=False)

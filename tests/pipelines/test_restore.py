@@ -38,7 +38,7 @@ def test_rounds_over_classes_leave_the_posterior_as_it_is() -> None:
     truth = Mixture([0.3, 0.7], [[-0.6, 0.1], [0.6, -0.1]], 0.04).posterior([[0.0, 1.0]], [0.05], 0.2)
     for rounds in (0, 2):
         x = restore(law.denoiser(VP()), box((1, 1, 2), 0, 0, 1, 1), y.expand(n, 1, 1, 2), 0.2, 1, steps=60,
-                    rounds=rounds, class_counts=(3, 7), levels=2).draws.flatten(1)
+                    rounds=rounds, class_counts=(3, 7), units=PixelUnits(levels=2)).draws.flatten(1)
         share, right = float(truth.weights[1]), x[x[:, 0] > 0]
         assert abs(len(right) / n - share) < 3 * (share * (1 - share) / n) ** 0.5
         error = (right.mean(0) - truth.means.flatten(1)[1]) / (truth.covariances[1].diagonal() / len(right)).sqrt()

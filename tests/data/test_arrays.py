@@ -38,6 +38,24 @@ def test_numbers_keep_their_values_whatever_the_type(tmp_path: Path, dtype: str)
     assert (data.kind, data.columns, data.y) == ("points", ("x1", "x2"), None)
 
 
+@pytest.mark.parametrize("shape", [(30, 5), (30, 2), (30, 8, 8), (30, 1, 8, 8)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
+@pytest.mark.parametrize("tensor", [False, True], ids=["array", "tensor"])
+def test_an_array_may_change_after_its_data_were_opened(shape: tuple[int, ...], dtype: str, tensor: bool) -> None:
+    x = (np.random.default_rng(0).random(shape) * (255 if dtype == "uint8" else 1)).astype(dtype)
+    data = open_data(torch.from_numpy(x) if tensor else x)
+    before = data.x.clone()
+    x[...] = 7
+    assert torch.equal(data.x, before)
+
+
+def test_an_array_that_may_not_be_written_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    x = np.random.default_rng(0).random((30, 5))
+    x.flags.writeable = False
+    open_data(x)
+    assert not recwarn.list
+
+
 def test_the_kind_follows_from_shape_and_scale(tmp_path: Path) -> None:
     z = np.random.Generator(np.random.Philox(0)).normal(size=(40, 5))
     assert [opened(tmp_path, z[:, :d]).kind for d in (1, 2, 3, 4, 5)] == ["points"] * 3 + ["table"] * 2

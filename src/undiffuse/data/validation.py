@@ -95,11 +95,10 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
     similar = len(names) <= 3 and not constant.any() and not empty.any() and plain and std.max() <= 10 * std.min()
     similar = similar and not (read and _one_sided(x, std).any())
     y, classes = encode_labels(label_texts, name) if label_texts is not None else (None, ())
-    return Dataset(torch.from_numpy(x.astype(np.float32) if similar else x), y, "points" if similar else "table", name,
-                   classes,
-                   names, categories=schema.categories, schema=schema, notes=(
-                       *notes, *_category_note(names, schema.categories), *_missing_note(empty),
-                       *_constant_note(names, constant)))
+    rows = torch.tensor(x, dtype=torch.float32 if similar else torch.float64)  # a copy: the array may change later
+    return Dataset(rows, y, "points" if similar else "table", name, classes, names, categories=schema.categories,
+                   schema=schema, notes=(*notes, *_category_note(names, schema.categories), *_missing_note(empty),
+                                         *_constant_note(names, constant)))
 
 
 def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str] | None = None,

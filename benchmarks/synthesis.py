@@ -77,9 +77,9 @@ def _predicted(synthetic: Any, test: Any, train: Any, words_of: list[Words], see
             areas.append(_area(test[name].astype(str).to_numpy(), forest.predict_proba(y), list(forest.classes_)))
         else:
             regressor = RandomForestRegressor(100, min_samples_leaf=3, random_state=seed)
-            seen = synthetic[name].notna().to_numpy(), test[name].notna().to_numpy()
-            predicted = regressor.fit(x[seen[0]], synthetic[name][seen[0]]).predict(y[seen[1]])
-            truth = test[name][seen[1]].to_numpy()
+            learned, tested = synthetic[name].notna().to_numpy(), test[name].notna().to_numpy()
+            predicted = regressor.fit(x[learned], synthetic[name][learned]).predict(y[tested])
+            truth = test[name][tested].to_numpy()
             explained.append(1 - float(((truth - predicted) ** 2).mean() / truth.var()))
     return float(np.mean(areas)), float(np.mean(explained))
 

@@ -55,9 +55,7 @@ def atomic_set(paths: Sequence[Path]) -> Iterator[tuple[IO[bytes], ...]]:
                     file.close()  # Windows does not rename an open file
                 os.replace(file.name, path)
     except OSError as error:
-        names = ", ".join(map(quote, paths))
-        raise MachineError(f"{names} cannot be written ({error.strerror or error}); nothing was left "
-                           "behind") from error
+        raise _not_written(paths, error) from error
 
 
 @contextmanager
@@ -100,8 +98,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise MachineError(f"{quote(path)} cannot be written ({error.strerror or error}); nothing was left "
-                           "behind") from error
+        raise _not_written([path], error) from error
+
+
+def _not_written(paths: Sequence[Path], error: OSError) -> MachineError:
+    names = ", ".join(map(quote, paths))
+    return MachineError(f"{names} cannot be written ({error.strerror or error}); nothing was left behind")
 
 
 def remove_stale(folder: Path, name: str | None = None) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-_EVEN = 8  # at odd sizes the rounding of a row of a matrix product may depend on its position
+EVEN = 8
+"""Matrices are padded to multiples of this size: at odd ones the rounding of a row of a product may depend on its
+position."""
 _CHANNELS = 16  # up to which colours have principal directions
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the matrix also serves later calls, which may need gradients
 def _cosines(n: int) -> Tensor:
     """The orthonormal DCT-II matrix (n, n), rows by frequency."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
@@ -46,7 +51,7 @@ def mixed(x: Tensor, basis: Tensor | None) -> Tensor:
 def separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
     """The two-dimensional cosine transform of (B, d) over the last two axes of the event, or its inverse."""
     height, width = shape[-2:]
-    short = (0, -width % _EVEN, 0, -height % _EVEN)
+    short = (0, -width % EVEN, 0, -height % EVEN)
     rows, columns = (_cosines(n).to(x.device, non_blocking=True).to(x.dtype) for n in (height, width))
     image = x.reshape(-1, *shape)
     if any(short):

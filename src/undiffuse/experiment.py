@@ -253,6 +253,11 @@ class Experiment:
         """The settings that say how a table is read and are not the default."""
         return {name: value for name in _TABLE if (value := getattr(self, name)) not in ((), None, "auto")}
 
+    def data_options(self) -> dict[str, Any]:
+        """The arguments of `data.open_data` that read the training data."""
+        return {"size": self.image_size, "label": self.label, "condition": self.condition, "first": self.max_rows,
+                "skip_broken": self.skip_broken, **self.table_options()}
+
     def replace(self, **changes: Any) -> Experiment:
         """A copy with some fields changed; InputError names a field that does not exist."""
         _check_keys(changes)

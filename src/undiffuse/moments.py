@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.cosines import colours, mixed, mixes, separable
+from undiffuse.cosines import EVEN, colours, mixed, mixes, separable
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal, uniform
 from undiffuse.transforms.base import Transform
@@ -35,7 +35,6 @@ MOMENT_ROWS = 10_000
 _FULL = 1024
 _ROWS_PER_ENTRY = 8  # below which the principal directions of images are not those of the distribution
 _NARROW = 0.01  # of the data's standard deviation
-_EVEN = 8  # at odd sizes the rounding of a row of a matrix product may depend on its position
 _TINY = 1e-20  # smallest variance
 
 
@@ -222,11 +221,11 @@ class Moments:
         return {}
 
     def _basis_like(self, x: Tensor) -> Tensor:
-        """The basis in the dtype and on the device of x, converted once, with zeros up to multiples of `_EVEN`."""
+        """The basis in the dtype and on the device of x, converted once, with zeros up to multiples of `EVEN`."""
         assert self.basis is not None
         key, (d, k) = (x.device, x.dtype), self.basis.shape
         if key not in self._casts:
-            padded = torch.zeros(d + -d % _EVEN, k + -k % _EVEN, device=x.device, dtype=x.dtype)
+            padded = torch.zeros(d + -d % EVEN, k + -k % EVEN, device=x.device, dtype=x.dtype)
             padded[:d, :k] = self.basis
             self._casts[key] = padded
         return self._casts[key]
@@ -325,7 +324,7 @@ def fit_em(z: Tensor, prior: float = _PRIOR) -> GaussianParams:
     patterns, of = torch.unique(z.isnan(), dim=0, return_inverse=True)
     for _ in range(_ROUNDS):
         G = regression_gain(params.cov, patterns)
-        full = _expected(z, params, G[of])
+        full = conditional_mean(z, params, G[of])
         mean = full.mean(0)
         conditional = torch.bincount(of).double() @ (params.cov - G @ params.cov).flatten(1)
         scatter = (full - mean).mT @ (full - mean) + conditional.reshape(params.cov.shape) + prior * diagonal
@@ -369,7 +368,7 @@ def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     if z.shape[1] <= _LARGE:
         cov = covariance(moments)
         parts = zip(x.split(_ROWS), z.split(_ROWS), missing.split(_ROWS), strict=True)
-        x = torch.cat([_expected(b, GaussianParams(a, cov), regression_gain(cov, m)) for a, b, m in parts])
+        x = torch.cat([conditional_mean(b, GaussianParams(a, cov), regression_gain(cov, m)) for a, b, m in parts])
     return torch.where(missing, x.to(z), z)
 
 
@@ -387,7 +386,13 @@ def covariance(moments: Moments) -> Tensor:
     return (moments.basis * moments.variances) @ moments.basis.mT
 
 
-def _expected(z: Tensor, params: GaussianParams, gain: Tensor) -> Tensor:
-    """m + G (z − m) with m the mean, () or one per row."""
+def conditional_mean(z: Tensor, params: GaussianParams, gain: Tensor) -> Tensor:
+    """E[z | observed] = m + G (z − m).
+
+    Args:
+        z: rows (n, d), NaN where missing.
+        params: mean m, (d,) or one per row.
+        gain: regression gains (n, d, d), see `regression_gain`.
+    """
     residual = torch.where(z.isnan(), 0.0, z.double() - params.mean)
     return params.mean + (gain @ residual[..., None])[..., 0]

@@ -100,8 +100,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     """
     _check_time(minutes, overrides)
     request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
-    data = open_data(source, size=request.image_size, label=request.label, condition=request.condition,
-                     first=request.max_rows, skip_broken=request.skip_broken, **request.table_options())
+    data = open_data(source, **request.data_options())
     case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides)
     parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
              _updates(case, overrides), *_stopping(case)]
@@ -204,7 +203,7 @@ def _rows(case: _Problem) -> _Choice:
     learned = f"{len(case.train):,} are used for training."
     why = f"{case.held_out:,} rows are held out for measurements, {learned}" if case.held_out else f"All {learned}"
     if case.image and len(case.train) < _FEW:
-        why += " So few pictures are soon learned by heart; --flip and --shift make more of them, where allowed."
+        why += " A model soon memorises so few pictures; --flip and --shift make more of them, where they fit the data."
     return _Choice({"held_out": case.held_out}, why)
 
 

@@ -15,8 +15,8 @@ from undiffuse.loss import NoiseLevelDistribution, denoising_loss
 from undiffuse.mixture import Gaussian
 from undiffuse.processes import VE, VP
 from undiffuse.random import normal
-from undiffuse.report.linear_loss import linear_loss_ratio, little_learned
 from undiffuse.sde import GaussianSDE
+from undiffuse.training.linear_loss import linear_loss_ratio, little_learned
 
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])

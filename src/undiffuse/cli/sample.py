@@ -82,12 +82,12 @@ def _place(opened: Any, out: Path | None) -> Path:
 def _open(run: str, device: str) -> Any:
     """The opened model, with a warning if its network, one for images, has learned little."""
     from undiffuse.interop import open_model
-    from undiffuse.report.linear_loss import little_learned
-    from undiffuse.training import open_run
+    from undiffuse.training.linear_loss import little_learned
+    from undiffuse.training.metrics_log import NAME, read_metrics
 
     opened = open_model(run, device)
     if opened.data["kind"] == "image" and (opened.folder / "experiment.json").is_file():
-        say_once(little_learned(open_run(opened.folder).metrics(), opened.experiment, opened.model))
+        say_once(little_learned(read_metrics(opened.folder / NAME), opened.experiment, opened.model))
     return opened
 
 

@@ -278,11 +278,11 @@ def _read_header(layout: Layout, head: Sequence[Row], path: Path, choice: str, n
         names = names or first
     if len(first) != layout.width:  # the reader of rows names it
         return layout
-    known = choice == "auto" and bool(names) and 2 * sum(cell in names for cell in first) >= len(first)
-    why = "" if known or choice != "auto" else _why_data(first, below, quote(path))
+    expected = choice == "auto" and bool(names) and 2 * sum(cell in names for cell in first) >= len(first)
+    why = "" if expected or choice != "auto" else _why_data(first, below, quote(path))
     if choice == "no" or (choice == "auto" and why):
         return replace(layout, notes=(*layout.notes, *([why] if why else [])))
-    notes, skipped = _header_notes(first, below) if choice == "auto" and not known else [], layout.skipped
+    notes, skipped = _header_notes(first, below) if choice == "auto" and not expected else [], layout.skipped
     first[0] = first[0].removeprefix("#").strip() if len(first) > 1 else first[0]
     if len(below) > 2 and (units := _units(below)):
         notes.append(f"the line below the names was left out ({', '.join(units[:4])})")

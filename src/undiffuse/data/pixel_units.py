@@ -47,7 +47,7 @@ class PixelUnits:
         return levels.double() * self.step + self.low
 
     def array(self, levels: Tensor) -> NDArray[Any]:
-        """The array, of its own type, of levels, which are rounded and limited to 0 ... levels−1."""
+        """Values in units and dtype of the array, of levels rounded to whole numbers in [0, levels−1]."""
         values = self.values(levels.round().clamp(0, self.levels - 1)).numpy()
         return (values if np.dtype(self.dtype).kind == "f" else np.rint(values)).astype(self.dtype)
 

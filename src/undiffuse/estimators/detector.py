@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import Tensor
 
-from undiffuse.estimators.table_encoder import category_counts, encode
+from undiffuse.estimators.table_encoder import AllowsNaN, category_counts, encode
 from undiffuse.likelihood.local_denoiser import LocalDenoiser
-from undiffuse.moments import GaussianParams, fit_em, pairwise_covariance, regression_gain
+from undiffuse.moments import GaussianParams, conditional_mean, fit_em, pairwise_covariance, regression_gain
 from undiffuse.transforms.base import Table
 from undiffuse.transforms.column_fitting import fit_column
 
@@ -25,7 +25,7 @@ _TINY = 1e-300
 Array = NDArray[np.float64]
 
 
-class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class Detector(AllowsNaN, OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Anomaly detector: the residual of the Wiener filter of the nearest rows, averaged over noise levels.
 
     The score of a row is that of `likelihood.local_denoiser`, the mean over two coordinate systems: the standardised
@@ -109,11 +109,6 @@ class Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         total = torch.where(torch.from_numpy(np.isnan(x)), 0.0, total)
         return np.asarray(total / total.sum(1, keepdim=True).clamp_min(_TINY))
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
     def _residuals(self, X: Any) -> tuple[Array, list[Tensor]]:
         """The encoded rows and their residuals in both coordinate systems."""
         check_is_fitted(self)
@@ -145,11 +140,11 @@ def _filled(z: Tensor, params: GaussianParams) -> Tensor:
     missing = z.isnan()
     if not bool(missing.any()):
         return z
-    centred = (z - params.mean).nan_to_num(0.0)
+    mean = params.mean
     if 1 < z.shape[1] <= _MAX_REGRESSION:
-        parts = zip(centred.split(_ROWS), missing.split(_ROWS), strict=True)
-        centred = torch.cat([(regression_gain(params.cov, m) @ c[..., None])[..., 0] for c, m in parts])
-    return torch.where(missing, params.mean + centred, z)
+        parts = zip(z.split(_ROWS), missing.split(_ROWS), strict=True)
+        mean = torch.cat([conditional_mean(rows, params, regression_gain(params.cov, m)) for rows, m in parts])
+    return torch.where(missing, mean, z)
 
 
 def _moments(z: Tensor) -> GaussianParams:

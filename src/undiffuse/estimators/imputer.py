@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from undiffuse.estimators.table_encoder import category_counts, decode, encode, seed_of
+from undiffuse.estimators.table_encoder import AllowsNaN, category_counts, decode, encode, seed_of
 from undiffuse.inverse.row_imputer import RowImputer
 
 Array = NDArray[np.float64]
 
 
-class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Imputer(AllowsNaN, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Samples of missing values given the observed values of a row, for numbers and categories.
 
     See `inverse.row_imputer`: a regression whose residuals come from rows that are alike, with the noise level that has
@@ -74,11 +74,6 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         """
         _, samples = self._samples(X, n)
         return [decode(self, X, sample) for sample in samples]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
     def _samples(self, X: Any, n: int) -> tuple[Array, Array]:
         """Encoded rows (N, D) and their completions (n, N, D)."""

@@ -16,6 +16,15 @@ from undiffuse.transforms.table_schema import TableSchema, infer_schema
 Array = NDArray[np.float64]
 
 
+class AllowsNaN:
+    """An estimator whose missing values are NaN, as scikit-learn asks for it."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.input_tags.allow_nan = True
+        return tags
+
+
 def encode(estimator: Any, X: Any, fit: bool) -> Array:
     """X (N, D) in float64, categories as numbers, NaN where missing.
 
@@ -60,8 +69,7 @@ def frame_of(estimator: Any, values: Array, like: Any) -> Any:
     for j, name in enumerate(estimator.feature_names_in_):
         column: list[Any] = values[:, j].tolist()
         if schema is not None and _is_word(like[name].dtype):
-            words = estimator.words_[name]
-            column = [words.get(text, text) for text in map(schema.formats[j].text, column)]
+            column = _objects(estimator, j, column)
         columns[name] = column
     names = [name for name in like.columns if name in columns]
     frame = type(like)({name: columns[name] for name in names})
@@ -80,8 +88,7 @@ def decode(estimator: Any, X: Any, values: Array) -> Any:
         if missing.any():
             column = values[missing, j].tolist()
             if schema is not None and _is_word(X[name].dtype):
-                texts = map(schema.formats[j].text, column)
-                column = [estimator.words_[name].get(text, text) for text in texts]
+                column = _objects(estimator, j, column)
             out.loc[missing, name] = column
     return out
 
@@ -97,6 +104,12 @@ def category_counts(estimator: Any) -> list[int]:
     if schema is None:
         return [0] * int(estimator.n_features_in_)
     return [len(schema.categories_of(j)) for j in range(len(schema.columns))]
+
+
+def _objects(estimator: Any, j: int, column: list[float]) -> list[Any]:
+    """The values of column j, which is read as text, as the objects of the training data."""
+    words = estimator.words_[estimator.schema_.columns[j]]
+    return [words.get(text, text) for text in map(estimator.schema_.formats[j].text, column)]
 
 
 def _has_words(X: Any) -> bool:

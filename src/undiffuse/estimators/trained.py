@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from undiffuse import recipes
 from undiffuse.data.validation import make_table
-from undiffuse.estimators.table_encoder import encode, frame_of, seed_of
+from undiffuse.estimators.table_encoder import AllowsNaN, encode, frame_of, seed_of
 from undiffuse.likelihood.log_likelihood import log_likelihood
 from undiffuse.samplers.driver import sample
 from undiffuse.transforms.table_cells import default_columns
@@ -25,7 +25,7 @@ _TOLERANCE = 1e-4
 Array = NDArray[np.float64]
 
 
-class _Trained(BaseEstimator):  # type: ignore[misc]
+class _Trained(AllowsNaN, BaseEstimator):  # type: ignore[misc]
     """A model of a table, trained by `recipes.train`."""
 
     def __init__(self, steps: int | None = None, minutes: float | None = None, random_state: Any = 0) -> None:
@@ -69,11 +69,6 @@ class _Trained(BaseEstimator):  # type: ignore[misc]
         seed = self.seed_ if random_state is None else seed_of(random_state)
         values = sample(self.model_, n_samples, seed=seed).x.double().numpy()
         return values if self.frame_ is None else frame_of(self, values, self.frame_)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
 
 class Density(DensityMixin, _Trained):  # type: ignore[misc]

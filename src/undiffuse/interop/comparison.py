@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from undiffuse.chains import Chain
-from undiffuse.errors import InputError, MachineError
+from undiffuse.errors import InputError
+from undiffuse.interop.diffusers_package import require_diffusers
 from undiffuse.interop.schedules import dynamic_shift
-from undiffuse.model import Denoiser, Model, Wrapper
+from undiffuse.model import Denoiser, Model
 from undiffuse.processes import EDM
 from undiffuse.random import Purpose, normal
 from undiffuse.samplers.driver import conditions_of, sample
-from undiffuse.samplers.method import require_denoiser
+from undiffuse.samplers.method import innermost, require_denoiser
 from undiffuse.samplers.registry import ALL
 from undiffuse.samplers.tuned import find_tuned
 from undiffuse.sde import bcast
@@ -50,6 +51,11 @@ class ComparedSampler:
     calls: int
     z: Tensor
     distance: Tensor
+
+    @property
+    def label(self) -> str:
+        """The name without the time grid."""
+        return self.name.partition(" (")[0]
 
     @property
     def mean(self) -> float:
@@ -102,12 +108,11 @@ def compare(model: Model, steps: Sequence[int] = (8, 12, 20), n: int = 4, *, fin
 def _network(model: Model) -> Denoiser:
     """The network inside of wrappers; raises InputError where it is not one of diffusers."""
     require_denoiser(model, "a comparison of samplers")
-    while isinstance(model, Wrapper):
-        model = model.inner
-    if not isinstance(model, Denoiser) or model.scheduler is None:
-        raise InputError(f"got a {type(model).__name__} that is not of diffusers; expected a model of "
+    net = innermost(model)
+    if not isinstance(net, Denoiser) or net.scheduler is None:
+        raise InputError(f"got a {type(net).__name__} that is not of diffusers; expected a model of "
                          "ud.from_diffusers, or the folder of a pipeline")
-    return model
+    return net
 
 
 def their_schedulers(net: Denoiser) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -141,11 +146,7 @@ def their_samples(model: Model, name: str, config: dict[str, Any], steps: int, e
         eps: standard normals (n, *shape).
         cond: conditions as `denoise` takes them.
     """
-    try:
-        import diffusers
-    except ImportError:
-        raise MachineError("a comparison with diffusers needs that package; install it with: "
-                           "pip install 'undiffuse[diffusers]'") from None
+    diffusers = require_diffusers("a comparison with diffusers")
     net, scheduler = _network(model), getattr(diffusers, name).from_config(config)
     shift = dynamic_shift(config, model.shape) if name.startswith("FlowMatch") else None
     scheduler.set_timesteps(steps, **({} if shift is None else {"mu": shift}))
@@ -176,11 +177,11 @@ def _times(net: Denoiser, scheduler: Any) -> Iterator[Tensor]:
 def lines(compared: Sequence[ComparedSampler]) -> Iterator[str]:
     """A table with a row for each sampler and a column for each number of evaluations."""
     budgets = list(dict.fromkeys(c.steps for c in compared))
-    names = list(dict.fromkeys((c.ours, c.name.split(" (")[0]) for c in compared))
+    names = list(dict.fromkeys((c.ours, c.label) for c in compared))
     yield "distance to the fine path from the same noise, in standard deviations of its samples (evaluations if other)"
     yield f"{'':30}" + "".join(f"{budget:>14}" for budget in budgets)
     for ours, name in names:
-        cells = [next((c for c in compared if (c.ours, c.name.split(" (")[0], c.steps) == (ours, name, budget)), None)
+        cells = [next((c for c in compared if (c.ours, c.label, c.steps) == (ours, name, budget)), None)
                  for budget in budgets]
         text = (f"{c.mean:.4f}" + f" ({c.calls})" * (c.calls != c.steps) if c else "" for c in cells)
         yield f"{('ours: ' if ours else 'diffusers: ') + name:30}" + "".join(f"{cell:>14}" for cell in text)

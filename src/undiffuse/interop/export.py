@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from undiffuse import training
 from undiffuse.chains import chain_of
 from undiffuse.errors import InputError, MachineError
+from undiffuse.interop.diffusers_package import as_diffusers_class, require_diffusers
 from undiffuse.interop.imported import OpenedModel
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments
@@ -84,14 +85,8 @@ class _Output(dict[str, Tensor]):
 @cache
 def network_class() -> type[Any]:
     """`ExportedNetwork` as a model class of diffusers, which is imported here."""
-    try:
-        from diffusers import ConfigMixin, ModelMixin
-        from diffusers.configuration_utils import register_to_config
-    except ImportError:
-        raise MachineError("export to diffusers needs that package; install it with: "
-                           "pip install 'undiffuse[diffusers]'") from None
-    members = {"__init__": register_to_config(ExportedNetwork.__init__), "__module__": __name__}
-    return type("UndiffuseUNet", (ExportedNetwork, ModelMixin, ConfigMixin), members)
+    mixin = require_diffusers("export to diffusers").ModelMixin
+    return as_diffusers_class("UndiffuseUNet", ExportedNetwork, mixin)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from undiffuse.errors import InputError, MachineError, did_you_mean
+from undiffuse.errors import InputError, did_you_mean
+from undiffuse.interop.diffusers_package import as_diffusers_class, require_diffusers
 from undiffuse.interop.schedules import Schedule, times_of
 from undiffuse.model import Denoiser, Model
 from undiffuse.moments import Moments
@@ -78,14 +79,8 @@ def configuration(old: Any) -> tuple[str, dict[str, Any]]:
 @cache
 def scheduler_class() -> type[Any]:
     """`Solver` as a scheduler class of diffusers, which is imported here."""
-    try:
-        from diffusers import ConfigMixin, SchedulerMixin
-        from diffusers.configuration_utils import register_to_config
-    except ImportError:
-        raise MachineError("a scheduler for diffusers needs that package; install it with: "
-                           "pip install 'undiffuse[diffusers]'") from None
-    members = {"__init__": register_to_config(Solver.__init__), "__module__": __name__, "__doc__": Solver.__doc__}
-    return type("UndiffuseScheduler", (Solver, SchedulerMixin, ConfigMixin), members)
+    mixin = require_diffusers("a scheduler for diffusers").SchedulerMixin
+    return as_diffusers_class("UndiffuseScheduler", Solver, mixin)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.likelihood.dequantization import DequantizedSample, log_truncated_normal, truncated_normal
 from undiffuse.model import Model
-from undiffuse.moments import covariance, regression_gain
+from undiffuse.moments import GaussianParams, conditional_mean, covariance, regression_gain
 from undiffuse.random import Purpose, uniform
 from undiffuse.transforms.base import Table
 from undiffuse.transforms.columns import Column
@@ -78,13 +79,15 @@ class RowProposal:
         assert isinstance(self.model.transform, Table)
         return self.model.transform
 
-    def _covariance(self) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def _moments(self) -> GaussianParams:
         """Mean and covariance of the data at the noise level σ̂₀, in float64 on the CPU."""
         if self.model.moments is None or self.model.moments.basis is None:
             raise InputError("got rows with missing values for a model without the data's moments; impute the values "
                              "first (undiffuse impute)")
         cov = covariance(self.model.moments).double().cpu()
-        return self.model.moments.mean.double().cpu(), cov + self.sigma**2 * torch.eye(len(cov), dtype=cov.dtype)
+        cov += self.sigma**2 * torch.eye(len(cov), dtype=cov.dtype)
+        return GaussianParams(self.model.moments.mean.double().cpu(), cov)
 
     def _discrete(self) -> Iterator[tuple[int, Column, int]]:
         """Number, map and first model entry of every column that is discrete throughout."""
@@ -99,9 +102,9 @@ class RowProposal:
         log_q, missing = x.new_zeros(len(x)), x.isnan()
         if not any(bool(missing[:, j].any()) for j, _, _ in self._discrete()):
             return x, log_q
-        z, (mean, cov) = self._table.forward(x), self._covariance()
+        z, cov = self._table.forward(x), self._moments.cov
         gain = regression_gain(cov, z.isnan())
-        centre = mean + (gain @ (z - mean).nan_to_num(0.0)[..., None])[..., 0]
+        centre = conditional_mean(z, self._moments, gain)
         variance = (cov - gain @ cov).diagonal(dim1=1, dim2=2).clamp_min(self.sigma**2)
         x = x.clone()
         for j, column, first in self._discrete():
@@ -118,9 +121,9 @@ class RowProposal:
 
     def _sample_values(self, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z with normal samples for its missing entries given the others, and their log-density."""
-        missing, (mean, cov) = z.isnan(), self._covariance()
+        missing, cov = z.isnan(), self._moments.cov
         gain = regression_gain(cov, missing)
-        centre = mean + (gain @ (z - mean).nan_to_num(0.0)[..., None])[..., 0]
+        centre = conditional_mean(z, self._moments, gain)
         both = (missing[:, :, None] & missing[:, None, :]).to(cov)
         conditional = _BROADER * both * (cov - gain @ cov)
         factor = torch.linalg.cholesky((conditional + conditional.mT) / 2 + torch.diag_embed((~missing).to(cov)))

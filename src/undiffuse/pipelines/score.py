@@ -119,9 +119,9 @@ def load_rows(source: str, model: Model, experiment: Experiment, config: dict[st
     if differing := [f"{name} {values[name]!r} and not {expected[name]!r}" for name in values
                      if values[name] != expected[name]]:
         raise InputError(f"got {data.name}, which has {', '.join(differing)} as the run's data; give rows of that kind")
+    novel = torch.zeros(len(data), dtype=torch.bool)
     order = [data.columns.index(name) for name in schema.columns] if schema else []
-    known = torch.zeros(len(data), dtype=torch.bool)
-    return (data if schema is None else replace(data, x=data.x[:, order], columns=schema.columns, y=None)), known
+    return (data if schema is None else replace(data, x=data.x[:, order], columns=schema.columns, y=None)), novel
 
 
 def _images(source: str, model: Model, experiment: Experiment, config: dict[str, Any], part: str, first: int | None

@@ -2,7 +2,7 @@
 
 evaluate: metrics against held-out rows. denoising_error: error per noise level, and the lower bound of the loss.
 sections: sections and captions as data. wording: sentences. formats: number formats.
-linear_loss: the loss beside that of the best linear denoiser. page: rendering by Jinja2.
+page: rendering by Jinja2.
 picture_findings: what is wrong with generated images.
 figures: SVG charts. images: tiles, dots and GIF animations. trajectory: snapshots between noise and data.
 plots: PNG figures of `tune` and `likelihood`. templates: page.html, figures.html and page.css, for designers.

@@ -17,7 +17,7 @@ from undiffuse.mixture import Mixture
 from undiffuse.model import Model
 from undiffuse.moments import Moments
 from undiffuse.random import Purpose, normal
-from undiffuse.report.linear_loss import least_loss
+from undiffuse.training.linear_loss import least_loss
 
 _LEVELS = 14
 _ROWS = 4096

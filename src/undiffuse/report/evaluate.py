@@ -27,12 +27,12 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
-from undiffuse.report.linear_loss import linear_loss_ratio
 from undiffuse.report.table_metrics import MixedColumns, table_scores
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
 from undiffuse.training import Run
 from undiffuse.training.batches import completed
+from undiffuse.training.linear_loss import linear_loss_ratio
 
 STEPS = 20
 _MAX_SAMPLES = 5000

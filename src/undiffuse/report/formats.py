@@ -31,14 +31,6 @@ def factor(ratio: float) -> str:
     return f"{ratio:.2f}\u00a0times" if ratio < 2 else f"{ratio:.1f}\u00a0times"
 
 
-def duration(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{math.floor(minutes / 60)} h {minutes % 60:.0f} min"
-
-
 @contextmanager
 def plain_text() -> Iterator[None]:
     """Figures in this block show names of the data as they are: $ starts no formula, and no font warns of a glyph."""

@@ -13,12 +13,14 @@ from undiffuse.atomic_files import atomic_set, check_places
 from undiffuse.data import Dataset, describe
 from undiffuse.errors import InputError
 from undiffuse.model import Model
+from undiffuse.progress import duration
 from undiffuse.report import sections, table_sections
 from undiffuse.report.evaluate import Metrics, ReportData, gather, measure
-from undiffuse.report.formats import duration, percent, plus_minus, short
+from undiffuse.report.formats import percent, plus_minus, short
 from undiffuse.report.wording import verdict
 from undiffuse.training import open_run
 from undiffuse.training.early_stopping import stopping_summary
+from undiffuse.training.metrics_log import training_seconds
 
 
 def write_report(run: Path | str, out: Path | None = None, *, n: int | None = None, seed: int = 0,
@@ -61,11 +63,10 @@ def page(data: ReportData, metrics: Metrics) -> str:
                   sections.memorisation_section(data, metrics), sections.trajectory_section(data),
                   sections.training_section(data))
     folder = data.run.folder
-    seconds = [e["seconds"] for e in data.entries if "seconds" in e]
     notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in data.train.notes)
     return environment.get_template("page.html").render(
         name=folder.resolve().name, description=describe(data.train),
-        verdict=verdict(metrics.numbers, data.train, max(seconds, default=None)),
+        verdict=verdict(metrics.numbers, data.train, training_seconds(data.entries)),
         cards=_cards(metrics.numbers), sections=[section for section in candidates if section is not None],
         command=shlex.join(["undiffuse", "train", str(folder / "experiment.json"), "--out", str(folder) + "-again"]),
         settings={key: _format(value) for key, value in _settings(data).items()}, notes=notes,
@@ -117,11 +118,11 @@ def _cards(n: dict[str, Any]) -> list[Card]:
 
 def _settings(data: ReportData) -> dict[str, Any]:
     """The experiment, the outcome of the training, and the versions of packages."""
-    seconds = [e["seconds"] for e in data.entries if "seconds" in e]
+    seconds = training_seconds(data.entries)
     return {**data.run.experiment.to_dict(), "outcome": stopping_summary(data.entries, data.run.experiment),
             "parameters": f"{sum(p.numel() for p in data.model.parameters()):,}",
             "training rows": f"{len(data.train):,}",
-            **({"training time": duration(seconds[-1])} if seconds else {}), **data.run.config.get("versions", {})}
+            **({} if seconds is None else {"training time": duration(seconds)}), **data.run.config.get("versions", {})}
 
 
 def _format(value: Any) -> str:

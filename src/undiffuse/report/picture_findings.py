@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from undiffuse.report.formats import duration, factor, percent
-from undiffuse.report.linear_loss import LITTLE
+from undiffuse.progress import duration
+from undiffuse.report.formats import factor, percent
+from undiffuse.training.linear_loss import LITTLE
 
 GRAIN = 1.5
 """Ratio of the power of fine details, generated to real, above which grain is seen; below its inverse, blur."""
@@ -41,11 +42,12 @@ def advice(defects: Sequence[Finding], seconds: float | None) -> str:
 
 def _grain(n: dict[str, Any], plural: str) -> Finding:
     ratio = n["fine_power_ratio"]
-    if ratio is None or ratio >= 1:
-        return Finding((ratio or 0.0) / GRAIN, f"Noise remains in the generated {plural}: their finest details have "
-                                               f"{factor(ratio or 0.0)} the power of those of real {plural}")
-    return Finding(1 / (GRAIN * max(ratio, 1e-9)), f"The generated {plural} are blurred: their finest details have "
-                                                   f"{factor(ratio)} the power of those of real {plural}")
+    if ratio is None:
+        return Finding(0.0, "")
+    power = f"their finest details have {factor(ratio)} the power of those of real {plural}"
+    if ratio >= 1:
+        return Finding(ratio / GRAIN, f"Noise remains in the generated {plural}: {power}")
+    return Finding(1 / (GRAIN * max(ratio, 1e-9)), f"The generated {plural} are blurred: {power}")
 
 
 def _drift(n: dict[str, Any], plural: str) -> Finding:

@@ -81,8 +81,8 @@ def comparison_figure(compared: Sequence[ComparedSampler], path: Tensor, transfo
         file: file to write.
     """
     budgets = list(dict.fromkeys(c.steps for c in compared))
-    names = list(dict.fromkeys((c.ours, c.name.partition(" (")[0]) for c in compared))
-    cells = {(c.ours, c.name.partition(" (")[0], c.steps): c for c in compared}
+    names = list(dict.fromkeys((c.ours, c.label) for c in compared))
+    cells = {(c.ours, c.label, c.steps): c for c in compared}
     figure = Figure(figsize=(1 + 3.2 * len(budgets), 1 + 0.9 * len(names)), layout="constrained")
     axes = figure.subplots(1 + len(names), len(budgets), squeeze=False)
     for ax in axes.flat:

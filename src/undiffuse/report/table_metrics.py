@@ -227,11 +227,12 @@ def _impossible(columns: MixedColumns, train: Array, held_out: Array, generated:
     new, unseen = np.zeros(len(generated), np.bool_), np.zeros(len(held_out), np.bool_)
     for i, j in combinations(words, 2):
         width = len(columns.words[j])
-        known, other, drawn = ((x[:, i] * width + x[:, j]).astype(np.int64) for x in (train, held_out, generated))
-        unseen |= ~np.isin(other, known)
-        odd = ~np.isin(drawn, np.concatenate([known, other]))
+        in_train, in_held_out, in_generated = ((x[:, i] * width + x[:, j]).astype(np.int64)
+                                               for x in (train, held_out, generated))
+        unseen |= ~np.isin(in_held_out, in_train)
+        odd = ~np.isin(in_generated, np.concatenate([in_train, in_held_out]))
         new |= odd
-        counts.update((i, j, *divmod(code, width)) for code in drawn[odd].tolist())
+        counts.update((i, j, *divmod(code, width)) for code in in_generated[odd].tolist())
     if len(words) < 2:
         return {}
     listed = [{"columns": [columns.names[i], columns.names[j]], "words": [columns.words[i][a], columns.words[j][b]],

@@ -48,7 +48,7 @@ def verdict(numbers: dict[str, Any], data: Dataset, seconds: float | None = None
     title, *others = [*(defect.sentence for defect in defects), _title(numbers, plural)]
     further = picture_findings.advice(defects, seconds)
     sentences = (first, _curve_distance(numbers), memorisation(numbers, plural), *(f"{o}." for o in others), further)
-    return Verdict(title, " ".join(filter(None, sentences if defects else sentences[:3])), warning(numbers, plural))
+    return Verdict(title, " ".join(filter(None, sentences)), warning(numbers, plural))
 
 
 def _title(numbers: dict[str, Any], plural: str) -> str:

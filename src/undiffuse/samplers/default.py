@@ -14,10 +14,10 @@ from typing import Any
 
 from undiffuse.chains import LevelTable
 from undiffuse.errors import InputError
-from undiffuse.model import Denoiser, Model, ReverseModel, Wrapper
+from undiffuse.model import Denoiser, Model, ReverseModel
 from undiffuse.predictions import UNDEFINED_AT_ZERO
 from undiffuse.samplers.exponential import after, from_noise, gaussian_flow_step, scale_noise
-from undiffuse.samplers.method import Method, SamplerContext, Step
+from undiffuse.samplers.method import Method, SamplerContext, Step, innermost
 from undiffuse.samplers.registry import ALL
 from undiffuse.sde import as_time
 from undiffuse.transforms.base import GreyLevels
@@ -150,7 +150,7 @@ def default_sampler(model: Model, steps: int, end_times: EndTimes = (None, None)
         images: use the table for image networks; None: if the model is one.
         from_noise: the states at the start are noise.
     """
-    network = _innermost(model)
+    network = innermost(model)
     if kind == "auto" and isinstance(network, Denoiser) and network.source and len(model.shape) == 3:
         return _pretrained(network, steps, end_times if from_noise else None)
     if is_image_network(model) if images is None else images:
@@ -163,13 +163,7 @@ def default_sampler(model: Model, steps: int, end_times: EndTimes = (None, None)
 
 def is_image_network(model: ReverseModel) -> bool:
     """Whether the model, or the one that it wraps, is a network for images."""
-    return isinstance(_innermost(model), Denoiser) and len(model.shape) == 3
-
-
-def _innermost(model: ReverseModel) -> ReverseModel:
-    while isinstance(model, Wrapper):
-        model = model.inner
-    return model
+    return isinstance(innermost(model), Denoiser) and len(model.shape) == 3
 
 
 def _pretrained(net: Denoiser, steps: int, end_times: EndTimes | None) -> DefaultSampler:

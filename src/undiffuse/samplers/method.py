@@ -260,3 +260,10 @@ def required_sampler(model: ReverseModel) -> Method | None:
             return model.sampler
         model = model.inner
     return None
+
+
+def innermost(model: ReverseModel) -> ReverseModel:
+    """The model inside of all wrappers."""
+    while isinstance(model, Wrapper):
+        model = model.inner
+    return model

@@ -3,6 +3,7 @@
 run, model_config, checkpoint, metrics_log: the folder of a run and its files
 loop, state, batches, optimizers, ema: the updates
 early_stopping, ema_sweep: the choice of the model
+linear_loss: the loss beside that of the best linear denoiser
 distributed, precision, timing: speed
 diagnose, replay: explanation of single updates
 """

@@ -90,6 +90,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [line for line, _ in _lines(path)]
 
 
+def training_seconds(entries: Sequence[dict[str, Any]]) -> float | None:
+    """The duration of the training up to the last of the entries; None if none has it."""
+    return next((float(entry["seconds"]) for entry in reversed(entries) if "seconds" in entry), None)
+
+
 class Log:
     """The metrics of a run, open for appending; entries after `step` are cut off.
 

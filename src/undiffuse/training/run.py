@@ -237,9 +237,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
     if experiment.data.startswith(MEMORY):
         raise InputError(f"got an experiment on data in memory ({experiment.data.removeprefix(MEMORY)}); pass the data "
                          "too, or save them to a file and train on that")
-    return open_data(experiment.data, size=experiment.image_size, label=experiment.label,
-                     condition=experiment.condition, first=experiment.max_rows,
-                     skip_broken=experiment.skip_broken, **experiment.table_options())
+    return open_data(experiment.data, **experiment.data_options())
 
 
 def split_held_out(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | None, Tensor]:

@@ -131,8 +131,8 @@ class ColumnFormat:
     def _read_categories(self, cells: Cells, j: int) -> ColumnValues:
         number, texts = {text: float(k) for k, text in enumerate(self.categories)}, cells.texts([j])[j]
         values = np.array([number.get(text, math.nan) for text in texts])
-        known = {*self.missing, "", *(cells.missing(j, False) if not cells.typed else ())} - number.keys()
-        missing = np.array([text in known for text in texts], np.bool_)
+        absent = {*self.missing, "", *(cells.missing(j, False) if not cells.typed else ())} - number.keys()
+        missing = np.array([text in absent for text in texts], np.bool_)
         return ColumnValues(values, missing, np.isnan(values) & ~missing)
 
     def _read_texts(self, cells: Cells, j: int, absent: set[str]) -> ColumnValues:

@@ -242,7 +242,12 @@ def sort_categories(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def hardly_repeat(distinct: int, total: int) -> bool:
-    """Whether so many different texts in a number of cells must be identifiers or free text."""
+    """Whether a column is one of identifiers or free text: more than half of its texts, and more than ten, differ.
+
+    Args:
+        distinct: number of different texts.
+        total: number of texts.
+    """
     return distinct > max(10, total // 2)
 
 

@@ -217,8 +217,8 @@ class TableSchema:
             raise InputError(f"{quote(cells.path)} has no column {quote(absent[0])}, which the model was trained on"
                              f"{did_you_mean(absent[0], names)}, nor any other column of the run; it has "
                              f"{', '.join(map(quote, names[:_LISTED]))}")
-        known = {*self.columns, self.label, *(c.name for c in self.conditions)}
-        other = [name for name in names if name not in known]
+        columns_of_run = {*self.columns, self.label, *(c.name for c in self.conditions)}
+        other = [name for name in names if name not in columns_of_run]
         hint = did_you_mean(absent[0], other) if absent else ""
         return [f"{what} ({', '.join(columns[:_LISTED])}){more}" for what, columns, more in (
             ("columns that the table does not have are missing values", absent, hint),

@@ -150,6 +150,13 @@ class Experiment:
     encoding: str | None = setting(
         _or_none(_text("the name of an encoding", r"[\w-]{1,30}")), None,
         "Encoding of a table, such as cp1252 or mac_roman; none: decided from the bytes.")
+    layout: str | None = setting(
+        _or_none(_text("one letter per axis, such as NTC or NCHW", "[A-Za-z]{2,5}")), None,
+        "Axes of an array: N samples, C channels, T time, D H W space, such as NTC, NHWC or NCDHW; none: inferred.")
+    channels: tuple[str, ...] = setting(
+        FieldSpec("a list of different names", _names), (), "Names of the channels of an array: u,v,pressure.")
+    key: str | None = setting(
+        _or_none(_NAME), None, "Name of the array in an .npz file; none: x, arr_0, images or data.")
     skip_broken: bool = setting(
         _YES_OR_NO, False, "Leave out images of a folder that cannot be read, or differ from the others in size or "
                            "mode.")
@@ -256,7 +263,8 @@ class Experiment:
     def data_options(self) -> dict[str, Any]:
         """The arguments of `data.open_data` that read the training data."""
         return {"size": self.image_size, "label": self.label, "condition": self.condition, "first": self.max_rows,
-                "skip_broken": self.skip_broken, **self.table_options()}
+                "skip_broken": self.skip_broken, "layout": self.layout, "channels": self.channels, "key": self.key,
+                **self.table_options()}
 
     def replace(self, **changes: Any) -> Experiment:
         """A copy with some fields changed; InputError names a field that does not exist."""

@@ -25,6 +25,7 @@ from undiffuse.predictions import UNDEFINED_AT_ZERO, WIENER, WITH_MOMENTS, Clip,
 from undiffuse.random import Purpose, normal
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like
 from undiffuse.tensors import REAL, ArrayLike, as_rows
+from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.base import Identity, Transform
 from undiffuse.transforms.conditions import Condition
 from undiffuse.transforms.table_schema import TableSchema
@@ -38,6 +39,7 @@ class ReverseModel(nn.Module, ABC):
     classes: int = 0
     conditions: tuple[Condition, ...] = ()
     schema: TableSchema | None = None
+    array: ArraySchema | None = None
     block: int = 256
     splits_blocks: bool = False
     clip: Clip | None = None
@@ -179,14 +181,7 @@ class Model(ReverseModel):
         return bcast(dalpha, x) * D + bcast(rate, x) * eps
 
     def prior_sample(self, n: int, seed: int, first_index: int, t: float | None = None) -> Tensor:
-        """Samples of N(0, σ² I) at t (default T), or of N(α μ, α² C + σ² I) with the data's moments.
-
-        Args:
-            n: number of samples.
-            seed: seed of the random numbers.
-            first_index: index of the first sample.
-            t: time; None: T.
-        """
+        """Samples of N(0, σ² I) at t, or of N(α μ, α² C + σ² I) with the data's moments; see `ReverseModel`."""
         at = as_time(self.sde.T if t is None else t)
         alpha, sigma = float(self.sde.alpha(at)), float(self.sde.sigma(at))
         eps = normal(seed, Purpose.INIT, 0, first_index, n, self.shape, self.dtype)
@@ -224,6 +219,7 @@ class Wrapper(Model):
     clip: Clip | None = delegated()
     kind: str = delegated()
     schema: TableSchema | None = delegated()
+    array: ArraySchema | None = delegated()
 
     def __init__(self, inner: Model) -> None:
         super().__init__()

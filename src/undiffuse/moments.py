@@ -360,7 +360,7 @@ def fill_missing(z: Tensor, moments: Moments, seed: int, draw: int) -> Tensor:
     missing = z.isnan()
     complete = ~missing.any(1)
     eps = normal(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z), tuple(z.shape[1:]), torch.float64)
-    x = moments.prior_sample(eps, 1.0, 0.0)
+    x = moments.prior_sample(eps, 1.0, 0.0).flatten(1)
     if int(complete.sum()) >= max(_MIN_DONORS, len(z) // 10):
         donors = z[complete.nonzero()[:_MAX_DONORS, 0]].double()
         u = uniform(seed, Purpose.PROBE, (1 << 32) + draw, 0, len(z))
@@ -382,8 +382,9 @@ def _nearest_donor(z: Tensor, u: Tensor, donors: Tensor) -> Tensor:
 
 def covariance(moments: Moments) -> Tensor:
     """The covariance matrix C (d, d)."""
-    assert moments.basis is not None
-    return (moments.basis * moments.variances) @ moments.basis.mT
+    unit = torch.eye(len(moments.mean), dtype=torch.float64)
+    directions = moments.unrotate(unit).flatten(1)
+    return directions.mT @ (moments.variances[:, None] * directions)
 
 
 def conditional_mean(z: Tensor, params: GaussianParams, gain: Tensor) -> Tensor:

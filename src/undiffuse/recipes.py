@@ -19,7 +19,7 @@ from torch import Tensor
 
 from undiffuse import training
 from undiffuse.data import Dataset, Source, Transform, describe, open_data
-from undiffuse.data.dataset import fit_transform
+from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.launcher import launched
@@ -66,7 +66,8 @@ class _Problem:
 
     @property
     def table(self) -> bool:
-        return self.train.kind == "table"
+        """Whether the rows are trained as those of tables are."""
+        return self.train.kind in WITH_MISSING
 
     @property
     def image(self) -> bool:
@@ -181,7 +182,7 @@ def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> _Proble
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} equal rows; expected different ones; "
                          "hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    stops = data.kind == "table" and held_out > 0 and "steps" not in overrides
+    stops = data.kind in WITH_MISSING and held_out > 0 and "steps" not in overrides
     return _Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type,
                     stops)
 
@@ -252,7 +253,7 @@ def _start(fields: dict[str, Any], why: str, case: _Problem) -> tuple[dict[str, 
 def _correction(case: _Problem) -> _Choice:
     """For tables: a network that corrects the best linear denoiser, larger for more rows; with early stopping, few rows
     are no reason for a small one, which learns words at half the speed."""
-    wide = case.stops and case.train.x.shape[1] > 3
+    wide = case.stops and case.train.x[0].numel() > 3
     width = 64 if len(case.train) < _MEDIUM and not wide else 128 if len(case.train) < _LARGE else 256
     args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
     why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "

@@ -34,7 +34,7 @@ class Changes(_Flags):  # type: ignore[misc]
     def overrides(self) -> dict[str, Any]:
         """The fields that are set; `sigma-max` on the command line is `sigma_max` here."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        for name in ("condition", "ignore", "columns", "missing"):
+        for name in ("condition", "ignore", "columns", "missing", "channels"):
             if name in values:
                 values[name] = [item.strip() for item in values[name].split(",")]
         if self.sde_args is not None:

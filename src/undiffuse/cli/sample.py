@@ -40,7 +40,8 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
         indices: Indices of the samples, such as 7,9000,20-29, instead of --n and --first-index.
         method: Sampler: auto, euler_maruyama, ancestral, ddim, euler, heun, ...
         steps: Number of steps from noise to data.
-        out: File to write: .png, .npy or .csv; samples.png (images) or samples.csv in the run by default.
+        out: File to write: .png, .npy or .csv; by default samples.png (images), samples.npy (arrays) or
+            samples.csv in the run.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import torch
@@ -74,7 +75,8 @@ def _place(opened: Any, out: Path | None) -> Path:
     """The file to write, which must not be the data of the run."""
     from undiffuse.atomic_files import check_places
 
-    file = out or opened.folder / ("samples.png" if opened.data["kind"] == "image" else "samples.csv")
+    suffix = {"image": "png", "array": "npy"}.get(opened.data["kind"], "csv")
+    file = out or opened.folder / f"samples.{suffix}"
     check_places([file], [opened.experiment.data])
     return file
 
@@ -98,4 +100,4 @@ def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, An
 
     units = PixelUnits.from_config(opened.data) if opened.data["kind"] == "image" else None
     return data.save_samples(file, x, units=units, classes=opened.data["classes"], labels=labels,
-                             schema=opened.model.schema, condition_texts=conditions)
+                             schema=opened.model.schema, array=opened.model.array, condition_texts=conditions)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from undiffuse.data import lazy, tables, validation
 from undiffuse.data.dataset import Dataset, with_conditions
-from undiffuse.data.pixel_units import pixels_of
+from undiffuse.data.fields import PLAIN, ArrayOptions, make_array
+from undiffuse.data.pixel_units import are_pictures, pixels_of
 from undiffuse.data.validation import decoding, first_line, refuse_bomb
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.regular_files import open_regular
@@ -33,19 +34,20 @@ from undiffuse.transforms.number_format import too_large
 from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, TableOptions, frame_cells
 
 Array = NDArray[Any]
+_SERIES = 16  # columns from which a table may be one of series
 
 
-def read_npy(path: Path, size: int | None = None) -> Dataset:
+def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset in a .npy file."""
     with decoding(path, "an .npy array"):
         if size is None and path.stat().st_size > lazy.LARGE and (large := _on_disk(path)):
             return large
         x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
-    return from_arrays(x, name=path.name, size=size)
+    return from_arrays(x, name=path.name, size=size, options=options)
 
 
 def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
-             condition: Sequence[str] = ()) -> Dataset:
+             condition: Sequence[str] = (), options: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset in an .npz file.
 
     Args:
@@ -54,45 +56,52 @@ def read_npz(path: Path, size: int | None = None, label: str | None = None, part
         label: key of the labels; y or labels by default.
         part: "train" or "test".
         condition: keys of conditions, as NAME or NAME:KIND; these are not labels.
+        options: how the array is read.
     """
     with decoding(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         refuse_bomb(path, sum(info.file_size for info in members.values()))
         kinds = dict(map(conditions.parse_spec, condition))
-        x_key, y_key = _keys([key for key in members if key not in kinds], label, part, quote(path))
+        x_key, y_key = _keys([key for key in members if key not in kinds], label, part, quote(path), options.key)
         if unknown := [key for key in kinds if key not in members]:
             raise InputError(f"{quote(path)} holds no {quote(unknown[0])}{did_you_mean(unknown[0], members)}")
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
         values = {key: _member(archive, members[key], path) for key in kinds}
-    data = from_arrays(x, y, name=path.name, size=size)
+    data = from_arrays(x, y, name=path.name, size=size, options=options)
     return with_conditions(data, [_condition(key, kinds[key], v, len(data)) for key, v in values.items()])
 
 
 def from_arrays(x: Array, y: Array | Sequence[str] | None = None, *, name: str = "the array",
-                size: int | None = None) -> Dataset:
+                size: int | None = None, options: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset of an array.
 
     Args:
-        x: numbers (N,) or (N, D); or images (N, H, W) or 4-D, channels first or last, whole numbers or floats in [0, 1]
-            or [−1, 1].
+        x: numbers (N,) or (N, D); images (N, H, W) or 4-D, one channel or three, first or last, whole numbers or floats
+            in [0, 1] or [−1, 1]; or any other array of 3 to 5 axes.
         y: labels (N,), integers or texts.
         name: name of the data.
         size: side of square images in pixels.
+        options: how an array that is neither a table nor images is read.
 
     Raises:
         InputError: for other shapes, types and values.
     """
     x = np.asarray(x)
     _check_type(x.dtype, name)
-    if not 1 <= x.ndim <= 4:
-        raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers or (N, height, width) images")
+    if not 1 <= x.ndim <= 5:
+        raise InputError(f"{name} has shape {x.shape}; expected (N, D) numbers, or samples of one to three axes of "
+                         "space and one of channels")
     label_texts = None if y is None else _label_texts(np.asarray(y), len(x), name)
-    return _images(x, label_texts, name, size) if x.ndim > 2 else _rows(x, label_texts, name)
+    if x.ndim > 2 and (size is not None or are_pictures(x, options.layout)):
+        return _images(x, label_texts, name, size)
+    if x.ndim > 2 or options.layout:
+        return make_array(x, options, name=name, label_texts=label_texts)
+    return _rows(x, label_texts, name)
 
 
 def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = (), size: int | None = None,
-              options: TableOptions = DEFAULT_OPTIONS) -> Dataset:
+              options: TableOptions = DEFAULT_OPTIONS, array: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset of a DataFrame (with columns `label` and `condition`), an array, a tensor or a list.
 
     Args:
@@ -101,15 +110,16 @@ def in_memory(source: Any, label: str | None = None, condition: Sequence[str] = 
         condition: specifications of the columns that become conditions.
         size: side in pixels of the resampled images; None: unchanged.
         options: of a DataFrame, how it is read.
+        array: of an array, how it is read.
     """
     if hasattr(source, "columns"):
         return tables.from_cells(frame_cells(source, options=options), "the table", label, condition)
     if isinstance(source, torch.Tensor) and not source.is_floating_point():
-        return from_arrays(source.cpu().numpy(), size=size)
+        return from_arrays(source.cpu().numpy(), size=size, options=array)
     if isinstance(source, torch.Tensor) or _of_tensors(source):
-        return from_arrays(as_tensor(source, "data").detach().cpu().numpy(), size=size)
+        return from_arrays(as_tensor(source, "data").detach().cpu().numpy(), size=size, options=array)
     try:
-        return from_arrays(np.asarray(source), size=size)
+        return from_arrays(np.asarray(source), size=size, options=array)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -186,7 +196,9 @@ def _rows(x: Array, label_texts: list[str] | None, name: str) -> Dataset:
                          "them out if they are identifiers")
     side = math.isqrt(values.shape[1])
     flat = x.dtype == np.uint8 and side > 3 and side * side == values.shape[1]
-    notes = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else []
+    notes = [f"read as a table; save it as (N, {side}, {side}) if the rows are images"] if flat else [
+        f"read as a table of {values.shape[1]} columns; --layout NT reads the rows as series"] * (
+            values.shape[1] >= _SERIES and x.dtype.kind == "f")
     return validation.make_table(values, name=name, label_texts=label_texts, missing=True, notes=notes)
 
 
@@ -211,10 +223,13 @@ def _label_texts(y: Array, n: int, name: str) -> list[str]:
     return [str(label) for label in (y.astype(np.int64) if y.dtype.kind == "b" else y).tolist()]
 
 
-def _keys(keys: list[str], label: str | None, part: str, name: str) -> tuple[str, str | None]:
+def _keys(keys: list[str], label: str | None, part: str, name: str, key: str | None = None
+          ) -> tuple[str, str | None]:
     part_x, part_y = [f"x_{part}", f"{part}_images"], [f"y_{part}", f"{part}_labels"]
     plain = part == "train"
-    x = next((k for k in [*part_x, *["x", "arr_0", "images", "data"] * plain] if k in keys), None)
+    if key is not None and key not in keys:
+        raise InputError(f"{name} holds no array called {quote(key)}{did_you_mean(key, keys)}")
+    x = key or next((k for k in [*part_x, *["x", "arr_0", "images", "data"] * plain] if k in keys), None)
     if x is None:
         raise InputError(f"{name} holds {', '.join(map(quote, keys[:8])) or 'nothing'}; expected the "
                          "samples under "

@@ -15,11 +15,15 @@ from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.hashing import sha256_of
 from undiffuse.random import Purpose, permutation
-from undiffuse.transforms.base import GreyLevels, Standardise, Table, Transform
-from undiffuse.transforms.column_fitting import fit_column
+from undiffuse.transforms.array_schema import ArraySchema
+from undiffuse.transforms.base import Channels, GreyLevels, Standardise, Table, Transform
+from undiffuse.transforms.column_fitting import fit_channel, fit_column
 from undiffuse.transforms.conditions import Condition, infer_rows
 from undiffuse.transforms.table_schema import TableSchema
 
+WITH_MISSING = ("table", "array")
+"""Kinds whose samples may have missing values, NaN."""
+_FITTED = 10_000  # samples of an array to which its transform is fitted
 _MAX_FITTED = 1024  # columns of a table beyond which each is only standardised
 # Streams of Purpose.DATA: splits and subsets must not use the random numbers that made the samples.
 TOY_UNIFORM, TOY_NORMAL, SPLIT, SUBSET = range(4)
@@ -30,13 +34,14 @@ class Dataset:
     """Samples with their labels and conditions.
 
     Args:
-        x: samples (N, *event); images that stay on the disk are a `Lazy`, whose x[index] is a tensor.
+        x: samples (N, *event); those that stay on the disk are a `Lazy`, whose x[index] is a tensor.
         y: class numbers (N,) int64, or None.
         kind: "points" are float32, "table" is float64 (NaN: missing value), "image" is uint8, or
-            int32 for more than 256 levels, (N, C, H, W).
+            int32 for more than 256 levels, (N, C, H, W); "array" is float32 or, where that does not resolve the values,
+            float64, with the axes of `array.layout` (NaN: missing value), and a model of it is (C, *space).
         name: name of the data.
         classes: names of the labels 0, 1, ...
-        columns: names of the columns of points and tables.
+        columns: names of the columns of points and tables, or of the channels of arrays.
         levels: number of grey levels of images, 0 ... levels−1.
         categories: for every column of a table its categories 0, 1, ..., () for numbers; empty if all are numbers.
         notes: remarks on changes to the data while reading.
@@ -44,6 +49,7 @@ class Dataset:
         condition_values: their numeric rows (N, sum of the widths), see `transforms.conditions`.
         schema: how the rows of a table were read and are written; None for images and built-in points.
         units: what the grey levels of images are in the array that holds them; None: the levels themselves.
+        array: channels and axes of an array; None for other kinds.
     """
 
     x: Tensor
@@ -59,6 +65,7 @@ class Dataset:
     condition_values: Tensor | None = None
     schema: TableSchema | None = None
     units: PixelUnits | None = None
+    array: ArraySchema | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +116,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of values, shapes, types, labels and names; of data on the disk, of `Lazy.identity`."""
         names = (self.kind, self.levels, self.classes, self.columns, *([self.categories] if self.categories else []),
-                 *self.conditions, *(() if self.schema is None else self.schema.formats))
+                 *self.conditions, *(() if self.schema is None else self.schema.formats),
+                 *(() if self.array is None else (self.array.config(),)))
         parts: list[Any] = [repr(names)]
         for tensor in (self.x, self.y, self.condition_values):
             if isinstance(tensor, Lazy):
@@ -130,6 +138,10 @@ def _content(data: Dataset) -> str:
     if data.kind == "image":
         channels, height, width = data.shape
         return f"{'grey' if channels == 1 else 'colour'} images of {width}x{height}"
+    if data.array is not None:
+        sizes = dict(zip(data.array.layout[1:], data.shape, strict=True))
+        count = "1 channel" if len(data.columns) == 1 else f"{len(data.columns)} channels"
+        return f"arrays of {count} of {' x '.join(str(sizes[letter]) for letter in data.array.space)}"
     return f"points in {data.shape[0]}-D" if data.kind == "points" else f"rows of {data.shape[0]} columns"
 
 
@@ -179,10 +191,15 @@ def with_conditions(data: Dataset, conditions: Sequence[tuple[Condition, Tensor]
 
 def fit_transform(data: Dataset) -> Transform:
     """The transform for a data set: grey levels for images, one scale for points (which keeps their shape), one map per
-    column for tables.
+    column for tables and per channel for arrays.
     """
     if data.kind == "image":
         return GreyLevels(data.levels)
+    if data.array is not None:
+        some = data.x[torch.linspace(0, len(data) - 1, min(len(data), _FITTED)).round().long()]
+        channels = data.array.channels_first(some).double().unbind(1)
+        return Channels(tuple(fit_channel(v.flatten().numpy()) for v in channels), data.array.layout,
+                        data.x.dtype == torch.float64)
     x = data.x.double()
     if data.kind == "table":
         counts = [len(c) for c in data.categories] or [0] * x.shape[1]

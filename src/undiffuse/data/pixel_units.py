@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.transforms.array_schema import infer_layout
 
 _MAX_LEVELS = 1 << 16
+_ON_GRID = 0.01  # distance from a level
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -88,7 +90,8 @@ def pixels_of(x: NDArray[Any], name: str) -> tuple[Tensor, PixelUnits, list[str]
     low, high = x.min().item(), x.max().item()
     if x.dtype.kind == "f":
         units = _float_units(low, high, name)
-        notes = [f"floats in [{units.low}, 1] were rounded to 256 levels"]
+        notes = [f"floats in [{units.low}, 1] were rounded to 256 levels, as of pictures; --layout "
+                 f"{'NHW' if x.ndim == 3 else infer_layout(x.shape)} reads them as real numbers"]
     elif low >= 0 and high <= 255:
         units = PixelUnits("uint8", 0, 1, 2) if high <= 1 else PixelUnits()
         notes = ["images of 0 and 1 only: two levels"] if high <= 1 else []
@@ -102,6 +105,26 @@ def pixels_of(x: NDArray[Any], name: str) -> tuple[Tensor, PixelUnits, list[str]
     levels = np.rint((channels_first(x, name).astype(np.float64) - units.low) / units.step)
     kind = np.uint8 if units.levels <= 256 else np.int32
     return torch.from_numpy(np.ascontiguousarray(levels.astype(kind))), units, notes
+
+
+def are_pictures(x: NDArray[Any], layout: str | None = None) -> bool:
+    """Whether an array of 3 or 4 axes holds grey or RGB images: bytes, other whole numbers unless an axis is much
+    shorter, or floats in [0, 1] or [−1, 1] that are multiples of 1/255 or have no short axis; with a layout,
+    bytes only.
+    """
+    letters = "NHW" if x.ndim == 3 else "NHWC" if x.ndim == 4 and x.shape[1] not in (1, 3) else "NCHW"
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[letters.index("C")] not in (1, 3)):
+        return False
+    if x.dtype.kind in "biu":
+        bytes_only = x.dtype.itemsize == 1 and x.dtype.kind != "i"
+        return layout.upper() == letters and bytes_only if layout else bytes_only or x.size == 0 or (
+            infer_layout(x.shape) == letters and int(x.max()) - int(x.min()) < _MAX_LEVELS)
+    if layout or x.size == 0 or not np.isfinite(x).all() or x.min() < -1 or x.max() > 1:
+        return False
+    if x.ndim == 4 or infer_layout(x.shape) == "NHW":
+        return True
+    levels = (x.astype(np.float64) - min(0.0, np.floor(x.min()))) * (255 / (1 if x.min() >= 0 else 2))
+    return bool(np.abs(levels - np.rint(levels)).max() < _ON_GRID)
 
 
 def channels_first(x: NDArray[Any], name: str) -> NDArray[Any]:

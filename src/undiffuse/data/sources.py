@@ -23,6 +23,7 @@ from undiffuse.data.arrays import (
     read_npz,
 )
 from undiffuse.data.dataset import Dataset
+from undiffuse.data.fields import ArrayOptions
 from undiffuse.data.images import is_picture, load_pictures, read_folder
 from undiffuse.data.pixel_units import PixelUnits, with_channels
 from undiffuse.data.toys import TOYS, digits, toy
@@ -42,7 +43,8 @@ Source = str | os.PathLike[str] | Dataset | ArrayLike
 
 def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
-              first: int | None = None, skip_broken: bool = False, **table: Any) -> Dataset:
+              first: int | None = None, skip_broken: bool = False, layout: str | None = None,
+              channels: Sequence[str] = (), key: str | None = None, **table: Any) -> Dataset:
     """The Dataset of a source.
 
     Args:
@@ -56,6 +58,9 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         condition: columns or keys that are conditions, as NAME or NAME:KIND.
         first: number of samples from the start on; of the hub only these are fetched.
         skip_broken: of a folder of images, whether those that cannot be read as the first one are left out.
+        layout: of arrays, one letter per axis, such as NTC or NCHW; by default inferred from the shape.
+        channels: of arrays, names of the channels.
+        key: of files of several arrays, the name of the one to learn.
         table: of tables, fields of `TableOptions`, such as ignore=["id"], missing=["-999"] or decimal=",".
 
     Raises:
@@ -63,17 +68,18 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         MachineError: for a missing package and a hub that cannot be reached.
     """
     _check_options(size, part, first)
-    options = TableOptions.from_config(table)
+    options, array = TableOptions.from_config(table), ArrayOptions(layout, tuple(channels), key)
     if not isinstance(source, str | os.PathLike):
-        data = _in_memory(source, size, label, part, condition, options).head(first)
+        data = _in_memory(source, size, label, part, condition, options, array).head(first)
         return data if n is None else data.subset(n, seed)
     name = os.fsdecode(source)
     if name in TOYS:
         data = toy(name, (first or 10_000) if n is None else n, seed, part)
     else:
-        data = _open(name, size, label, part, condition, first, skip_broken, options)
+        data = _open(name, size, label, part, condition, first, skip_broken, options, array)
         data = data if n is None else data.subset(n, seed)
     _check_used(data, size, label, condition, options, _has_columns(name))
+    _check_array(data, array, name)
     return _note_shadowed(data, name)
 
 
@@ -146,18 +152,20 @@ def read_images(source: str, units: PixelUnits, channels: int, size: int | None 
 
 
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,
-               condition: Sequence[str], options: TableOptions) -> Dataset:
+               condition: Sequence[str], options: TableOptions, array: ArrayOptions) -> Dataset:
     """The Dataset of data in memory."""
     _only_train("data in memory", part)
-    data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size, options)
+    data = source if isinstance(source, Dataset) else in_memory(source, label, condition, size, options, array)
     if isinstance(source, Dataset) and size is not None:
         raise InputError(f"got size={size} for a Dataset, which is used unchanged; leave size out")
     _check_used(data, size, label, condition, options, hasattr(source, "to_numpy"))
+    if not isinstance(source, Dataset):
+        _check_array(data, array, "")
     return data
 
 
 def _open(name: str, size: int | None, label: str | None, part: str, condition: Sequence[str],
-          first: int | None, skip_broken: bool, options: TableOptions) -> Dataset:
+          first: int | None, skip_broken: bool, options: TableOptions, array: ArrayOptions) -> Dataset:
     if name == "digits":
         return _digits(size, part).head(first)
     path = Path(os.path.expanduser(name))
@@ -169,14 +177,14 @@ def _open(name: str, size: int | None, label: str | None, part: str, condition: 
         return _folder(path, size, part, skip_broken).head(first)
     if not path.is_file():
         raise InputError(f"{quote(path)} is neither a file nor a folder; expected data on disk")
-    return _file(path, size, label, part, condition, options).head(first)
+    return _file(path, size, label, part, condition, options, array).head(first)
 
 
 def _file(path: Path, size: int | None, label: str | None, part: str, condition: Sequence[str],
-          options: TableOptions) -> Dataset:
+          options: TableOptions, array: ArrayOptions) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return read_npz(path, size, label, part, condition)
+        return read_npz(path, size, label, part, condition, array)
     if tables.is_table(path):
         _only_train(path, part)
         return tables.read_table(path, label, condition, options)
@@ -185,7 +193,7 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return tables.read_h5ad(path, label, condition)
     if suffix == ".npy":
         _only_train(path, part)
-        return read_npy(path, size)
+        return read_npy(path, size, array)
     if is_idx(path):
         return read_idx(path, size, part)
     raise InputError(f"{quote(path)} has an unknown type; expected .npy, .npz, .csv, .tsv, .txt, .data, .xlsx, "
@@ -257,6 +265,15 @@ def _check_used(data: Dataset, size: int | None, label: str | None, condition: S
         option = "label" if label is not None else "condition"
         raise InputError(f"got {option}={named!r}, which names a column of a table or a key of an .npz file; "
                          f"{data.name} is neither, so leave {option} out")
+
+
+def _check_array(data: Dataset, array: ArrayOptions, name: str) -> None:
+    """Refuse an option of arrays that does not apply to this data."""
+    used = {"layout": data.kind in ("array", "image"), "channels": data.kind == "array",
+            "key": name.lower().endswith(".npz")}
+    if unused := [option for option in array.chosen() if not used[option]]:
+        kind = {"table": "a table", "image": "images"}.get(data.kind, data.kind)
+        raise InputError(f"got {', '.join(unused)} for {data.name}, which is read as {kind}; leave it out")
 
 
 def _note_shadowed(data: Dataset, name: str) -> Dataset:

@@ -79,7 +79,7 @@ def make_table(x: NDArray[np.float64], *, name: str, columns: Sequence[str] = ()
     Raises:
         InputError: for less than two rows, NaN or Inf, columns without a value, equal rows, and too large numbers.
     """
-    _check_count(len(x), name)
+    check_count(len(x), name)
     plain = schema is None or not any(form.integer or form.kind != "number" for form in schema.formats)
     read = schema is not None
     schema = schema or TableSchema.of_numbers(columns or default_columns(x.shape[1]), x)
@@ -116,7 +116,7 @@ def images(x: Tensor, *, name: str, levels: int = 256, label_texts: Sequence[str
     Raises:
         InputError: for less than two images, empty or equal images, and another number of channels.
     """
-    _check_count(len(x), name)
+    check_count(len(x), name)
     if x.shape[1] not in (1, 3) or 0 in x.shape:
         raise InputError(f"{name} has images of {'x'.join(map(str, x.shape[1:]))} (channels, height, width); "
                          "expected 1 (grey) or 3 (RGB) channels and at least one pixel")
@@ -179,7 +179,8 @@ def _resample(x: Tensor, size: int, levels: int) -> Tensor:
     return (smooth + 0.5001).floor().clamp(0, levels - 1).to(x.dtype)
 
 
-def _check_count(n: int, name: str) -> None:
+def check_count(n: int, name: str) -> None:
+    """Refuse less than two samples."""
     if n < 2:
         raise InputError(f"{name} holds {n} sample{'s' * (n != 1)}; expected at least 2")
 

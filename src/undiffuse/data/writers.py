@@ -21,6 +21,7 @@ from undiffuse.atomic_files import atomic
 from undiffuse.data.lazy import Lazy
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError, quote
+from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.table_cells import default_columns
 from undiffuse.transforms.table_schema import TableSchema
 
@@ -35,7 +36,7 @@ TextRows = Callable[[Tensor, Sequence[int] | None], tuple[list[str], list[list[s
 
 def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int = 0, units: PixelUnits | None = None,
                  columns: Sequence[str] = (), labels: Tensor | None = None, classes: Sequence[str] = (),
-                 label_name: str = "label", schema: TableSchema | None = None,
+                 label_name: str = "label", schema: TableSchema | None = None, array: ArraySchema | None = None,
                  condition_texts: Mapping[str, str] | None = None) -> Path:
     """Write samples to a file; returns its path.
 
@@ -49,6 +50,7 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         classes: names of the classes.
         label_name: name of that column.
         schema: schema of a table, in whose notation a .csv is written.
+        array: channels and type of an array, which is written as .npy.
         condition_texts: of a table, the text of each condition that all samples have.
 
     Raises:
@@ -57,10 +59,12 @@ def save_samples(path: str | os.PathLike[str], x: Tensor | Lazy, *, levels: int 
         MachineError: if writing fails.
     """
     path, units = Path(path), units or PixelUnits("uint8", 0, (levels or 256) - 1, levels or 256)
+    if array is not None and path.suffix.lower() != ".npy":
+        raise InputError(f"got {quote(path)} for samples of an array; expected a name that ends in .npy")
     _check(path, x, labels)
     with atomic(path) as file:
         if path.suffix.lower() == ".npy":
-            _npy(file, x, units)
+            _npy(file, x, array or units)
         elif path.suffix.lower() == ".png":
             file.write(png_grid(x[:], units.levels))
         else:
@@ -121,7 +125,7 @@ def _parts(x: Tensor | Lazy) -> Iterator[tuple[int, Tensor]]:
     return ((at, x[at : at + size]) for at in range(0, len(x), size))
 
 
-def _npy(file: IO[bytes], x: Tensor | Lazy, units: PixelUnits) -> None:
+def _npy(file: IO[bytes], x: Tensor | Lazy, units: PixelUnits | ArraySchema) -> None:
     """An .npy file, part by part."""
     kind = _in_units(x[:0], units).dtype
     header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(x.shape)}
@@ -130,10 +134,10 @@ def _npy(file: IO[bytes], x: Tensor | Lazy, units: PixelUnits) -> None:
         file.write(_in_units(part, units).tobytes())
 
 
-def _in_units(x: Tensor, units: PixelUnits) -> NDArray[Any]:
-    """The array of images in units of their data, and of other samples unchanged."""
+def _in_units(x: Tensor, units: PixelUnits | ArraySchema) -> NDArray[Any]:
+    """The array of images and of arrays in units of their data, and of other samples unchanged."""
     x = x.detach().cpu()
-    return units.array(x) if x.ndim == 4 else x.numpy()
+    return units.array(x) if x.ndim == 4 or isinstance(units, ArraySchema) else x.numpy()
 
 
 def _tiles(x: Tensor, across: int, down: int) -> Tensor:

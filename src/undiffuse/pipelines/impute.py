@@ -40,12 +40,13 @@ _PARTICLES, _MAX_PARTICLES = 256, 2048  # particles per row, and in one block
 def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps: int = 20,
            labels: ArrayLike | None = None, method: str = "auto",
            conditions: Mapping[str, ConditionValue] | None = None, progress: Progress | None = None) -> Tensor:
-    """Samples (draws, N, D) of rows with missing values, in data units; other values are returned unchanged.
+    """Samples (draws, *x.shape) of rows with missing values, in data units; other values are returned unchanged.
 
     Args:
-        model: a model of complete rows (D,).
-        x: rows (N, D) with NaN where missing, or a DataFrame, whose columns are matched by name to the
-            training table; its label and condition columns are used unless labels or conditions are passed.
+        model: a model of complete rows, or of arrays.
+        x: rows (N, D), or an array in the layout of the training data, with NaN where missing; or a DataFrame, whose
+            columns are matched by name to the training table; its label and condition columns are used unless labels or
+            conditions are passed.
         draws: number of samples per missing value.
         seed: random seed.
         steps: number of steps from noise to data.
@@ -69,7 +70,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     if draws < 1 or tuple(z.shape[1:]) != model.shape:
         raise InputError(f"got draws={draws}, rows {tuple(x.shape[1:])}; expected draws ≥ 1, rows {model.shape}")
     full = x.expand(draws, *x.shape).clone()
-    incomplete = z.isnan().any(1).nonzero()[:, 0]
+    incomplete = z.flatten(1).isnan().any(1).nonzero()[:, 0]
     if method == "auto":
         method = "rows" if _many(model, x) and not cond else "linear"
     if len(incomplete) and method == "rows":
@@ -81,7 +82,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         y = z[incomplete].to(model.dtype).repeat_interleave(draws, 0)
         cond = {name: value[incomplete].repeat_interleave(draws, 0) for name, value in cond.items()}
         samples = sample(posterior, len(y), steps=steps, seed=seed, block=block, progress=progress, y=y, **cond).x
-        full[:, incomplete] = samples.reshape(len(incomplete), draws, -1).transpose(0, 1).to(x)
+        full[:, incomplete] = samples.reshape(len(incomplete), draws, *x.shape[1:]).transpose(0, 1).to(x)
     constant = model.transform.inverse(torch.zeros(1, *model.shape, dtype=torch.float64)).to(x)
     full = torch.where(full.isnan(), constant, full)
     return torch.where(x.isnan(), full, x)
@@ -111,7 +112,8 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     _check(out, draws, interval)
     model = training.load(run, device=device)
     if (schema := model.schema) is None:
-        raise InputError(f"{run} was trained on images; expected the run of a table")
+        kind = "images" if model.array is None else "arrays, which ud.impute fills in"
+        raise InputError(f"{run} was trained on {kind}; expected the run of a table")
     if table.suffix.lower() == ".npy" and table.is_file():
         cells = array_cells(load_rows(table), schema.columns, str(table))
     elif (opened := open_cells(str(table), options=schema.options, names=schema.order)) is not None:

@@ -58,7 +58,8 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     scores = replace(scores, log_prob=scores.log_prob.masked_fill(novel[:len(data)], -math.inf))
     table = {"row": torch.arange(1.0, 1 + len(data)), "rank": scores.log_prob.argsort().argsort() + 1.0,
              "log_prob": scores.log_prob, "bits_per_dim": scores.bits_per_dim, **scores.budget()}
-    surprise = column_surprise(model, data.x, seed=seed) if rank and data.kind != "image" else None
+    has_columns = data.kind in ("points", "table")
+    surprise = column_surprise(model, data.x, seed=seed) if rank and has_columns else None
     if surprise is not None:
         table |= {f"surprise_{name}": column for name, column in zip(data.columns, surprise.T, strict=True)}
     if rank:
@@ -113,7 +114,9 @@ def load_rows(source: str, model: Model, experiment: Experiment, config: dict[st
                        ), torch.from_numpy(rows.novel)
     if config["kind"] == "image":
         return _images(source, model, experiment, config, part, first if n is None else min(n, first or n))
-    data = open_data(source, size=experiment.image_size, part=part, first=first)
+    array: dict[str, Any] = {} if model.array is None else {"layout": model.array.layout,
+                                                            "channels": model.array.channels}
+    data = open_data(source, size=experiment.image_size, part=part, first=first, **array)
     expected = {"kind": config["kind"], "levels": config["levels"], "columns": sorted(config["columns"])}
     values = {"kind": data.kind, "levels": data.levels, "columns": sorted(data.columns)}
     if differing := [f"{name} {values[name]!r} and not {expected[name]!r}" for name in values

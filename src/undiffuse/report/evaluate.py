@@ -22,6 +22,7 @@ from torch import Tensor
 
 from undiffuse import metrics, training
 from undiffuse.data import Dataset, distance_to_curve
+from undiffuse.data.dataset import WITH_MISSING
 from undiffuse.data.toys import SPIRALS
 from undiffuse.errors import InputError
 from undiffuse.model import Model
@@ -104,6 +105,8 @@ def gather(folder: Path, n: int | None = None, seed: int = 0, *, model: Model | 
     """
     run = training.open_run(folder)
     train, held_out = training.load_data(folder, data)
+    if train.kind == "array":
+        raise InputError(f"{folder} was trained on arrays, of which there is no report; use undiffuse sample")
     model = model or training.load(folder)
     train, held_out = _complete(train, model), None if held_out is None else _complete(held_out, model)
     count = n if n is not None else _default_count(train, held_out)
@@ -125,7 +128,7 @@ def _default_count(train: Dataset, held_out: Dataset | None) -> int:
 
 def _complete(data: Dataset, model: Model) -> Dataset:
     """The data with missing values imputed."""
-    missing = data.x.isnan() if data.kind == "table" else torch.zeros(1)
+    missing = data.x.isnan() if data.kind in WITH_MISSING else torch.zeros(1)
     if not missing.any():
         return data
     filled = model.transform.inverse(completed(model.transform.forward(data.x), model))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset
+from undiffuse.data.dataset import WITH_MISSING
 from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
@@ -129,7 +130,7 @@ class Feed:
         self.experiment, self.model = experiment, model
         self._transform_later = not data.x.is_floating_point()
         z = data.x if self._transform_later else model.transform.forward(data.x).to(model.dtype)
-        missing = data.kind == "table" and bool(z.isnan().any())
+        missing = data.kind in WITH_MISSING and bool(z.isnan().any())
         self.x = z if isinstance(z, Lazy) else z.to(model.device)
         self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if missing else [self.x]
         self.entry_weights = _entry_weights(self.x).to(model.dtype) if missing else None
@@ -193,12 +194,12 @@ def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:
     """Rows in model units with missing cells sampled from the model's Gaussian part, or 0 if it has none.
 
     Args:
-        z: Rows (N, D) in model units, NaN where missing.
+        z: Rows (N, *event) in model units, NaN where missing.
         model: Model with or without moments.
         draw: Number of the draw; each has its own random numbers.
     """
     moments = model.moments
-    return z.nan_to_num(0.0) if moments is None else fill_missing(z, moments, 0, draw)
+    return z.nan_to_num(0.0) if moments is None else fill_missing(z.flatten(1), moments, 0, draw).reshape(z.shape)
 
 
 def _entry_weights(z: Tensor) -> Tensor:

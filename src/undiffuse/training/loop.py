@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
+from undiffuse.data.dataset import WITH_MISSING
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
@@ -312,10 +313,10 @@ class _Training:
 
 
 def _measured(held_out: Dataset) -> Dataset:
-    """The complete rows of a table, whose loss does not depend on how missing values are filled, if they suffice."""
-    if held_out.kind != "table":
+    """The complete rows, whose loss does not depend on how missing values are filled, if they suffice."""
+    if held_out.kind not in WITH_MISSING:
         return held_out
-    complete = (~held_out.x.isnan().any(1)).nonzero()[:, 0]
+    complete = (~held_out.x.isnan().flatten(1).any(1)).nonzero()[:, 0]
     return held_out.take(complete) if _COMPLETE <= len(complete) < len(held_out) else held_out
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from undiffuse import __version__, moments, nets
 from undiffuse.data import Dataset, Transform
-from undiffuse.data.dataset import fit_transform
+from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.experiment import DEVICES, Experiment
@@ -23,6 +23,7 @@ from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
 from undiffuse.transforms import base
+from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.conditions import from_config, split
 from undiffuse.transforms.table_schema import TableSchema
 
@@ -83,6 +84,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
                  "categories": [list(c) for c in train.categories],
                  "schema": None if train.schema is None else train.schema.config(), "notes": list(train.notes),
                  "units": train.units and train.units.config(), "rows": len(train),
+                 "array": train.array and train.array.config(),
                  "fingerprint": fingerprint},
         "versions": versions(),
     }
@@ -99,6 +101,7 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
                          classes=config["net"]["classes"], block=config["eval_batch_size"],
                          conditions=[from_config(c) for c in config["conditions"]])
         model.schema = TableSchema.from_config(config["data"], model.conditions)
+        model.array = ArraySchema.from_config(config["data"].get("array"))
         model.moments = Moments.blank(model.shape, config["moments"]) if config["moments"] else None
     except InputError:
         raise
@@ -127,7 +130,7 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
     """The mean and covariance of the data in model units (`moments.measured`); None if the model has no moments."""
     if model.moments is None:
         return None
-    return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind == "table",
+    return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind in WITH_MISSING,
                                    model.moments.kind)
 
 

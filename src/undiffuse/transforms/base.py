@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.transforms.array_schema import channels_first, original
 from undiffuse.transforms.columns import Column, column
 
 
@@ -191,6 +192,58 @@ class Table(Transform):
         return {"name": self.name, "columns": [c.config() for c in self.columns]}
 
 
+@dataclass(frozen=True)
+class Channels(Transform):
+    """A separate map for every channel of an array (`transforms.columns`); constant channels are left out and restored.
+
+    Data have the axes of `layout`, model units are (B, C, *space). Missing values are NaN and stay NaN. With `wide`
+    data are float64 although models are float32.
+    """
+
+    columns: tuple[Column, ...]
+    layout: str
+    wide: bool = False
+    name = "channels"
+
+    def __post_init__(self) -> None:
+        if not any(c.width for c in self.columns) or any(c.width > 1 for c in self.columns):
+            raise InputError(f"got {len(self.columns)} channels without one that varies; expected one map per channel")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples in the layout to (B, number of channels that vary, *space)."""
+        channels = self._unbind(x)
+        parts = [c.forward(_wide(v).flatten()).reshape(v.shape) for c, v in zip(self.columns, channels, strict=True)
+                 if c.width]
+        return torch.stack(parts, 1).to(_real(x[:0]).dtype)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, number of channels that vary, *space) to samples in the layout; whole numbers are rounded."""
+        rows, parts = iter(z.unbind(1)), []
+        for c in self.columns:
+            v = next(rows) if c.width else z[:, 0]
+            parts.append(c.inverse(_wide(v).reshape(-1, 1)).reshape(v.shape))
+        x = original(torch.stack(parts, 1), self.layout)
+        return x if self.wide else x.to(z.dtype)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """Σ log dz/dx over the values that are not missing; −∞ for a sample that differs from a constant channel."""
+        terms = [c.log_derivative(_wide(v).flatten()).reshape(v.shape).flatten(1)
+                 for c, v in zip(self.columns, self._unbind(x), strict=True)]
+        return torch.cat([torch.where(t.isnan(), 0.0, t) for t in terms], 1).sum(1)
+
+    def config(self) -> dict[str, Any]:
+        """{"name": "channels", "columns": [...], "layout": ..., "wide": ...}."""
+        return {"name": self.name, "columns": [c.config() for c in self.columns], "layout": self.layout,
+                "wide": self.wide}
+
+    def _unbind(self, x: Tensor) -> tuple[Tensor, ...]:
+        channels = channels_first(x, self.layout).unbind(1)
+        if len(channels) != len(self.columns):
+            raise InputError(f"got an array of {len(channels)} channels; expected {len(self.columns)}, in the layout "
+                             f"{self.layout}")
+        return channels
+
+
 def from_config(config: Mapping[str, Any]) -> Transform:
     """The transform that `Transform.config` described; InputError for anything else."""
     entry = dict(config)
@@ -222,6 +275,12 @@ def _table(columns: Any) -> Transform:
     if not isinstance(columns, list | tuple) or not columns:
         raise InputError("got a table without columns; expected a list of them")
     return Table(tuple(column(entry) for entry in columns))
+
+
+def _channels(columns: Any, layout: Any, wide: Any) -> Transform:
+    if not isinstance(layout, str) or not isinstance(wide, bool):
+        raise InputError("got channels without a layout; expected letters such as NCHW")
+    return Channels(tuple(column(entry) for entry in columns), layout, wide)
 
 
 def _floats(values: Any, what: str) -> tuple[float, ...]:
@@ -256,4 +315,5 @@ def _constant(x: Tensor, value: float) -> Tensor:
 
 _READERS: dict[str, tuple[tuple[str, ...], Callable[..., Transform]]] = {
     "identity": ((), Identity), "levels": (("levels",), _levels),
-    "standardise": (("mean", "std"), _standardise), "table": (("columns",), _table)}
+    "standardise": (("mean", "std"), _standardise), "table": (("columns",), _table),
+    "channels": (("columns", "layout", "wide"), _channels)}

@@ -18,6 +18,9 @@ _MAX_STEPS = 20  # distinct numbers up to which a column is a step function
 _MAX_DISTANCE = 1.36  # Kolmogorov's statistic √n D at the 5 % level
 _LARGEST = 1e37  # no bound
 _POWERS = np.linspace(0, 2, 41)
+_GAIN = 0.02  # log-likelihood per value from which a channel is more than shifted and scaled
+_SCALES = (0.01, 0.1, 0.5)  # quantiles of positive values that are the scale of a logarithm
+_MAX_VALUES = 100_000  # of a channel
 
 
 def fit_column(x: Vector, categories: int = 0, simple: bool = False, period: bool = False) -> Column:
@@ -50,6 +53,30 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False, period: boo
     distance = float(stats.kstest(z, "norm").statistic)
     normal = math.sqrt(len(values)) * distance <= _MAX_DISTANCE
     return dataclasses.replace(power if normal else _quantiles(values, integer), bounds=bounds_of(values))
+
+
+def fit_channel(x: Vector) -> Column:
+    """The map of a channel: shift and scale; where the tails ask for it the most likely power or, of values of one
+    sign, logarithm, log(1 + x/s).
+
+    Args:
+        x: values (N,), NaN where missing; 100,000 of them are used.
+    """
+    values = x[~np.isnan(x)]
+    if len(values) == 0 or values.min() == values.max():
+        return Constant(float(values[0]) if len(values) else 0.0)
+    integer, bounds = bool((values == np.rint(values)).all()), bounds_of(values)
+    centre, scale = _moments(values)
+    some = values[np.linspace(0, len(values) - 1, min(len(values), _MAX_VALUES)).round().astype(np.int64)]
+    places = [(centre, scale, float(p)) for p in _POWERS]
+    if values.min() >= 0 and (some > 0).any():
+        places += [(0.0, float(np.quantile(some[some > 0], q)), 0.0) for q in _SCALES]
+    gains = [_likelihood((some - a) / s, p) - math.log(s) for a, s, p in places]
+    if max(gains) < gains[int(np.argmin(np.abs(_POWERS - 1)))] + _GAIN:
+        return Power(centre, scale, integer=integer, bounds=bounds)
+    a, s, power = places[int(np.argmax(gains))]
+    mean, std = _moments(yeo_johnson(torch.from_numpy((values - a) / s), power).numpy())
+    return Power(a, s, power, mean, std, integer, bounds)
 
 
 def bounds_of(x: Vector) -> tuple[float, ...]:

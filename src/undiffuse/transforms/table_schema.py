@@ -108,8 +108,8 @@ class TableSchema:
 
     @classmethod
     def from_config(cls, data: Mapping[str, Any], conditions: Sequence[Condition] = ()) -> TableSchema | None:
-        """The schema in the data section of a model's configuration; None for images."""
-        if data["kind"] == "image":
+        """The schema in the data section of a model's configuration; None for images and arrays."""
+        if data["kind"] in ("image", "array"):
             return None
         if (stored := data["schema"]) is None:
             return cls(tuple(ColumnFormat(name, number=NumberFormat()) for name in data["columns"]), data["label"],

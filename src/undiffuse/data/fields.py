@@ -16,6 +16,7 @@ from undiffuse.transforms.array_schema import ArraySchema, channel_names, channe
 
 _PRECISE = 1e3  # |mean|/std of a channel above which its values are kept in float64
 _MAX_VALUE = 1e30
+_OTHERS = {"NTC": "NCT", "NCT": "NTC", "NHW": "NTC", "NHWC": "NDHW", "NCHW": "NDHW", "NDHW": "NCHW", "NCDHW": "NDHWC"}
 _KINDS = {1: "series", 2: "fields", 3: "volumes"}
 
 
@@ -78,8 +79,7 @@ def layout_note(schema: ArraySchema, shape: Sequence[int]) -> str:
     sizes = dict(zip(schema.layout, shape, strict=True))
     count = "1 channel" if len(schema.channels) == 1 else f"{len(schema.channels)} channels"
     size = " x ".join(str(sizes[letter]) for letter in schema.space)
-    other = {"NTC": "NCT", "NCT": "NTC", "NHW": "NTC", "NHWC": "NDHW", "NCHW": "NDHW", "NDHW": "NCHW", "NCDHW": "NDHWC"}.get(
-        schema.layout, "NCDHW")
+    other = _OTHERS.get(schema.layout, "NCDHW")
     return (f"read as {_KINDS[len(schema.space)]} in the layout {schema.layout}, {count} of {size}; --layout {other}, "
             "or other letters, reads it otherwise")
 

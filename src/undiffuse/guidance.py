@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.model import Denoiser, FixedConditions, Model, Wrapper
+from undiffuse.model import Denoiser, FixedConditions, Model, TransparentWrapper, Wrapper
 from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike, leaf_of
 
@@ -47,11 +47,14 @@ class ExtrapolationGuidance(Wrapper):
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """The guided D."""
         x = self.states(x)
-        D = self.inner.denoise(x, t, **cond)
         active = _is_active(self, x, t)
         if self.scale == 1 or not bool(active.any()):
-            return D
-        guided = self.combine(D, D - self.away.denoise(x, t, **cond), self.scale, x, t)
+            return self.inner.denoise(x, t, **cond)
+        if isinstance(self.away, OverrideConditions) and self.away.inner is self.inner:
+            D, away = denoise_each(self.inner, x, t, [cond, self.away.replaced(cond)])
+        else:
+            D, away = self.inner.denoise(x, t, **cond), self.away.denoise(x, t, **cond)
+        guided = self.combine(D, D - away, self.scale, x, t)
         return guided if bool(active.all()) else torch.where(bcast(active.to(x), x) > 0, guided, D)
 
 
@@ -64,8 +67,11 @@ class OverrideConditions(Wrapper):
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """D(x, t | the replaced conditions)."""
-        cond = {} if self.replacements is None else {**cond, **self.replacements}
-        return self.inner.denoise(self.states(x), t, **cond)
+        return self.inner.denoise(self.states(x), t, **self.replaced(cond))
+
+    def replaced(self, cond: dict[str, Any]) -> dict[str, Any]:
+        """The conditions that the inner model receives instead of `cond`."""
+        return {} if self.replacements is None else {**cond, **self.replacements}
 
 
 class ClassifierGuidance(Wrapper):
@@ -105,11 +111,37 @@ class CompositionalGuidance(Wrapper):
         x = self.states(x)
         fixed = {k: v for k, v in cond.items() if k not in self.scales}
         active = _is_active(self, x, t).to(x)
-        D = unconditional = self.inner.denoise(x, t, **fixed)
-        for name in (name for name in self.scales if cond.get(name) is not None):
-            weight = bcast(1 + (self.scales[name] - 1) * active, x)
-            D = D + weight * (self.inner.denoise(x, t, **fixed, **{name: cond[name]}) - unconditional)
+        names = [name for name in self.scales if cond.get(name) is not None]
+        unconditional, *towards = denoise_each(self.inner, x, t, [fixed, *({**fixed, k: cond[k]} for k in names)])
+        D = unconditional
+        for name, conditional in zip(names, towards, strict=True):
+            D = D + bcast(1 + (self.scales[name] - 1) * active, x) * (conditional - unconditional)
         return D
+
+
+def denoise_each(model: Model, x: Tensor, t: Time, conditions: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """D(x, t | c) for each set of conditions c; a network that `joins_conditions` is called once for all of them.
+
+    Args:
+        model: the model.
+        x: states (B, *shape).
+        t: times, () or (B,).
+        conditions: the sets of conditions, by name.
+    """
+    net: Model = model
+    while isinstance(net, TransparentWrapper):
+        net = net.inner
+    if not isinstance(net, Denoiser) or not net.joins_conditions or len(conditions) == 1:
+        return [model.denoise(x, t, **cond) for cond in conditions]
+    joined = {k: v for cond in conditions for k, v in cond.items() if k not in net.condition_names}  # an error
+    if net.classes:
+        joined["label"] = torch.cat([torch.as_tensor(net.classes if (label := cond.get("label")) is None else label,
+                                                     device=x.device).expand(len(x)) for cond in conditions])
+    for c in net.conditions:
+        joined[c.name] = torch.cat([c.rows(cond.get(c.name), len(x)).to(x.device) for cond in conditions])
+    t = as_time(t)
+    D = model.denoise(torch.cat([x] * len(conditions)), torch.cat([t] * len(conditions)) if t.ndim else t, **joined)
+    return list(D.chunk(len(conditions)))
 
 
 def classifier_free(model: Model, guidance_scale: float | Mapping[str, float] = 2.0, *, interval: Interval = None,

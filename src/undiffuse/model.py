@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -311,15 +311,15 @@ class Denoiser(Model):
 
     `net(x, c, label)` takes x (B, *shape), the noise level c (B,) and a label (B,) (None without classes); the label
     `classes` is the null label, used if no label is passed. With `conditions` it has a fourth argument, their numbers
-    (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` is a
-    `Reading` or one of its types; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and
-    score where α(T) is 0, because they do not determine x_0 there. While `bf16` is set (by training), the layers
-    compute in bf16. `folder` is that of the run; `source`, `digest`, `scheduler` are those of a pretrained network.
+    (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` may be a
+    `Reading`; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and score where α(T) is 0.
+    `joins_conditions`: guidance calls the network once for all; `source`, `digest`, `scheduler`: if it is pretrained.
     """
 
-    bf16 = False
+    bf16 = joins_conditions = False
     folder: Path | None = None
-    source = digest = ""
+    source = ""
+    digest: Callable[[], str] | None = None
     scheduler: tuple[str, dict[str, Any]] | None = None
 
     def __init__(self, net: nn.Module, sde: GaussianSDE, prediction_type: str | Reading = "edm", *,

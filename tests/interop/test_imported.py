@@ -122,6 +122,11 @@ def test_import_tune_and_sample(pixels: Path, tmp_path: Path, capsys: pytest.Cap
     model = ud.load(run, device="cpu")
     assert isinstance(model, ud.tuning.Tuned) and "made for another" not in capsys.readouterr().err
     assert main(["sample", str(run), "--n", "2", "--steps", "4", "--out", str(tmp_path / "x.png")]) == 0
+    direct = ud.load(pixels, device="cpu")  # the pipeline's folder has no tuning, but takes that of RUN
+    assert not isinstance(direct, ud.tuning.Tuned)
+    assert isinstance(ud.tuning.load(direct, run / ud.tuning.NAME), ud.tuning.Tuned)
+    assert main(["tune", "hf:somebody/model", "--evaluations", "4"]) == 2
+    assert "undiffuse import hf:somebody/model --out RUN" in capsys.readouterr().err
 
 
 @pytest.mark.slow

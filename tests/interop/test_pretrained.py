@@ -86,6 +86,41 @@ def test_rescaled_guidance_is_its_pipeline(zero_snr: bool) -> None:
         ud.classifier_free(model, 7.5, rescale_of="noise")
 
 
+@pytest.mark.parametrize("scale", [3.0, {"prompt": 3.0}])
+def test_guidance_calls_the_network_once_for_both_conditions(scale: Any) -> None:
+    """The rows of a call of 2B rows are those of two calls of B but for the rounding of another batch size."""
+    model, rows = ud.from_diffusers(stable_diffusion(), block=2, latents=True), list[int]()
+    model.net.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    guided = ud.classifier_free(model, scale)
+    joined = ud.sample(guided, 2, "ddim", 4, prompt=PROMPTS)
+    assert rows == [4] * joined.nfe
+    assert torch.equal(ud.sample(guided, 1, "ddim", 4, first_index=1, prompt=PROMPTS[1]).x, joined.x[1:])
+    model.joins_conditions, rows[:] = False, []
+    apart = ud.sample(guided, 2, "ddim", 4, prompt=PROMPTS)
+    assert rows == [2] * (2 * apart.nfe) and error(joined.x, apart.x) < 1e-5
+
+
+class PerEntry(nn.Module):
+    """ε for each entry by itself: no result depends on the other rows of a batch."""
+
+    def forward(self, x: Tensor, c: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(x * (1 + c[:, None]) + label[:, None])
+
+
+def test_one_call_for_both_conditions_has_the_bits_of_two_where_rows_do_not_meet() -> None:
+    model = ud.foreign(PerEntry(), process=ud.VP(), predict="noise", shape=(3,), classes=4)
+    x, t, labels = start(5, (3,)), torch.linspace(0.1, 0.9, 5).double(), torch.arange(5) % 5
+    guided = [ud.classifier_free(model, 3.0), ud.classifier_free(model, 3.0, negative={"label": 2}),
+              ud.classifier_free(model, {"label": 3.0}), ud.classifier_free(model, 3.0, interval=(0.5, 2.0))]
+    joined = [g.denoise(x, at, label=labels) for g in guided for at in (t, t[2])]
+    model.joins_conditions = False
+    assert all(torch.equal(a, g.denoise(x, at, label=labels)) for a, (g, at) in zip(
+        joined, ((g, at) for g in guided for at in (t, t[2])), strict=True))
+    model.joins_conditions = True
+    with pytest.raises(InputError, match="lable"):
+        ud.classifier_free(model, 3.0).denoise(x, t, lable=1)
+
+
 def test_prompts_matter_and_are_encoded_once() -> None:
     pipe, calls = stable_diffusion(), list[str]()
     encode = pipe.encode_prompt

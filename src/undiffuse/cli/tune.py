@@ -32,6 +32,7 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
 
     from undiffuse import interop, training, tuning
     from undiffuse.cli.parsing import budgets_of, lines_of, scales_of
+    from undiffuse.errors import InputError
     from undiffuse.report.plots import tuning_figure
 
     def say(line: str) -> None:
@@ -39,6 +40,9 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
             print(f"undiffuse: {line}", file=sys.stderr)
 
     scales, budgets = scales_of(guidance_scale, per_class), budgets_of(evaluations)
+    if interop.is_hub_name(run):
+        raise InputError(f"got {run}, which has no folder for a tuned sampler; import it first: undiffuse import {run} "
+                         "--out RUN")
     opened = interop.open_model(run, device)
     model = opened.model
     if per_class:
@@ -53,4 +57,4 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
     print(*(tuning.guided_lines if scales else tuning.lines)(tuned.tuning), sep="\n")
     paths = [tuning.save(tuned, opened.folder / tuning.NAME)]
     paths += [] if scales else [tuning_figure(tuned.tuning, opened.folder / "tuning.png")]
-    print(f"{' and '.join(map(str, paths))}; `undiffuse sample` uses it at these --steps")
+    print(f"{' and '.join(map(str, paths))}; `undiffuse sample {run}` uses it at these --steps")

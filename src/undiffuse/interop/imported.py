@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -89,10 +90,9 @@ def load(source: Any, which: str = "ema", device: str = "auto", **options: Any) 
     if not isinstance(source, str | os.PathLike):
         return from_diffusers(source, **options)
     name, path = os.fspath(source).removeprefix(HUB), Path(source)
-    if (path / "model_index.json").is_file() or (path / NAME).is_file() or _is_hub_name(os.fspath(source)):
+    if (path / "model_index.json").is_file() or (path / NAME).is_file() or is_hub_name(os.fspath(source)):
         place = str(training.pick_device(device))
-        model = _imported(path, place, options) if (path / NAME).is_file() else from_diffusers(
-            name, device=place, **options)
+        model = _imported(path, place, options) if (path / NAME).is_file() else _opened(name, place, options)
         return tuning.attach(model, path, say)
     if path.suffix.lower() in _CHECKPOINTS and path.is_file():
         raise InputError(f"got {path}, a file of weights without its network; expected ud.from_checkpoint(path, net, "
@@ -119,12 +119,19 @@ def import_model(source: str, out: Path, size: int | None = None, revision: str 
     name = source.removeprefix(HUB)
     model = from_diffusers(name, size=size, revision=revision)
     folder = _local(name, revision)
-    files = {str(file.relative_to(folder)): file_sha256(file) for file in _weights(folder)}
+    files = _hashes(folder)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / NAME, {"format": FORMAT, "source": str(folder.resolve()) if Path(name).is_dir() else name,
                             "revision": revision, "size": size, "files": files, "model": model.source})
     return [model.source, *check_reading(model), f"{out / NAME}: files of weights: {len(files)}, which stay where they "
             "are; `undiffuse sample`, tune, likelihood and restore take this folder"]
+
+
+def _opened(name: str, device: str, options: dict[str, Any]) -> Denoiser:
+    """The model of a pipeline by its folder or name, which tuning knows by its files like an imported one."""
+    model = from_diffusers(name, device=device, **options)
+    model.digest = cache(lambda: _joined(_hashes(_local(name, options.get("revision")))))
+    return model
 
 
 def _imported(folder: Path, device: str, options: dict[str, Any]) -> Denoiser:
@@ -138,8 +145,17 @@ def _imported(folder: Path, device: str, options: dict[str, Any]) -> Denoiser:
             raise InputError(f"{source / name} is missing or has changed since it was imported; import it again")
     model = from_diffusers(about["source"], device=device, revision=about["revision"],
                            **{"size": about["size"], **options})
-    model.digest = "".join(digest for _, digest in sorted(about["files"].items()))
+    model.digest = partial(_joined, about["files"])
     return model
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of weights, by its path in the folder."""
+    return {str(file.relative_to(folder)): file_sha256(file) for file in _weights(folder)}
+
+
+def _joined(files: dict[str, str]) -> str:
+    return "".join(digest for _, digest in sorted(files.items()))
 
 
 def _local(source: str, revision: str | None) -> Path:
@@ -158,7 +174,7 @@ def _weights(folder: Path) -> Iterator[Path]:
     return (file for file in sorted(folder.rglob("*")) if file.suffix in _WEIGHTS and file.is_file())
 
 
-def _is_hub_name(source: str) -> bool:
+def is_hub_name(source: str) -> bool:
     """Whether a text names a model of the hub: hf:OWNER/NAME, or OWNER/NAME where that is not a path."""
     if source.startswith(HUB):
         return True

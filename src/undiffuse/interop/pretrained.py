@@ -49,7 +49,7 @@ def foreign(net: nn.Module, *, process: GaussianSDE, predict: str | Reading,
     reading = predict if isinstance(predict, Reading) else Reading(predict, 1.0, clock, scaled_input=False)
     model = Denoiser(networks.Plain(net), process, reading, shape=shape, sigma_data=sigma_data, classes=classes,
                      transform=transform, block=block or networks.block_size(net, shape))
-    model.splits_blocks, model.source = block is None, "the arguments of ud.foreign"
+    model.splits_blocks, model.source, model.joins_conditions = block is None, "the arguments of ud.foreign", True
     return model
 
 
@@ -87,7 +87,7 @@ def from_diffusers(source: Any, *, device: str | None = None, dtype: torch.dtype
     model = Denoiser(kind(net, store), schedule.process, schedule.reading, shape=shape,
                      sigma_data=0.5 if vae is None else 1.0, transform=transform, classes=_classes(net, kind),
                      block=block or networks.block_size(net, shape), conditions=_conditions(net, store))
-    model.splits_blocks, model.scheduler = block is None, scheduler
+    model.splits_blocks, model.scheduler, model.joins_conditions = block is None, scheduler, True
     scale = "" if vae is None else f"; autoencoder: scale {vae.config.scaling_factor:g}"
     model.source = f"{where}: {type(net).__name__} {tuple(shape)}; {schedule.source}{scale}"
     return model

@@ -31,8 +31,8 @@ def model_digest(model: Model) -> str:
     """SHA-256 over a model's process, shape, scale, moments and weights."""
     model = untuned(model)
     about = [type(model.sde).__name__, str(model.sde), list(model.shape), model.sigma_data, model.classes]
-    if isinstance(model, Denoiser) and model.digest:  # of the files of a pretrained network
-        return sha256_of(model.digest, str(model.reading), canonical(about))
+    if isinstance(model, Denoiser) and model.digest is not None:  # of the files of a pretrained network
+        return sha256_of(model.digest(), str(model.reading), canonical(about))
     moments = {} if model.moments is None else model.moments.tensors()
     tensors = {**model.state_dict(), **{f"moments.{k}": v for k, v in moments.items()}}
     parts = [part for name, tensor in sorted(tensors.items())

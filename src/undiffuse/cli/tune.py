@@ -32,7 +32,6 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
 
     from undiffuse import interop, training, tuning
     from undiffuse.cli.parsing import budgets_of, lines_of, scales_of
-    from undiffuse.errors import InputError
     from undiffuse.report.plots import tuning_figure
 
     def say(line: str) -> None:
@@ -40,10 +39,7 @@ def tune(run: str, /, *, evaluations: str = "4,5,6,8,10,15,20", trajectories: in
             print(f"undiffuse: {line}", file=sys.stderr)
 
     scales, budgets = scales_of(guidance_scale, per_class), budgets_of(evaluations)
-    if interop.is_hub_name(run):
-        raise InputError(f"got {run}, which has no folder for a tuned sampler; import it first: undiffuse import {run} "
-                         "--out RUN")
-    opened = interop.open_model(run, device)
+    opened = interop.open_model(run, device, in_folder=True)
     model = opened.model
     if per_class:
         tuning.check_per_class(model)

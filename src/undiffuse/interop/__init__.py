@@ -10,6 +10,6 @@ Packages of others are imported inside functions.
 """
 
 from undiffuse.interop.checks import check_reading
-from undiffuse.interop.imported import OpenedModel, import_model, is_hub_name, load, open_model
+from undiffuse.interop.imported import OpenedModel, import_model, load, open_model
 
-__all__ = ["OpenedModel", "check_reading", "import_model", "is_hub_name", "load", "open_model"]
+__all__ = ["OpenedModel", "check_reading", "import_model", "load", "open_model"]

@@ -47,13 +47,20 @@ class OpenedModel:
     folder: Path
 
 
-def open_model(source: str | Path, device: str = "auto") -> OpenedModel:
+def open_model(source: str | Path, device: str = "auto", in_folder: bool = False) -> OpenedModel:
     """The model of a run, an imported folder, a diffusers folder, or the hub (hf:OWNER/NAME or OWNER/NAME).
 
     Args:
         source: its folder or name.
         device: where it is placed.
+        in_folder: something is to be written next to it.
+
+    Raises:
+        InputError: as `load`, and for a name of the hub with `in_folder`.
     """
+    if in_folder and _is_hub_name(str(source)):
+        raise InputError(f"got {source}, which has no folder to write to; import it first: undiffuse import {source} "
+                         "--out RUN")
     path, model = Path(source), load(source, device=device)
     if (path / "experiment.json").is_file():
         run = training.open_run(path)
@@ -90,7 +97,7 @@ def load(source: Any, which: str = "ema", device: str = "auto", **options: Any) 
     if not isinstance(source, str | os.PathLike):
         return from_diffusers(source, **options)
     name, path = os.fspath(source).removeprefix(HUB), Path(source)
-    if (path / "model_index.json").is_file() or (path / NAME).is_file() or is_hub_name(os.fspath(source)):
+    if (path / "model_index.json").is_file() or (path / NAME).is_file() or _is_hub_name(os.fspath(source)):
         place = str(training.pick_device(device))
         model = _imported(path, place, options) if (path / NAME).is_file() else _opened(name, place, options)
         return tuning.attach(model, path, say)
@@ -174,7 +181,7 @@ def _weights(folder: Path) -> Iterator[Path]:
     return (file for file in sorted(folder.rglob("*")) if file.suffix in _WEIGHTS and file.is_file())
 
 
-def is_hub_name(source: str) -> bool:
+def _is_hub_name(source: str) -> bool:
     """Whether a text names a model of the hub: hf:OWNER/NAME, or OWNER/NAME where that is not a path."""
     if source.startswith(HUB):
         return True

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from undiffuse.data import lazy, tables, validation
+from undiffuse.data import tables, validation
 from undiffuse.data.dataset import Dataset, with_conditions
 from undiffuse.data.fields import PLAIN, ArrayOptions, make_array
 from undiffuse.data.pixel_units import are_pictures, pixels_of
@@ -40,8 +40,6 @@ _SERIES = 16  # columns from which a table may be one of series
 def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset in a .npy file."""
     with decoding(path, "an .npy array"):
-        if size is None and path.stat().st_size > lazy.LARGE and (large := _on_disk(path)):
-            return large
         x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
     return from_arrays(x, name=path.name, size=size, options=options)
 
@@ -135,12 +133,13 @@ def load_rows(path: Path, part: str = "train") -> NDArray[np.float64]:
     return np.asarray(x.reshape(len(x), -1), np.float64)
 
 
-def load_array(path: Path, part: str = "train") -> Array:
+def load_array(path: Path, part: str = "train", key: str | None = None) -> Array:
     """The array in an .npy file, or the samples in an .npz file.
 
     Args:
         path: the file.
         part: "train" or "test", for an .npz file with both.
+        key: name of the array in an .npz file; None: x, arr_0, images or data.
     """
     with decoding(path, "an array"):
         if path.suffix.lower() == ".npy":
@@ -149,7 +148,7 @@ def load_array(path: Path, part: str = "train") -> Array:
             with zipfile.ZipFile(path) as archive:
                 members = {Path(info.filename).stem: info for info in archive.infolist()}
                 refuse_bomb(path, sum(info.file_size for info in members.values()))
-                x = _member(archive, members[_keys(list(members), None, part, quote(path))[0]], path)
+                x = _member(archive, members[_keys(list(members), None, part, quote(path), key)[0]], path)
     return x
 
 
@@ -162,22 +161,6 @@ def _condition(name: str, kind: str | None, values: Array, n: int) -> tuple[cond
         raise InputError(f"the condition {quote(name)} has shape {values.shape}; expected ({n},) or ({n}, width), one "
                          "for each sample")
     return conditions.infer_rows(name, kind, values.tolist() if values.dtype.kind == "U" else values)
-
-
-def _on_disk(path: Path) -> Dataset | None:
-    """Images of an .npy file that stay there; None for other types, shapes and orders, which have to be read."""
-    try:
-        array = npy.open_memmap(path, mode="r")
-    except ValueError:  # too short, or Python objects
-        return None
-    if array.dtype != np.uint8 or not array.flags.c_contiguous or array.ndim not in (3, 4):
-        return None
-    n, *row = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
-    if not {row[0], row[2]} & {1, 3}:
-        return None
-    kind = lazy.StoredArray if row[0] in (1, 3) else lazy.ChannelsLast
-    return Dataset(cast(Any, kind(path, array.offset, row, torch.uint8, n)), None, "image", path.name, levels=256,
-                   notes=("the images are read as they are needed",))
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -17,12 +17,13 @@ from undiffuse.hashing import sha256_of
 from undiffuse.random import Purpose, permutation
 from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.base import Channels, GreyLevels, Standardise, Table, Transform
-from undiffuse.transforms.column_fitting import fit_channel, fit_column
+from undiffuse.transforms.column_fitting import fit_channel, fit_column, needs_float64
 from undiffuse.transforms.conditions import Condition, infer_rows
 from undiffuse.transforms.table_schema import TableSchema
 
 WITH_MISSING = ("table", "array")
 """Kinds whose samples may have missing values, NaN."""
+_LOOKED_AT = 1000
 _FITTED = 10_000  # samples of an array to which its transform is fitted
 _MAX_FITTED = 1024  # columns of a table beyond which each is only standardised
 # Streams of Purpose.DATA: splits and subsets must not use the random numbers that made the samples.
@@ -127,6 +128,16 @@ class Dataset:
         return sha256_of(*parts)
 
 
+def has_missing(data: Dataset) -> bool:
+    """Whether values are missing; of data on the disk in 1,000 of their samples."""
+    if data.kind not in WITH_MISSING:
+        return False
+    x = data.x
+    if isinstance(x, Lazy):
+        x = x[torch.linspace(0, len(x) - 1, min(len(x), _LOOKED_AT)).round().long()]
+    return bool(x.isnan().any())
+
+
 def describe(data: Dataset) -> str:
     """One line, such as "1,797 grey images of 8x8, 10 classes (digits)"."""
     labels = f", {len(data.classes)} classes" if data.classes else ""
@@ -197,9 +208,9 @@ def fit_transform(data: Dataset) -> Transform:
         return GreyLevels(data.levels)
     if data.array is not None:
         some = data.x[torch.linspace(0, len(data) - 1, min(len(data), _FITTED)).round().long()]
-        channels = data.array.channels_first(some).double().unbind(1)
-        return Channels(tuple(fit_channel(v.flatten().numpy()) for v in channels), data.array.layout,
-                        data.x.dtype == torch.float64)
+        channels = [v.flatten().numpy() for v in data.array.channels_first(some).double().unbind(1)]
+        wide = data.x.dtype == torch.float64 and any(map(needs_float64, channels))
+        return Channels(tuple(map(fit_channel, channels)), data.array.layout, wide)
     x = data.x.double()
     if data.kind == "table":
         counts = [len(c) for c in data.categories] or [0] * x.shape[1]

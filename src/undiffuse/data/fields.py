@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.data.validation import check_count, check_finite, encode_labels
 from undiffuse.errors import InputError
 from undiffuse.transforms.array_schema import ArraySchema, channel_names, channels_first, check_layout, infer_layout
+from undiffuse.transforms.column_fitting import needs_float64
 
-_PRECISE = 1e3  # |mean|/std of a channel above which its values are kept in float64
+_CHECKED = 100  # samples of an array on the disk that are checked
 _MAX_VALUE = 1e30
 _OTHERS = {"NTC": "NCT", "NCT": "NTC", "NHW": "NTC", "NHWC": "NDHW", "NCHW": "NDHW", "NDHW": "NCHW", "NCDHW": "NDHWC"}
 _KINDS = {1: "series", 2: "fields", 3: "volumes"}
@@ -56,10 +58,7 @@ def make_array(x: NDArray[np.number], options: ArrayOptions = PLAIN, *, name: st
     Raises:
         InputError: for less than two samples, infinite or too large numbers, channels without a value, equal samples.
     """
-    layout = check_layout(options.layout or infer_layout(x.shape), x.shape, name)
-    if 0 in x.shape:
-        raise InputError(f"{name} has shape {x.shape}; expected at least 2 samples of at least one value")
-    check_count(len(x), name)
+    layout = _layout(x.shape, options, name)
     missing = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, np.bool_)
     check_finite(np.where(missing, 0, x), name)
     tensor = torch.tensor(x.astype(np.float64 if _is_precise(x, layout) else np.float32))  # a copy
@@ -72,6 +71,41 @@ def make_array(x: NDArray[np.number], options: ArrayOptions = PLAIN, *, name: st
     missing_notes = [f"{absent:,} of {missing.size:,} values are missing, which the loss leaves out"] * (absent > 0)
     return Dataset(tensor, y, "array", name, classes, schema.channels, array=schema,
                    notes=(*notes, *inferred, *missing_notes))
+
+
+def make_lazy_array(x: Any, kind: np.dtype[Any], options: ArrayOptions, *, name: str, y: torch.Tensor | None = None,
+                    classes: Sequence[str] = (), notes: Sequence[str] = ()) -> Dataset:
+    """The Dataset of an array that stays on the disk, of which 100 samples are checked.
+
+    Args:
+        x: the `Lazy` samples.
+        kind: type of the array.
+        options: layout and names of the channels.
+        name: name of the data.
+        y: class numbers (N,).
+        classes: names of the classes.
+        notes: remarks on the data.
+
+    Raises:
+        InputError: as `make_array`.
+    """
+    layout = _layout(x.shape, options, name)
+    some = x[torch.linspace(0, len(x) - 1, min(len(x), _CHECKED)).round().long()].numpy()
+    checked = make_array(some, ArrayOptions(layout, options.channels), name=name)
+    assert checked.array is not None
+    schema = ArraySchema(layout, checked.array.channels, kind.name)
+    inferred = [] if options.layout else [layout_note(schema, x.shape)]
+    return Dataset(x, y, "array", name, tuple(classes), schema.channels, array=schema,
+                   notes=(*notes, *inferred, "the samples are read as they are needed"))
+
+
+def _layout(shape: Sequence[int], options: ArrayOptions, name: str) -> str:
+    """The layout, checked, of an array with at least two samples."""
+    layout = check_layout(options.layout or infer_layout(shape), shape, name)
+    if 0 in shape:
+        raise InputError(f"{name} has shape {tuple(shape)}; expected at least 2 samples of at least one value")
+    check_count(shape[0], name)
+    return layout
 
 
 def layout_note(schema: ArraySchema, shape: Sequence[int]) -> str:
@@ -89,11 +123,7 @@ def _is_precise(x: NDArray[np.number], layout: str) -> bool:
     if x.dtype.itemsize <= 2 or x.dtype == np.float32:
         return False
     values = torch.from_numpy(np.ascontiguousarray(x, np.float64))
-    for channel in channels_first(values, layout).unbind(1):
-        some = channel[~channel.isnan()]
-        if len(some) and float(some.abs().max()) > _PRECISE * float(some.std(unbiased=False)) > 0:
-            return True
-    return False
+    return any(needs_float64(channel.numpy()) for channel in channels_first(values, layout).unbind(1))
 
 
 def _check_values(x: NDArray[np.number], missing: NDArray[np.bool_], schema: ArraySchema, name: str) -> None:

@@ -47,7 +47,7 @@ def read_folder(folder: Path, size: int | None = None, skip_broken: bool = False
     files, notes = _files(folder)
     if skip_broken:
         files, notes = _readable(files, size, notes)
-    return read_pictures(Files(folder, files, size), folder.name, lambda: _folder_labels(folder, files), notes)
+    return read_pictures(Files(folder, files, size), folder.name, lambda: folder_labels(folder, files), notes)
 
 
 def read_pictures(pictures: Pictures, name: str, labels: Callable[[], list[str] | None],
@@ -179,7 +179,7 @@ def _plain(image: Image, path: Path) -> tuple[Image, str]:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    paths = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir()]
+    paths = [p for p in folder.rglob("*") if not is_hidden(p.relative_to(folder)) and not p.is_dir()]
     files = sorted(filter(is_picture, paths), key=lambda p: p.relative_to(folder).parts)
     others = Counter(p.suffix.lower() or "no ending" for p in paths if not is_picture(p))
     endings = ", ".join(f"{n} {ending}" for ending, n in others.most_common(5))
@@ -211,15 +211,17 @@ def _readable(files: Sequence[Path], size: int | None, notes: list[str]) -> tupl
     return readable, notes
 
 
-def _hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a path begins with a point."""
     return any(part.startswith(".") for part in path.parts)
 
 
-def _folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
+def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
+    """The first sub-folder of each file; None for files without any."""
     parts = [file.relative_to(folder).parts for file in files]
     loose = [file for file, names in zip(files, parts, strict=True) if len(names) == 1]
     if loose and len(loose) < len(files):
-        raise InputError(f"{quote(folder)} holds images in sub-folders, which are labels, and outside such "
+        raise InputError(f"{quote(folder)} holds files in sub-folders, which are labels, and outside such "
                          f"as {quote(loose[0].name)}; expected one or the other")
     return None if loose else [names[0] for names in parts]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from undiffuse.data import huggingface, tables
+from undiffuse.data import huggingface, lazy, tables
+from undiffuse.data.array_files import CONTAINERS, holds_arrays, on_disk, read_container, read_folder_of_arrays
 from undiffuse.data.arrays import (
     images_in,
     in_memory,
@@ -48,8 +49,8 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
     """The Dataset of a source.
 
     Args:
-        source: a built-in set, a file, a folder of images, of IDX or of parquet files, OWNER/NAME of the Hugging Face
-            hub, an array, list, tensor or DataFrame, or a Dataset.
+        source: a built-in set, a file, a folder of images, arrays (.npy, .npz, .wav), IDX or parquet files, OWNER/NAME
+            of the Hugging Face hub, an array, list, tensor or DataFrame, or a Dataset.
         size: side of square images in pixels (centre square, resampled).
         label: column (table) or key (.npz) of the classes.
         n: number of samples (toys: 10,000 by default; others: all, or a random subset).
@@ -173,8 +174,11 @@ def _open(name: str, size: int | None, label: str | None, part: str, condition: 
         return huggingface.read(name, size, label, part, condition, first, options)
     if not name or not os.path.exists(path):
         raise InputError(_unknown(name, path))
+    if path.suffix.lower() in CONTAINERS:
+        _only_train(path, part)
+        return read_container(path, array, label).head(first)
     if path.is_dir():
-        return _folder(path, size, part, skip_broken).head(first)
+        return _folder(path, size, part, skip_broken, array).head(first)
     if not path.is_file():
         raise InputError(f"{quote(path)} is neither a file nor a folder; expected data on disk")
     return _file(path, size, label, part, condition, options, array).head(first)
@@ -193,20 +197,21 @@ def _file(path: Path, size: int | None, label: str | None, part: str, condition:
         return tables.read_h5ad(path, label, condition)
     if suffix == ".npy":
         _only_train(path, part)
-        return read_npy(path, size, array)
+        large = size is None and path.stat().st_size > lazy.LARGE
+        return (on_disk(path, array) if large else None) or read_npy(path, size, array)
     if is_idx(path):
         return read_idx(path, size, part)
     raise InputError(f"{quote(path)} has an unknown type; expected .npy, .npz, .csv, .tsv, .txt, .data, .xlsx, "
-                     ".parquet, .h5ad, an IDX file or a folder of images")
+                     ".parquet, .h5ad, .h5, .zarr, an IDX file, or a folder of images, arrays or sounds")
 
 
-def _folder(path: Path, size: int | None, part: str, skip_broken: bool) -> Dataset:
-    """IDX files, or images; sub-folders "train" and "test" are parts, not labels."""
+def _folder(path: Path, size: int | None, part: str, skip_broken: bool, array: ArrayOptions) -> Dataset:
+    """IDX files, arrays, or images; sub-folders "train" and "test" are parts, not labels."""
     path = path.absolute()
     if images_in(path):
         return read_idx_folder(path, size, part)
     folder, notes = _part_of(path, part)
-    data = read_folder(folder, size, skip_broken)
+    data = read_folder_of_arrays(folder, array) if holds_arrays(folder) else read_folder(folder, size, skip_broken)
     return replace(data, name=path.name, notes=(*notes, *data.notes))
 
 
@@ -250,7 +255,8 @@ def _check_options(size: int | None, part: str, first: int | None) -> None:
 def _has_columns(name: str) -> bool:
     """Whether a source can have a column or key for classes and conditions."""
     path = Path(os.path.expanduser(name))
-    return huggingface.is_source(name, path) or tables.is_table(path) or name.lower().endswith((".npz", ".h5ad"))
+    return huggingface.is_source(name, path) or tables.is_table(path) or name.lower().endswith(
+        (".npz", ".h5ad", *CONTAINERS))
 
 
 def _check_used(data: Dataset, size: int | None, label: str | None, condition: Sequence[str], options: TableOptions,
@@ -270,7 +276,7 @@ def _check_used(data: Dataset, size: int | None, label: str | None, condition: S
 def _check_array(data: Dataset, array: ArrayOptions, name: str) -> None:
     """Refuse an option of arrays that does not apply to this data."""
     used = {"layout": data.kind in ("array", "image"), "channels": data.kind == "array",
-            "key": name.lower().endswith(".npz")}
+            "key": os.path.isdir(name) or name.lower().endswith((".npz", *CONTAINERS))}
     if unused := [option for option in array.chosen() if not used[option]]:
         kind = {"table": "a table", "image": "images"}.get(data.kind, data.kind)
         raise InputError(f"got {', '.join(unused)} for {data.name}, which is read as {kind}; leave it out")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset
-from undiffuse.data.dataset import WITH_MISSING
+from undiffuse.data.dataset import has_missing
 from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment
@@ -128,12 +128,12 @@ class Feed:
     def __init__(self, experiment: Experiment, data: Dataset, model: Denoiser) -> None:
         check_augment(experiment, model.shape)
         self.experiment, self.model = experiment, model
-        self._transform_later = not data.x.is_floating_point()
+        self._transform_later = isinstance(data.x, Lazy) or not data.x.is_floating_point()
         z = data.x if self._transform_later else model.transform.forward(data.x).to(model.dtype)
-        missing = data.kind in WITH_MISSING and bool(z.isnan().any())
-        self.x = z if isinstance(z, Lazy) else z.to(model.device)
-        self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if missing else [self.x]
-        self.entry_weights = _entry_weights(self.x).to(model.dtype) if missing else None
+        self.x, self.missing = z if isinstance(z, Lazy) else z.to(model.device), has_missing(data)
+        stored = self.missing and not self._transform_later
+        self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if stored else [self.x]
+        self.entry_weights = _entry_weights(self.x).to(model.dtype) if stored else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
         self.conditions = None if data.condition_values is None else data.condition_values.to(model.device)
         self.levels = NoiseLevelDistribution(experiment.noise_distribution, experiment.level_mean, experiment.level_std,
@@ -166,11 +166,14 @@ class Feed:
             size: Number of slots of the whole batch; B by default.
         """
         seed, n, on = self.experiment.seed, len(rows), self._send(rows, self.x.device)
-        x0 = self.model.transform.forward(self._send(self.x[on])).to(
-            self.model.dtype) if self._transform_later else (self.fills[step % len(self.fills)][on])
+        x0 = self.fills[step % len(self.fills)][on]
+        weights = None if self.entry_weights is None else self.entry_weights[on]
+        if self._transform_later:
+            x0 = self.model.transform.forward(self._send(x0)).to(self.model.dtype)
+            if self.missing:
+                x0, weights = completed(x0, self.model, step % _FILLS), (~x0.isnan()).to(x0)
         t = self.levels.times(self.model.sde, seed, step, first, n, size or n)
         eps = normal(seed, Purpose.NOISE, step, first, n, tuple(x0.shape[1:]), self.model.dtype)
-        weights = None if self.entry_weights is None else self.entry_weights[on]
         conditions = None if self.conditions is None else self._hide(self.conditions[on], step, first, dropout)
         label = None
         if self.y is not None:

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from undiffuse.data import Dataset, save_samples
-from undiffuse.data.dataset import WITH_MISSING
+from undiffuse.data.dataset import has_missing
+from undiffuse.data.lazy import Lazy
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
@@ -314,7 +315,7 @@ class _Training:
 
 def _measured(held_out: Dataset) -> Dataset:
     """The complete rows, whose loss does not depend on how missing values are filled, if they suffice."""
-    if held_out.kind not in WITH_MISSING:
+    if isinstance(held_out.x, Lazy) or not has_missing(held_out):
         return held_out
     complete = (~held_out.x.isnan().flatten(1).any(1)).nonzero()[:, 0]
     return held_out.take(complete) if _COMPLETE <= len(complete) < len(held_out) else held_out

@@ -21,6 +21,7 @@ _POWERS = np.linspace(0, 2, 41)
 _GAIN = 0.02  # log-likelihood per value from which a channel is more than shifted and scaled
 _SCALES = (0.01, 0.1, 0.5)  # quantiles of positive values that are the scale of a logarithm
 _MAX_VALUES = 100_000  # of a channel
+_PRECISE = 1e3
 
 
 def fit_column(x: Vector, categories: int = 0, simple: bool = False, period: bool = False) -> Column:
@@ -77,6 +78,12 @@ def fit_channel(x: Vector) -> Column:
     a, s, power = places[int(np.argmax(gains))]
     mean, std = _moments(yeo_johnson(torch.from_numpy((values - a) / s), power).numpy())
     return Power(a, s, power, mean, std, integer, bounds)
+
+
+def needs_float64(x: Vector) -> bool:
+    """Whether float32 does not resolve how values vary, NaN aside: the largest is over 1,000 standard deviations."""
+    values = x[~np.isnan(x)]
+    return bool(len(values) and np.abs(values).max() > _PRECISE * values.std() > 0)
 
 
 def bounds_of(x: Vector) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ class _Problem:
     @property
     def image(self) -> bool:
         return self.train.kind == "image"
+
+    @cached_property
+    def space(self) -> list[int]:
+        """The lengths of the axes of space, of images and arrays."""
+        return model_shape(self.train, self.transform)[1:]
 
     @property
     def corrects(self) -> bool:
@@ -172,8 +178,8 @@ def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
 
 def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> _Problem:
     net, prediction_type = overrides.get("net"), overrides.get("prediction_type", WIENER)
-    if net in _BATCH and data.kind != "image":
-        raise InputError(f"got net={net} for {data.kind}; expected images; use mlp")
+    if net in _BATCH and data.kind not in ("image", "array"):
+        raise InputError(f"got net={net} for {data.kind}; expected images or arrays; use mlp")
     train = data.split(held_out)[0] if held_out else data
     transform = fit_transform(train)
     sampled = train.x[torch.linspace(0, len(train) - 1, min(len(train), _COMPARED)).long()]
@@ -223,13 +229,12 @@ def _network(case: _Problem) -> _Choice:
         return _correction(case)
     if case.net == "unet":
         args = _unet_args(case)
-        why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes {args['stem']}x{args['stem']} "
-               "pixels as one: the fastest to train for images of this size.")
+        why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes blocks of {args['stem']} pixels a "
+               "side as one: the fastest to train for data of this size.")
         return _Choice(*_start({"net": "unet", "net_args": args, "eval_batch_size": 64}, why, case))
-    if case.net == "dit" and case.image:
-        args = {"patch": max(2, -(-max(case.train.shape[-2:]) // 8)), "width": 96, "depth": 4, "heads": 4}
-        why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']}x{args['patch']} "
-               "pixels; in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
+    if case.net == "dit":
+        args = {"patch": max(2, -(-max(case.space) // 8)), "width": 96, "depth": 4, "heads": 4}
+        why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']} pixels a side; in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
         return _Choice(*_start({"net_args": args, "net": "dit", "eval_batch_size": 64}, why, case))
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
@@ -264,7 +269,7 @@ def _correction(case: _Problem) -> _Choice:
 
 def _unet_args(case: _Problem) -> dict[str, Any]:
     """A stem that leaves 8 to 32 pixels, resolutions down to at most 8 pixels, and attention on the coarsest."""
-    side = max(case.train.shape[-2:])
+    side = max(case.space)
     if side <= 16:
         return {"stem": 1, "widths": [32, 64, 64], "blocks": 1, "attention": [2]}
     stem = 2 if side <= 64 else 4
@@ -390,8 +395,8 @@ def _rows_needed(case: _Problem) -> int:
     """The number of rows that a training needs; for a U-Net such that images of any size take the same time."""
     if case.net != "unet":
         return 256_000 if case.image else 512_000
-    height, width = (-(-side // _unet_args(case)["stem"]) for side in case.train.shape[-2:])
-    return max(32_000, int(128_000 * 196 / (height * width)))
+    places = math.prod(-(-side // _unet_args(case)["stem"]) for side in case.space)
+    return max(32_000, int(128_000 * 196 / places))
 
 
 def _round_up(x: float) -> float:

@@ -21,7 +21,7 @@ def live(net: torch.nn.Module) -> torch.nn.Module:
 
 def test_positions_tell_displacements() -> None:
     """⟨p(i, j), p(i', j')⟩ = Σ_k cos ω_k(i − i') + cos ω_k(j − j'), ω_k = 10000^{−k/4} for a width of 16."""
-    p = sinusoidal_positions(3, 5, 16)
+    p = sinusoidal_positions([3, 5], 16)
     i, j = (x.flatten().double() for x in torch.meshgrid(torch.arange(3), torch.arange(5), indexing="ij"))
     omega = 10_000.0 ** (-torch.arange(4).double() / 4)
     expected = sum(((x[:, None] - x) [..., None] * omega).cos().sum(-1) for x in (i, j))

@@ -10,7 +10,7 @@ from torch.nn import functional as fn
 from undiffuse import nets
 from undiffuse.errors import InputError
 from undiffuse.nets import MLP, UNet, build, initialize
-from undiffuse.nets.unet import fold
+from undiffuse.nets.unet import fold, unfold
 from undiffuse.random import normal
 
 CASES = {
@@ -22,6 +22,11 @@ CASES = {
     "odd stem": ("unet", (2, 9, 11), 2, {"widths": [8, 16], "stem": 2, "blocks": 2, "attention": [0, 1]}),
     "large stem": ("unet", (3, 10, 6), 0, {"widths": [8], "stem": 4}),
     "one pixel": ("unet", (1, 1, 1), 0, {"widths": [8, 8]}),
+    "series": ("unet", (3, 11), 2, {"widths": [8, 12], "stem": 2, "attention": [1]}),
+    "volume": ("unet", (2, 5, 4, 3), 0, {"widths": [8, 8], "attention": [0]}),
+    "volume stem": ("unet", (1, 5, 4, 3), 0, {"widths": [8, 8], "stem": 2}),
+    "patches of a series": ("dit", (3, 11), 2, {"patch": 4, "width": 8, "depth": 1, "heads": 1, "condition": 8}),
+    "patches of a volume": ("dit", (2, 5, 4, 3), 0, {"width": 16, "depth": 1, "heads": 2, "condition": 8}),
     "patches": ("dit", (1, 8, 8), 10, {"width": 16, "depth": 2, "heads": 2, "condition": 8}),
     "odd patches": ("dit", (2, 7, 5), 0, {"patch": 3, "width": 8, "depth": 1, "heads": 1, "condition": 8}),
     "one patch": ("dit", (1, 1, 1), 2, {"patch": 1, "width": 8, "depth": 1, "condition": 8}),
@@ -91,12 +96,31 @@ def test_sizes_of_any_parity_are_treated_alike_in_height_and_width(shape: tuple[
     torch.testing.assert_close(net(x.mT, c).mT, y, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5)])
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@pytest.mark.parametrize("space", [(11,), (6, 5)], ids=["series", "image"])
+def test_an_axis_of_length_one_changes_nothing(name: str, space: tuple[int, ...]) -> None:
+    """A series is an image of one row, an image a volume of one slice: the middle of each kernel is all that counts."""
+    args = {"unet": {"widths": [8, 16], "attention": [1]}, "dit": {"patch": 1, "width": 24, "heads": 2}}[name]
+    low, high = (initialize(build(name, (2, *size), 3, **args), 1).double() for size in (space, (1, *space)))
+    for (_, a), (_, b) in zip(low.named_parameters(), high.named_parameters(), strict=True):
+        a.data += 0.1
+        b.data = a.data.clone() if a.ndim == b.ndim else torch.stack([
+            7 + 0 * a.data, a.data, 3 - a.data] if b.shape[2] == 3 else [a.data], 2)
+    if name == "dit":
+        high.positions = low.positions
+    x, c, label = normal(3, 0, 0, 0, 4, (2, *space), torch.float64), torch.linspace(-1, 1, 4).double(), torch.arange(4)
+    torch.testing.assert_close(high(x[:, :, None], c, label)[:, :, 0], low(x, c, label), atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5), (13,), (3, 6, 5)])
 @pytest.mark.parametrize("stem", [1, 2, 4])
-def test_folding_loses_no_pixel(size: tuple[int, int], stem: int) -> None:
-    """Unfolding and cropping what was padded and folded is the identity."""
+def test_folding_loses_no_pixel(size: tuple[int, ...], stem: int) -> None:
+    """Unfolding and cropping what was padded and folded is the identity; of an image it is torch's pixel shuffle."""
     x = normal(0, 0, 0, 0, 3, (2, *size))
-    assert torch.equal(fn.pixel_shuffle(fold(x, stem), stem)[..., : size[0], : size[1]], x)
+    folded = fold(x, stem)
+    assert torch.equal(unfold(folded, stem, x.shape), x)
+    if size == (8, 8):
+        assert torch.equal(folded, fn.pixel_unshuffle(x, stem))
 
 
 def test_filled_by_seed_and_name() -> None:
@@ -130,7 +154,7 @@ def test_errors_say_what_to_do() -> None:
         build("transformer", (2,))
     with pytest.raises(InputError, match="depht"):
         build("mlp", (2,), depht=3)
-    with pytest.raises(InputError, match="channels, height, width"):
+    with pytest.raises(InputError, match="channels, \\*space"):
         build("unet", (2,))
     for wrong in ({"shape": (2,)}, {"shape": (1, 8, 8), "width": 10}, {"shape": (1, 8, 8), "width": 16, "heads": 3}):
         with pytest.raises(InputError, match="a width divided by 4 and heads"):

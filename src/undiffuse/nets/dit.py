@@ -1,4 +1,4 @@
-"""A diffusion transformer: attention among the patches of an image of any size."""
+"""A diffusion transformer: attention among the patches of an image, series or volume of any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as fn
 
 from undiffuse.errors import InputError
 from undiffuse.nets.embeddings import ConditionEmbedding, Form, PaddedLinear, zero
-from undiffuse.nets.unet import fold
+from undiffuse.nets.unet import fold, unfold
 
 _LONGEST = 10_000.0  # longest wavelength of the positions over 2π, in patches
 
@@ -46,10 +46,11 @@ class TransformerBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """Transformer blocks on patches of an image, with fixed sinusoidal positions.
+    """Transformer blocks on patches, with fixed sinusoidal positions.
 
     Args:
-        shape: (channels, height, width), any size: the last row and column are repeated up to complete patches.
+        shape: (channels, *space) with one to three axes of space of any size: the last pixels are repeated up to
+            complete patches.
         classes: Number of classes; 0 without labels.
         patch: Side of a patch in pixels.
         width: Width of the blocks, a multiple of 4 and of `heads`.
@@ -66,25 +67,25 @@ class DiT(nn.Module):
     def __init__(self, shape: Sequence[int], classes: int = 0, patch: int = 2, width: int = 96, depth: int = 4,
                  heads: int = 4, condition: int = 128, conditions: Sequence[Form] = ()) -> None:
         super().__init__()
-        if len(shape) != 3 or patch < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
-            raise InputError(f"got shape {tuple(shape)}, patch {patch}, width {width}, heads {heads}; expected images "
-                             "of shape (channels, height, width), a patch of 1 or more and a width divided by 4 and "
-                             "heads")
-        self.patch, size = patch, shape[0] * patch**2
-        rows, columns = (-(-side // patch) for side in shape[1:])
+        if not 2 <= len(shape) <= 4 or patch < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
+            raise InputError(f"got shape {tuple(shape)}, patch {patch}, width {width}, heads {heads}; expected "
+                             "(channels, *space) with one to three axes of space, a patch of 1 or more and a width "
+                             "divided by 4 and heads")
+        self.patch, size = patch, shape[0] * patch ** (len(shape) - 1)
+        grid = [-(-side // patch) for side in shape[1:]]
         self.condition = ConditionEmbedding(condition, classes, conditions=conditions)
         self.first = PaddedLinear(size, width)
-        self.register_buffer("positions", sinusoidal_positions(rows, columns, width).float(), persistent=False)
+        self.register_buffer("positions", sinusoidal_positions(grid, width).float(), persistent=False)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.map = zero(PaddedLinear(condition, 2 * width))
         self.last = zero(PaddedLinear(width, size))
 
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None, conditions: Tensor | None = None) -> Tensor:
-        """F(x, c, label, conditions), shaped like x (B, channels, height, width).
+        """F(x, c, label, conditions), shaped like x (B, channels, *space).
 
         Args:
-            x: scaled states (B, channels, height, width).
+            x: scaled states (B, channels, *space).
             c: noise level as the network's input, (B,).
             label: class of each sample (B,); None: any class.
             conditions: numbers of further conditions (B, k), NaN where unknown; None: the network has none.
@@ -95,21 +96,21 @@ class DiT(nn.Module):
             h = block(h, e)
         a, b = self.map(e)[:, None].chunk(2, -1)
         y = self.last(torch.addcmul(b, self.norm(h), 1 + a)).mT.reshape(folded.shape)
-        return fn.pixel_shuffle(y, self.patch)[..., : x.shape[-2], : x.shape[-1]].contiguous()
+        return unfold(y, self.patch, x.shape)
 
 
-def sinusoidal_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Positions on a grid, (rows · columns, width) float64: cos and sin of i ω_k and of j ω_k, ω_k = 10000^{−4k/width}.
+def sinusoidal_positions(grid: Sequence[int], width: int) -> Tensor:
+    """Positions on a grid of n axes, (number of places, width) float64: cos and sin of ω_k times each coordinate.
 
-    The scalar product of two positions depends only on their displacement.
+    ω_k = 10000^{−2nk/width}; where width is no multiple of 2n the last features are 0. The scalar product of two
+    positions depends only on their displacement.
 
     Args:
-        rows: number of rows of the grid.
-        columns: number of columns of the grid.
-        width: number of features, a multiple of 4.
+        grid: numbers of places along the axes.
+        width: number of features.
     """
-    k = torch.arange(width // 4, dtype=torch.float64)
+    k = torch.arange(width // (2 * len(grid)), dtype=torch.float64)
     omega = torch.exp(-math.log(_LONGEST) * k / len(k))
-    i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = torch.cat([i.reshape(-1, 1) * omega, j.reshape(-1, 1) * omega], 1)
-    return torch.cat([angles.cos(), angles.sin()], 1)
+    places = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    angles = torch.cat([place.reshape(-1, 1) * omega for place in places], 1)
+    return fn.pad(torch.cat([angles.cos(), angles.sin()], 1), (0, width - 2 * len(k) * len(grid)))

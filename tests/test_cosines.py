@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import fft
 
-from undiffuse.cosines import colours, mixed, mixes, separable
+from undiffuse.cosines import colours, frequencies, mixed, mixed_by_frequency, mixes, principal, separable
 from undiffuse.random import normal
 
 
@@ -46,3 +46,39 @@ def test_mixing_is_a_matrix_product_for_every_pixel_and_the_same_in_every_batch(
 def test_grey_images_and_many_channels_are_not_mixed() -> None:
     assert [mixes((c, 4, 4)) for c in (1, 2, 3, 16, 17)] == [False, True, True, True, False]
     assert colours(images(4, 1, 4, 4).flatten(1), (1, 4, 4)) is None
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (1, 6, 7), (3, 4, 5, 6)])
+def test_waves_over_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    x, axes = images(3, *shape), tuple(range(2, len(shape) + 1))
+    for kind, expected in (("cosine", fft.dctn(x.numpy(), type=2, axes=axes, norm="ortho")),
+                           ("fourier", (lambda f: f.real - f.imag)(fft.fftn(x.numpy(), axes=axes, norm="ortho")))):
+        y = frequencies(x.flatten(1), shape, kind)
+        torch.testing.assert_close(y, torch.from_numpy(expected).flatten(1), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(frequencies(y, shape, kind, inverse=True), x.flatten(1), rtol=1e-12, atol=1e-12)
+
+
+def test_every_periodic_stationary_covariance_is_diagonal_in_the_real_fourier_transform() -> None:
+    """Also an anisotropic one, whose spectrum differs in (k, l) and (k, −l), which no product of waves diagonalises."""
+    i, j = torch.meshgrid(torch.arange(6.0), torch.arange(5.0), indexing="ij")
+    kernel = torch.exp(-0.7 * (1 - torch.cos(2 * torch.pi * (i / 6 + 2 * j / 5)))).double()
+    cov = torch.stack([kernel.roll((a, b), (0, 1)).flatten() for a in range(6) for b in range(5)])
+    waves = frequencies(torch.eye(30).double(), (1, 6, 5), "fourier")
+    turned = waves.T @ ((cov + cov.T) / 2) @ waves
+    assert float((turned - turned.diag().diag()).abs().max()) < 1e-12 * 30
+
+
+def test_channels_are_uncorrelated_at_every_frequency() -> None:
+    x = images(40, 3, 7)
+    x[:, 1] += 2 * x[:, 0].cumsum(-1)
+    waves = frequencies(x.flatten(1), (3, 7), "cosine")
+    basis = principal(waves, (3, 7))
+    assert basis is not None
+    torch.testing.assert_close(torch.einsum("cjf,djf->fcd", basis, basis), torch.eye(3).double().expand(7, 3, 3),
+                               rtol=0, atol=1e-12)
+    turned = mixed_by_frequency(waves, basis)
+    torch.testing.assert_close(mixed_by_frequency(turned, basis.transpose(0, 1)), waves, rtol=0, atol=1e-12)
+    rows = turned.reshape(40, 3, 7)
+    products = torch.einsum("ncf,ndf->fcd", rows, rows)
+    assert float((products - torch.diag_embed(products.diagonal(dim1=1, dim2=2))).abs().max()) < 1e-10 * float(
+        products.max())

@@ -31,7 +31,7 @@ FLOORS = (
     "errors launcher",
     "regular_files",
     "random progress tensors hashing delegation atomic_files",
-    "ode nets transforms quadrature storage cosines",
+    "ode nets transforms quadrature storage cosines linear_solvers",
     "data sde",
     "chains",
     "processes moments predictions experiment",
@@ -42,7 +42,7 @@ FLOORS = (
     "inverse",
     "tuning likelihood",
     "training",
-    "interop",
+    "interop recipe_networks",
     "recipes report",
     "pipelines",
     "estimators",
@@ -58,7 +58,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets", "huggingface_hub", "pyarrow"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 24_700
+LINES = 25_000
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -80,7 +80,8 @@ SAME_FILE = {"__init__", "images", "page", "plots"}  # and the commands, which a
 # Modules that are tested in a file of another name.
 TESTED_IN = {
     "__main__": "cli/test_main", "chains": "test_processes", "delegation": "test_front_door",
-    "errors": "test_front_door", "hashing": "data/test_dataset",
+    "errors": "test_front_door", "linear_solvers": "inverse/test_guides",
+    "recipe_networks": "test_recipes", "hashing": "data/test_dataset",
     "model": "test_front_door",
     "ode": "samplers/test_adaptive", "progress": "training/test_run",
     "quadrature": "test_processes", "score_model": "theory/test_reversal", "sde": "test_processes",
@@ -444,7 +445,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 207 and max(folders.values()) <= 20 and lines <= LINES
+    assert len(files) <= 212 and max(folders.values()) <= 20 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

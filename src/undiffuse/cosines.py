@@ -1,4 +1,6 @@
-"""The cosine basis of images: type-II transforms over rows and columns of the principal directions of the colours."""
+"""Bases of waves: type-II cosine transforms over the axes of space, the real Fourier transform, and the principal
+directions of the colours or, at every frequency, of the channels.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +61,58 @@ def separable(x: Tensor, shape: tuple[int, ...], inverse: bool) -> Tensor:
         image, rows, columns = pad(image, short), pad(rows, short[2:] * 2), pad(columns, short[:2] * 2)
     out = rows.T @ image @ columns if inverse else rows @ image @ columns.T
     return out[..., :height, :width].flatten(1)
+
+
+def frequencies(x: Tensor, shape: tuple[int, ...], kind: str, inverse: bool = False) -> Tensor:
+    """The orthonormal cosine or Fourier transform of x (B, d) over all axes of space of the event, or its inverse.
+
+    "fourier" is Hartley's, Re F − Im F, in which every periodic stationary covariance of one channel is diagonal; it is
+    its own inverse.
+
+    Args:
+        x: samples (B, d), or their coordinates.
+        shape: shape of an event, (C, *space).
+        kind: "cosine" or "fourier".
+        inverse: whether to invert the transform.
+    """
+    field = x.reshape(-1, *shape)
+    if kind == "fourier":
+        waves = torch.fft.fftn(field, dim=tuple(range(2, field.ndim)), norm="ortho")
+        hartley: Tensor = (waves.real - waves.imag).flatten(1)
+        return hartley
+    for axis in range(2, field.ndim):
+        n = field.shape[axis]
+        short = -n % EVEN
+        matrix = _cosines(n).to(x.device, non_blocking=True).to(x.dtype)
+        rows = field.movedim(axis, -1)
+        if short:
+            rows, matrix = (torch.nn.functional.pad(v, (0, short) * m) for v, m in ((rows, 1), (matrix, 2)))
+        field = (rows @ (matrix if inverse else matrix.T))[..., :n].movedim(-1, axis)
+    return field.flatten(1)
+
+
+def principal(waves: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The principal directions (C, C, F) of the channels at every frequency, the second index numbers them.
+
+    Args:
+        waves: coordinates (n, d) by `frequencies`, without their mean.
+        shape: shape of an event, (C, *space).
+    """
+    if shape[0] == 1:
+        return None
+    rows = waves.reshape(len(waves), shape[0], -1).permute(2, 1, 0)
+    directions: Tensor = torch.linalg.eigh(rows @ rows.mT)[1].flip(2)
+    return directions.permute(1, 2, 0).contiguous()
+
+
+def mixed_by_frequency(waves: Tensor, basis: Tensor | None) -> Tensor:
+    """Σ_c basis[c, j] waves[c] at every frequency, for waves (B, d) and a basis (C, C, F); sums of equal order in every
+    batch."""
+    if basis is None:
+        return waves
+    channels = waves.reshape(len(waves), len(basis), -1)
+    rows = basis.to(waves.device, non_blocking=True).to(waves.dtype)
+    total: Tensor = channels[:, 0, None] * rows[0]
+    for c in range(1, len(basis)):
+        total = total + channels[:, c, None] * rows[c]
+    return total.flatten(1)

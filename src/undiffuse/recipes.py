@@ -10,8 +10,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,16 @@ import torch
 from torch import Tensor
 
 from undiffuse import training
-from undiffuse.data import Dataset, Source, Transform, describe, open_data
+from undiffuse.data import Dataset, Source, describe, open_data
 from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.errors import InputError
 from undiffuse.experiment import MEMORY, Experiment, Recipe
 from undiffuse.launcher import launched
 from undiffuse.model import Denoiser
-from undiffuse.moments import best_kind, measurable
-from undiffuse.predictions import LINEAR, WIENER
+from undiffuse.predictions import WIENER
 from undiffuse.progress import say
-from undiffuse.training.model_config import deviation, model_shape
+from undiffuse.recipe_networks import BATCH, Choice, Problem, network, unet_args
+from undiffuse.training.model_config import deviation
 from undiffuse.training.timing import measure
 
 _COMPARED = 1000  # rows whose distances are taken
@@ -36,61 +34,9 @@ _EPOCHS = 200  # epochs after which a small network begins to overfit
 _MIN_STEPS = 500  # updates
 _TABLE_ROWS = 1_280_000  # rows that a training on a table uses at most, if it ends by the held-out path loss
 _PATIENCE = 10  # checkpoints without improvement after which a training on a table ends
-_MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
 _HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
-_BATCH = {"unet": 32, "dit": 64}
 _FEW = 1000  # pictures below which more of them help
 _FLAT = 200  # values of an image up to which a multilayer perceptron learns faster than a U-Net
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Some fields of an experiment and the sentence that explains them, mainly the first."""
-
-    fields: dict[str, Any]
-    why: str
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The training rows, their standard deviation and largest distance in model units, the network, and whether the
-    training ends by the held-out path loss."""
-
-    train: Dataset
-    held_out: int
-    transform: Transform
-    data_std: float
-    reach: float
-    net: str
-    prediction_type: str = WIENER
-    stops: bool = False
-
-    @property
-    def table(self) -> bool:
-        """Whether the rows are trained as those of tables are."""
-        return self.train.kind in WITH_MISSING
-
-    @property
-    def image(self) -> bool:
-        return self.train.kind == "image"
-
-    @cached_property
-    def space(self) -> list[int]:
-        """The lengths of the axes of space, of images and arrays."""
-        return model_shape(self.train, self.transform)[1:]
-
-    @property
-    def corrects(self) -> bool:
-        """Whether an MLP corrects the best linear denoiser in every direction."""
-        suits = self.net == "mlp" and self.train.kind != "points" and measurable(tuple(model_shape(self.train,
-                                                                                                   self.transform)))
-        return suits and self.prediction_type == WIENER
-
-    @property
-    def smooths(self) -> bool:
-        """Whether a network for images corrects the best linear denoiser by one scale: where that is a filter in
-        cosines. Many small grey images, whose principal directions are known, are learned as fast without."""
-        return self.net in _BATCH and self.image and best_kind(self.train.shape, len(self.train)) == "dct"
 
 
 def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
@@ -109,7 +55,7 @@ def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) 
     request = Experiment(data=_name_of(source), precision="auto", compile="auto").replace(**overrides)
     data = open_data(source, **request.data_options())
     case = _examine(data, request.held_out if "held_out" in overrides else _held_out(data), overrides)
-    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), _network(case), _levels(case),
+    parts = [_rows(case), _process(case, overrides.get("sde", "edm")), network(case), _levels(case),
              _updates(case, overrides), *_stopping(case)]
     last = _conditions(case)
     so_far = request.replace(**{**_fields(parts + last), **overrides})
@@ -176,9 +122,9 @@ def mnist(path: str | os.PathLike[str], **overrides: Any) -> Experiment:
     return for_data(path, **{"image_size": 28, **overrides}).experiment
 
 
-def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> _Problem:
+def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> Problem:
     net, prediction_type = overrides.get("net"), overrides.get("prediction_type", WIENER)
-    if net in _BATCH and data.kind not in ("image", "array"):
+    if net in BATCH and data.kind not in ("image", "array"):
         raise InputError(f"got net={net} for {data.kind}; expected images or arrays; use mlp")
     train = data.split(held_out)[0] if held_out else data
     transform = fit_transform(train)
@@ -189,7 +135,7 @@ def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> _Proble
                          "hold out fewer")
     default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
     stops = data.kind in WITH_MISSING and held_out > 0 and "steps" not in overrides
-    return _Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type,
+    return Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type,
                     stops)
 
 
@@ -206,115 +152,60 @@ def _held_out(data: Dataset) -> int:
     return min(4000, 2 * len(data) // 5) if data.kind == "points" else min(5000, len(data) // 5)
 
 
-def _rows(case: _Problem) -> _Choice:
+def _rows(case: Problem) -> Choice:
     learned = f"{len(case.train):,} are used for training."
     why = f"{case.held_out:,} rows are held out for measurements, {learned}" if case.held_out else f"All {learned}"
     if case.image and len(case.train) < _FEW:
         why += " A model soon memorises so few pictures; --flip and --shift make more of them, where they fit the data."
-    return _Choice({"held_out": case.held_out}, why)
+    return Choice({"held_out": case.held_out}, why)
 
 
-def _process(case: _Problem, sde: str) -> _Choice:
+def _process(case: Problem, sde: str) -> Choice:
     """Noise up to the largest distance of the data. Reference: Song and Ermon (2020), technique 1. arXiv:2006.09011"""
     sigma_max = _round_up(case.reach)
     args = {"edm": {"sigma_max": sigma_max}, "ve": {"sigma_min": 0.002, "sigma_max": sigma_max, "from_data": True}}
     why = (f"Noise up to sigma = {sigma_max:g}, at which no two rows can be distinguished: the two farthest are "
            f"{case.reach:.3g} apart in model units, where the data have standard deviation {case.data_std:.3g}.")
-    return _Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
+    return Choice({"sde": sde, "sde_args": args.get(sde, {})}, why)
 
 
-def _network(case: _Problem) -> _Choice:
-    """The network, with a size by the number of rows."""
-    if case.table and case.net == "mlp":
-        return _correction(case)
-    if case.net == "unet":
-        args = _unet_args(case)
-        why = (f"A U-Net of widths {', '.join(map(str, args['widths']))} that takes blocks of {args['stem']} pixels a "
-               "side as one: the fastest to train for data of this size.")
-        return _Choice(*_start({"net": "unet", "net_args": args, "eval_batch_size": 64}, why, case))
-    if case.net == "dit":
-        args = {"patch": max(2, -(-max(case.space) // 8)), "width": 96, "depth": 4, "heads": 4}
-        why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']} pixels a side; in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
-        return _Choice(*_start({"net_args": args, "net": "dit", "eval_batch_size": 64}, why, case))
-    large = case.image or case.train.x[0].numel() > 16
-    args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}
-    fields = {"net": case.net, "net_args": args if case.net == "mlp" else {}, "eval_batch_size": 256}
-    why = (f"A residual MLP of {args['depth']} x {args['width']}: the fastest to train for "
-           f"{case.train.x[0].numel()} values per row, best with one thread.")
-    if case.corrects:
-        fields["prediction_type"] = WIENER
-        why += " It corrects the best linear denoiser, which halves the time."
-    return _Choice(fields, why)
-
-
-def _start(fields: dict[str, Any], why: str, case: _Problem) -> tuple[dict[str, Any], str]:
-    """The fields of a network for images and their reason, with the denoiser that it starts from."""
-    if not case.smooths:
-        return fields, why
-    return ({**fields, "prediction_type": LINEAR},
-            f"{why} It corrects the best linear denoiser, so that no noise is left from the first update on.")
-
-
-def _correction(case: _Problem) -> _Choice:
-    """For tables: a network that corrects the best linear denoiser, larger for more rows; with early stopping, few rows
-    are no reason for a small one, which learns words at half the speed."""
-    wide = case.stops and case.train.x[0].numel() > 3
-    width = 64 if len(case.train) < _MEDIUM and not wide else 128 if len(case.train) < _LARGE else 256
-    args = {"width": width, "depth": 2 if width == 64 else 3, "condition": width // 2}
-    why = (f"A residual MLP of {args['depth']} x {width} that corrects the best linear denoiser, whose mean and "
-           "covariance are measured, best with one thread.")
-    fields = {"net": "mlp", "net_args": args, "eval_batch_size": 256}
-    return _Choice({**fields, "prediction_type": WIENER} if case.corrects else fields, why)
-
-
-def _unet_args(case: _Problem) -> dict[str, Any]:
-    """A stem that leaves 8 to 32 pixels, resolutions down to at most 8 pixels, and attention on the coarsest."""
-    side = max(case.space)
-    if side <= 16:
-        return {"stem": 1, "widths": [32, 64, 64], "blocks": 1, "attention": [2]}
-    stem = 2 if side <= 64 else 4
-    depth = max(2, 1 + math.ceil(math.log2(side / stem / 8)))
-    widths = [48, 96, 144][:depth] + [192] * (depth - 3)
-    return {"stem": stem, "widths": widths, "blocks": 1, "attention": [depth - 1]}
-
-
-def _levels(case: _Problem) -> _Choice:
+def _levels(case: Problem) -> Choice:
     """The distribution of the noise levels in training."""
     mean, std = (-1.2, 1.2) if case.image else (-1.6, 1.6)
     where = "where images take shape" if case.image else "down to those that resolve thin curves"
-    return _Choice({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
+    return Choice({"level_mean": mean, "level_std": std}, f"Noise levels lognormal({mean:g}, {std:g}), {where}.")
 
 
-def _stopping(case: _Problem) -> list[_Choice]:
+def _stopping(case: Problem) -> list[Choice]:
     """Early stopping for tables, of which some need fifty times as many updates as others of their size."""
     if not case.stops:
         return []
     why = (f"Training ends when the held-out path loss has not improved for {_PATIENCE} checkpoints, and the best one "
            "is the model: a table of independent columns needs few updates, one of words many.")
-    return [_Choice({"patience": _PATIENCE}, why)]
+    return [Choice({"patience": _PATIENCE}, why)]
 
 
-def _updates(case: _Problem, overrides: dict[str, Any]) -> _Choice:
+def _updates(case: Problem, overrides: dict[str, Any]) -> Choice:
     """The optimizer; its sentence includes the overrides.
 
     A learning rate that falls would presuppose the last update, so with early stopping it is constant and the average
     of the weights is longer.
     """
-    batch = min(len(case.train), _BATCH.get(case.net, 128 if case.image or case.table else 256))
+    batch = min(len(case.train), BATCH.get(case.net, 128 if case.image or case.table else 256))
     lr, schedule = (2e-3, "linear") if case.image else (1e-3 if case.table else 5e-3, "cosine")
     fields = {"lr": lr, "schedule": schedule, "batch_size": batch, "warmup": 50, "optimizer": "adamw",
               "betas": (0.9, 0.99),
-              "ema_decay": 0.999 if case.net in _BATCH else 0.99 if case.table else 0.998}
+              "ema_decay": 0.999 if case.net in BATCH else 0.99 if case.table else 0.998}
     if case.stops:
         fields |= {"lr": 2e-3, "schedule": "constant", "ema_decay": 0.995}
     values = {**fields, **overrides}
     name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[values["optimizer"]]
     falls = "is constant" if values["schedule"] == "constant" else f"falls to 0 ({values['schedule']})"
-    return _Choice(fields, f"{name} on {values['batch_size']} rows per update, with a learning rate of "
+    return Choice(fields, f"{name} on {values['batch_size']} rows per update, with a learning rate of "
                          f"{values['lr']:g} that {falls}.")
 
 
-def _duration(case: _Problem, batch: int) -> _Choice:
+def _duration(case: Problem, batch: int) -> Choice:
     """The number of updates: as many as the kind of data needs, up to a number of epochs."""
     needed, most = _rows_needed(case) // batch, _epochs(case) * len(case.train) // batch
     steps = min(max(needed, _min_steps(case)), _max_steps(case, batch))
@@ -323,10 +214,10 @@ def _duration(case: _Problem, batch: int) -> _Choice:
     if case.stops:
         steps = _max_steps(case, batch)
         why = "if the held-out path loss improves until then"
-    return _Choice({"steps": steps, "save_every": _save_every(case, batch, steps)}, f"{steps:,} updates, {why}.")
+    return Choice({"steps": steps, "save_every": _save_every(case, batch, steps)}, f"{steps:,} updates, {why}.")
 
 
-def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> _Choice:
+def _within(case: Problem, experiment: Experiment, data: Dataset, minutes: float, save_every: int | None) -> Choice:
     """The number of updates that fit into a time, up to the number at which overfitting begins."""
     most = _max_steps(case, experiment.batch_size)
     timing = measure(Recipe(experiment, (), data, case.transform, case.data_std))
@@ -340,7 +231,7 @@ def _within(case: _Problem, experiment: Experiment, data: Dataset, minutes: floa
            f"with its measurements {timing.save:.2g} s" if fitting <= most else
            f"in which every row is used {uses:.0f} times, although {fitting:,} would fit into {minutes:g} minutes: "
            "more updates would overfit")
-    return _Choice({"steps": steps, "save_every": _save_every(case, experiment.batch_size, steps)},
+    return Choice({"steps": steps, "save_every": _save_every(case, experiment.batch_size, steps)},
                    f"{steps:,} updates, {why}.")
 
 
@@ -356,25 +247,25 @@ def _check_time(minutes: float | None, overrides: dict[str, Any]) -> None:
                          "different times; give steps")
 
 
-def _fields(parts: list[_Choice]) -> dict[str, Any]:
+def _fields(parts: list[Choice]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.fields.items()}
 
 
-def _save_every(case: _Problem, batch: int, steps: int) -> int:
+def _save_every(case: Problem, batch: int, steps: int) -> int:
     """Updates between checkpoints: an eighth of all, at least 100; with early stopping four epochs, 100 to 500."""
     return max(100, min(500, 4 * len(case.train) // batch) if case.stops else -(-steps // 8))
 
 
-def _epochs(case: _Problem) -> int:
+def _epochs(case: Problem) -> int:
     """The number of epochs after which a network begins to overfit."""
     return _EPOCHS // 2 if case.table or case.corrects else _EPOCHS
 
 
-def _min_steps(case: _Problem) -> int:
+def _min_steps(case: Problem) -> int:
     return _MIN_STEPS // 5 if case.table else _MIN_STEPS // 2 if case.corrects else _MIN_STEPS
 
 
-def _max_steps(case: _Problem, batch: int) -> int:
+def _max_steps(case: Problem, batch: int) -> int:
     """The number of updates at which overfitting begins, but at least `_min_steps`; with early stopping a bound on the
     time."""
     if case.stops:
@@ -382,20 +273,20 @@ def _max_steps(case: _Problem, batch: int) -> int:
     return max(_min_steps(case), _epochs(case) * len(case.train) // batch)
 
 
-def _conditions(case: _Problem) -> list[_Choice]:
+def _conditions(case: Problem) -> list[Choice]:
     """The fraction of rows in which each of several conditions is hidden."""
     several = len(case.train.conditions) + (case.train.y is not None)
     if several < 2 or not case.train.conditions:
         return []
     why = f"Each of {several} conditions is hidden in {_HIDDEN:.0%} of the rows, so that any subset can be given."
-    return [_Choice({"label_dropout": _HIDDEN}, why)]
+    return [Choice({"label_dropout": _HIDDEN}, why)]
 
 
-def _rows_needed(case: _Problem) -> int:
+def _rows_needed(case: Problem) -> int:
     """The number of rows that a training needs; for a U-Net such that images of any size take the same time."""
     if case.net != "unet":
         return 256_000 if case.image else 512_000
-    places = math.prod(-(-side // _unet_args(case)["stem"]) for side in case.space)
+    places = math.prod(-(-side // unet_args(case)["stem"]) for side in case.space)
     return max(32_000, int(128_000 * 196 / places))
 
 

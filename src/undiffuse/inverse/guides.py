@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
+from undiffuse.inverse.observation import LinearizedObservation, Observation
+from undiffuse.linear_solvers import Apply
 from undiffuse.model import Model, Wrapper
-from undiffuse.moments import regression_gain
+from undiffuse.moments import covariance, regress, regression_gain
 from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike, leaf_of
 
@@ -113,6 +114,7 @@ class DenoiserPosterior:
         return self._variance / self.model.sde.alpha(self.t)
 
 
+_SMALL = 128  # entries up to which there is one matrix per pattern of missing entries
 Surrogate = Callable[[DenoiserPosterior], Tensor | Apply]
 """The W of a method."""
 
@@ -146,11 +148,12 @@ class Guided(Wrapper):
 
 
 class MomentGuide(Wrapper):
-    """p(x | y) for noiseless entries y (B, d), NaN where missing: D_y = D + V Mᵀ (M V Mᵀ)⁻¹ M (y − D).
+    """p(x | y) for noiseless entries y (B, *event), NaN where missing: D_y = D + V Mᵀ (M V Mᵀ)⁻¹ M (y − D).
 
     M selects the observed entries; V is the covariance of x_0 given x_t for Gaussian data with the model's moments,
-    s² σ̂²/(s² + σ̂²) in every principal direction. One model evaluation per step and one small linear system per pattern
-    of missing entries. D_y is exact for Gaussian data; for other data D is the network's and V an approximation.
+    s² σ̂²/(s² + σ̂²) in every direction of theirs. One model evaluation per step and one linear system per pattern of
+    missing entries, or per row. D_y is exact for Gaussian data; for other data D is the network's and V an
+    approximation.
     """
 
     takes = ("y",)
@@ -160,15 +163,19 @@ class MomentGuide(Wrapper):
         x = self.states(x)
         D, moments = self.inner.denoise(x, t, **cond), self.moments
         alpha, variance = self.sde.alpha(as_time(t)), self.sde.variance(as_time(t))
-        if y is None or moments is None or moments.basis is None:
-            raise InputError("got no y or a model without moments; give y and a model of a table")
+        if y is None or moments is None:
+            raise InputError("got no y or a model without moments; give y and a model of a table or an array")
         residual_variance = moments.spectrum * variance / (alpha**2 * moments.spectrum + variance)
+        if math.prod(self.shape) > _SMALL:
+            moved = regress(y.flatten(1), D.flatten(1), moments, residual_variance, ridge=0.0)
+            return torch.where(y.isnan(), moved.reshape(D.shape).to(D), y)
         place = "cpu" if D.device.type == "mps" else D.device  # mps has no float64
-        patterns, index = torch.unique(y.isnan().to(place), dim=0, return_inverse=True)
-        covariance = (moments.basis * residual_variance) @ moments.basis.mT
-        G = regression_gain(covariance.to(place), patterns)[index]
-        residual = torch.where(y.isnan(), 0.0, y - D).to(place).double()
-        return torch.where(y.isnan(), D + (G @ residual[..., None])[..., 0].to(D), y)
+        flat, centre = y.flatten(1).to(place), D.flatten(1).to(place)
+        patterns, index = torch.unique(flat.isnan(), dim=0, return_inverse=True)
+        G = regression_gain(covariance(moments, residual_variance).to(place), patterns)[index]
+        residual = torch.where(flat.isnan(), 0.0, flat - centre).double()
+        moved = (centre + (G @ residual[..., None])[..., 0].to(centre)).reshape(D.shape)
+        return torch.where(y.isnan(), moved.to(D), y)
 
 
 def _correction(posterior: DenoiserPosterior, local: LinearizedObservation, w: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.inverse.guides import DENSE, DenoiserPosterior
-from undiffuse.inverse.observation import Apply, LinearizedObservation, Observation
+from undiffuse.inverse.observation import LinearizedObservation, Observation
+from undiffuse.linear_solvers import Apply
 from undiffuse.model import Model, Wrapper
 from undiffuse.samplers.combinators import after_step, repeat
 from undiffuse.samplers.covariance_matched import bridge, matched

@@ -18,7 +18,7 @@ from undiffuse.data.lazy import Lazy
 from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.experiment import DEVICES, Experiment
 from undiffuse.model import Denoiser
-from undiffuse.moments import Moments, best_kind, measurable
+from undiffuse.moments import Moments, best_kind, kind_for, measurable
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
@@ -29,6 +29,7 @@ from undiffuse.transforms.table_schema import TableSchema
 
 FORMAT = 4
 _CHUNK = 4096
+_LIKENED = 4000  # samples of an array from which the kind of moments is chosen
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -70,7 +71,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
         "net": {**experiment.net_args, "name": experiment.net, "shape": shape, "classes": classes,
                 **({"conditions": [list(c.form) for c in conditions]} if conditions else {})},
         "conditions": [c.config() for c in conditions],
-        "moments": best_kind(tuple(shape), len(train)) if measurable(tuple(shape)) and len(train) > 1 else None,
+        "moments": _moments_kind(train, transform, tuple(shape)),
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "prediction_type": experiment.prediction_type,
         "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
@@ -88,6 +89,16 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
                  "fingerprint": fingerprint},
         "versions": versions(),
     }
+
+
+def _moments_kind(train: Dataset, transform: Transform, shape: tuple[int, ...]) -> str | None:
+    """The kind of moments of the training rows: of arrays the likeliest one; None where they are not measured."""
+    if not measurable(shape) or len(train) < 2:
+        return None
+    if train.kind != "array":
+        return best_kind(shape, len(train))
+    some = torch.linspace(0, len(train) - 1, min(len(train), _LIKENED)).round().long()
+    return kind_for(transform.forward(train.x[some]))
 
 
 def rebuild(config: Mapping[str, Any]) -> Denoiser:

@@ -291,7 +291,7 @@ def _class_moments(counter: RowCounter, c: int, data: Tensor | None, labels: Ten
     if data is None or labels is None or int((labels == c).sum()) < 2:
         return sample_moments(counter)
     rows = (labels == c).nonzero()[:, 0]
-    return measure_moments(data, rows, transform, table=len(counter.model.shape) == 1)
+    return measure_moments(data, rows, transform, missing=len(counter.model.shape) == 1)
 
 
 @dataclass(frozen=True)

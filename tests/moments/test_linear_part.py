@@ -38,7 +38,9 @@ def test_principal_directions_give_the_whole_covariance(shape: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("make", [lambda x: Moments.measure(x), lambda x: Moments.measure(x, "dct"),
-                                  lambda x: Moments.measure(x, rank=5)], ids=["full", "dct", "rank"])
+                                  lambda x: Moments.measure(x, rank=5), lambda x: Moments.measure(x, "low_rank"),
+                                  lambda x: Moments.measure(x, "cosine"), lambda x: Moments.measure(x, "fourier")],
+                         ids=["full", "dct", "rank", "low_rank", "cosine", "fourier"])
 def test_coordinates_lead_back(make: object) -> None:
     x = correlated(60, 2, 4, 6)
     frame = make(x)  # type: ignore[operator]
@@ -89,8 +91,14 @@ def test_what_is_stored_is_all_there_is() -> None:
     frame = Moments.measure(x)
     again = Moments.from_config(frame.config(), frame.tensors())
     assert torch.equal(again.rotate(x), frame.rotate(x)) and torch.equal(again.spectrum, frame.spectrum)
-    blank = Moments.blank((7,), "pca")
-    assert {k: t.shape for k, t in blank.tensors().items()} == {k: t.shape for k, t in frame.tensors().items()}
+    kinds = {"pca": (7,), "low_rank": (300,), "cosine": (3, 8), "fourier": (1, 4, 6), "dct": (3, 4, 4)}
+    for kind, shape in kinds.items():
+        rows = correlated(20, *shape)
+        frame, blank = Moments.measure(rows, kind), Moments.blank(shape, kind)
+        assert {k: t.shape for k, t in blank.tensors().items()} == {k: t.shape for k, t in frame.tensors().items()}
+        again = Moments.from_config(blank.config(), frame.tensors())
+        assert torch.equal(again.spectrum, frame.spectrum)
+        assert torch.equal(again.wiener(rows, 0.3), frame.wiener(rows, 0.3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -138,4 +146,4 @@ def test_few_images_are_described_by_cosines_which_denoise_new_ones_better() -> 
 def test_one_row_has_no_covariance_and_long_rows_no_full_one() -> None:
     with pytest.raises(InputError, match="at least 2"):
         Moments.measure(torch.zeros(1, 3))
-    assert measurable((1024,)) and measurable((3, 64, 64)) and not measurable((1025,))
+    assert measurable((1024,)) and measurable((3, 64, 64)) and measurable((1025,)) and not measurable((40_000,))

@@ -1,0 +1,23 @@
+"""Mean and covariance of the data.
+
+    linear_part      moments in a basis of principal directions or waves, and the best linear denoiser
+    measuring        the kind of moments, and shrinkage
+    missing_values   EM, and samples of missing values
+"""
+
+from undiffuse.moments.linear_part import MOMENT_ROWS, SPECTRAL, Moments, best_kind, measurable
+from undiffuse.moments.measuring import kind_for, measure_moments, moments_with_missing, shrunk
+from undiffuse.moments.missing_values import (
+    GaussianParams,
+    conditional_mean,
+    covariance,
+    fill_missing,
+    fit_em,
+    pairwise_covariance,
+    regress,
+    regression_gain,
+)
+
+__all__ = ["MOMENT_ROWS", "SPECTRAL", "GaussianParams", "Moments", "best_kind", "conditional_mean", "covariance",
+           "fill_missing", "fit_em", "kind_for", "measurable", "measure_moments", "moments_with_missing",
+           "pairwise_covariance", "regress", "regression_gain", "shrunk"]

@@ -53,6 +53,8 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.model import Denoiser as Denoiser
     from undiffuse.model import Model as Model
     from undiffuse.pipelines.impute import impute as impute
+    from undiffuse.pipelines.series import forecast as forecast
+    from undiffuse.pipelines.series import impute_frames as impute_frames
     from undiffuse.processes import EDM as EDM
     from undiffuse.processes import OU as OU
     from undiffuse.processes import VE as VE
@@ -98,6 +100,7 @@ _HOME = {
     "data": ("open_data",),
     "experiment": ("Experiment",),
     "pipelines.impute": ("impute",),
+    "pipelines.series": ("forecast", "impute_frames"),
     "recipes": ("train",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}

@@ -150,6 +150,15 @@ class Experiment:
     encoding: str | None = setting(
         _or_none(_text("the name of an encoding", r"[\w-]{1,30}")), None,
         "Encoding of a table, such as cp1252 or mac_roman; none: decided from the bytes.")
+    time: str | None = setting(
+        _or_none(_NAME), None, "Column of the times of a series, whose windows are learned; none: the rows are "
+                               "consecutive steps.")
+    window: int | None = setting(
+        _or_none(_integer(2)), None, "Number of steps of a window, which makes a table a series; none: its rows are "
+                               "learned.")
+    stride: int = setting(_integer(1), 1, "Steps between the beginnings of consecutive windows of a series.")
+    group: str | None = setting(
+        _or_none(_NAME), None, "Column that tells the series of a table apart; none: one series.")
     layout: str | None = setting(
         _or_none(_text("one letter per axis, such as NTC or NCHW", "[A-Za-z]{2,5}")), None,
         "Axes of an array: N samples, C channels, T time, D H W space, such as NTC, NHWC or NCDHW; none: inferred.")
@@ -263,7 +272,8 @@ class Experiment:
     def data_options(self) -> dict[str, Any]:
         """The arguments of `data.open_data` that read the training data."""
         return {"size": self.image_size, "label": self.label, "condition": self.condition, "first": self.max_rows,
-                "skip_broken": self.skip_broken, "layout": self.layout, "channels": self.channels, "key": self.key,
+                "skip_broken": self.skip_broken, "time": self.time, "window": self.window, "stride": self.stride,
+                "group": self.group, "layout": self.layout, "channels": self.channels, "key": self.key,
                 **self.table_options()}
 
     def replace(self, **changes: Any) -> Experiment:

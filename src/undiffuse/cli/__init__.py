@@ -2,7 +2,7 @@
 
 parsing, options: values and settings from the command line
 train, show, ema, replay: runs; import_, export, compare: pretrained models
-sample, restore, impute, likelihood, tune: models
+sample, restore, impute, forecast, likelihood, tune: models
 report, evaluate, verify, learn, explore: pages, checks and the course
 
 No module imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 success, 1 failure of the
@@ -29,6 +29,7 @@ from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
 from undiffuse.cli.explore import explore
 from undiffuse.cli.export import export
+from undiffuse.cli.forecast import forecast
 from undiffuse.cli.import_ import import_
 from undiffuse.cli.impute import impute
 from undiffuse.cli.learn import learn
@@ -44,8 +45,9 @@ from undiffuse.cli.verify import verify
 from undiffuse.errors import InputError, MachineError, quote
 
 _LONGEST = 300  # characters of a word in an error message
-COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, tune, ema, replay, report, show,
-                                                evaluate, likelihood, import_, export, compare, verify, learn, explore)
+COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, forecast, tune, ema, replay, report,
+                                                   show, evaluate, likelihood, import_, export, compare, verify, learn,
+                                                   explore)
 
 
 def converted(kind: Any, tokens: Any) -> Any:

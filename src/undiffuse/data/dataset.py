@@ -51,6 +51,8 @@ class Dataset:
         schema: how the rows of a table were read and are written; None for images and built-in points.
         units: what the grey levels of images are in the array that holds them; None: the levels themselves.
         array: channels and axes of an array; None for other kinds.
+        starts: of windows of series, the number of the series and the first step of each (N, 2) int64; they are split
+            by time.
     """
 
     x: Tensor
@@ -67,6 +69,7 @@ class Dataset:
     schema: TableSchema | None = None
     units: PixelUnits | None = None
     array: ArraySchema | None = None
+    starts: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,19 +85,28 @@ class Dataset:
     def take(self, index: Tensor) -> Dataset:
         """The samples with these numbers (int64), in this order."""
         x = self.x.take(index) if isinstance(self.x, Lazy) else self.x[index]
-        values = None if self.condition_values is None else self.condition_values[index]
-        return replace(self, x=x, y=None if self.y is None else self.y[index], condition_values=values)
+        rows = [None if part is None else part[index] for part in (self.y, self.condition_values, self.starts)]
+        return replace(self, x=x, y=rows[0], condition_values=rows[1], starts=rows[2])
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """The training part and `held_out` random samples, in their original order: disjoint, together everything.
+        """The training part and the held-out part, in their original order; see `split_rows`."""
+        train, test = self.split_rows(held_out, seed)
+        return self.take(train), self.take(test)
+
+    def split_rows(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """The numbers of the samples of the training part, and of `held_out` random others: together all of them.
+
+        Of windows of series the last ones are held out, and those that overlap the time from then on are in no part.
 
         Raises:
             InputError: unless both parts have at least one sample.
         """
         if not 0 < held_out < len(self):
             raise InputError(f"got held_out={held_out} of {len(self)} samples; expected 1 to {len(self) - 1}")
+        if self.starts is not None:
+            return split_by_time(self.starts[:, 1], self.shape[0], held_out)
         order = permutation(seed, Purpose.DATA, SPLIT, len(self))
-        return self.take(order[held_out:].sort().values), self.take(order[:held_out].sort().values)
+        return order[held_out:].sort().values, order[:held_out].sort().values
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
         """A random subset of `n` samples, in their original order."""
@@ -120,7 +132,7 @@ class Dataset:
                  *self.conditions, *(() if self.schema is None else self.schema.formats),
                  *(() if self.array is None else (self.array.config(),)))
         parts: list[Any] = [repr(names)]
-        for tensor in (self.x, self.y, self.condition_values):
+        for tensor in (self.x, self.y, self.condition_values, self.starts):
             if isinstance(tensor, Lazy):
                 parts.append(tensor.identity())
             elif tensor is not None:
@@ -136,6 +148,26 @@ def has_missing(data: Dataset) -> bool:
     if isinstance(x, Lazy):
         x = x[torch.linspace(0, len(x) - 1, min(len(x), _LOOKED_AT)).round().long()]
     return bool(x.isnan().any())
+
+
+def split_by_time(steps: Tensor, window: int, held_out: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the windows that end before the held-out ones begin, and of the last `held_out` windows.
+
+    Args:
+        steps: first step of every window (N,).
+        window: steps of a window.
+        held_out: number of windows to hold out; those that begin at the same step as the first of them are in no part.
+
+    Raises:
+        InputError: if no window ends before.
+    """
+    order = steps.argsort(stable=True)
+    test = order[len(steps) - held_out:].sort().values
+    train = (steps + window <= steps[test].min()).nonzero()[:, 0]
+    if not len(train):
+        raise InputError(f"got held_out={held_out} of {len(steps)} windows, and no other ends before they begin; hold "
+                         f"out fewer, or choose a shorter window")
+    return train, test
 
 
 def describe(data: Dataset) -> str:

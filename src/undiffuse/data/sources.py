@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from undiffuse.data import huggingface, lazy, tables
@@ -27,11 +28,12 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.data.fields import ArrayOptions
 from undiffuse.data.images import is_picture, load_pictures, read_folder
 from undiffuse.data.pixel_units import PixelUnits, with_channels
+from undiffuse.data.series import SeriesOptions, read_series
 from undiffuse.data.toys import TOYS, digits, toy
 from undiffuse.data.validation import check_first, resize
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
-from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions
+from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, array_cells, frame_cells
 from undiffuse.transforms.table_schema import TableRows, TableSchema
 
 NAMES = ("digits", *TOYS)
@@ -45,7 +47,8 @@ Source = str | os.PathLike[str] | Dataset | ArrayLike
 def open_data(source: Source, *, size: int | None = None, label: str | None = None,
               n: int | None = None, seed: int = 0, part: str = "train", condition: Sequence[str] = (),
               first: int | None = None, skip_broken: bool = False, layout: str | None = None,
-              channels: Sequence[str] = (), key: str | None = None, **table: Any) -> Dataset:
+              channels: Sequence[str] = (), key: str | None = None, time: str | None = None,
+              window: int | None = None, stride: int = 1, group: str | None = None, **table: Any) -> Dataset:
     """The Dataset of a source.
 
     Args:
@@ -62,6 +65,10 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         layout: of arrays, one letter per axis, such as NTC or NCHW; by default inferred from the shape.
         channels: of arrays, names of the channels.
         key: of files of several arrays, the name of the one to learn.
+        time: of series, the column of times; None: the rows are consecutive steps.
+        window: number of steps of a window, which makes a table a series (`data.series`).
+        stride: of series, steps between the beginnings of consecutive windows.
+        group: of series, the column that tells several apart.
         table: of tables, fields of `TableOptions`, such as ignore=["id"], missing=["-999"] or decimal=",".
 
     Raises:
@@ -70,6 +77,10 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
     """
     _check_options(size, part, first)
     options, array = TableOptions.from_config(table), ArrayOptions(layout, tuple(channels), key)
+    windows = SeriesOptions(time, window, stride, group)
+    windows.check()
+    if window is not None and not isinstance(source, Dataset):
+        return _series(source, windows, options, label, condition, part, first)
     if not isinstance(source, str | os.PathLike):
         data = _in_memory(source, size, label, part, condition, options, array).head(first)
         return data if n is None else data.subset(n, seed)
@@ -82,6 +93,49 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
     _check_used(data, size, label, condition, options, _has_columns(name))
     _check_array(data, array, name)
     return _note_shadowed(data, name)
+
+
+def _series(source: Any, windows: SeriesOptions, options: TableOptions, label: str | None, condition: Sequence[str],
+            part: str, first: int | None) -> Dataset:
+    """The windows of a series in a table or an array (steps, C)."""
+    if label is not None or condition:
+        raise InputError(f"got {'label' if label is not None else 'condition'} for a series, whose windows have none; "
+                         "leave it out: other columns are channels")
+    cells = series_cells(source, options, part, first)
+    return read_series(cells, windows, cells.path.name)
+
+
+def series_cells(source: Any, options: TableOptions = DEFAULT_OPTIONS, part: str = "train",
+                 first: int | None = None, names: Collection[str] = ()) -> Cells:
+    """The cells of a series: a table in a file or of the hub, a DataFrame, or an array (steps, C).
+
+    A DataFrame whose index holds times has them as its first column, named like the index or "time".
+
+    Args:
+        source: the series.
+        options: how a table is read.
+        part: "train" or "test".
+        first: number of rows from the start on; None: all.
+        names: names of columns by which a header is recognised.
+
+    Raises:
+        InputError: for any other source.
+    """
+    if hasattr(source, "columns"):
+        if hasattr(getattr(source, "index", None), "freq") or getattr(getattr(source, "index", None), "name", None):
+            source = source.rename_axis(source.index.name or "time").reset_index()
+        return frame_cells(source, options=options)
+    path = Path(os.path.expanduser(os.fsdecode(source))) if isinstance(source, str | os.PathLike) else None
+    if path is not None and path.suffix.lower() not in (".npy", ".npz"):
+        if (cells := open_cells(str(path), part, first, options, names)) is None:
+            raise InputError(f"got {quote(path)} for a series; expected a table with a row per step, such as .csv")
+        return cells
+    x = load_array(path, part) if path is not None else np.asarray(source)
+    if x.ndim not in (1, 2):
+        raise InputError(f"got an array of shape {x.shape} with window; expected one series (steps, C), or leave "
+                         f"window out for samples (N, T, C)")
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    return array_cells(x, [f"x{j + 1}" for j in range(x.shape[1])], str(path or "the series"))
 
 
 def open_cells(name: str, part: str = "train", first: int | None = None, options: TableOptions = DEFAULT_OPTIONS,

@@ -26,11 +26,12 @@ from undiffuse.inverse import Identity, observe
 from undiffuse.inverse.guides import MomentGuide
 from undiffuse.inverse.row_imputer import RowImputer
 from undiffuse.model import Model
+from undiffuse.pipelines import series
 from undiffuse.pipelines.csv_text import Text, cell
 from undiffuse.progress import bar, say
 from undiffuse.samplers.driver import Progress, conditions_of, sample
 from undiffuse.tensors import ArrayLike, ConditionValue, as_rows, as_tensor
-from undiffuse.transforms.table_cells import array_cells
+from undiffuse.transforms.table_cells import Cells, array_cells
 from undiffuse.transforms.table_schema import TableRows, TableSchema
 
 _ROWS = 100  # values of every column from which rows are imputed from one another
@@ -46,7 +47,7 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
         model: a model of complete rows, or of arrays.
         x: rows (N, D), or an array in the layout of the training data, with NaN where missing; or a DataFrame, whose
             columns are matched by name to the training table; its label and condition columns are used unless labels or
-            conditions are passed.
+            conditions are passed; for a model of a series, the DataFrame is a series and the result (draws, rows, C).
         draws: number of samples per missing value.
         seed: random seed.
         steps: number of steps from noise to data.
@@ -61,6 +62,8 @@ def impute(model: Model, x: ArrayLike, draws: int = 10, *, seed: int = 0, steps:
     Raises:
         InputError: if the rows do not match the model.
     """
+    if hasattr(x, "columns") and series.is_series(model):
+        return torch.from_numpy(series.fill_rows(model, series.open_series(model, x), draws, seed, method))
     if model.schema is not None and model.schema.matches_by_name(x):
         rows = model.schema.encode(x)
         x, labels, conditions = rows.x, rows.labels if labels is None else labels, conditions or rows.conditions
@@ -109,8 +112,10 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     Raises:
         InputError: if the table does not match the run or has no missing values, or if the folder is not empty.
     """
-    _check(out, draws, interval)
+    check_folder(out, draws, interval)
     model = training.load(run, device=device)
+    if series.is_series(model):
+        return _impute_series(model, table, out, draws, seed, interval, method)
     if (schema := model.schema) is None:
         kind = "images" if model.array is None else "arrays, which ud.impute fills in"
         raise InputError(f"{run} was trained on {kind}; expected the run of a table")
@@ -132,7 +137,25 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     with bar("imputing") as progress:
         samples = impute(model, rows.x, draws, seed=seed, steps=steps, labels=rows.labels if model.classes else None,
                          method=method, conditions=rows.conditions, progress=progress).numpy()
-    filled, suffix = _Filled(text, schema, rows, samples), unpacked_suffix(table) if cells.separator else ".csv"
+    return _write(table, out, cells, _Filled(text, schema, rows, samples), interval)
+
+
+def _impute_series(model: Model, table: Path, out: Path, draws: int, seed: int, interval: float, method: str
+                   ) -> list[Path]:
+    """`impute_file` for a model of windows of a series."""
+    opened = series.open_series(model, table)
+    for note in (*opened.cells.notes, *opened.notes):
+        say(note)
+    if not opened.rows.missing.any():
+        raise InputError(f"{quote(table)} has no empty cell in the columns that the run samples; to go on after its "
+                         f"last row use undiffuse forecast")
+    text, samples = Text.of(opened.cells), series.fill_rows(model, opened, draws, seed, method)
+    return _write(table, out, opened.cells, _Filled(text, opened.schema.table, opened.rows, samples), interval)
+
+
+def _write(table: Path, out: Path, cells: Cells, filled: _Filled, interval: float) -> list[Path]:
+    """The files of the draws and their summary in a new folder."""
+    draws, suffix = len(filled.samples), unpacked_suffix(table) if cells.separator else ".csv"
     files = {f"draw-{k + 1}{suffix}": filled.draw(k) for k in range(draws)}
     files[f"summary{suffix}"] = filled.summary(interval)
     with atomic_folder(out) as folder:
@@ -162,7 +185,7 @@ def _posterior(model: Model, method: str, draws: int) -> tuple[Model, int | None
     return posterior, draws * max(1, _MAX_PARTICLES // particles) if options else None
 
 
-def _check(out: Path, draws: int, interval: float) -> None:
+def check_folder(out: Path, draws: int, interval: float) -> None:
     if draws < 1 or not 0 < interval < 1:
         raise InputError(f"got draws={draws} and interval={interval}; expected at least 1, and a fraction between 0 "
                          "and 1")

@@ -26,6 +26,7 @@ from undiffuse.loss import NoiseLevelDistribution, denoising_loss
 from undiffuse.model import Denoiser, Model
 from undiffuse.moments import fill_missing
 from undiffuse.random import Purpose, normal, permutation, uniform
+from undiffuse.training.series_fills import has_law, series_fills
 from undiffuse.training.state import TrainingState
 from undiffuse.transforms.conditions import split
 
@@ -132,7 +133,7 @@ class Feed:
         z = data.x if self._transform_later else model.transform.forward(data.x).to(model.dtype)
         self.x, self.missing = z if isinstance(z, Lazy) else z.to(model.device), has_missing(data)
         stored = self.missing and not self._transform_later
-        self.fills = [completed(z, model, k).to(model.device) for k in range(_FILLS)] if stored else [self.x]
+        self.fills = [part.to(model.device) for part in _fills(data, z, model)] if stored else [self.x]
         self.entry_weights = _entry_weights(self.x).to(model.dtype) if stored else None
         self.y = None if data.y is None or model.classes == 0 else data.y.to(model.device)
         self.conditions = None if data.condition_values is None else data.condition_values.to(model.device)
@@ -191,6 +192,13 @@ class Feed:
     def _send(self, x: Tensor, device: torch.device | None = None) -> Tensor:
         """A tensor on a device, by default the model's; the CPU does not wait for the copy."""
         return x.to(device or self.model.device, non_blocking=x.device.type == "cpu")
+
+
+def _fills(data: Dataset, z: Tensor, model: Denoiser) -> list[Tensor]:
+    """Several draws of the missing values of rows in model units."""
+    if has_law(data) and model.moments is not None:
+        return series_fills(data, z, model, _FILLS)
+    return [completed(z, model, k) for k in range(_FILLS)]
 
 
 def completed(z: Tensor, model: Model, draw: int = 0) -> Tensor:

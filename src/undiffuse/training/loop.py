@@ -29,6 +29,7 @@ from undiffuse.data.lazy import Lazy
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.errors import InputError
 from undiffuse.experiment import Experiment, Recipe
+from undiffuse.launcher import is_first
 from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.model import Denoiser
 from undiffuse.progress import Progress, say
@@ -44,6 +45,7 @@ from undiffuse.training.model_config import initialized, pick_device
 from undiffuse.training.optimizers import learning_rate
 from undiffuse.training.precision import configure
 from undiffuse.training.run import Run, load_dataset, machine, open_or_create, resume, split_held_out
+from undiffuse.training.series_fills import keep_imputer
 from undiffuse.training.state import TrainingState
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -145,6 +147,8 @@ def train(experiment: Experiment | Recipe, out: Path | str, *, progress: bool = 
             say(f"stopped by signal {ending} at step {state.step}; `{_resume_command(run)}` resumes the run")
         raise SystemExit(128 + ending)
     state.ema_model.folder = folder
+    if is_first():
+        keep_imputer(folder, state.ema_model, rows, held_out)
     return state.ema_model
 
 

@@ -22,6 +22,7 @@ from undiffuse.moments import Moments, best_kind, kind_for, measurable
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision
+from undiffuse.training.series_fills import has_law, series_moments
 from undiffuse.transforms import base
 from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.conditions import from_config, split
@@ -141,6 +142,8 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
     """The mean and covariance of the data in model units (`moments.measured`); None if the model has no moments."""
     if model.moments is None:
         return None
+    if has_law(data) and bool(data.x.isnan().any()):
+        return series_moments(data, model)
     return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind in WITH_MISSING,
                                    model.moments.kind)
 

@@ -247,9 +247,8 @@ def split_held_out(data: Dataset, held_out: int) -> tuple[Dataset, Dataset | Non
     """
     if held_out == 0:
         return data, None, torch.arange(len(data))
-    train, test = data.split(held_out)
-    numbers, _ = Dataset(torch.arange(len(data)), None, data.kind, data.name).split(held_out)
-    return train, test, numbers.x
+    train, test = data.split_rows(held_out)
+    return data.take(train), data.take(test), train
 
 
 def open_or_create(folder: Path, recipe: Recipe, data: Dataset, train: Dataset) -> Run:

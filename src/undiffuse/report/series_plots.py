@@ -1,0 +1,109 @@
+"""Figures of series: forecasts with bands, and paths, spectra and autocorrelations of samples beside real windows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from undiffuse.report.formats import plain_text
+
+_COLUMNS, _PATHS = 8, 3  # columns and draws that are shown
+_PAST, _FUTURE = "#41525c", "#d9480f"
+
+Array = NDArray[np.floating[Any]]
+
+
+@plain_text()
+def forecast_figure(past: Array, draws: Array, columns: Sequence[str], interval: float = 0.9, name: str = "",
+                    truth: Array | None = None) -> bytes:
+    """A PNG of the last steps of a series and a forecast: median, bands of half and `interval` of the draws, and paths.
+
+    Args:
+        past: last steps (steps, C), NaN where missing.
+        draws: draws of the future (draws, horizon, C).
+        columns: names of the columns.
+        interval: fraction of the draws inside the wide band.
+        name: name of the series, for the title.
+        truth: what came (horizon, C), where it is known.
+    """
+    shown = min(len(columns), _COLUMNS)
+    figure = Figure(figsize=(9, 0.6 + 1.5 * shown), layout="constrained")
+    axes = figure.subplots(shown, 1, sharex=True, squeeze=False)[:, 0]
+    before, after = np.arange(-len(past) + 1, 1), np.arange(1, 1 + draws.shape[1])
+    for j, ax in enumerate(axes):
+        last = past[-1:, j] if len(past) and np.isfinite(past[-1, j]) else np.empty(0)
+        ahead = np.concatenate([np.zeros(len(last)), after])
+        paths = np.concatenate([np.repeat(last[None], len(draws), 0), draws[:, :, j]], 1)
+        for share, alpha in ((interval, 0.18), (0.5, 0.3)):
+            low, high = np.quantile(paths, [(1 - share) / 2, (1 + share) / 2], axis=0)
+            ax.fill_between(ahead, low, high, color=_FUTURE, alpha=alpha, lw=0, label=f"{share:.0%} of the draws")
+        ax.plot(ahead, paths[:_PATHS].T, color=_FUTURE, lw=0.6, alpha=0.7)
+        ax.plot(ahead, np.median(paths, 0), color=_FUTURE, lw=1.8, label="median")
+        ax.plot(before, past[:, j], color=_PAST, lw=1.3, label="history")
+        if truth is not None:
+            ax.plot(after, truth[:, j], color="black", lw=1, ls=":", label="what came")
+        ax.set_ylabel(columns[j][:16])
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("steps after the last one")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
+    figure.suptitle(name, fontsize=10)
+    return _png(figure)
+
+
+@plain_text()
+def windows_figure(real: Array, generated: Array, columns: Sequence[str]) -> bytes:
+    """A PNG of windows: some paths, the power spectrum and the autocorrelation of every column, real and generated.
+
+    Args:
+        real: real windows (N, T, C).
+        generated: samples (n, T, C).
+        columns: names of the columns.
+    """
+    shown = min(len(columns), _COLUMNS)
+    figure = Figure(figsize=(11, 0.8 + 1.7 * shown), layout="constrained")
+    axes = figure.subplots(shown, 4, squeeze=False)
+    for j, row in enumerate(axes):
+        low, high = np.nanmin(real[:, :, j]), np.nanmax(real[:, :, j])
+        for ax, x, colour, title in zip(row, (real, generated), (_PAST, _FUTURE), ("real", "generated"), strict=False):
+            ax.plot(x[np.linspace(0, len(x) - 1, 12).astype(int), :, j].T, color=colour, lw=0.8, alpha=0.8)
+            ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+            ax.set_title(title if j == 0 else "", fontsize=10)
+        for x, colour in ((real, _PAST), (generated, _FUTURE)):
+            power, correlation = spectrum(x[:, :, j]), autocorrelation(x[:, :, j])
+            row[2].loglog(np.arange(1, len(power)), power[1:], color=colour, lw=1.4)
+            row[3].plot(correlation, color=colour, lw=1.4)
+        row[0].set_ylabel(columns[j][:16])
+        row[2].set_title("power by cycles per window" if j == 0 else "", fontsize=10)
+        row[3].set_title("autocorrelation by lag" if j == 0 else "", fontsize=10)
+        for ax in row:
+            ax.grid(alpha=0.25)
+            ax.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def spectrum(x: Array) -> Array:
+    """Mean power of the discrete Fourier transform of windows (N, T) without their mean; those with gaps are left out.
+    """
+    whole = x[np.isfinite(x).all(1)]
+    centred = whole - whole.mean()
+    return np.asarray((np.abs(np.fft.rfft(centred, axis=1)) ** 2).mean(0) / x.shape[1])
+
+
+def autocorrelation(x: Array) -> Array:
+    """Correlation of values of windows (N, T) at a lag of 0 ... T/2 steps, over all windows; gaps are left out."""
+    centred = x - np.nanmean(x)
+    covariances = [np.nanmean(centred[:, : x.shape[1] - lag] * centred[:, lag:]) for lag in range(x.shape[1] // 2 + 1)]
+    return np.asarray(np.array(covariances) / covariances[0])
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=130)
+    return stream.getvalue()

@@ -28,9 +28,9 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.data.fields import ArrayOptions
 from undiffuse.data.images import is_picture, load_pictures, read_folder
 from undiffuse.data.pixel_units import PixelUnits, with_channels
-from undiffuse.data.series import SeriesOptions, read_series
 from undiffuse.data.toys import TOYS, digits, toy
 from undiffuse.data.validation import check_first, resize
+from undiffuse.data.windows import SeriesOptions, read_series
 from undiffuse.errors import InputError, did_you_mean, quote
 from undiffuse.tensors import ArrayLike
 from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, Cells, TableOptions, array_cells, frame_cells
@@ -66,7 +66,7 @@ def open_data(source: Source, *, size: int | None = None, label: str | None = No
         channels: of arrays, names of the channels.
         key: of files of several arrays, the name of the one to learn.
         time: of series, the column of times; None: the rows are consecutive steps.
-        window: number of steps of a window, which makes a table a series (`data.series`).
+        window: number of steps of a window, which makes a table a series (`data.windows`).
         stride: of series, steps between the beginnings of consecutive windows.
         group: of series, the column that tells several apart.
         table: of tables, fields of `TableOptions`, such as ignore=["id"], missing=["-999"] or decimal=",".

@@ -108,8 +108,8 @@ class Pairs:
         for i in range(n):
             flat = gone[i].flatten()
             if bool(flat.any()):
-                given = law.given(mean[i].reshape(1, -1), flat, int(at[i]))
-                mean[i].view(-1)[flat], std[i].view(-1)[flat] = given.mean[0], given.std
+                posterior = law.posterior(mean[i].reshape(1, -1), flat, int(at[i]))
+                mean[i].view(-1)[flat], std[i].view(-1)[flat] = posterior.mean[0], posterior.std
         return cls(rows.nan_to_num(0.0), mean, std, hidden, at)
 
     def inputs(self, index: Tensor, period: int) -> Tensor:
@@ -200,17 +200,17 @@ class Correction:
     shape: tuple[int, int]
     period: int
 
-    def __call__(self, x: Tensor, missing: Tensor, begin: int, given: Conditional, eps: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, missing: Tensor, begin: int, posterior: Conditional, eps: Tensor) -> Tensor:
         """A `Corrector`."""
         C, T = self.shape
         mean, std = x.double().clone(), torch.zeros_like(missing, dtype=torch.float64)
-        mean[:, missing], std[missing] = given.mean, given.std.clamp_min(_LEAST)
+        mean[:, missing], std[missing] = posterior.mean, posterior.std.clamp_min(_LEAST)
         inputs = network_inputs(mean.reshape(-1, C, T), std.reshape(1, C, T).expand(len(x), C, T),
                                 torch.full((len(x),), begin), self.period)
         f, g = self._outputs(inputs)
         f, g = f.flatten(1)[:, missing], g.flatten(1)[:, missing]
-        s = given.std
-        return given.mean + s * f + s * g.exp() * self.quantile((given.draw(eps) - given.mean) / s)
+        s = posterior.std
+        return posterior.mean + s * f + s * g.exp() * self.quantile((posterior.draw(eps) - posterior.mean) / s)
 
     def quantile(self, z: Tensor) -> Tensor:
         """q(z), continued linearly."""
@@ -254,7 +254,7 @@ def fit_correction(law: WindowLaw, train: Pairs, test: Pairs, seed: int = 0) -> 
         initialize(one, seed)
     optimizer = torch.optim.AdamW(net.parameters(), _RATE, weight_decay=_DECAY, betas=(0.9, 0.99))
     candidate = Correction(average, _RANKS, law.shape, law.period)
-    best, kept = candidate.score(test), None
+    best, weights = candidate.score(test), None
     steps = max(1, _EPOCHS * len(train.x) // _BATCH)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, (step + 1) / 50) * (1 - step / steps)
@@ -267,10 +267,10 @@ def fit_correction(law: WindowLaw, train: Pairs, test: Pairs, seed: int = 0) -> 
                 a.lerp_(b, max(_AVERAGE, 1 / (step + 1)))
         due = (step + 1) % _EVERY == 0 or step + 1 == steps
         if due and (score := candidate.score(test)) < best:
-            best, kept = score, [p.clone() for p in average.parameters()]
-    if kept is None:
+            best, weights = score, [p.clone() for p in average.parameters()]
+    if weights is None:
         return None
-    _set(average, kept)
+    _set(average, weights)
     return candidate.calibrated(test)
 
 

@@ -34,7 +34,7 @@ _STREAM = 1 << 40  # of the random numbers of the fit, in the steps of Purpose.D
 
 
 class Conditional(NamedTuple):
-    """The law of the missing values g of windows given the others: mean (B, m) and the factor L with Q_gg = L Lᵀ."""
+    """The law of the missing values g of windows: mean (B, m), and the factor L of their precision Q_gg = L Lᵀ."""
 
     mean: Tensor
     factor: Tensor
@@ -54,7 +54,7 @@ class Conditional(NamedTuple):
 
 Corrector = Callable[[Tensor, Tensor, int, Conditional, Tensor], Tensor]
 """Draws (B, m) of missing values from windows (B, C·T), their missing values (C·T,), the step at which they begin, the
-law given the observed values, and standard normals (B, m)."""
+law of the missing values, and standard normals (B, m)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class WindowLaw:
         cov = torch.tensordot(h, self.second, 1) / scale - torch.outer(mean, mean)
         return mean, cov + self.ridge * torch.eye(self.dim, dtype=torch.float64)
 
-    def given(self, x: Tensor, missing: Tensor, begin: int) -> Conditional:
+    def posterior(self, x: Tensor, missing: Tensor, begin: int) -> Conditional:
         """The law of the missing values of windows.
 
         Args:
@@ -236,14 +236,14 @@ def fill(law: WindowLaw, series: Tensor, begin: int, draws: int, seed: int, stre
     x = torch.nn.functional.pad(series.double(), (short, 0), value=math.nan)
     missing, full = x.isnan(), x.expand(draws, *x.shape).clone()
     for k, (start, end) in enumerate(blocks(x.shape[1], window, future)):
-        open_ = missing[:, start:start + window]
-        if not bool(open_[:, :end - start].any()):
+        flat = missing[:, start:start + window].flatten().clone()
+        if not bool(missing[:, start:end].any()):
             continue
-        part, flat = full[:, :, start:start + window].flatten(1), open_.flatten()
+        part = full[:, :, start:start + window].flatten(1).clone()
         eps = normal(seed, Purpose.DATA, stream + k, first, draws, (law.dim,), torch.float64)[:, flat]
         at = begin - short + start
-        given = law.given(part, flat, at)
-        values = given.draw(eps) if correct is None else correct(part, flat, at, given, eps)
+        posterior = law.posterior(part, flat, at)
+        values = posterior.draw(eps) if correct is None else correct(part, flat, at, posterior, eps)
         part[:, flat] = values
         full[:, :, start:end] = part.reshape(draws, C, window)[:, :, :end - start]
         missing[:, start:end] = False

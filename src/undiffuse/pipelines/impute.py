@@ -186,6 +186,7 @@ def _posterior(model: Model, method: str, draws: int) -> tuple[Model, int | None
 
 
 def check_folder(out: Path, draws: int, interval: float) -> None:
+    """InputError for a folder that is not empty, no draws, and an interval beyond 0 to 1."""
     if draws < 1 or not 0 < interval < 1:
         raise InputError(f"got draws={draws} and interval={interval}; expected at least 1, and a fraction between 0 "
                          "and 1")

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.data.series import Piece, SeriesTable, series_table
 from undiffuse.data.sources import series_cells
+from undiffuse.data.windows import Piece, SeriesTable, series_table
 from undiffuse.errors import InputError, quote
 from undiffuse.inverse.series_imputer import NAME, SeriesImputer
 from undiffuse.model import Model
@@ -89,8 +89,9 @@ class Forecast:
         frame = pandas.DataFrame(rows, columns=header)
         keys = self._keys()[0]
         frame[header[len(keys):]] = frame[header[len(keys):]].astype(float)
-        if self.schema.time is not None and self.schema.time.date is not None:
-            frame[keys[0]] = pandas.to_datetime(frame[keys[0]])
+        date = self.schema.time.date if self.schema.time else None
+        if date is not None and "%q" not in date.pattern:
+            frame[keys[0]] = pandas.to_datetime(frame[keys[0]], format=date.pattern)
         return frame
 
     def _keys(self) -> tuple[list[str], list[list[str]]]:
@@ -178,12 +179,12 @@ def forecast(model: Model, history: Any, horizon: int, draws: int = 100, *, seed
     if horizon < 1:
         raise InputError(f"got horizon={horizon}; expected at least 1 step")
     corrected, imputer, table = _corrected(method, draws), imputer_of(model), open_series(model, history)
-    known = None if future is None else open_series(model, future)
+    plans = None if future is None else open_series(model, future)
     parts, times, groups = list[Array](), list[str](), list[str]()
     for k, group in enumerate(table.groups):
         past = [piece for piece in table.pieces if piece.group == k][-1]
         end = past.start + len(past.values)
-        ahead = _future(known, group, end, horizon, past.values.shape[1])
+        ahead = _future(plans, group, end, horizon, past.values.shape[1])
         piece = Piece(k, past.start, np.concatenate([past.values, ahead]), past.rows)
         x = _draw(model, imputer, piece, draws, seed, horizon, corrected, k * _STREAMS)[:, -horizon:]
         parts.append(np.where(np.isnan(ahead), x, ahead))
@@ -231,13 +232,13 @@ def _draw(model: Model, imputer: SeriesImputer, piece: Piece, draws: int, seed: 
     return np.asarray(model.transform.inverse(drawn).double().numpy())
 
 
-def _future(known: SeriesTable | None, group: str, start: int, horizon: int, columns: int) -> Array:
+def _future(plans: SeriesTable | None, group: str, start: int, horizon: int, columns: int) -> Array:
     """What is known of the steps after the last one (horizon, C), NaN elsewhere."""
     ahead = np.full((horizon, columns), np.nan)
-    if known is None or group not in known.groups:
+    if plans is None or group not in plans.groups:
         return ahead
-    for piece in known.pieces:
-        if known.groups[piece.group] == group:
+    for piece in plans.pieces:
+        if plans.groups[piece.group] == group:
             at = piece.start - start + np.arange(len(piece.values))
             inside = (at >= 0) & (at < horizon)
             ahead[at[inside]] = piece.values[inside]

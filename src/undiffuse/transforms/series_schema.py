@@ -156,11 +156,11 @@ def calendar_period(time: ColumnFormat | None, step: float) -> int:
     if time is None or time.date is None:
         return 0
     units = step * time.date.step
-    whole = {"microsecond": _DAY, "day": 7, "month": 12}[time.date.unit] / units
-    if time.date.unit == "microsecond" and math.isclose(whole, 1):
-        whole = 7.0
-    period = round(whole)
-    return period if 2 <= period <= _MAX_PERIOD and math.isclose(whole, period) else 0
+    length = {"microsecond": _DAY, "day": 7, "month": 12}[time.date.unit] / units
+    if time.date.unit == "microsecond" and math.isclose(length, 1):
+        length = 7.0
+    period = round(length)
+    return period if 2 <= period <= _MAX_PERIOD and math.isclose(length, period) else 0
 
 
 def refuse_repeated(steps: Ints, codes: Ints, cells: Cells, text: str, grouped: bool) -> None:

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import types
+from functools import cache
 from typing import Any
 
 import pytest
@@ -172,13 +173,94 @@ MUTATIONS: dict[str, list[Any]] = {
     "set_alpha_to_one": [False]}
 
 
+ANYTHING: list[Any] = [None, True, False, 0, 1, -1, 2, 1e-9, 0.5, 1e9, math.inf, math.nan, "", "linear", "epsilon",
+                       "sample", [], {}, [0.1], [0.1, "a"], [[0.1]], {"a": 1}, "1000", 10**30]
+DENOISED = {"DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+            "EDMEulerScheduler", "LCMScheduler"}
+"""Classes whose step gives their D."""
+
+
+def few_values(chance: random.Random, name: str) -> dict[str, Any]:
+    """A configuration with one to three values that somebody might write."""
+    return {key: chance.choice(MUTATIONS[key]) for key in chance.sample(sorted(MUTATIONS), chance.randint(1, 3))}
+
+
+@cache
+def complete(name: str) -> dict[str, Any]:
+    """The configuration of a class with all its keys."""
+    return {k: v for k, v in dict(getattr(diffusers, name)().config).items() if not k.startswith("_")}
+
+
+def changed_file(chance: random.Random, name: str) -> dict[str, Any]:
+    """A complete configuration with keys removed, renamed, or with values of any type."""
+    config = dict(complete(name))
+    for key in chance.sample(sorted(config), chance.randint(1, 2)):
+        value = config.pop(key)
+        kind = chance.randrange(5)
+        if kind == 1:
+            config[key[:-1]] = value
+        elif kind:
+            config[key] = chance.choice(ANYTHING + MUTATIONS.get(key, []))
+    return config
+
+
+def same_numbers(schedule: Schedule, scheduler: Any) -> None:
+    """The noise levels, the meaning of the output, the limits, and D where their step gives it."""
+    config, reading = dict(scheduler.config), schedule.reading
+    if isinstance(schedule.process, Chain):
+        bar = scheduler.alphas_cumprod.double()
+        t = torch.arange(1, len(bar) + 1, dtype=torch.float64) / len(bar)
+        ours = schedule.process.alpha(t) ** 2
+        if float(ours[-1]) == 0:
+            assert float(bar[-1]) in (0.0, PIN)
+            bar[-1] = 0
+        torch.testing.assert_close(ours, bar, rtol=1e-6, atol=0)
+        wanted = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}[config["prediction_type"]]
+        assert reading.prediction_type == wanted
+        if config.get("thresholding"):
+            assert reading.clip == Clip(config["sample_max_value"], config["dynamic_thresholding_ratio"])
+        else:
+            assert (reading.clip is not None) == bool(config.get("clip_sample", False))
+    elif isinstance(schedule.process, ud.RectifiedFlow):
+        assert reading.prediction_type == "velocity" and reading.clock_scale == config["num_train_timesteps"]
+    elif isinstance(schedule.process, ud.VE):
+        times = schedule.process.time_of(-torch.tensor([config["sigma_min"], config["sigma_max"]]).double().log())
+        torch.testing.assert_close(times, torch.tensor([0.0, 1.0]).double(), rtol=0, atol=1e-5)
+    else:
+        assert config["sigma_max"] == schedule.process.T
+        assert reading.sigma_data == config.get("sigma_data", reading.sigma_data)
+
+
+def same_denoiser(schedule: Schedule, scheduler: Any, F: torch.Tensor) -> bool:
+    """Whether their D could be had; it is that of the reading."""
+    try:
+        scheduler.set_timesteps(4)
+        t, x = scheduler.timesteps[1], start()
+        _ = scheduler.scale_model_input(x, scheduler.timesteps[0]), scheduler.step(F, scheduler.timesteps[0], x)
+        inner = scheduler.scale_model_input(x, t)
+        out = scheduler.step(F, t, x)
+    except Exception:  # over a key of the sampler
+        return False
+    theirs = out.denoised if hasattr(out, "denoised") else out.pred_original_sample
+    process = schedule.process
+    at = (t.double() + 1) / len(process.alpha_bar) if isinstance(process, Chain) else scheduler.sigmas[1].double()
+    state = x if isinstance(process, ud.EDM) else inner
+    _, c_skip, c_out = schedule.reading.coefficients(process, at)
+    D = c_skip * state + c_out * F
+    clip, scale = schedule.reading.clip, float(theirs.abs().max())
+    if not math.isfinite(scale):
+        return False
+    assert float(((D if clip is None else clip(D)) - theirs).abs().max()) < 2e-4 * max(1.0, scale)
+    return True
+
+
 @pytest.mark.slow
-def test_500_mutated_configurations_are_refused_or_equal() -> None:
-    chance, read = random.Random(0), 0
+@pytest.mark.parametrize("mutate", [few_values, changed_file])
+def test_500_mutated_configurations_are_refused_or_equal(mutate: Any) -> None:
+    chance, read, compared, F = random.Random(0), 0, 0, start(seed=9)
     for _ in range(500):
         name = chance.choice(sorted(AVAILABLE))
-        keys = chance.sample(sorted(MUTATIONS), chance.randint(1, 3))
-        config = {key: chance.choice(MUTATIONS[key]) for key in keys}
+        config = mutate(chance, name)
         try:
             schedule = Schedule.from_config(name, config)
         except InputError:
@@ -186,28 +268,12 @@ def test_500_mutated_configurations_are_refused_or_equal() -> None:
         parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
         try:
             scheduler = getattr(diffusers, name)(**{k: v for k, v in config.items() if k in parameters})
-        except (TypeError, ValueError, RuntimeError):
-            continue  # theirs fails over a key of the sampler: there are no numbers
+        except Exception:  # over a key of the sampler: there are no numbers
+            continue
         read += 1
-        if isinstance(schedule.process, Chain):
-            bar = scheduler.alphas_cumprod.double()
-            t = torch.arange(1, len(bar) + 1, dtype=torch.float64) / len(bar)
-            ours = schedule.process.alpha(t) ** 2
-            if float(ours[-1]) == 0:
-                assert float(bar[-1]) in (0.0, PIN)
-                bar[-1] = 0
-            torch.testing.assert_close(ours, bar, rtol=1e-6, atol=0)
-            wanted = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}[scheduler.config.prediction_type]
-            assert schedule.reading.prediction_type == wanted
-            clip = schedule.reading.clip
-            if scheduler.config.get("thresholding"):
-                assert clip == Clip(scheduler.config.sample_max_value, scheduler.config.dynamic_thresholding_ratio)
-            else:
-                assert (clip is not None) == bool(scheduler.config.get("clip_sample", False))
-        elif "sigma_max" in scheduler.config and schedule.process.T != 1:
-            assert scheduler.config.sigma_max == schedule.process.T and schedule.reading.sigma_data == (
-                scheduler.config.sigma_data)
-    assert read > 100
+        same_numbers(schedule, scheduler)
+        compared += name in DENOISED and same_denoiser(schedule, scheduler, F)
+    assert read > 100 and compared > 10
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 CHANGES = {
     "data": "moons", "image_size": 16, "label": "kind", "condition": ("age", "sex:class"), "ignore": ("id",),
     "columns": ("a", "b"), "missing": ("-999",), "header": "yes", "sep": ";", "decimal": ",", "encoding": "cp1252",
-    "time": "date", "window": 48, "stride": 2, "group": "unit", "layout": "NTC", "channels": ("a", "b"), "key": "x", "skip_broken": True, "max_rows": 50,
+    "time": "date", "window": 48, "stride": 2, "group": "unit",
+    "layout": "NTC", "channels": ("a", "b"), "key": "x", "skip_broken": True, "max_rows": 50,
     "held_out": 9, "sde": "ve", "sde_args": {"sigma_max": 80.0}, "net": "unet", "net_args": {"width": [1, 2]},
     "prediction_type": "v", "sigma_data": 0.7,
     "weighting": "simple", "noise_distribution": "uniform", "level_mean": 0.0, "level_std": 2.0, "steps": 7,
@@ -94,7 +95,8 @@ def test_an_unknown_key_is_named_with_the_nearest_one(change) -> None:
 REFUSED = {
     "data": ["", 3, "a\0b"], "image_size": [0, 8.0, True], "label": [""], "condition": ["age", [""], ["a", "a"], [1]],
     "ignore": ["id"], "columns": [[""]], "missing": [[1]], "header": ["maybe"], "sep": ["ab", ""], "decimal": [";"],
-    "encoding": ["latin 1"], "time": [""], "window": [1, 2.5], "stride": [0], "group": [""], "layout": ["N1"], "channels": ["ab"], "key": [2],
+    "encoding": ["latin 1"], "time": [""], "window": [1, 2.5], "stride": [0], "group": [""],
+    "layout": ["N1"], "channels": ["ab"], "key": [2],
     "skip_broken": [1], "max_rows": [1, 2.0], "held_out": [-1], "sde": [None],
     "sde_args": [[1]],
     "net": [""], "net_args": [{"a": object()}, {"a": float("nan")}], "prediction_type": [1], "sigma_data": [0, "x"],

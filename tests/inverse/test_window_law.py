@@ -90,6 +90,27 @@ def test_samples_of_the_exact_denoiser_have_the_autocovariance_and_the_likelihoo
         assert float(empirical) == pytest.approx(math.exp(-RATE * lag), abs=3 * math.sqrt(2 / n))
 
 
+def test_the_scores_of_steps_sum_to_the_log_density_of_what_is_observed() -> None:
+    """Of two channels with gaps; the log-density of an OU window is Σ log N(x_t; e^{−r} x_{t−1}, 1 − e^{−2r})."""
+    x = ou(T)
+    log_prob, _, count = law().step_scores(x, 0)
+    a = math.exp(-RATE)
+    u = torch.cat([x[0, :1], (x[0, 1:] - a * x[0, :-1]) / math.sqrt(1 - a * a)])
+    expected = -u.square() / 2 - math.log(2 * math.pi) / 2
+    expected[1:] -= math.log(1 - a * a) / 2
+    assert torch.allclose(log_prob, expected, atol=1e-9) and count.tolist() == [1.0] * T
+    C = torch.kron(torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64), COV)
+    two = WindowLaw.gaussian(torch.arange(2.0 * T, dtype=torch.float64) / 9, C, (2, T))
+    y = normal(3, Purpose.DATA, 4, 0, 1, (2, T), torch.float64)[0]
+    y[0, 3:7], y[1, 5] = math.nan, math.nan
+    seen = ~y.flatten().isnan()
+    mean, cov = two.moments(0)
+    exact = torch.distributions.MultivariateNormal(mean[seen], cov[seen][:, seen]).log_prob(y.flatten()[seen])
+    log_prob, surprise, count = two.step_scores(y, 0)
+    assert float(log_prob.sum()) == pytest.approx(float(exact), abs=1e-8)
+    assert count[3:7].tolist() == [1, 1, 0, 1] and float(surprise[5]) == 0.0
+
+
 def test_the_fit_recovers_the_law_of_a_series_with_gaps() -> None:
     """From 6,000 steps of which 40 % are missing, autocovariances within three standard errors."""
     x = ou(6000, seed=4)

@@ -114,6 +114,37 @@ def test_the_files_of_a_forecast(run: Path) -> None:
     assert series_files.forecast_file is not None
 
 
+def test_an_unusual_step_has_the_first_rank(run: Path) -> None:
+    """A value far from its neighbours, in windows and steps; log-densities are in data units."""
+    table = rows(100, 2)
+    table[61][1] = "19.00"
+    source, out = write(run / "odd.csv", table), run / "odd-scores.csv"
+    assert main(["likelihood", str(run / "run"), str(source), "--out", str(out), "--rank"]) == 0
+    steps = list(csv.DictReader((run / "odd-scores-steps.csv").open(), delimiter=";"))
+    assert steps[0]["row"] == "62" and steps[0]["rank"] == "1" and len(steps) == 100
+    windows = list(csv.DictReader(out.open(), delimiter=";"))
+    assert windows[0]["when"] in ("03.05.2023 00:00", "03.05.2023 08:00") and len(windows) == 12
+    model = ud.load(run / "run")
+    frame = pandas.read_csv(source, sep=";")
+    scaled = frame.assign(load=frame["load"].astype(float))
+    scores, law = series.score_series(model, scaled), series.imputer_of(model).law
+    first = torch.tensor(scaled[list(COLUMNS)].to_numpy(float)[:16])
+    z = model.transform.forward(first[None])[0].double()
+    begin = int(scores.windows[0, 1])
+    expected = law.step_scores(z, begin)[0].sum() + model.transform.log_det(first[None])[0]
+    assert scores.windows[0, 3] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_samples_are_windows_in_the_notation_of_the_table(run: Path) -> None:
+    out = run / "new.csv"
+    assert main(["sample", str(run / "run"), "--n", "3", "--out", str(out)]) == 0
+    table = list(csv.DictReader(out.open(), delimiter=";"))
+    assert [row["window"] for row in table] == [str(1 + k // 16) for k in range(48)]
+    assert all(len(row["heat"].split(".")[1]) == 2 for row in table)
+    x = ud.sample(ud.load(run / "run"), 3).x
+    assert float(table[17]["load"]) == pytest.approx(float(x[1, 1, 0]), abs=0.006)
+
+
 def test_a_gaussian_imputer_gives_the_closed_form(run: Path) -> None:
     """The posterior of a window by the law of the run: mean and variance within 4 standard errors of 4,000 draws."""
     model, n = ud.load(run / "run"), 4000

@@ -12,6 +12,9 @@ def likelihood(run: Path, data: str, /, *, out: Path | None = None, n: int | Non
                seed: int = 0, device: str = "auto", rank: bool = False) -> None:
     """Compute the log-likelihood of every row of DATA, with its errors and a rank: 1 is the most unusual row.
 
+    For a run of a series: of windows that overlap by half, and in a second table of every step given those before it,
+    under the Gaussian law of windows, with missing values integrated out.
+
     Args:
         run: Folder of the run.
         data: Rows of the kind that the run was trained on: a built-in set, a file or a folder.

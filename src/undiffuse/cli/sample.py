@@ -41,7 +41,7 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
         method: Sampler: auto, euler_maruyama, ancestral, ddim, euler, heun, ...
         steps: Number of steps from noise to data.
         out: File to write: .png, .npy or .csv; by default samples.png (images), samples.npy (arrays) or
-            samples.csv in the run.
+            samples.csv in the run. Windows of a series are .csv or .npy.
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import torch
@@ -74,8 +74,9 @@ def sample(run: str, /, *, n: int = 100, label: str | None = None, condition: li
 def _place(opened: Any, out: Path | None) -> Path:
     """The file to write, which must not be the data of the run."""
     from undiffuse.atomic_files import check_places
+    from undiffuse.pipelines.series import is_series
 
-    suffix = {"image": "png", "array": "npy"}.get(opened.data["kind"], "csv")
+    suffix = "csv" if is_series(opened.model) else {"image": "png", "array": "npy"}.get(opened.data["kind"], "csv")
     file = out or opened.folder / f"samples.{suffix}"
     check_places([file], [opened.experiment.data])
     return file
@@ -97,7 +98,10 @@ def _save(opened: Any, file: Path, x: Any, labels: Any, conditions: dict[str, An
     """Write samples x with their labels, in the form of the model's data."""
     from undiffuse import data
     from undiffuse.data.pixel_units import PixelUnits
+    from undiffuse.pipelines import series, series_files
 
+    if series.is_series(opened.model) and file.suffix.lower() == ".csv":
+        return series_files.save_windows(file, x[:], series.schema_of(opened.model))
     units = PixelUnits.from_config(opened.data) if opened.data["kind"] == "image" else None
     return data.save_samples(file, x, units=units, classes=opened.data["classes"], labels=labels,
                              schema=opened.model.schema, array=opened.model.array, condition_texts=conditions)

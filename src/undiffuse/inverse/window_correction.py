@@ -50,7 +50,7 @@ class GapNet(nn.Module):
     def __init__(self, channels: int, width: int = _WIDTH, depth: int = _DEPTH) -> None:
         super().__init__()
         self.first = nn.Linear(3 * (3 * channels + 2), width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth))
+        self.norms = nn.ModuleList(WindowNorm(width) for _ in range(2 * depth))
         self.inner = nn.ModuleList(nn.Linear(3 * width, width) for _ in range(depth))
         self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = zero(nn.Linear(width, 2 * channels))
@@ -60,15 +60,34 @@ class GapNet(nn.Module):
 
         Args:
             x: inputs (B, 3 C + 2, T).
-            keep: factors of the hidden units (depth, B, width) in training; None: 1.
+            keep: factors of the hidden units (depth, B, T, width) in training; None: 1.
         """
         h = self.first(_neighbours(x.mT, 1))
         for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
             u = nn.functional.silu(self.norms[2 * k](h))
             u = nn.functional.silu(self.norms[2 * k + 1](inner(_neighbours(u, 1 << k))))
-            h = h + outer(u if keep is None else u * keep[k][:, None])
+            h = h + outer(u if keep is None else u * keep[k])
         f, g = self.last(h).mT.chunk(2, 1)
         return f, g
+
+
+class WindowNorm(nn.Module):
+    """Normalises groups of a quarter of the features of a window over all its steps, so that steps remain comparable.
+
+    Reference: Wu and He (2018), group normalisation. arXiv:1803.08494
+    """
+
+    def __init__(self, width: int, groups: int = 4) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h (B, T, width), normalised."""
+        parts = h.unflatten(2, (self.groups, -1))
+        var, mean = torch.var_mean(parts, (1, 3), correction=0, keepdim=True)
+        scaled: Tensor = ((parts - mean) * (var + 1e-5).rsqrt()).flatten(2)
+        return scaled * self.weight + self.bias
 
 
 def _neighbours(h: Tensor, distance: int) -> Tensor:
@@ -283,8 +302,9 @@ def _set(net: nn.Module, values: Sequence[Tensor]) -> None:
 def _loss(net: GapNet, pairs: Pairs, period: int, step: int, seed: int) -> Tensor:
     """`relative_crps` of a batch."""
     index = (uniform(seed, Purpose.ORDER, step, 0, _BATCH) * len(pairs.x)).long()
-    u = uniform(seed, Purpose.DROPOUT, step, 0, _DEPTH * _BATCH, (_WIDTH,), torch.float32)
-    keep = (u >= _DROPOUT).float().reshape(_DEPTH, _BATCH, _WIDTH) / (1 - _DROPOUT)
+    T = pairs.x.shape[2]
+    u = uniform(seed, Purpose.DROPOUT, step, 0, _DEPTH * _BATCH, (T, _WIDTH), torch.float32)
+    keep = (u >= _DROPOUT).float().reshape(_DEPTH, _BATCH, T, _WIDTH) / (1 - _DROPOUT)
     f, g = net(pairs.inputs(index, period), keep)
     error = (pairs.x[index] - pairs.mean[index]).float()
     return relative_crps(error, pairs.std[index].float(), pairs.hidden[index], f, g)

@@ -131,6 +131,29 @@ class WindowLaw:
         shift = torch.cholesky_solve(precision[missing][:, ~missing] @ residual.T, factor).T
         return Conditional(mean[missing] - shift, factor)
 
+    def step_scores(self, x: Tensor, begin: int) -> tuple[Tensor, Tensor, Tensor]:
+        """How likely every step of a window is given the steps before it; missing values are integrated out.
+
+        With the observed values in the order of time and C = L Lᵀ, u = L⁻¹ (x − μ) are independent standard normals.
+
+        Args:
+            x: a window (C, T), NaN where missing.
+            begin: step at which it begins.
+
+        Returns:
+            Log-density, Σ ½(u² − 1), and the number of observed values, of every step (T,).
+        """
+        C, T = self.shape
+        mean, cov = self.moments(begin)
+        order = torch.arange(C * T).reshape(C, T).T.flatten()
+        order = order[~x.flatten()[order].isnan()]
+        factor = torch.linalg.cholesky(cov[order][:, order])
+        u = torch.linalg.solve_triangular(factor, (x.double().flatten() - mean)[order, None], upper=False)[:, 0]
+        terms = torch.stack([-u.square() / 2 - factor.diag().log() - math.log(2 * math.pi) / 2, (u.square() - 1) / 2,
+                             torch.ones_like(u)])
+        log_prob, surprise, count = torch.zeros(3, T, dtype=torch.float64).index_add(1, order % T, terms)
+        return log_prob, surprise, count
+
     @cached_property
     def _cache(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {}

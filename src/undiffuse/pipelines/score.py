@@ -20,6 +20,7 @@ from undiffuse.interop.imported import open_model
 from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.likelihood.column_surprise import column_surprise
 from undiffuse.model import Model
+from undiffuse.pipelines import series, series_files
 from undiffuse.progress import bar, say
 from undiffuse.report.plots import least_likely, scores_figure
 
@@ -52,6 +53,8 @@ def score(run: Path, source: str, out: Path, *, n: int | None, part: str, seed: 
     check_places([out, picture], [source])
     opened = open_model(run, device)
     model = opened.model
+    if series.is_series(model):
+        return series_files.score_file(model, source, out, rank)
     data, novel = load_rows(source, model, opened.experiment, opened.data, part, n)
     data = data.take(torch.arange(len(data))[:n])
     scores = _with_progress(model, data, seed, options)

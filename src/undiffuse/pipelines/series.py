@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -212,6 +212,57 @@ def impute_frames(model: Model, frame: Any, draws: int = 10, *, seed: int = 0, m
                 copy[name] = copy[name].where(~table.rows.missing[:, j], values[:, j])
         copies.append(copy)
     return copies
+
+
+class SeriesScores(NamedTuple):
+    """How likely the windows and the steps of a series are under the Gaussian law of the run's windows.
+
+    Args:
+        windows: group, first step, observed values, log-density, and surprise of every window (n, 5).
+        steps: group, step, row of the table (−1: none), observed values, log-density given the steps before it in a
+            window, and surprise of every step (N, 6). A surprise is the log-density that is expected less that which
+            is, in units of its standard deviation.
+        table: the series.
+    """
+
+    windows: Array
+    steps: Array
+    table: SeriesTable
+
+
+def score_series(model: Model, source: Any) -> SeriesScores:
+    """The scores of windows that overlap by half, and of every step with at least half a window before it, but for the
+    first window of a stretch, whose steps have less.
+
+    Args:
+        model: model of windows of a series.
+        source: see `open_series`.
+    """
+    table, law = open_series(model, source), imputer_of(model).law
+    windows, steps = list[list[float]](), list[list[float]]()
+    T = table.schema.window
+    for piece in table.pieces:
+        x = torch.from_numpy(piece.values)
+        z = model.transform.forward(x[None])[0].double()
+        slopes = model.transform.log_det(x[:, None])
+        done = 0
+        for start in [*range(0, len(x) - T, T // 2), len(x) - T] if len(x) >= T else ():
+            log_prob, surprise, count = law.step_scores(z[:, start:start + T], piece.start + start)
+            log_prob = log_prob + slopes[start:start + T]
+            windows.append([piece.group, piece.start + start, float(count.sum()), float(log_prob.sum()),
+                            _standardised(float(surprise.sum()), float(count.sum()))])
+            steps += [[piece.group, piece.start + t, float(piece.rows[t]), float(count[t - start]),
+                       float(log_prob[t - start]), _standardised(float(surprise[t - start]), float(count[t - start]))]
+                      for t in range(done, start + T)]
+            done = start + T
+    if not windows:
+        raise InputError(f"got a series without a stretch of {T} steps, a window of the run; give a longer one")
+    return SeriesScores(np.array(windows), np.array(steps), table)
+
+
+def _standardised(surprise: float, count: float) -> float:
+    """Σ ½(u² − 1) of a number of normals in standard deviations, which is √(count/2)."""
+    return float(surprise / max(count / 2, 0.5) ** 0.5)
 
 
 def _cells(model: Model, source: Any) -> Cells:

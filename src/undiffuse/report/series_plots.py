@@ -88,6 +88,35 @@ def windows_figure(real: Array, generated: Array, columns: Sequence[str]) -> byt
     return _png(figure)
 
 
+@plain_text()
+def scores_picture(values: Array, steps: Array, columns: Sequence[str], start: int) -> bytes:
+    """A PNG of a series over the surprise of its steps, with the ten most unusual ones marked.
+
+    Args:
+        values: the first stretch of the series (steps, C).
+        steps: scores of the steps, see `pipelines.series.SeriesScores`.
+        columns: names of the columns.
+        start: first step of the stretch.
+    """
+    shown = min(len(columns), _COLUMNS)
+    figure = Figure(figsize=(10, 1.4 * (shown + 1)), layout="constrained")
+    axes = figure.subplots(shown + 1, 1, sharex=True, squeeze=False)[:, 0]
+    at = steps[:, 1] - start
+    inside = (steps[:, 0] == steps[0, 0]) & (at >= 0) & (at < len(values))
+    at, surprise = at[inside].astype(int), steps[inside, -1]
+    worst = at[np.argsort(-surprise)[:10]]
+    for j, ax in enumerate(axes[:-1]):
+        ax.plot(values[:, j], color=_PAST, lw=0.7)
+        ax.plot(worst, values[worst, j], "o", ms=4, color=_FUTURE)
+        ax.set_ylabel(columns[j][:16])
+    axes[-1].plot(at, surprise, color=_FUTURE, lw=0.7)
+    axes[-1].set(ylabel="surprise", xlabel="steps")
+    for ax in axes:
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
 def spectrum(x: Array) -> Array:
     """Mean power of the discrete Fourier transform of windows (N, T) without their mean; those with gaps are left out.
     """

@@ -66,8 +66,12 @@ class DateFormat:
 
     def text(self, value: float) -> str:
         """The text of a number of steps, which is rounded."""
-        moment = self._moment(self.origin + self.step * round(value))
+        moment = self.moment(value)
         return re.sub("%.", lambda match: self._part(match[0], moment), self.pattern)
+
+    def moment(self, value: float) -> datetime:
+        """The moment of a number of steps, which is rounded."""
+        return self._moment(self.origin + self.step * round(value))
 
     def config(self) -> dict[str, Any]:
         """The JSON-compatible description."""

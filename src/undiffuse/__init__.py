@@ -74,6 +74,7 @@ if TYPE_CHECKING:  # what an editor and mypy see; at run time every name is impo
     from undiffuse.sde import GaussianSDE as GaussianSDE
     from undiffuse.sde import NonlinearSDE as NonlinearSDE
     from undiffuse.sde import simulate as simulate
+    from undiffuse.simulators import infer as infer
     from undiffuse.tuning import tune as tune
 
 __version__ = "0.2.0"
@@ -101,7 +102,7 @@ _HOME = {
     "experiment": ("Experiment",),
     "pipelines.impute": ("impute",),
     "pipelines.series": ("forecast", "impute_frames"),
-    "recipes": ("train",),
+    "recipes": ("train",), "simulators": ("infer",),
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = (

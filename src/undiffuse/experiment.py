@@ -214,6 +214,9 @@ class Experiment:
         _real("a number from 0 to 1", lambda x: 0 <= x <= 1), 0.1,
         "Fraction of the rows in which the class, and each condition independently, is hidden in training, so that one "
         "network learns p(x|y) and p(x).")
+    conditional_mean: bool = setting(
+        _YES_OR_NO, False, "Start from the best linear prediction of the data from class and conditions, which the "
+                           "network corrects; with prediction_type wiener.")
     flip: bool = setting(_YES_OR_NO, False, "Mirror images left to right, each with probability 1/2.")
     shift: int = setting(
         _integer(0), 0, "Largest random shift of images, vertically and horizontally, in pixels.")

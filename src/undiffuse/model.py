@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from undiffuse.moments.conditional import Regression, features_of
 from undiffuse.delegation import delegated, keywords
 from undiffuse.errors import InputError, unknown_condition
 from undiffuse.moments import Moments
@@ -130,6 +131,10 @@ class Model(ReverseModel):
     def moments_are_exact(self) -> bool:
         """Whether `moments` describe the distribution that the model samples without conditions."""
         return self.moments is not None
+
+    def moments_given(self, cond: dict[str, Any]) -> Moments | None:
+        """The moments of the data under conditions; `moments` unless a linear part of the model depends on them."""
+        return self.moments
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Time, **cond: Any) -> Tensor:
@@ -258,36 +263,6 @@ class Wrapper(Model):
         return f"{type(self).__name__}({self.inner!r})"
 
 
-class TransparentWrapper(Wrapper):
-    """A wrapper with the inner model's denoiser: it only adds to the model, and passes on all other attributes."""
-
-    @property
-    def moments_are_exact(self) -> bool:
-        """Whether the moments of the inner model are exact."""
-        return self.inner.moments_are_exact
-
-    @property
-    def condition_names(self) -> tuple[str, ...] | None:
-        """The conditions of the inner model."""
-        return self.inner.condition_names
-
-    def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
-        """D(x, t) of the inner model."""
-        return self.inner.denoise(self.states(x), t, **cond)
-
-    def divergence(self, x: Tensor, t: Time, **cond: Any) -> Tensor | None:
-        """∇·D of the inner model."""
-        return self.inner.divergence(x, t, **cond)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "inner" or name.startswith("__"):
-                raise
-            return getattr(self.inner, name)
-
-
 class FixedConditions(Wrapper):
     """A model with fixed conditions; a condition of the call overrides them."""
 
@@ -296,6 +271,11 @@ class FixedConditions(Wrapper):
         self.cond = cond
         if (names := inner.condition_names) is not None and (unknown := [k for k in cond if k not in names]):
             raise unknown_condition(unknown[0], names)
+
+    @property
+    def moments(self) -> Moments | None:  # type: ignore[override]
+        """The moments of the data under the fixed conditions, where the model knows them."""
+        return self.inner.moments_given(self.cond)
 
     def denoise(self, x: ArrayLike, t: Time, **cond: Any) -> Tensor:
         """D(x, t | the fixed conditions)."""
@@ -312,11 +292,13 @@ class Denoiser(Model):
     `net(x, c, label)` takes x (B, *shape), the noise level c (B,) and a label (B,) (None without classes); the label
     `classes` is the null label, used if no label is passed. With `conditions` it has a fourth argument, their numbers
     (B, width) in its units, and they are arguments of `denoise` by name; None hides one. `prediction_type` may be a
-    `Reading`; wiener needs `moments` (`Moments.precondition`). Raises InputError for noise and score where α(T) is 0.
-    `joins_conditions`: guidance calls the network once for all; `source`, `digest`, `scheduler`: if it is pretrained.
+    `Reading`; wiener needs `moments` (`Moments.precondition`) and may have a `regression` on the conditions. Raises
+    InputError for noise and score where α(T) is 0. `joins_conditions`: guidance calls the network once for all;
+    `source`, `digest`, `scheduler`: if it is pretrained.
     """
 
     bf16 = joins_conditions = False
+    regression: Regression | None = None
     folder: Path | None = None
     source = ""
     digest: Callable[[], str] | None = None
@@ -347,11 +329,25 @@ class Denoiser(Model):
         if (kind := self.prediction_type) in WITH_MOMENTS:
             if self.moments is None:
                 raise InputError(f"got prediction_type={kind!r} without the data's moments; set `moments`, or use edm")
-            inputs, denoised = self.moments.precondition(x, self.sde.alpha(t), self.sde.sigma(t), kind == WIENER)
+            state = (x, self.sde.alpha(t), self.sde.sigma(t), kind == WIENER)
+            inputs, denoised = self.moments.precondition(*state) if self.regression is None else \
+                self.regression.precondition(self.moments, self._features(rows, labels), *state)
             return denoised(self._output(inputs, level, labels, *rows))
         c_in, c_skip, c_out = self.reading.coefficients(self.sde, t)
         F = self._output(bcast(c_in, x) * x, level, labels, *rows)
         return bcast(c_skip, x) * x + bcast(c_out, x) * F
+
+    def moments_given(self, cond: dict[str, Any]) -> Moments | None:
+        """The moments of the data, or for one value of every condition those of the regression."""
+        if self.regression is None:
+            return self.moments
+        try:
+            like = torch.zeros(1, *self.shape, dtype=torch.float64, device=self.device)
+            others = {name: value for name, value in cond.items() if name != "label"}
+            features = self._features(self._condition_rows(others, like), self._labels(cond.get("label"), like))
+        except (InputError, RuntimeError):  # a value for each of several samples
+            return self.moments
+        return self.regression.moments(features) if bool(self.regression.visible(features)) else self.moments
 
     def level(self, t: Time) -> Tensor:
         """The noise level as input of the network, shaped like t; see `Reading`."""
@@ -387,6 +383,10 @@ class Denoiser(Model):
             raise unknown_condition(unknown[0], self.condition_names)
         pieces = [c.standardise(c.rows(cond.get(c.name), len(x)).to(x.device)) for c in self.conditions]
         return [torch.cat([piece.to(x) for piece in pieces], 1)] if pieces else []
+
+    def _features(self, rows: list[Tensor], labels: Tensor | None) -> Tensor:
+        """The features of the regression, (B, p)."""
+        return features_of(self.conditions, rows[0] if rows else None, self.classes, labels)
 
     def _labels(self, label: Tensor | int | None, x: Tensor) -> Tensor | None:
         if self.classes == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from undiffuse.hashing import sha256_of
 from undiffuse.random import Purpose, permutation
 from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.base import Channels, GreyLevels, Standardise, Table, Transform
+from undiffuse.transforms.bounded import Bounded
 from undiffuse.transforms.column_fitting import fit_channel, fit_column, needs_float64
 from undiffuse.transforms.conditions import Condition, infer_rows
 from undiffuse.transforms.table_schema import TableSchema
@@ -49,6 +51,7 @@ class Dataset:
         conditions: the conditions of the samples.
         condition_values: their numeric rows (N, sum of the widths), see `transforms.conditions`.
         schema: how the rows of a table were read and are written; None for images and built-in points.
+        bounds: (low, high) of every column that its values cannot leave, with -inf and inf for none; () without any.
         units: what the grey levels of images are in the array that holds them; None: the levels themselves.
         array: channels and axes of an array; None for other kinds.
         starts: of windows of series, the number of the series and the first step of each (N, 2) int64; they are split
@@ -70,6 +73,7 @@ class Dataset:
     units: PixelUnits | None = None
     array: ArraySchema | None = None
     starts: Tensor | None = None
+    bounds: tuple[tuple[float, float], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,7 +133,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of values, shapes, types, labels and names; of data on the disk, of `Lazy.identity`."""
         names = (self.kind, self.levels, self.classes, self.columns, *([self.categories] if self.categories else []),
-                 *self.conditions, *(() if self.schema is None else self.schema.formats),
+                 *self.conditions, *self.bounds, *(() if self.schema is None else self.schema.formats),
                  *(() if self.array is None else (self.array.config(),)))
         parts: list[Any] = [repr(names)]
         for tensor in (self.x, self.y, self.condition_values, self.starts):
@@ -247,7 +251,8 @@ def fit_transform(data: Dataset) -> Transform:
     if data.kind == "table":
         counts = [len(c) for c in data.categories] or [0] * x.shape[1]
         dates = [bool(form.date) for form in data.schema.formats] if data.schema else [False] * x.shape[1]
-        columns = zip(x.T.numpy(), counts, dates, strict=True)
-        return Table(tuple(fit_column(values, n, x.shape[1] > _MAX_FITTED, date) for values, n, date in columns))
+        columns = zip(x.T.numpy(), counts, dates, data.bounds or [(-math.inf, math.inf)] * x.shape[1], strict=True)
+        return Table(tuple(fit_column(values, n, x.shape[1] > _MAX_FITTED, date) if bounds == (-math.inf, math.inf) else
+                           Bounded.fit(values, *bounds) for values, n, date, bounds in columns))
     scale = x.var(0, unbiased=False).mean().sqrt()
     return Standardise(tuple(x.mean(0).tolist()), (float(scale),) * x.shape[1])

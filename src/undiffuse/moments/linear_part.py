@@ -79,6 +79,12 @@ class Moments:
         return _principal(shape, mean, flat - mean, rank, kind)
 
     @classmethod
+    def of_covariance(cls, shape: tuple[int, ...], mean: Tensor, cov: Tensor) -> Moments:
+        """The moments of a mean (d,) and a covariance (d, d)."""
+        values, basis = torch.linalg.eigh(cov)
+        return cls(shape, mean, values.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+
+    @classmethod
     def blank(cls, shape: tuple[int, ...], kind: str) -> Moments:
         """Moments of zeros with the form that `measure` gives for this shape and kind, to be filled from a checkpoint.
         """
@@ -120,8 +126,8 @@ class Moments:
         if self.kind in SPECTRAL:
             return mixed_by_frequency(frequencies(flat, self.shape, self.kind), self.basis)
         basis, d, k = self._basis_like(x), flat.shape[1], len(self.variances)
-        y = _times(flat, basis, k)
-        return y if self.complete else torch.cat([y, flat - _times(y, basis.T, d)], 1)
+        y = padded_product(flat, basis, k)
+        return y if self.complete else torch.cat([y, flat - padded_product(y, basis.T, d)], 1)
 
     def unrotate(self, y: Tensor) -> Tensor:
         """The inverse of `rotate`: x (B, *event)."""
@@ -132,7 +138,7 @@ class Moments:
             waves = mixed_by_frequency(y, None if self.basis is None else self.basis.transpose(0, 1))
             return frequencies(waves, self.shape, self.kind, inverse=True).reshape(-1, *self.shape)
         basis, k = self._basis_like(y), len(self.variances)
-        flat = _times(y[:, :k], basis.T, math.prod(self.shape))
+        flat = padded_product(y[:, :k], basis.T, math.prod(self.shape))
         return (flat if self.complete else flat + y[:, k:]).reshape(-1, *self.shape)
 
     def rotated_mean(self, like: Tensor) -> Tensor:
@@ -247,7 +253,7 @@ class Moments:
         return self._casts[key]
 
 
-def _times(rows: Tensor, matrix: Tensor, width: int) -> Tensor:
+def padded_product(rows: Tensor, matrix: Tensor, width: int) -> Tensor:
     """The first `width` columns of rows (B, d) times a zero-padded matrix."""
     short = matrix.shape[0] - rows.shape[1]
     return ((torch.nn.functional.pad(rows, (0, short)) if short else rows) @ matrix)[:, :width]
@@ -279,8 +285,7 @@ def _principal(shape: tuple[int, ...], mean: Tensor, centred: Tensor, rank: int 
     """Principal directions: all of them up to 1,024 entries, else the leading `rank` (256)."""
     n, d = centred.shape
     if d <= _FULL and rank is None and kind == "pca":
-        variances, basis = torch.linalg.eigh(centred.T @ centred / n)
-        return Moments(shape, mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+        return Moments.of_covariance(shape, mean, centred.T @ centred / n)
     if kind == "low_rank":
         return _leading(shape, mean, centred)
     k = min(rank or RANK, n - 1, d)

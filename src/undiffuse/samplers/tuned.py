@@ -25,12 +25,13 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.guidance import ExtrapolationGuidance
-from undiffuse.model import Model, ReverseModel, TransparentWrapper
+from undiffuse.model import Model, ReverseModel
 from undiffuse.moments import Moments
 from undiffuse.samplers.coefficients import DataPrediction, Kernel, StepCoefficients, step_coefficients
 from undiffuse.samplers.default import EndTimes
 from undiffuse.samplers.exponential import Multistep, after, gaussian_flow_step
 from undiffuse.samplers.method import Method, Node, SamplerContext, State, Step
+from undiffuse.wrappers import TransparentWrapper
 
 VALUES = 4
 """The number of values of the remainder that a step combines."""

@@ -224,7 +224,7 @@ class _Training:
 
     def update(self, stop: Callable[[int], int]) -> int:
         """Makes all remaining updates, or ends when `stop` returns a number on some process: that number, else 0."""
-        state, request, ending, done = self.state, 0, 0, self.update_best()
+        state, request, ending, done = self.state, 0, 0, self._start_patience()
         while state.step < self.experiment.steps and not ending and not done:
             state.update(self.group.batch_sum(self._gradient, self.experiment.batch_size))
             request = request or stop(state.step)
@@ -274,15 +274,26 @@ class _Training:
                                                       f"{self._advice()}"))
         step, model = self.state.step, self.state.ema_model
         if self.log is not None:
-            if self.held_out_feed is not None and self._is_due(self.experiment.save_every):
-                self.held_out_feed.model = model
-                self.log.write(step=step, **held_out_loss(self.held_out_feed, self.experiment.steps),
-                               path=path_loss(self.held_out_feed, self.experiment.steps))
+            if self._is_due(self.experiment.save_every):
+                self._log_held_out()
             self.log.sync()
             self.run.save(self.state, time.monotonic() - self.start, machine(self.state, self.group.size))
             if self.preview:
                 draw_preview(self.run, model, step, self.preview)
         self.group.barrier()
+
+    def _log_held_out(self) -> None:
+        """Adds the losses of the average model on held-out rows to the metrics, if there are any."""
+        if self.log is not None and self.held_out_feed is not None:
+            self.held_out_feed.model, last = self.state.ema_model, self.experiment.steps
+            self.log.write(step=self.state.step, **held_out_loss(self.held_out_feed, last),
+                           path=path_loss(self.held_out_feed, last))
+
+    def _start_patience(self) -> bool:
+        """`update_best` at the start: the initial model, which is the linear part, is the first candidate."""
+        if self.experiment.patience and self.state.step == 0:
+            self._log_held_out()
+        return self.update_best()
 
     def update_best(self) -> bool:
         """With patience: saves the state if it is the best so far, and returns whether training ends."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from undiffuse import __version__, moments, nets
+from undiffuse.moments.conditional import Regression, feature_count, features_of
 from undiffuse.data import Dataset, Transform
 from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.data.lazy import Lazy
@@ -73,6 +74,7 @@ def describe(experiment: Experiment, train: Dataset, fingerprint: str, transform
                 **({"conditions": [list(c.form) for c in conditions]} if conditions else {})},
         "conditions": [c.config() for c in conditions],
         "moments": _moments_kind(train, transform, tuple(shape)),
+        "regression": feature_count(conditions, classes) if experiment.conditional_mean else 0,
         "sde": make_sde(experiment.sde, **experiment.sde_args).config(),
         "prediction_type": experiment.prediction_type,
         "sigma_data": experiment.sigma_data or (deviation(train.x, transform) if std is None else std),
@@ -115,6 +117,8 @@ def rebuild(config: Mapping[str, Any]) -> Denoiser:
         model.schema = TableSchema.from_config(config["data"], model.conditions)
         model.array = ArraySchema.from_config(config["data"].get("array"))
         model.moments = Moments.blank(model.shape, config["moments"]) if config["moments"] else None
+        if config["moments"] and config["regression"]:
+            model.regression = Regression.blank(model.shape, config["moments"], config["regression"])
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -135,6 +139,7 @@ def initialized(config: Mapping[str, Any], seed: int, data: Dataset) -> Denoiser
     model = rebuild(config)
     nets.initialize(model.net, seed)
     model.moments = moments_of(data, model)
+    model.regression = regression_of(data, model)
     return model
 
 
@@ -146,6 +151,21 @@ def moments_of(data: Dataset, model: Denoiser) -> Moments | None:
         return series_moments(data, model)
     return moments.measure_moments(data.x, torch.arange(len(data)), model.transform, data.kind in WITH_MISSING,
                                    model.moments.kind)
+
+
+def regression_of(data: Dataset, model: Denoiser) -> Regression | None:
+    """The regression of the data in model units on their conditions; None if the model has none."""
+    if model.regression is None or model.moments is None:
+        return None
+    index = torch.linspace(0, len(data) - 1, min(len(data), moments.MOMENT_ROWS)).round().long()
+    part = data.take(index)
+    z = model.transform.forward(part.x)
+    z = moments.fill_missing(z, model.moments, 0, 0) if bool(z.isnan().any()) else z
+    rows = None if part.condition_values is None else torch.cat(
+        [c.standardise(values) for c, values in zip(
+            model.conditions, split(model.conditions, part.condition_values).values(), strict=True)], 1)
+    features = features_of(model.conditions, rows, model.classes, part.y)
+    return Regression.measure(z, features, model.moments)
 
 
 def deviation(x: Tensor, transform: Transform) -> float:

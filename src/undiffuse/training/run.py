@@ -202,7 +202,7 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser 
     newest = opened.newest_checkpoint(model, best=True)
     if newest is None:
         raise InputError(f"{run} has no checkpoint yet; let the training reach its first one")
-    if newest.step == 0:
+    if newest.step == 0 and not opened.uses_best:
         say(f"{run} has weights of update 0, which have learned nothing; `undiffuse train {run}` continues it")
     model.net.load_state_dict(storage.with_prefix(newest.tensors, "net." if which == "net" else "ema."))
     sigma_rel = opened.ema_choice()
@@ -210,6 +210,8 @@ def load(run: Path | str, which: str = "ema", device: str = "auto") -> Denoiser 
         opened.load_average(model, sigma_rel)
     if model.moments is not None:
         model.moments = Moments.from_config(model.moments.config(), storage.with_prefix(newest.tensors, "moments."))
+    if model.regression is not None:
+        model.regression = model.regression.restored(storage.with_prefix(newest.tensors, "regression."))
     model = model.to(pick_device(device)).eval().requires_grad_(False)
     model.folder = Path(run)
     return tuning.attach(model, Path(run), say) if which == "ema" else model

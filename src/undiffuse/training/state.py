@@ -74,7 +74,7 @@ class TrainingState:
         self.parameters = trainable(model.net)
         self.weights = flatten(self.parameters.values())
         self.ema_model = deepcopy(model).requires_grad_(False)
-        self.ema_model.moments = model.moments
+        self.ema_model.moments, self.ema_model.regression = model.moments, model.regression
         averages = dict(self.ema_model.net.named_parameters())
         self.ema_weights = flatten(averages[name] for name in self.parameters)
         self.ema_profiles = self.weights.repeat(len(EXPONENTS), 1)
@@ -187,6 +187,6 @@ def _named(model: Denoiser, average: nn.Module, m: Sequence[Tensor], v: Sequence
                for name, t in owner.state_dict().items()}
     for kind, vectors in (("m", m), ("v", v)):
         tensors |= {f"adam.{kind}.{name}": t for name, t in zip(trainable(model.net), vectors, strict=True)}
-    moments = {} if model.moments is None else model.moments.tensors()
-    return {**tensors, **{f"moments.{name}": t for name, t in moments.items()}, "ema_profiles": ema_profiles,
-            "sums": sums}
+    linear = {"moments": model.moments, "regression": model.regression}
+    tensors |= {f"{kind}.{name}": t for kind, part in linear.items() if part for name, t in part.tensors().items()}
+    return {**tensors, "ema_profiles": ema_profiles, "sums": sums}

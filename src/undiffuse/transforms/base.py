@@ -17,7 +17,8 @@ from torch import Tensor
 
 from undiffuse.errors import InputError
 from undiffuse.transforms.array_schema import channels_first, original
-from undiffuse.transforms.columns import Column, column
+from undiffuse.transforms.column_kinds import column
+from undiffuse.transforms.columns import Column
 
 
 class Transform(ABC):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -75,7 +74,7 @@ class Column(ABC):
         return None
 
     def config(self) -> dict[str, Any]:
-        """The JSON-compatible description that `column` reads."""
+        """The JSON-compatible description that `column_kinds.column` reads."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 
 
@@ -121,7 +120,7 @@ class Power(Column):
     kind = "power"
 
     def __post_init__(self) -> None:
-        _expect(self.scale > 0 and self.std > 0 and 0 <= self.power <= 2, "a power from 0 to 2 and scales above 0")
+        expect(self.scale > 0 and self.std > 0 and 0 <= self.power <= 2, "a power from 0 to 2 and scales above 0")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1)."""
@@ -156,7 +155,7 @@ class Quantiles(Column):
 
     def __post_init__(self) -> None:
         rising = all(a <= b for a, b in pairwise(self.values))
-        _expect(len(self.values) == len(self.scores) and rising and _increasing(self.scores) and self.std > 0
+        expect(len(self.values) == len(self.scores) and rising and _increasing(self.scores) and self.std > 0
                 and len(set(self.values)) > 1, "increasing values and as many increasing scores")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,7 +226,7 @@ class Steps(Column):
     kind = "steps"
 
     def __post_init__(self) -> None:
-        _expect(len(self.levels) == len(self.scores) == len(self.cuts) + 1 > 1 and _increasing(self.levels)
+        expect(len(self.levels) == len(self.scores) == len(self.cuts) + 1 > 1 and _increasing(self.levels)
                 and _increasing(self.scores), "increasing levels, as many scores and a cut between any two")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -288,7 +287,7 @@ class Categories(Column):
     def __post_init__(self) -> None:
         p = self.frequencies
         valid = min(p, default=-1.0) >= 0 and abs(sum(p) - 1) < 1e-6 and max(p) < 1
-        _expect(valid, "frequencies of categories that add up to 1")
+        expect(valid, "frequencies of categories that add up to 1")
 
     @property
     def width(self) -> int:
@@ -336,26 +335,6 @@ class Categories(Column):
         return math.sqrt(1 - sum(p * p for p in self.frequencies))
 
 
-def column(config: Mapping[str, Any]) -> Column:
-    """The column that `Column.config` described; InputError for anything else."""
-    entry = dict(config) if isinstance(config, Mapping) else {}
-    kind = KINDS.get(str(entry.pop("kind", None)))
-    if kind is None or set(entry) != {f.name for f in dataclasses.fields(kind)}:
-        raise InputError(f"got {str(dict(config))[:80] if isinstance(config, Mapping) else config!r}; expected a "
-                         f"column of kind {', '.join(KINDS)} with all its numbers")
-    return kind(**{name: _clean(value) for name, value in entry.items()})
-
-
-def _clean(value: Any) -> Any:
-    """A bool, a number, or a tuple of numbers; InputError for anything else."""
-    if isinstance(value, bool):
-        return value
-    numbers = value if isinstance(value, list | tuple) else [value]
-    if not all(type(v) in (int, float) and abs(v) < 1e38 for v in numbers):
-        raise InputError("got a column with something that is not a finite number; expected numbers")
-    return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(value)
-
-
 def _within(x: Tensor, bounds: Floats) -> Tensor:
     """x within bounds (low, high), with derivative 1; () for none."""
     return x + (x.clamp(*bounds) - x).detach() if bounds else x
@@ -387,12 +366,9 @@ def _increasing(values: Floats) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
-def _expect(valid: bool, expected: str) -> None:
+def expect(valid: bool, expected: str) -> None:
     if not valid:
         raise InputError(f"got a column of a table that is invalid; expected {expected}")
-
-
-KINDS: dict[str, type[Column]] = {c.kind: c for c in (Constant, Power, Quantiles, Steps, Categories)}
 
 
 def _no_density(kind: str) -> InputError:

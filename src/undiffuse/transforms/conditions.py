@@ -28,6 +28,7 @@ RESERVED = ("self", "x", "x_T", "t", "label", "model", "n", "method", "steps", "
 """Arguments of `sample` and of models, which cannot be names of conditions."""
 _WORD = re.compile(r"\w+")
 _MAX_VOCABULARY, _MAX_WORDS = 4096, 64
+_LONG = 10.0  # the largest number over the typical one from which a tail is long
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Condition:
         mean: mean of a number or vector over the training rows, (width,).
         std: standard deviation, (width,).
         width: how many numbers it takes.
+        log_scale: for entries with long tails the s of sign(x) log(1 + |x|/s), in whose units mean and std are; 0 for
+            other entries; () where all are.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Condition:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     width: int = 1
+    log_scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name in RESERVED:
@@ -81,19 +85,23 @@ class Condition:
         return numbers
 
     def standardise(self, rows: Tensor) -> Tensor:
-        """Numeric rows (n, width) in the units of a network: (rows − mean)/std of numbers and vectors."""
+        """Numeric rows (n, width) in the units of a network: (rows − mean)/std of numbers and vectors, whose long tails
+        are logarithms."""
         if not self.mean:
             return rows
         mean, std = (torch.tensor(v, dtype=torch.float64).to(rows) for v in (self.mean, self.std))
-        return (rows - mean) / std
+        return (self._shortened(rows) - mean) / std
 
     def fitted(self, rows: Tensor) -> Condition:
         """This condition with mean and standard deviation of training rows (N, width), for numbers and vectors."""
         if self.kind not in ("number", "vector"):
             return self
         values = rows[~rows.isnan().any(1)].double()
+        scale = _log_scale(values) if len(values) else values.new_zeros(self.width)
+        scaled = dataclasses.replace(self, log_scale=tuple(scale.tolist()) if bool(scale.any()) else ())
+        values = scaled._shortened(values)
         std = values.std(0, unbiased=False)
-        return dataclasses.replace(self, mean=tuple(values.mean(0).tolist()),
+        return dataclasses.replace(scaled, mean=tuple(values.mean(0).tolist()),
                                    std=tuple(torch.where(std > 0, std, 1.0).tolist()))
 
     def config(self) -> dict[str, Any]:
@@ -109,6 +117,13 @@ class Condition:
                 values.max()) < len(self.vocabulary):
             raise InputError(f"got {self.name} from {float(values.min()):g} to {float(values.max()):g}; expected 0 to "
                              f"{len(self.vocabulary) - 1}")
+
+    def _shortened(self, rows: Tensor) -> Tensor:
+        """sign(x) log(1 + |x|/s) of the entries that have a scale s."""
+        if not self.log_scale:
+            return rows
+        s = torch.tensor(self.log_scale, dtype=torch.float64).to(rows)
+        return torch.where(s > 0, rows.sign() * torch.log1p(rows.abs() / torch.where(s > 0, s, 1.0)), rows)
 
     @property
     def _expected(self) -> str:
@@ -249,6 +264,21 @@ def hardly_repeat(distinct: int, total: int) -> bool:
         total: number of texts.
     """
     return distinct > max(10, total // 2)
+
+
+def _log_scale(values: Tensor) -> Tensor:
+    """The scale of the logarithm for columns (N, width) with long tails, (width,); 0 for other columns.
+
+    For columns of one sign it is the first percentile of the distances to 0 that are not 0, for others their median.
+    """
+    sizes = values.abs()
+    long = sizes.amax(0) > _LONG * sizes.median(0).values.clamp_min(sizes.mean(0) / _LONG)
+    scale = values.new_zeros(values.shape[1])
+    for j in long.nonzero()[:, 0].tolist():
+        positive = sizes[:, j][sizes[:, j] > 0]
+        signed = bool((values[:, j] < 0).any()) and bool((values[:, j] > 0).any())
+        scale[j] = positive.median() if signed else positive.quantile(0.01)
+    return scale
 
 
 def _is_numeric(values: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undiffuse.model import Model, TransparentWrapper
+from undiffuse.model import Model
 from undiffuse.moments import Moments
 from undiffuse.samplers.coefficients import DataPrediction
 from undiffuse.samplers.default import DefaultSampler, default_sampler
@@ -21,6 +21,7 @@ from undiffuse.samplers.method import CountingModel, Method, Node, nodes_of
 from undiffuse.samplers.registry import ALL, as_method
 from undiffuse.samplers.samples import Samples
 from undiffuse.transforms.base import Identity
+from undiffuse.wrappers import TransparentWrapper
 
 LEVELS, LARGE = 128, 16_384
 """The number of levels of a reference, and the number of entries of a state from which on it is 48 in float32."""

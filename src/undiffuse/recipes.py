@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undiffuse import training
+from undiffuse import simulation_recipe, training
 from undiffuse.data import Dataset, Source, describe, open_data
 from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.errors import InputError
@@ -149,6 +149,8 @@ def _held_out(data: Dataset) -> int:
     """A fifth of the rows, two fifths of points, up to 5,000 or 4,000."""
     if len(data) < 10:
         return 0
+    if simulation_recipe.is_simulation(data):
+        return simulation_recipe.held_out(len(data))
     return min(4000, 2 * len(data) // 5) if data.kind == "points" else min(5000, len(data) // 5)
 
 

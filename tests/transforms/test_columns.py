@@ -15,7 +15,8 @@ from scipy import special, stats
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal, uniform
 from undiffuse.transforms.column_fitting import fit_column
-from undiffuse.transforms.columns import Categories, Power, Quantiles, Steps, column
+from undiffuse.transforms.column_kinds import column
+from undiffuse.transforms.columns import Categories, Power, Quantiles, Steps
 from undiffuse.transforms.yeo_johnson import yeo_johnson, yeo_johnson_inverse
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)

@@ -3,7 +3,7 @@
 parsing, options: values and settings from the command line
 train, show, ema, replay: runs; import_, export, compare: pretrained models
 sample, restore, impute, forecast, likelihood, tune: models
-report, evaluate, verify, learn, explore: pages, checks and the course
+report, evaluate, check, verify, learn, explore: pages, checks and the course
 
 No module imports torch before a command runs, so that `--help` answers at once. Exit codes: 0 success, 1 failure of the
 machine (or of a check of `verify`), 2 wrong input, 70 a bug, 128 + n stopped by signal n (141: the reader of the output
@@ -24,6 +24,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, convert
 
+from undiffuse.cli.check import check
 from undiffuse.cli.compare import compare
 from undiffuse.cli.ema import ema
 from undiffuse.cli.evaluate import evaluate
@@ -46,8 +47,8 @@ from undiffuse.errors import InputError, MachineError, quote
 
 _LONGEST = 300  # characters of a word in an error message
 COMMANDS: tuple[Callable[..., int | None], ...] = (train, sample, restore, impute, forecast, tune, ema, replay, report,
-                                                   show, evaluate, likelihood, import_, export, compare, verify, learn,
-                                                   explore)
+                                                   show, evaluate, likelihood, check, import_, export, compare, verify,
+                                                   learn, explore)
 
 
 def converted(kind: Any, tokens: Any) -> Any:

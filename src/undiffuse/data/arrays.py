@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from undiffuse.data import tables, validation
-from undiffuse.data.dataset import Dataset, with_conditions
+from undiffuse.data.dataset import Dataset, bounded, with_conditions
 from undiffuse.data.fields import PLAIN, ArrayOptions, make_array
 from undiffuse.data.pixel_units import are_pictures, pixels_of
 from undiffuse.data.validation import decoding, first_line, refuse_bomb
@@ -43,13 +43,16 @@ def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN)
         x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
     return from_arrays(x, name=path.name, size=size, options=options)
 
+_PRIOR = ("prior_low", "prior_high")  # keys of the bounds of a table
+
 
 def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train",
              condition: Sequence[str] = (), options: ArrayOptions = PLAIN) -> Dataset:
     """The Dataset in an .npz file.
 
     Args:
-        path: the file, with samples under x, arr_0, images or data, or by part x_train, x_test, train_images, ...
+        path: the file, with samples under x, arr_0, images or data, or by part x_train, x_test, train_images, ...;
+            prior_low and prior_high are bounds of the columns of a table.
         size: side of square images in pixels.
         label: key of the labels; y or labels by default.
         part: "train" or "test".
@@ -66,7 +69,9 @@ def read_npz(path: Path, size: int | None = None, label: str | None = None, part
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
         values = {key: _member(archive, members[key], path) for key in kinds}
+        ends = [_member(archive, members[key], path) for key in _PRIOR if key in members]
     data = from_arrays(x, y, name=path.name, size=size, options=options)
+    data = bounded(data, *ends) if len(ends) == 2 else data
     return with_conditions(data, [_condition(key, kinds[key], v, len(data)) for key, v in values.items()])
 
 

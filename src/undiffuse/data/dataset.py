@@ -13,7 +13,7 @@ from torch import Tensor
 
 from undiffuse.data.lazy import Lazy
 from undiffuse.data.pixel_units import PixelUnits
-from undiffuse.errors import InputError
+from undiffuse.errors import InputError, quote
 from undiffuse.hashing import sha256_of
 from undiffuse.random import Purpose, permutation
 from undiffuse.transforms.array_schema import ArraySchema
@@ -225,6 +225,37 @@ def conditioned(data: Dataset, **values: Any) -> Dataset:
         if len(rows) != len(data):
             raise InputError(f"got {len(rows)} values of {name} for {len(data)} samples; expected one each")
     return with_conditions(data, list(conditions.values()))
+
+
+def bounded(data: Dataset, low: Any, high: Any) -> Dataset:
+    """A table whose columns cannot leave bounds.
+
+    Args:
+        data: points or a table.
+        low: lower bounds, a number or (D,); -inf: none.
+        high: upper bounds, likewise.
+
+    Raises:
+        InputError: for other data, another number of bounds, bounds that are not in order, and values outside.
+    """
+    if data.kind not in ("points", "table"):
+        raise InputError(f"got bounds for {data.name}, which is no table; leave them out")
+    try:
+        ends = [np.broadcast_to(np.asarray(end, np.float64), data.shape) for end in (low, high)]
+    except (TypeError, ValueError):
+        raise InputError(f"got bounds of shapes {np.shape(low)} and {np.shape(high)} for {data.shape[0]} columns; "
+                         "expected numbers, or one for each column") from None
+    x, pairs = data.x.double(), tuple((float(a), float(b)) for a, b in zip(*ends, strict=True))
+    for name, column, (a, b) in zip(data.columns, x.T, pairs, strict=True):
+        if not a < b:
+            raise InputError(f"got {quote(name)} from {a:g} to {b:g}; expected a lower bound below the upper one")
+        if bool((outside := (column < a) | (column > b)).any()):
+            raise InputError(f"got {int(outside.sum())} values of {quote(name)} outside of the bounds {a:g} to {b:g}, "
+                             f"the first in row {int(outside.int().argmax()) + 1}: "
+                             f"{float(column[outside][0]):g}; give the bounds of the prior that they were drawn from, "
+                             "or leave those rows out")
+    finite = any(math.isfinite(end) for pair in pairs for end in pair)
+    return replace(data, kind="table", x=x, bounds=pairs) if finite else data
 
 
 def with_conditions(data: Dataset, conditions: Sequence[tuple[Condition, Tensor]]) -> Dataset:

@@ -54,17 +54,21 @@ def write_report(run: Path | str, out: Path | None = None, *, n: int | None = No
     return path
 
 
+def environment() -> Environment:
+    """The templates of pages."""
+    return Environment(loader=PackageLoader("undiffuse.report"), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)
+
+
 def page(data: ReportData, metrics: Metrics) -> str:
     """The HTML text of the page."""
-    environment = Environment(loader=PackageLoader("undiffuse.report"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
     candidates = (sections.samples_section(data, metrics), table_sections.scores_section(data, metrics),
                   sections.class_agreement_section(data, metrics),
                   sections.memorisation_section(data, metrics), sections.trajectory_section(data),
                   sections.training_section(data))
     folder = data.run.folder
     notes = " ".join(f"{note[:1].upper()}{note[1:]}." for note in data.train.notes)
-    return environment.get_template("page.html").render(
+    return environment().get_template("page.html").render(
         name=folder.resolve().name, description=describe(data.train),
         verdict=verdict(metrics.numbers, data.train, training_seconds(data.entries)),
         cards=_cards(metrics.numbers), sections=[section for section in candidates if section is not None],

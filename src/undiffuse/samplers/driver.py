@@ -95,6 +95,8 @@ def sample(model: ReverseModel, n: int | None = None, method: str | Method = "au
         raise InputError(f"got noise={noise!r}; expected step or path")
     start = model.states(x_T, "x_T") if x_T is not None else None if x0 is None else states_of(model, x0)
     n = _count(n, start)
+    if isinstance(model, Model) and cond and model.moments_given(cond) is not model.moments:
+        model, cond = model.given(**cond), {}
     conditions = conditions_of(model, cond, n, sample)
     end_times = (t_start, t_end)
     from_noise = x0 is None and (x_T is None or t_start is None)

@@ -1,10 +1,10 @@
 """Posteriors of simulators: p(θ | x) learned from simulations, with densities and checks of calibration.
 
-infer: from simulations to a posterior; posterior: draws and densities; priors: bounds; calibration: ranks and coverage
+inference: from simulations to a posterior; posterior: draws, densities; priors: bounds; calibration: ranks, coverage
 """
 
 from undiffuse.simulators.calibration import Calibration
-from undiffuse.simulators.infer import infer
-from undiffuse.simulators.posterior import Posterior
+from undiffuse.simulators.inference import infer
+from undiffuse.simulators.posterior import SimulatorPosterior
 
-__all__ = ["Calibration", "Posterior", "infer"]
+__all__ = ["Calibration", "SimulatorPosterior", "infer"]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
 from undiffuse.likelihood.log_likelihood import Likelihood, log_likelihood
-from undiffuse.model import Model
-from undiffuse.progress import say
+from undiffuse.model import Denoiser, Model
+from undiffuse.progress import bar, say
 from undiffuse.samplers.driver import sample
-
-if TYPE_CHECKING:
-    from undiffuse.simulators.calibration import Calibration
+from undiffuse.simulators.calibration import Calibration, calibration_of
+from undiffuse.tensors import as_tensor
+from undiffuse.training.run import load_data
+from undiffuse.transforms.conditions import split
 
 OBSERVATION = "obs"
 """The name of the condition that holds what the simulator returned."""
@@ -25,46 +27,57 @@ _FAR = 6.0  # standard deviations from the simulations beyond which an observati
 _STEPS = 24
 
 
-class Posterior:
+class SimulatorPosterior:
     """p(θ | x) of a simulator.
 
     Args:
-        model: A model of the parameters whose condition `obs` is the output of the simulator.
-        data: The simulations, for `check`; None: there is none.
+        model: A model of the parameters whose conditions, numbers and vectors, are the output of the simulator.
+        data: The simulations that it was trained on, for `check`; None: those that its run names.
+        frame: A DataFrame without rows whose type and columns the draws have; None: they are arrays.
+        steps: Evaluations of the network per draw.
     """
 
-    def __init__(self, model: Model, data: Dataset | None = None) -> None:
-        if [c.name for c in model.conditions] != [OBSERVATION]:
-            raise InputError(f"got a model with the conditions {[c.name for c in model.conditions]}; expected "
-                             f"[{OBSERVATION!r}], as ud.infer trains it")
-        self.model, self.data = model, data
+    def __init__(self, model: Model, data: Dataset | None = None, frame: Any = None,
+                 steps: int = _STEPS) -> None:
+        if not model.conditions or any(c.kind not in ("number", "vector") for c in model.conditions):
+            kinds = ", ".join(f"{c.name} ({c.kind})" for c in model.conditions) or "none"
+            raise InputError(f"got a model with the conditions {kinds}; expected the numbers that a simulator returns, "
+                             "as ud.infer or `undiffuse train sims.npz --condition obs` trains it")
+        self.model, self.data, self.frame, self.steps = model, data, frame, steps
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parameters."""
         return () if self.model.schema is None else self.model.schema.columns
 
-    def given(self, x: Any) -> Model:
+    def conditional(self, x: Any, warn: bool = True) -> Model:
         """The model of the parameters given an observation.
 
         Args:
             x: One observation, of the shape of the simulator's output; NaN is a missing entry.
+            warn: Whether to say on stderr that it is far from all simulations.
 
         Raises:
-            InputError: For another number of entries, and one that is not finite.
+            InputError: For another number of entries, and one that is infinite.
         """
-        rows = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, np.float64).reshape(-1)
-        width = self.model.conditions[0].width
-        if rows.size != width:
-            raise InputError(f"got an observation of {rows.size} numbers; expected {width}, the output of one "
+        try:
+            row = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            raise InputError(f"got an observation of type {type(x).__name__}; expected numbers") from None
+        width = sum(c.width for c in self.model.conditions)
+        if row.size != width:
+            raise InputError(f"got an observation of {row.size} numbers; expected {width}, the output of one "
                              "simulation")
-        if not np.isfinite(rows).all():
-            raise InputError("got an observation with entries that are missing or not finite; expected numbers")
-        self._warn(torch.tensor(rows)[None])
-        return self.model.given(**{OBSERVATION: torch.tensor(rows)})
+        if not np.isfinite(row).all():
+            raise InputError("got an observation with entries that are not finite; expected numbers")
+        pieces = split(self.model.conditions, torch.tensor(row)[None])
+        if warn:
+            self._warn(pieces)
+        return self.model.given(**{name: piece[0] if c.kind == "vector" else float(piece) for c, (name, piece) in zip(
+            self.model.conditions, pieces.items(), strict=True)})
 
-    def sample(self, n: int, x: Any, seed: int = 0, steps: int = _STEPS) -> Any:
-        """Draws of the parameters given an observation, (n, d) float64; a DataFrame where the parameters have names.
+    def sample(self, n: int, x: Any, seed: int = 0, steps: int | None = None) -> Any:
+        """Draws of the parameters given an observation, (n, d); a DataFrame if the parameters came in one.
 
         Args:
             n: Number of draws; draw i of a seed is the same whatever n is.
@@ -75,36 +88,72 @@ class Posterior:
         Raises:
             InputError: For an observation of another size.
         """
-        return sample(self.given(x), n, steps=steps, seed=seed).x.double().numpy()
+        draws = sample(self.conditional(x), n, steps=steps or self.steps, seed=seed).x.double().numpy()
+        return draws if self.frame is None else type(self.frame)(draws, columns=self.frame.columns)
 
     def log_prob(self, theta: Any, x: Any, **options: Any) -> Likelihood:
         """log p(θ | x) of parameters (n, d) with its error, in nats; see `log_likelihood`.
 
         Args:
-            theta: Parameters (n, d).
+            theta: Parameters (n, d), inside the bounds of the prior.
             x: The observation.
             options: Arguments of `log_likelihood`, such as rtol.
 
         Raises:
             InputError: For an observation or parameters of another size.
         """
-        rows = theta.detach() if isinstance(theta, Tensor) else torch.tensor(np.asarray(theta, np.float64))
-        return log_likelihood(self.given(x), rows, **options)
+        return log_likelihood(self.conditional(x), as_tensor(theta, "theta", torch.float64), **options)
 
-    def check(self, simulations: int = 200, draws: int = 100, seed: int = 0) -> Calibration:
+    def check(self, simulations: int = 200, draws: int = 99, seed: int = 0,
+              simulator: Callable[[Any], Any] | None = None, out: str | os.PathLike[str] | None = None,
+              progress: bool = False) -> Calibration:
         """Whether the posterior is calibrated, on simulations held out of the training; see `calibration`.
 
         Args:
-            simulations: Number of held-out simulations.
+            simulations: Number of simulations, the first of those held out.
             draws: Draws per simulation.
-            seed: Seed of the draws.
+            seed: Seed of the draws and of the random points.
+            simulator: A function from parameters (n, d) to outputs (n, ...), for the posterior predictive; or None.
+            out: Page to write, .html, and its numbers next to it as .json; None: no page.
+            progress: Whether to show how far the check is.
+
+        Raises:
+            InputError: For fewer than 20 held-out simulations or draws.
         """
-        from undiffuse.simulators.calibration import check
+        rows = self.held_out()
+        rows = rows.take(torch.arange(min(simulations, len(rows))))
+        assert rows.condition_values is not None
+        x, parts = rows.condition_values.double().numpy(), []
+        with bar("checking", progress) as update:
+            for i, row in enumerate(x):
+                model = self.conditional(row, warn=False)
+                drawn = sample(model, draws, seed=seed, first_index=i * draws, steps=self.steps)
+                parts.append(drawn.x.double().numpy())
+                update(i + 1, len(x))
+        calibration = calibration_of(self.names, rows.x.double().numpy(), np.stack(parts), x, seed, simulator)
+        if out is not None:
+            from undiffuse.simulators.calibration_page import save_page
 
-        return check(self, simulations, draws, seed)
+            save_page(calibration, out)
+        return calibration
 
-    def _warn(self, rows: Tensor) -> None:
-        far = self.model.conditions[0].standardise(rows).abs().amax()
-        if float(far) > _FAR:
-            say(f"the observation lies {float(far):.1f} standard deviations from the mean of the simulations; a posterior "
-                "so far from them is an extrapolation")
+    def held_out(self) -> Dataset:
+        """The simulations that were held out of the training.
+
+        Raises:
+            InputError: Without any, for a model that has no run, and where the simulations were in memory.
+        """
+        folder = self.model.folder if isinstance(self.model, Denoiser) else getattr(self.model, "folder", None)
+        if folder is None:
+            raise InputError("got a posterior without a run; pass the simulations to check against as `data`")
+        held_out = load_data(folder, self.data)[1]
+        if held_out is None:
+            raise InputError("got a posterior whose training held out no simulations; train it with held_out above 0, "
+                             "or pass other simulations as `data`")
+        return held_out
+
+    def _warn(self, pieces: dict[str, Tensor]) -> None:
+        far = max(float(c.standardise(pieces[c.name]).abs().max()) for c in self.model.conditions)
+        if far > _FAR:
+            say(f"the observation lies {far:.1f} standard deviations from the mean of the simulations; a posterior so "
+                "far from them is an extrapolation")

@@ -17,7 +17,7 @@ _EDGE = 1e-9  # of an interval, the distance to its ends that values keep
 
 @dataclass(frozen=True)
 class Bounded(Column):
-    """z = (s(x) − mean)/std with s = Φ⁻¹ of the relative position in (low, high), or log of the distance to one bound.
+    """z = (s(x) − mean)/std, s = Φ⁻¹ of the relative position in (low, high), or ± log of the distance to one bound.
 
     A uniform prior becomes a normal one, and so does a log-normal prior with its bound 0; no z is outside the bounds.
 
@@ -68,8 +68,9 @@ class Bounded(Column):
         if self.high >= _FAR:
             return self.low + s.exp()
         if self.low <= -_FAR:
-            return self.high - s.exp()
-        return self.low + (self.high - self.low) * torch.special.ndtr(s)
+            return self.high - (-s).exp()
+        share: Tensor = torch.special.ndtr(s)
+        return self.low + (self.high - self.low) * share
 
     def log_derivative(self, x: Tensor) -> Tensor:
         """log dz/dx; −∞ outside the bounds."""
@@ -88,9 +89,10 @@ class Bounded(Column):
         if self.high >= _FAR:
             return self._distance(x - self.low).log()
         if self.low <= -_FAR:
-            return self._distance(self.high - x).log()
+            return -self._distance(self.high - x).log()
         share = (x - self.low) / (self.high - self.low)
-        return torch.special.ndtri(share.clamp(_EDGE, 1 - _EDGE) + 0 * x)
+        score: Tensor = torch.special.ndtri(share.clamp(_EDGE, 1 - _EDGE) + 0 * x)
+        return score
 
     @staticmethod
     def _distance(x: Tensor) -> Tensor:

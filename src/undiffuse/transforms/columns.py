@@ -367,6 +367,7 @@ def _increasing(values: Floats) -> bool:
 
 
 def expect(valid: bool, expected: str) -> None:
+    """InputError unless the numbers of a column are valid."""
     if not valid:
         raise InputError(f"got a column of a table that is invalid; expected {expected}")
 

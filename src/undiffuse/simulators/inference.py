@@ -11,7 +11,6 @@ Reference: Papamakarios and Murray (2016); Sharrock et al. (2022), arXiv:2210.04
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from typing import Any
 
@@ -20,21 +19,20 @@ import torch
 from numpy.typing import NDArray
 
 from undiffuse import recipes
-from undiffuse.data.dataset import Dataset, conditioned
+from undiffuse.data.dataset import Dataset, bounded, conditioned
 from undiffuse.data.validation import make_table
 from undiffuse.errors import InputError
 from undiffuse.progress import say
-from undiffuse.simulators.posterior import OBSERVATION, Posterior
-from undiffuse.simulators.priors import Bounds, Prior, bounds_of_prior, check_inside
+from undiffuse.simulators.posterior import OBSERVATION, SimulatorPosterior
+from undiffuse.simulators.priors import Prior, ends_of
 
 Array = NDArray[np.float64]
 
 _FEWEST = 20  # simulations
-_SIZES = ((3000, 128, 3), (math.inf, 256, 4))  # simulations up to which a network has this width and depth
 
 
 def infer(theta: Any, x: Any, prior: Prior = None, out: str | os.PathLike[str] | None = None, *,
-          progress: bool = True, minutes: float | None = None, **fields: Any) -> Posterior:
+          progress: bool = True, minutes: float | None = None, **fields: Any) -> SimulatorPosterior:
     """The posterior p(θ | x) of a simulator, learned from simulations.
 
     Args:
@@ -56,9 +54,9 @@ def infer(theta: Any, x: Any, prior: Prior = None, out: str | os.PathLike[str] |
     data, notes = simulations(theta, x, prior)
     for note in notes if progress else ():
         say(note)
-    settings = {**_recipe(data), **fields}
-    recipe = recipes.for_data(data, minutes=minutes, **settings)
-    return Posterior(recipes.train(recipe, out, progress=progress), recipe.data)
+    recipe = recipes.for_data(data, minutes=minutes, **fields)
+    frame = theta.iloc[:0] if hasattr(theta, "iloc") else None
+    return SimulatorPosterior(recipes.train(recipe, out, progress=progress), recipe.data, frame)
 
 
 def simulations(theta: Any, x: Any, prior: Prior = None) -> tuple[Dataset, list[str]]:
@@ -76,15 +74,13 @@ def simulations(theta: Any, x: Any, prior: Prior = None) -> tuple[Dataset, list[
     values, outputs = _numbers(theta, "theta"), _numbers(x, "x")
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) != len(outputs):
-        raise InputError(f"got theta of shape {values.shape} and x of shape {outputs.shape}; expected (N, d) parameters "
-                         "and N outputs")
+        raise InputError(f"got theta of shape {values.shape} and x of shape {outputs.shape}; expected (N, d) "
+                         "parameters and N outputs")
     values, rows, notes = _usable(values, outputs.reshape(len(outputs), -1))
     names = names or [f"theta{j + 1}" for j in range(values.shape[1])]
-    bounds = bounds_of_prior(prior, values.shape[1])
-    check_inside(values, bounds, names)
     table = make_table(values, name="simulations", columns=names)
-    table = dataclasses.replace(table, kind="table", x=torch.tensor(values), bounds=bounds)
-    return conditioned(table, **{OBSERVATION: rows}), notes
+    table = dataclasses.replace(table, kind="table", x=torch.tensor(values))
+    return conditioned(bounded(table, *ends_of(prior)), **{OBSERVATION: rows}), notes
 
 
 def _usable(theta: Array, x: Array) -> tuple[Array, Array, list[str]]:
@@ -108,12 +104,3 @@ def _numbers(values: Any, name: str) -> Array:
     except (TypeError, ValueError):
         raise InputError(f"got {name} of type {type(values).__name__} that does not hold numbers; expected an array of "
                          "numbers") from None
-
-
-def _recipe(data: Dataset) -> dict[str, Any]:
-    """The fields of an experiment on simulations."""
-    n = len(data)
-    held_out = min(2000, max(n // 20, min(100, n // 5)))
-    width, depth = next((width, depth) for most, width, depth in _SIZES if n <= most)
-    return {"held_out": held_out, "conditional_mean": True, "label_dropout": 0.0, "batch_size": min(256, n - held_out),
-            "net_args": {"width": width, "depth": depth, "condition": width}}

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undiffuse.moments.conditional import Regression, features_of
 from undiffuse.delegation import delegated, keywords
 from undiffuse.errors import InputError, unknown_condition
 from undiffuse.moments import Moments
+from undiffuse.moments.conditional import Regression, features_of
 from undiffuse.predictions import UNDEFINED_AT_ZERO, WIENER, WITH_MOMENTS, Clip, Reading
 from undiffuse.random import Purpose, normal
 from undiffuse.sde import SDE, GaussianSDE, Time, as_time, bcast, cast_like

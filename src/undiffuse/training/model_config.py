@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from undiffuse import __version__, moments, nets
-from undiffuse.moments.conditional import Regression, feature_count, features_of
 from undiffuse.data import Dataset, Transform
 from undiffuse.data.dataset import WITH_MISSING, fit_transform
 from undiffuse.data.lazy import Lazy
@@ -20,6 +19,7 @@ from undiffuse.errors import InputError, MachineError, quote
 from undiffuse.experiment import DEVICES, Experiment
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments, best_kind, kind_for, measurable
+from undiffuse.moments.conditional import Regression, feature_count, features_of
 from undiffuse.processes import make_sde
 from undiffuse.training.distributed import local_rank
 from undiffuse.training.precision import precision

@@ -1,6 +1,7 @@
 """Mean and covariance of the data.
 
     linear_part      moments in a basis of principal directions or waves, and the best linear denoiser
+    conditional      the best linear prediction of the data from conditions
     measuring        the kind of moments, and shrinkage
     missing_values   EM, and samples of missing values
 """

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from undiffuse.conditional_moments import Regression, feature_count, features_of
 
 import undiffuse as ud
 from undiffuse.data.dataset import Dataset, conditioned
 from undiffuse.model import Denoiser
 from undiffuse.moments import Moments
+from undiffuse.moments.conditional import Regression, feature_count, features_of
 from undiffuse.random import Purpose, normal
 from undiffuse.transforms.conditions import Condition
 

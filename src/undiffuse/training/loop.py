@@ -291,7 +291,7 @@ class _Training:
 
     def _start_patience(self) -> bool:
         """`update_best` at the start: the initial model, which is the linear part, is the first candidate."""
-        if self.experiment.patience and self.state.step == 0:
+        if self.experiment.patience and self.state.step == 0 and best_checkpoint(self.run.metrics()) is None:
             self._log_held_out()
         return self.update_best()
 

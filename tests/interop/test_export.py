@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*
 RUN = Experiment(data="digits", net="unet", net_args={"widths": [8, 8]}, steps=2, save_every=2, warmup=1, batch_size=8,
                  held_out=100, sde="vp")
 CASES = [("vp", "v"), ("vp", "wiener"), ("vp", "noise"), ("subvp", "data"), ("edm", "edm"), ("cosine", "v"),
-         ("rectified_flow", "velocity"), ("vp", "score")]
+         ("rectified_flow", "velocity"), ("vp", "score"), ("vp", "linear")]
 
 
 def stock(folder: Path, **options: object) -> object:

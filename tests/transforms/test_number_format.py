@@ -63,3 +63,21 @@ def test_trailing_zeros_are_as_in_the_column() -> None:
     assert [NumberFormat((1, 2)).text(v) for v in (1.0, 2.25, 20.0)] == ["1.0", "2.25", "20.0"]
     assert [NumberFormat((2, 2)).text(v) for v in (1.0, 2.255, -3.0)] == ["1.00", "2.25", "-3.00"]
     assert NumberFormat(()).text(0.0506801187398186) == "0.0506801187398186"
+
+
+@pytest.mark.parametrize("texts, values, written", [
+    (["66.44(7)", "1.20(10)", "-0.5(1)", "3.1"], [66.44, 1.2, -0.5, 3.1], "3.25"),
+    (["2.5(3) kg", "12.5(4) kg", "1.0(2) kg"], [2.5, 12.5, 1.0], "3.2 kg"),
+    (["1,5(3)", "2,25(12)", "7,0(1)"], [1.5, 2.25, 7.0], "3,25")])
+def test_an_uncertainty_in_brackets_is_read_and_not_written(texts: list[str], values: list[float], written: str
+                                                            ) -> None:
+    form = infer_number_format(dict.fromkeys(texts, 2), comma="," in texts[0] or None)
+    assert form is not None and form.uncertain and not form.plain
+    assert [form.value(text) for text in texts] == values and form.text(3.25) == written
+    assert NumberFormat.from_config(form.config()) == form
+
+
+@pytest.mark.parametrize("texts", [["Smith(3)", "Jones(2)"], ["(5)", "7", "(9)"], ["a1(2)", "b2(2)", "c(3)"]])
+def test_other_brackets_are_no_uncertainty(texts: list[str]) -> None:
+    form = infer_number_format(dict.fromkeys(texts, 2))
+    assert form is None or not form.uncertain

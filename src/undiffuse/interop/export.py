@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -189,7 +190,7 @@ def push(folder: Path, name: str, *, private: bool = True, dry_run: bool = False
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(folder_path=str(folder), repo_id=name)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" ...")
         raise MachineError(f"cannot upload to {name}: {reason}; log in with `hf auth login` and check the connection"
                            ) from None
     return [*files, f"uploaded to {name}"]

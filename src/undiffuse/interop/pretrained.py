@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -129,7 +130,7 @@ def _errors_of(name: str) -> Iterator[Any]:
     try:
         yield diffusers
     except (OSError, ValueError, AttributeError, TypeError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" ...")
         if not Path(name).is_dir():
             raise MachineError(f"cannot load {name} of the Hugging Face Hub: {reason}; check the name and the "
                                "connection, or pass a folder") from None

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def from_checkpoint(path: str | Path, net: nn.Module, family: str, *, shape: tup
     try:
         net.load_state_dict(dict(weights))
     except (RuntimeError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" ...")
         raise InputError(f"got {path}, whose weights are not of this network: {reason}") from None
     values = {**read.options, **options}
     process = read.process(values)
@@ -105,7 +106,7 @@ def read_weights(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"got {path}, which does not exist; expected a file of weights") from None
     except Exception as error:  # any error of the unpickler, which is not documented
-        reason = " ".join(str(error).split())[:150]
+        reason = shorten(str(error), 150, placeholder=" ...")
         raise InputError(f"got {path}, which is not a file of tensors or holds code, none of which was run: {reason}; "
                          "save its state dict alone: torch.save(model.state_dict(), 'weights.pt')") from None
 

@@ -27,6 +27,7 @@ from undiffuse.transforms.table_cells import Cells, is_infinite
 _MAX_UNREADABLE = 0.1  # fraction of words in a column of numbers up to which they are unknown values
 _FEW_NUMBERS = 20  # distinct numbers up to which a column of numbers and words is one of categories
 _MOSTLY = 0.9  # fraction of different numbers in a column of identifiers
+_NOTATION = "numbers in another notation"
 _COUNTED = 10  # rows from which a counter is not a coincidence
 _IDENTIFIER = re.compile(
     r"p?(id|ID|Id)(num|nr|no)?|.*[_ .-](id|ID|Id|no)|.*[a-z](Id|ID)|(id|ID|Id)[_ .-].*|uuid|guid|index")
@@ -190,8 +191,8 @@ def infer_format(cells: Cells, j: int, comma: bool | None, required: bool = Fals
         choice = _number_choice(cells, j, empty, comma, required)
         return _with_unreadable(cells, j, choice.format, infinite, "") if infinite and choice.format else choice
     if words and (number := _dressed(cells, j, words, numbers, comma)):
-        return _with_unreadable(cells, j, ColumnFormat(name, number=number, missing=empty), words, "numbers in "
-                                                                                                   "another notation")
+        topic = "numbers with an uncertainty in brackets, which is not learned" if number.uncertain else _NOTATION
+        return _with_unreadable(cells, j, ColumnFormat(name, number=number, missing=empty), words, topic)
     if words and (date := infer_date_format(words)) and sum(words.values()) >= 0.9 * (numbers + sum(words.values())):
         return _with_unreadable(cells, j, ColumnFormat(name, date=date, missing=empty), words, "dates and times")
     few_words = sum(words.values()) <= _MAX_UNREADABLE * (numbers + sum(words.values()))

@@ -21,6 +21,7 @@ _BODY = r"\d+(?:[.,'’\u00a0\u202f\u2009 ]\d+)*[.,]?(?:[eE][+-]?\d+)?|[.,]\d+(?
 _DRESSED = re.compile(
     rf"(?P<open>\()?(?P<minus>[-+−–])?(?P<prefix>(?:{_CURRENCY})\s*)?(?P<minus2>[-+−–])?(?P<body>{_BODY})"
     rf"(?P<suffix>\s*(?:{_CURRENCY}|{_UNITS})|\s+[^\d\s.,;:()/+-][^\d;:()]{{0,20}})?(?P<close>\))?")
+_BRACKETED = re.compile(r"(.*\d)\(\d{1,4}\)(\D{0,20})")
 _KNOWN = re.compile(rf"\s*(?:{_CURRENCY}|{_UNITS}|)")
 _FEW = 3  # different numbers from which any word behind them may be their unit
 _MINUS = "-−–"
@@ -37,6 +38,7 @@ class NumberFormat:
         prefix: text in front of a number, such as "$".
         suffix: text behind it, such as "%" or " km".
         minus: sign of negative numbers; "(" writes (5).
+        uncertain: numbers may have an uncertainty of their last digits, as in 66.44(7), which is read and not written.
     """
 
     decimals: tuple[int, ...] = ()
@@ -45,11 +47,13 @@ class NumberFormat:
     prefix: str = ""
     suffix: str = ""
     minus: str = "-"
+    uncertain: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether Python's `float` reads the texts."""
-        return (self.decimal, self.thousands, self.prefix, self.suffix, self.minus) == (".", "", "", "", "-")
+        dress = (self.decimal, self.thousands, self.prefix, self.suffix, self.minus)
+        return dress == (".", "", "", "", "-") and not self.uncertain
 
     def value(self, text: str) -> float | None:
         """The number in a text, None if there is none; prefix and suffix may be absent."""
@@ -102,8 +106,9 @@ class NumberFormat:
         point = re.escape(self.decimal)
         body = rf"{group}(?:{point}\d*)?(?:[eE][+-]?\d+)?|{point}\d+(?:[eE][+-]?\d+)?"
         prefix, suffix = (rf"(?:{re.escape(p.strip())})?" for p in (self.prefix, self.suffix))
+        brackets = r"(?:\(\d+\))?" if self.uncertain else ""
         return re.compile(rf"(?P<open>\()?(?P<minus>[-+−–])?\s*{prefix}\s*(?P<minus2>[-+−–])?(?P<body>{body})"
-                          rf"\s*{suffix}(?(open)\))")
+                          rf"{brackets}\s*{suffix}(?(open)\))")
 
 
 def decimals_of(low: int, high: int, exponent: bool) -> tuple[int, ...]:
@@ -123,6 +128,9 @@ def infer_number_format(counts: Mapping[str, int], comma: bool | None = None) ->
         counts: how often every text occurs.
         comma: whether a comma is the decimal sign; None: decided from the texts, thousands where both are possible.
     """
+    if 2 * sum(n for text, n in counts.items() if _BRACKETED.fullmatch(text)) > sum(counts.values()):
+        form = infer_number_format(_without_brackets(counts), comma)
+        return form and dataclasses.replace(form, uncertain=True)
     matches = {text: m for text in counts if (m := _DRESSED.fullmatch(text)) and bool(m["open"]) == bool(m["close"])}
     dress = Counter[tuple[str, str]]()
     for text, m in matches.items():
@@ -145,6 +153,15 @@ def infer_number_format(counts: Mapping[str, int], comma: bool | None = None) ->
                   if m["open"] or (sign := m["minus"] or m["minus2"] or "+") in _MINUS), "-")
     return _with_decimals(NumberFormat((), decimal, thousands, prefix, suffix, minus),
                           [m["body"] for m in same.values()])
+
+
+def _without_brackets(counts: Mapping[str, int]) -> Counter[str]:
+    """The texts without the uncertainty of their last digits."""
+    out = Counter[str]()
+    for text, n in counts.items():
+        match = _BRACKETED.fullmatch(text)
+        out[match[1] + match[2] if match else text] += n
+    return out
 
 
 def _with_decimals(form: NumberFormat, bodies: list[str]) -> NumberFormat:

@@ -454,7 +454,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 233 and max(n for name, n in folders.items() if name != "cli") <= 20 and lines <= LINES
+    assert len(files) <= 234 and max(n for name, n in folders.items() if name != "cli") <= 20 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

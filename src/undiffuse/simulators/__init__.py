@@ -1,6 +1,7 @@
 """Posteriors of simulators: p(θ | x) learned from simulations, with densities and checks of calibration.
 
 inference: from simulations to a posterior; posterior: draws, densities; priors: bounds; calibration: ranks, coverage
+composition: several observations
 """
 
 from undiffuse.simulators.calibration import Calibration

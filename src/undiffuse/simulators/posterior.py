@@ -17,6 +17,7 @@ from undiffuse.model import Denoiser, Model
 from undiffuse.progress import bar, say
 from undiffuse.samplers.driver import sample
 from undiffuse.simulators.calibration import Calibration, calibration_of
+from undiffuse.simulators.composition import composed
 from undiffuse.tensors import as_tensor
 from undiffuse.training.run import load_data
 from undiffuse.transforms.conditions import split
@@ -76,7 +77,8 @@ class SimulatorPosterior:
         return self.model.given(**{name: piece[0] if c.kind == "vector" else float(piece) for c, (name, piece) in zip(
             self.model.conditions, pieces.items(), strict=True)})
 
-    def sample(self, n: int, x: Any, seed: int = 0, steps: int | None = None) -> Any:
+    def sample(self, n: int, x: Any = None, seed: int = 0, steps: int | None = None, *,
+               observations: Any = None) -> Any:
         """Draws of the parameters given an observation, (n, d); a DataFrame if the parameters came in one.
 
         Args:
@@ -84,11 +86,16 @@ class SimulatorPosterior:
             x: The observation.
             seed: Seed.
             steps: Evaluations of the network per draw.
+            observations: In place of x several independent observations of the same parameters (k, ...), whose
+                posteriors are composed; see `composition`.
 
         Raises:
-            InputError: For an observation of another size.
+            InputError: For an observation of another size, and unless one of x and observations is passed.
         """
-        draws = sample(self.conditional(x), n, steps=steps or self.steps, seed=seed).x.double().numpy()
+        if (x is None) == (observations is None):
+            raise InputError("got both or none of x or observations; pass one observation or several")
+        model = self.conditional(x) if observations is None else self._composed(observations, seed)
+        draws = sample(model, n, steps=steps or self.steps, seed=seed).x.double().numpy()
         return draws if self.frame is None else type(self.frame)(draws, columns=self.frame.columns)
 
     def log_prob(self, theta: Any, x: Any, **options: Any) -> Likelihood:
@@ -151,6 +158,12 @@ class SimulatorPosterior:
             raise InputError("got a posterior whose training held out no simulations; train it with held_out above 0, "
                              "or pass other simulations as `data`")
         return held_out
+
+    def _composed(self, observations: Any, seed: int) -> Model:
+        """The model of the parameters given several observations."""
+        if self.model.moments is None:
+            raise InputError("got several observations for a model without the moments of its prior; pass one, as x")
+        return composed([self.conditional(x) for x in observations], self.model.moments, seed)
 
     def _warn(self, pieces: dict[str, Tensor]) -> None:
         far = max(float(c.standardise(pieces[c.name]).abs().max()) for c in self.model.conditions)

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from undiffuse.data import lazy, open_data
+from undiffuse.data.pixel_units import PixelUnits
+from undiffuse.data.sources import read_images
 from undiffuse.errors import InputError
 
 Refused = Callable[..., str]
@@ -205,3 +207,25 @@ def test_a_large_folder_is_decoded_when_it_is_asked_for(tmp_path: Path, refused:
     assert data.fingerprint() != train.fingerprint()
     with pytest.raises(InputError, match=r"4\.png"):
         data.x[:]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_pictures_of_16_bits_are_an_array_of_whole_numbers(ending: str, tmp_path: Path) -> None:
+    x = (np.arange(5 * 6 * 4).reshape(5, 6, 4) * 500 + 300).astype(np.uint16)
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    for k, picture in enumerate(x):
+        Image.fromarray(picture).save(folder / f"{k}.{ending}")
+    data, expected = open_data(folder), open_data(x)
+    assert torch.equal(data.x[:], expected.x[:]) and data.units == expected.units and data.units is not None
+    assert "16 bits" in " ".join(data.notes) and data.units.dtype == "uint16"
+    for source in (folder, folder / f"1.{ending}"):
+        levels, _ = read_images(str(source), data.units, 1)
+        wanted = x if source is folder else x[1:2]
+        assert np.array_equal(data.units.array(levels)[:, 0], wanted)
+    assert open_data(folder, size=4).x[:].shape == (5, 1, 4, 4)
+    with pytest.raises(InputError, match="16 bits per pixel for a run on 256 levels"):
+        read_images(str(folder), PixelUnits(), 1)
+    Image.fromarray((x[0] % 256).astype(np.uint8)).save(folder / f"9.{ending}")
+    with pytest.raises(InputError, match=r"9\..* has 8 bits per pixel"):
+        open_data(folder)

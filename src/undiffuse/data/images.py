@@ -1,19 +1,24 @@
-"""Folders of images: PNG, JPEG, WEBP, BMP, TIFF, GIF; grey or RGB, transparent pixels on white; a folder is a label."""
+"""Folders of images: PNG, JPEG, WEBP, BMP, TIFF, GIF; grey or RGB, transparent pixels on white; a folder is a label.
+
+Grey images of 16 bits per pixel are read as an array of whole numbers.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from undiffuse.data import lazy, validation
+from undiffuse.data import arrays, lazy, validation
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.validation import decoding
 from undiffuse.errors import InputError, quote
@@ -27,6 +32,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _UNREAD = {".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".nii", ".svg", ".psd", ".raw", ".nef", ".cr2", ".dng",
            ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".exr", ".hdr", ".fits", ".npy", ".jfif", ".pcx", ".svs"}
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}
+_DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 _MOST_PIXELS = 64 << 20
 
 
@@ -42,9 +48,12 @@ def read_folder(folder: Path, size: int | None = None, skip_broken: bool = False
         skip_broken: whether images that cannot be read, or differ from the first one in size or mode, are left out.
 
     Raises:
-        InputError: naming files, for mixed modes or sizes, broken files, more than 8 bits per channel and CMYK.
+        InputError: naming files, for mixed modes or sizes, broken files, floats and CMYK.
     """
     files, notes = _files(folder)
+    if (deep := _deep(files, size)) is not None:
+        data = arrays.from_arrays(deep, folder_labels(folder, files), name=folder.name)
+        return replace(data, notes=(*data.notes, *notes, "pictures of 16 bits per pixel"))
     if skip_broken:
         files, notes = _readable(files, size, notes)
     return read_pictures(Files(folder, files, size), folder.name, lambda: folder_labels(folder, files), notes)
@@ -147,9 +156,46 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
         size: side in pixels to which the centre square is resampled; None: unchanged.
         name: name of a stream in error messages; None: the source.
     """
+    path = name or Path(str(source))
+    with _opened(source, path) as image:
+        plain, change = _plain(image, path)
+        pixels = np.array(plain)
+    x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    return (x if size is None else validation.resize(x[None], size)[0]).contiguous(), change
+
+
+def load_deep_pictures(path: Path, first: int | None = None, size: int | None = None) -> NDArray[Any] | None:
+    """Images (N, H, W) of 16 bits per pixel, of one file or of a folder; None if the first has 8 bits.
+
+    Args:
+        path: file or folder.
+        first: number of images from the start on; None: all.
+        size: side to which the centre squares are resampled; None: all must have one size.
+    """
+    return _deep(_files(path)[0][:first] if path.is_dir() else [path], size)
+
+
+def _deep(files: Sequence[Path], size: int | None) -> NDArray[Any] | None:
+    """The whole numbers (N, H, W) of grey images of 16 bits per pixel; None if the first has another mode."""
+    images: list[Tensor] = []
+    for file in files:
+        with _opened(file, file) as image:
+            if image.mode not in _DEEP and not images:
+                return None
+            if image.mode not in _DEEP:
+                raise InputError(f"{quote(file)} has 8 bits per pixel but {quote(files[0])} has 16; expected one mode, "
+                                 "so convert them all to one")
+            x = torch.from_numpy(np.array(image).astype(np.int32))[None]
+        images.append(x if size is None else validation.resize(x[None], size, 1 << 16)[0])
+        _check_shape(images[-1], file, images[0], files[0])
+    return torch.cat(images).numpy().astype(np.uint16)
+
+
+@contextmanager
+def _opened(source: Path | IO[bytes], path: Path) -> Iterator[Image]:
+    """An image, upright; InputError, naming it, if it is broken, too large or one of several in its file."""
     from PIL import Image, ImageOps
 
-    path = name or Path(str(source))
     with decoding(path, "an image"), ExitStack() as stack:
         file = stack.enter_context(open_regular(source)) if isinstance(source, str | Path) else source
         image = stack.enter_context(Image.open(file, formats=FORMATS))
@@ -158,10 +204,7 @@ def load_image(source: Path | IO[bytes], size: int | None = None, name: Path | N
                              f"{_MOST_PIXELS:,} in all, so scale it down")
         if (frames := getattr(image, "n_frames", 1)) > 1:
             raise InputError(f"{quote(path)} holds {frames} pictures; expected one, so save each as a file")
-        plain, change = _plain(ImageOps.exif_transpose(image), path)
-        pixels = np.array(plain)
-    x = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    return (x if size is None else validation.resize(x[None], size)[0]).contiguous(), change
+        yield ImageOps.exif_transpose(image)
 
 
 def _plain(image: Image, path: Path) -> tuple[Image, str]:
@@ -169,8 +212,8 @@ def _plain(image: Image, path: Path) -> tuple[Image, str]:
     from PIL import Image as images
 
     if image.mode not in _MODES:
-        raise InputError(f"{quote(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK); "
-                         "expected 8-bit grey or RGB, so convert it")
+        raise InputError(f"{quote(path)} is of mode {image.mode} (such as 16 bits per channel, or CMYK) among "
+                         "others; expected 8-bit grey or RGB, so convert it")
     mode = _MODES[image.mode]
     if image.has_transparency_data and (full := image.convert("RGBA")).getchannel("A").getextrema()[0] != 255:
         ground = images.new("RGBA", full.size, "white")

@@ -26,7 +26,7 @@ from undiffuse.data.arrays import (
 )
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.fields import ArrayOptions
-from undiffuse.data.images import is_picture, load_pictures, read_folder
+from undiffuse.data.images import is_picture, load_deep_pictures, load_pictures, read_folder
 from undiffuse.data.pixel_units import PixelUnits, with_channels
 from undiffuse.data.toys import TOYS, digits, toy
 from undiffuse.data.validation import check_first, resize
@@ -199,11 +199,23 @@ def read_images(source: str, units: PixelUnits, channels: int, size: int | None 
         if data is not None and data.kind != "image":
             raise InputError(f"got {quote(source)}, which does not hold images; expected pictures, .npy or IDX files, "
                              f"or a folder")
-        x = load_pictures(folder, first, size) if data is None else data.x[:]
-        x = x.double() * ((units.levels - 1) / ((data.levels if data else 256) - 1))
+        x, more = _grey_levels(folder, units, size, first) if data is None else (
+            data.x[:].double() * ((units.levels - 1) / (data.levels - 1)), [])
+        notes += more
     notes += [f"images of {x.shape[1]} channels were converted to {channels}"] * (x.shape[1] != channels)
     x = with_channels(x[:first], channels)
     return (resize(x, size, units.levels) if size and min(x.shape[-2:]) > size else x), notes
+
+
+def _grey_levels(path: Path, units: PixelUnits, size: int | None, first: int | None) -> tuple[Tensor, list[str]]:
+    """Images of pictures in grey levels of a run, and notes."""
+    deep = load_deep_pictures(path, first, size)
+    if deep is None:
+        return load_pictures(path, first, size).double() * ((units.levels - 1) / 255), []
+    if units.levels <= 256:
+        raise InputError(f"got {quote(str(path))} of 16 bits per pixel for a run on {units.levels} levels; expected "
+                         "8 bits, so convert it")
+    return units.read(deep)
 
 
 def _in_memory(source: Dataset | ArrayLike, size: int | None, label: str | None, part: str,

@@ -181,11 +181,11 @@ class Moments:
         if not directions:
             per_row = (-1, *[1] * len(self.shape))
             a, c_in, c_out = (c.to(x).reshape(per_row) for c in (
-                alpha, self._mean(total2).rsqrt(), self._mean(error2).sqrt()))
+                alpha, self.average(total2).rsqrt(), self.average(error2).sqrt()))
             mean, filtered = _to_device(self.mean, x).to(x).reshape(self.shape), self.unrotate(linear)
             return c_in * (x - a * mean), lambda F: filtered + c_out * F
         correction_scale, root = error2.sqrt().to(x), total2.sqrt()
-        input_scale = (root * self._mean(root)).rsqrt().to(x)
+        input_scale = (root * self.average(root)).rsqrt().to(x)
         return self.unrotate(input_scale * y), lambda F: self.unrotate(linear + correction_scale * self.rotate(F))
 
     def whitened(self, error: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class Moments:
         named = {name: tensor for name, tensor in tensors.items() if name != "residual_variance"}
         return cls(tuple(config["shape"]), kind=config["kind"], residual_variance=residual, **named)
 
-    def _mean(self, values: Tensor) -> Tensor:
+    def average(self, values: Tensor) -> Tensor:
         """The mean over the d directions, (B, 1), of values for the coordinates that `rotate` returns, (B, k)."""
         k, d = len(self.variances), math.prod(self.shape)
         residual = (d - k) * values[:, k:].mean(1, keepdim=True) if values.shape[1] > k else 0.0

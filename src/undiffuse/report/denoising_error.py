@@ -49,9 +49,10 @@ def denoising_errors(model: Model, train: Dataset, held_out: Dataset | None) -> 
     highest = math.exp(-float(model.sde.log_snr(model.sde.T)))
     level = level[level * sd < highest]
     count = max(64, min(512, 100_000 // math.prod(model.shape)))
-    spectrum = Moments.measure(_centred(model, train)).spectrum
-    variance = (sd * level[:, None]) ** 2
-    linear = (spectrum * variance / (spectrum + variance)).sum(1).div(math.prod(model.shape)).sqrt() / sd
+    moments = model.moments if train.kind == "array" else None
+    moments = moments or Moments.measure(_centred(model, train))
+    spectrum, variance = moments.spectrum, (sd * level[:, None]) ** 2
+    linear = moments.average(spectrum * variance / (spectrum + variance))[:, 0].sqrt() / sd
     return DenoisingErrors(level.numpy(), _errors_at(model, train, count, level),
                            None if held_out is None else _errors_at(model, held_out, count, level), linear.numpy())
 

@@ -28,6 +28,7 @@ from undiffuse.errors import InputError
 from undiffuse.model import Model
 from undiffuse.picture_statistics import blank_share, colour_drift, fine_power
 from undiffuse.random import Purpose, permutation
+from undiffuse.report.array_sections import array_scores
 from undiffuse.report.table_metrics import MixedColumns, table_scores
 from undiffuse.samplers.driver import sample
 from undiffuse.samplers.samples import Samples
@@ -36,7 +37,7 @@ from undiffuse.training.batches import completed
 from undiffuse.training.linear_loss import linear_loss_ratio
 
 STEPS = 20
-_MAX_SAMPLES = 5000
+_MAX_SAMPLES, _MAX_VALUES = 5000, 2_000_000
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,6 @@ def gather(folder: Path, n: int | None = None, seed: int = 0, *, model: Model | 
     """
     run = training.open_run(folder)
     train, held_out = training.load_data(folder, data)
-    if train.kind == "array":
-        raise InputError(f"{folder} was trained on arrays, of which there is no report; use undiffuse sample")
     model = model or training.load(folder)
     train, held_out = _complete(train, model), None if held_out is None else _complete(held_out, model)
     count = n if n is not None else _default_count(train, held_out)
@@ -122,7 +121,7 @@ def _default_count(train: Dataset, held_out: Dataset | None) -> int:
     """The number of held-out rows; for images 200 to 1,000, fewer for larger images."""
     rows = len(train if held_out is None else held_out)
     if train.kind != "image":
-        return min(max(rows, 2), _MAX_SAMPLES)
+        return min(max(rows, 2), _MAX_SAMPLES, max(64, _MAX_VALUES // math.prod(train.shape)))
     return max(200, min(1000, 300_000 // math.prod(train.shape)))
 
 
@@ -181,7 +180,8 @@ def evaluate(run: Path | str, n: int | None = None, seed: int = 0, *, model: Mod
     class_agreement, class_agreement_stderr, per_class, confusion, classifier_accuracy and classifier_per_class on
     held-out rows. Points: mmd, mmd_floor, mmd_floor_std, curve_distance. Tables: ks
     (Kolmogorov-Smirnov distance per column of numbers), ks_critical (exceeded by 5 % of equal distributions), and the
-    scores of `table_metrics` with their floors.
+    scores of `table_metrics` with their floors. Arrays: ks per channel, and spectrum_factor, the largest factor between
+    the power spectra of generated and held-out samples, beside that of training samples (spectrum_factor_real).
 
     Args:
         run: folder of the run.
@@ -204,7 +204,7 @@ def measure(data: ReportData) -> Metrics:
         "train_rows": len(data.train), "held_out_rows": 0 if data.held_out is None else len(data.held_out),
     }
     numbers |= _distance(data)
-    metrics_of_kind = {"points": _points, "table": _table, "image": _image}[data.kind](data)
+    metrics_of_kind = {"points": _points, "table": _table, "image": _image, "array": _array}[data.kind](data)
     return replace(metrics_of_kind, numbers={**numbers, **metrics_of_kind.numbers})
 
 
@@ -259,6 +259,15 @@ def _table(data: ReportData) -> Metrics:
                          for j, name in enumerate(columns.names) if not columns.words[j]}
         numbers |= table_scores(columns, train, real, generated)
         numbers["ks_critical"] = 1.358 * math.sqrt((len(generated) + len(real)) / (len(generated) * len(real)))
+    return _nearest(data, numbers)
+
+
+def _array(data: ReportData) -> Metrics:
+    """Values and spectra of the channels, and the nearest samples in model units."""
+    numbers: dict[str, Any] = {}
+    if data.held_out is not None and data.train.array is not None:
+        rows = data.train.x[_evenly_spaced(len(data.train), len(data.held_out))]
+        numbers = array_scores(data.train.array, data.held_out.x[:], data.generated, rows)
     return _nearest(data, numbers)
 
 
@@ -337,10 +346,10 @@ def _confusion(data: ReportData, predicted: Tensor, labels: Tensor) -> list[list
 def comparable(data: ReportData, x: Tensor) -> Tensor:
     """Rows x in the unit in which distances are measured.
 
-    Points: data units. Tables: model units, standard deviation 1 per column. Images: scaled so that a distance is the
-    root mean square pixel difference as a fraction of the grey-level range.
+    Points: data units. Tables and arrays: model units, standard deviation 1 per column or channel. Images: scaled so
+    that a distance is the root mean square pixel difference as a fraction of the grey-level range.
     """
-    if data.kind == "table":
+    if data.kind in WITH_MISSING:
         return data.model.transform.forward(x.double())
     if data.kind == "points":
         return x

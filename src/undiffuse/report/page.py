@@ -115,8 +115,12 @@ def _cards(n: dict[str, Any]) -> list[Card]:
                           f"held-out against training rows: {percent(n['impossible_floor'])}"))
     if n.get("ks"):
         worst = max(n["ks"], key=lambda name: n["ks"][name])
-        cards.append(Card(short(n["ks"][worst]), f"largest Kolmogorov-Smirnov distance of a column ({worst})",
+        cards.append(Card(short(n["ks"][worst]), f"largest Kolmogorov-Smirnov distance, {worst}",
+                          "" if n["ks_critical"] is None else
                           f"95 % of equal distributions: below {short(n['ks_critical'])}"))
+    if n.get("spectrum_factor") is not None:
+        cards.append(Card(short(n["spectrum_factor"]), "largest factor between generated and real spectra",
+                          f"two real sets: {short(n['spectrum_factor_real'])}"))
     return [*cards, Card(str(n["nfe"]), "model evaluations per sample", f"{n['method']}, {n['steps']} steps")]
 
 

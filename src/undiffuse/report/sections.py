@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.report import figures, table_sections, trajectory
+from undiffuse.report.array_sections import FieldTiles, array_blocks
 from undiffuse.report.blocks import Key, ReportFigure, Section
 from undiffuse.report.denoising_error import DenoisingErrors, denoising_errors, minimum_loss
 from undiffuse.report.evaluate import Metrics, ReportData, comparable
@@ -46,7 +47,8 @@ def samples_section(data: ReportData, metrics: Metrics) -> Section:
     source = "were held out of the training" if data.held_out is not None else "are training data"
     text = f"The real {plural} {source}. The generated {plural} are the first with seed {data.seed}, without selection."
     blocks = table_sections.histograms(data, metrics) if data.kind == "table" else (
-        (_images(data),) if data.kind == "image" else (_scatters(data),))
+        (_images(data),) if data.kind == "image" else array_blocks(data, metrics.numbers) if data.kind == "array" else (
+            _scatters(data),))
     return Section("Real and generated", text, blocks)
 
 
@@ -73,7 +75,7 @@ def _schedule(data: ReportData, snapshots: list[Snapshot]) -> ReportFigure:
     points = [(s.t, s.log_snr) for s in snapshots if abs(s.log_snr) < _MAX_LOG_SNR]
     curve = (t.numpy(), sde.log_snr(t).numpy())
     chart = figures.schedule("Curve of log-SNR against t, falling from data to noise", curve, np.array(points).T,
-                             _LOW if data.kind == "image" else _HIGH)
+                             _LOW if data.kind in ("image", "array") else _HIGH)
     return ReportFigure(chart, f"The process, {sde.name}: log-SNR against time t. Dots mark the snapshots below.")
 
 
@@ -98,7 +100,7 @@ def _strip(view: BatchView, title: str, snapshots: list[Snapshot], batches: list
     cells = []
     for snapshot, z in zip(snapshots, batches or [s.scaled for s in snapshots], strict=True):
         texts = trajectory.time_labels(snapshot)
-        graphic = view.picture(z[:_TILES] if isinstance(view, Tiles) else z, f"{title}, {texts[0]}", role)
+        graphic = view.picture(z if isinstance(view, Plane) else z[:_TILES], f"{title}, {texts[0]}", role)
         cells.append((graphic, texts))
     return title, cells
 
@@ -107,6 +109,8 @@ def _view(data: ReportData, columns: int) -> BatchView:
     """Pictures of the kind of data: tiles in `columns` columns, or dots."""
     if data.kind == "image":
         return Tiles(data.train, data.model.transform, columns)
+    if data.kind == "array":
+        return FieldTiles(data.train, data.model.transform, columns)
     return Plane(data.train, data.model.transform)
 
 
@@ -157,7 +161,7 @@ def _window(points: Array) -> tuple[float, float, float, float]:
 
 def _selection(x: Tensor, labels: Tensor | None, data: ReportData) -> Tensor:
     """Indices of the rows in the animation: some hundreds of points, a few images with all classes in turn."""
-    if data.kind != "image":
+    if data.kind not in ("image", "array"):
         return torch.arange(min(len(x), _FEW_DOTS))
     if labels is None:
         return torch.arange(min(len(x), _IMAGES))

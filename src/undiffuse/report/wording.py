@@ -13,7 +13,8 @@ NEAR = 0.9
 """Ratio of nearest-neighbour distances below which the page warns of memorisation."""
 _COPIES = 0.05
 
-_NOUNS = {"points": ("point", "points"), "table": ("row", "rows"), "image": ("image", "images")}
+_NOUNS = {"points": ("point", "points"), "table": ("row", "rows"), "image": ("image", "images"),
+          "array": ("sample", "samples")}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Sizes are those that did best in trials on two CPU cores.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,8 @@ from undiffuse.moments import best_kind, measurable
 from undiffuse.predictions import LINEAR, WIENER
 from undiffuse.training.model_config import model_shape
 
+_FLAT = 200  # values of an image or field up to which a multilayer perceptron learns faster than a U-Net
+_SHORT = 400  # values of a series up to which it learns as fast as a transformer
 BATCH = {"unet": 32, "dit": 64}
 """Rows per update of networks for images and arrays."""
 _MEDIUM, _LARGE = 2000, 20_000  # rows from which the network for a table is larger
@@ -46,13 +49,13 @@ class Problem:
 
     @property
     def table(self) -> bool:
-        """Whether the rows are trained as those of tables are."""
-        return self.train.kind in WITH_MISSING
+        """Whether the rows are trained as those of tables are: also arrays by an MLP."""
+        return self.train.kind in WITH_MISSING and self.net not in BATCH
 
     @property
     def image(self) -> bool:
-        """Whether the rows are pictures."""
-        return self.train.kind == "image"
+        """Whether the rows are trained as pictures are: also arrays by a U-Net or transformer."""
+        return self.train.kind == "image" or (self.train.kind == "array" and self.net in BATCH)
 
     @cached_property
     def space(self) -> list[int]:
@@ -76,6 +79,19 @@ class Problem:
         return self.net in BATCH and self.image and best_kind(self.train.shape, len(self.train)) == "dct"
 
 
+def default_net(data: Dataset, shape: Sequence[int]) -> str:
+    """The name of the network that learns most in minutes on a CPU: of long series a transformer, of images, fields and
+    volumes a U-Net, of all others a multilayer perceptron.
+
+    Args:
+        data: the data.
+        shape: shape of a sample in model units.
+    """
+    if data.kind == "array" and len(shape) == 2:
+        return "dit" if math.prod(shape) > _SHORT else "mlp"
+    return "unet" if data.kind in ("image", "array") and math.prod(shape) > _FLAT else "mlp"
+
+
 def network(case: Problem) -> Choice:
     """The network, with a size by the number of rows."""
     if case.corrects and simulation_recipe.is_simulation(case.train):
@@ -90,7 +106,8 @@ def network(case: Problem) -> Choice:
     if case.net == "dit":
         args = {"patch": max(2, -(-max(case.space) // 8)), "width": 96, "depth": 4, "heads": 4}
         why = (f"A transformer of {args['depth']} x {args['width']} on patches of {args['patch']} pixels a side; "
-               "in minutes on a CPU a U-Net or, for small images, an MLP learns more.")
+               + ("the fastest to train for long series." if len(case.space) == 1 else
+                  "in minutes on a CPU a U-Net or, for small images, an MLP learns more."))
         return Choice(*_start({"net_args": args, "net": "dit", "eval_batch_size": 64}, why, case))
     large = case.image or case.train.x[0].numel() > 16
     args = {"width": 256, "depth": 4, "condition": 128} if large else {"width": 128, "depth": 3, "condition": 64}

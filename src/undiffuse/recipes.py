@@ -25,8 +25,8 @@ from undiffuse.launcher import launched
 from undiffuse.model import Denoiser
 from undiffuse.predictions import WIENER
 from undiffuse.progress import say
-from undiffuse.recipe_networks import BATCH, Choice, Problem, network, unet_args
-from undiffuse.training.model_config import deviation
+from undiffuse.recipe_networks import BATCH, Choice, Problem, default_net, network, unet_args
+from undiffuse.training.model_config import deviation, model_shape
 from undiffuse.training.timing import measure
 
 _COMPARED = 1000  # rows whose distances are taken
@@ -36,7 +36,6 @@ _TABLE_ROWS = 1_280_000  # rows that a training on a table uses at most, if it e
 _PATIENCE = 10  # checkpoints without improvement after which a training on a table ends
 _HIDDEN = 0.3  # fraction of the rows in which each of several conditions is hidden
 _FEW = 1000  # pictures below which more of them help
-_FLAT = 200  # values of an image up to which a multilayer perceptron learns faster than a U-Net
 
 
 def for_data(source: Source, *, minutes: float | None = None, **overrides: Any) -> Recipe:
@@ -133,10 +132,9 @@ def _examine(data: Dataset, held_out: int, overrides: dict[str, Any]) -> Problem
     if reach == 0:
         raise InputError(f"got held_out={held_out}, which leaves {len(train)} equal rows; expected different ones; "
                          "hold out fewer")
-    default = "unet" if data.kind == "image" and math.prod(data.shape) > _FLAT else "mlp"
-    stops = data.kind in WITH_MISSING and held_out > 0 and "steps" not in overrides
-    return Problem(train, held_out, transform, deviation(train.x, transform), reach, net or default, prediction_type,
-                    stops)
+    net = net or default_net(data, model_shape(train, transform))
+    stops = data.kind in WITH_MISSING and net not in BATCH and held_out > 0 and "steps" not in overrides
+    return Problem(train, held_out, transform, deviation(train.x, transform), reach, net, prediction_type, stops)
 
 
 def _largest_distance(z: Tensor) -> float:
@@ -157,7 +155,7 @@ def _held_out(data: Dataset) -> int:
 def _rows(case: Problem) -> Choice:
     learned = f"{len(case.train):,} are used for training."
     why = f"{case.held_out:,} rows are held out for measurements, {learned}" if case.held_out else f"All {learned}"
-    if case.image and len(case.train) < _FEW:
+    if case.train.kind == "image" and len(case.train) < _FEW:
         why += " A model soon memorises so few pictures; --flip and --shift make more of them, where they fit the data."
     return Choice({"held_out": case.held_out}, why)
 

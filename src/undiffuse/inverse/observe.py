@@ -13,13 +13,16 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.inverse.guides import SURROGATES, Guided
 from undiffuse.inverse.observation import Observation
-from undiffuse.inverse.operators import as_operator
+from undiffuse.inverse.operators import ChannelsFirst, Identity, Mask, Operator, as_operator
 from undiffuse.inverse.samplers import STEPS, Posterior
 from undiffuse.inverse.smc import MAX_DIM, twisted
+from undiffuse.linear_solvers import Apply
 from undiffuse.model import Model
 from undiffuse.samplers import Method
 from undiffuse.samplers.method import require_denoiser
 from undiffuse.tensors import as_tensor
+from undiffuse.transforms.array_schema import original
+from undiffuse.transforms.base import Channels, Transform
 
 METHODS = (*SURROGATES, *STEPS, "twisted")
 """The methods by name: guides, which are denoisers; posterior samplers; particles."""
@@ -39,7 +42,8 @@ def observe(model: Model, operator: Any, y: Any, noise_std: Any, method: str = "
         noise_std: standard deviation of the noise, a number ≥ 0 or one per entry of y.
         method: one of `METHODS`.
         exact: use the asymptotically exact method: particles ("twisted") up to 256 numbers per event, else split Gibbs.
-        units: units of the operator's argument: "data", as `sample` returns, or "model".
+        units: units of the operator's argument: "data", as `sample` returns, or "model". Of arrays, masks and functions
+            get the layout of the data; blur, downsampling and frequencies have y with the channels first.
         options: options of the method.
 
     Returns:
@@ -85,6 +89,8 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
         units: units of the operator's argument: "data" or "model".
     """
     A, std = as_operator(operator), as_tensor(noise_std, "noise_std").double()
+    if A.channels_first and units == "data" and model.array is not None:
+        A = ChannelsFirst(A, model.array.layout)
     if units not in ("data", "model"):
         raise InputError(f"got units={units!r}; expected data or model")
     if not bool((std >= 0).all()):
@@ -95,7 +101,13 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
         return A(inverse(z).to(z.dtype) if units == "data" else z)
 
     values = None if y is None else as_tensor(y, "y").double()
-    observed = Observation(function, values, std, model.shape, A.mask_unobserved)
+    apply: Apply = function
+    hide: Apply = A.mask_unobserved
+    inner = A.operator if isinstance(A, ChannelsFirst) else A
+    if units == "data" and isinstance(inner, Identity | Mask) and not bool(std.any()) and _is_elementwise(
+            model.transform):
+        apply, hide = _in_model_units(model.transform, inner, first=inner is not A)
+    observed = Observation(apply, values, std, model.shape, hide)
     out = tuple(observed.zero.shape[1:])
     if observed.y is not None and tuple(observed.y.shape) != out:
         raise InputError(f"got y of shape {tuple(observed.y.shape)} for an operator that gives {out}; expected that "
@@ -104,3 +116,31 @@ def observation(model: Model, operator: Any, y: Any, noise_std: Any, units: str 
         raise InputError(f"got noise of shape {tuple(std.shape)} for an operator that gives {out}; expected a number "
                          "for all, or one per entry")
     return observed if observed.y is None else replace(observed, y=A.mask_unobserved(observed.y))
+
+
+def _is_elementwise(transform: Transform) -> bool:
+    """Whether each value of an array is mapped to one model entry."""
+    return isinstance(transform, Channels) and all(column.width for column in transform.columns)
+
+
+def _in_model_units(transform: Transform, operator: Operator, first: bool) -> tuple[Apply, Apply]:
+    """The operator of exactly observed values of an array in model units, in which it is linear, and the function that
+    brings y there.
+
+    Args:
+        transform: the transform of the array.
+        operator: `Identity` or a `Mask`.
+        first: whether operator and y have the channels first, whatever the layout.
+    """
+    assert isinstance(transform, Channels)
+    layout = transform.layout
+    arranged: Apply = (lambda x: x) if first else partial(original, layout=layout)
+    back: Apply = partial(original, layout=layout) if first else (lambda x: x)
+    axes = len(layout) + (first and "C" not in layout)
+
+    def hide(y: Tensor) -> Tensor:
+        rows = operator.mask_unobserved(y) if y.ndim == axes else operator.mask_unobserved(y)[None]
+        z = arranged(transform.forward(back(rows))).to(y)
+        return z if y.ndim == axes else z[0]
+
+    return lambda z: operator(arranged(z)), hide

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,16 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, uniform
 from undiffuse.tensors import as_tensor
+from undiffuse.transforms.array_schema import channels_first
 
 
 class Operator(ABC):
-    """A function of a batch, sample by sample."""
+    """A function of a batch, sample by sample.
+
+    `channels_first` says that x has to be (B, C, *space), whatever the layout of the data.
+    """
+
+    channels_first: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -116,43 +122,49 @@ class Convolve(Operator):
     """Convolution of every channel with one kernel, with reflected edges.
 
     Args:
-        kernel: (h, w), both sizes odd.
+        kernel: (h, w), or one size per axis of space, all odd.
 
     Raises:
-        InputError: for events that are not images of at least half the kernel's size.
+        InputError: for events that have other axes, or are shorter than half the kernel.
     """
 
     kernel: Tensor
+    channels_first = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, W)."""
-        h, w = self.kernel.shape
-        _check_image(x, least=max(h, w) // 2 + 1)
-        padded = torch.nn.functional.pad(x, (w // 2, w // 2, h // 2, h // 2), mode="reflect")
-        weight = self.kernel.flip(0, 1).to(x).expand(x.shape[1], 1, h, w)
-        return torch.nn.functional.conv2d(padded, weight, groups=x.shape[1])
+        """(B, C, *space)."""
+        sizes, axes = self.kernel.shape, self.kernel.ndim
+        _check_space(x, axes, least=max(sizes) // 2 + 1)
+        padded = torch.nn.functional.pad(x, [n // 2 for n in reversed(sizes) for _ in range(2)], mode="reflect")
+        weight = self.kernel.flip(*range(axes)).to(x).expand(x.shape[1], 1, *sizes)
+        convolve = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[axes]
+        return convolve(padded, weight, groups=x.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Downsample(Operator):
-    """Means of blocks of `factor` by `factor` pixels (super-resolution).
+    """Means of blocks of `factor` pixels a side (super-resolution).
 
     Args:
-        factor: a divisor of both sides of the image.
+        factor: a divisor of all sides.
 
     Raises:
-        InputError: for events that are not images of such sizes.
+        InputError: for events that are not images, series or volumes of such sizes.
     """
 
     factor: int
+    channels_first = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H / factor, W / factor)."""
-        _check_image(x)
-        if self.factor < 1 or x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-            raise InputError(f"got factor {self.factor} for images of {x.shape[-1]}x{x.shape[-2]}; expected a divisor "
-                             "of both sides")
-        return torch.nn.functional.avg_pool2d(x, self.factor)
+        """(B, C, *space), each side divided by the factor."""
+        _check_space(x)
+        if self.factor < 1 or any(side % self.factor for side in x.shape[2:]):
+            raise InputError(f"got factor {self.factor} for images of {'x'.join(map(str, reversed(x.shape[2:])))}; "
+                             "expected a divisor of all sides")
+        functional = torch.nn.functional
+        pool = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_pool3d}[x.ndim]
+        pooled: Tensor = pool(x, self.factor)
+        return pooled
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,21 +172,25 @@ class Fourier(Operator):
     """Some coefficients of every channel's orthonormal Fourier transform, real and imaginary parts (MRI).
 
     Args:
-        mask: (H, W // 2 + 1), True at the measured frequencies of the half-plane that a real image has.
+        mask: (H, W // 2 + 1), True at the measured frequencies of the half-plane that a real image has; of series and
+            volumes likewise (*space[:-1], space[-1] // 2 + 1).
 
     Raises:
-        InputError: for events that are not images of this size.
+        InputError: for events that are not of this size.
     """
 
     mask: Tensor
+    channels_first = True
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, number of frequencies, 2)."""
-        _check_image(x)
-        if tuple(self.mask.shape) != (x.shape[-2], x.shape[-1] // 2 + 1):
-            raise InputError(f"got a mask {tuple(self.mask.shape)} of frequencies for images of {x.shape[-1]}x"
-                             f"{x.shape[-2]}; expected {(x.shape[-2], x.shape[-1] // 2 + 1)}")
-        return torch.view_as_real(torch.fft.rfft2(x, norm="ortho")[..., self.mask.to(x.device)])
+        _check_space(x)
+        expected = (*x.shape[2:-1], x.shape[-1] // 2 + 1)
+        if tuple(self.mask.shape) != expected:
+            raise InputError(f"got a mask {tuple(self.mask.shape)} of frequencies for images of {tuple(x.shape[2:])}; "
+                             f"expected {expected}")
+        waves = torch.fft.rfftn(x, dim=tuple(range(2, x.ndim)), norm="ortho")
+        return torch.view_as_real(waves[..., self.mask.to(x.device)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +201,34 @@ class Grey(Operator):
         InputError: for events that are not colour images.
     """
 
+    channels_first = True
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) of (B, 3, H, W)."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise InputError(f"got x of shape {tuple(x.shape)}; expected colour images (B, 3, H, W)")
         return torch.einsum("c,bchw->bhw", torch.tensor([0.299, 0.587, 0.114]).to(x), x)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelsFirst(Operator):
+    """An operator on samples with their channels first, for data in another layout.
+
+    Args:
+        operator: the operator on (B, C, *space).
+        layout: axes of the data.
+    """
+
+    operator: Operator
+    layout: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The operator's value."""
+        return self.operator(channels_first(x, self.layout))
+
+    def mask_unobserved(self, y: Tensor) -> Tensor:
+        """That of the operator."""
+        return self.operator.mask_unobserved(y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,12 +246,13 @@ class Function(Operator):
         return self.function(x)
 
 
-def gaussian_blur(std: float, size: int | None = None) -> Convolve:
+def gaussian_blur(std: float, size: int | None = None, axes: int = 2) -> Convolve:
     """Gaussian blur.
 
     Args:
         std: standard deviation in pixels.
         size: width of the kernel in pixels; None: 6 std, odd.
+        axes: number of axes of space, 2 for images.
 
     Returns:
         The convolution.
@@ -225,7 +265,10 @@ def gaussian_blur(std: float, size: int | None = None) -> Convolve:
     radius = math.ceil(3 * std) if size is None else size // 2
     i = torch.arange(-radius, radius + 1, dtype=torch.float64)
     row = torch.exp(-0.5 * (i / std) ** 2)
-    return Convolve(torch.outer(row, row) / row.sum() ** 2)
+    kernel = row / row.sum()
+    for _ in range(axes - 1):
+        kernel = kernel[..., None] * row / row.sum()
+    return Convolve(kernel)
 
 
 def motion_blur(length: int, angle: float = 0.0) -> Convolve:
@@ -269,7 +312,7 @@ def box(shape: Sequence[int], top: int, left: int, height: int, width: int) -> M
 
 
 def random_mask(shape: Sequence[int], hidden: float, seed: int = 0) -> Mask:
-    """A mask that hides random entries, or pixels with all their channels.
+    """A mask that hides random entries, or pixels of images with all their channels.
 
     Args:
         shape: shape of an event.
@@ -312,7 +355,8 @@ def _boolean(operator: Any) -> Tensor | None:
     return mask if mask.dtype == torch.bool else None
 
 
-def _check_image(x: Tensor, least: int = 1) -> None:
-    """Raise InputError for anything but a batch of images with sides of at least `least` pixels."""
-    if x.ndim != 4 or min(x.shape[-2:]) < least:
-        raise InputError(f"got x of shape {tuple(x.shape)}; expected images (B, C, H, W) of at least {least} pixels")
+def _check_space(x: Tensor, axes: int | None = None, least: int = 1) -> None:
+    """Raise InputError for anything but a batch of images, series or volumes with sides of at least `least` pixels."""
+    if not 3 <= x.ndim <= 5 or x.ndim - 2 != (axes or x.ndim - 2) or min(x.shape[2:]) < least:
+        wanted = "images (B, C, H, W)" if axes in (None, 2) else f"(B, C, *space) with {axes} axes of space"
+        raise InputError(f"got x of shape {tuple(x.shape)}; expected {wanted} of at least {least} pixels a side")

@@ -27,6 +27,7 @@ from undiffuse.inverse.guides import MomentGuide
 from undiffuse.inverse.row_imputer import RowImputer
 from undiffuse.model import Model
 from undiffuse.pipelines import series
+from undiffuse.pipelines.array_samples import impute_array_file, read_array
 from undiffuse.pipelines.csv_text import Text, cell
 from undiffuse.progress import bar, say
 from undiffuse.samplers.driver import Progress, conditions_of, sample
@@ -117,8 +118,9 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
     if series.is_series(model):
         return _impute_series(model, table, out, draws, seed, interval, method)
     if (schema := model.schema) is None:
-        kind = "images" if model.array is None else "arrays, which ud.impute fills in"
-        raise InputError(f"{run} was trained on {kind}; expected the run of a table")
+        if model.array is not None:
+            return _impute_array(model, table, out, draws, seed, steps, interval, method)
+        raise InputError(f"{run} was trained on images; expected the run of a table or an array")
     if table.suffix.lower() == ".npy" and table.is_file():
         cells = array_cells(load_rows(table), schema.columns, str(table))
     elif (opened := open_cells(str(table), options=schema.options, names=schema.order)) is not None:
@@ -138,6 +140,17 @@ def impute_file(run: Path, table: Path, out: Path, draws: int = 10, seed: int = 
         samples = impute(model, rows.x, draws, seed=seed, steps=steps, labels=rows.labels if model.classes else None,
                          method=method, conditions=rows.conditions, progress=progress).numpy()
     return _write(table, out, cells, _Filled(text, schema, rows, samples), interval)
+
+
+def _impute_array(model: Model, source: Path, out: Path, draws: int, seed: int, steps: int, interval: float, method: str
+                  ) -> list[Path]:
+    """`impute_file` for a model of arrays."""
+    x = read_array(str(source), model)
+    if not x.isnan().any():
+        raise InputError(f"{quote(source)} has no missing value (NaN), so there is nothing to fill")
+    with bar("imputing") as progress:
+        samples = impute(model, x, draws, seed=seed, steps=steps, method=method, progress=progress)
+    return impute_array_file(model, source, out, samples, x, interval)
 
 
 def _impute_series(model: Model, table: Path, out: Path, draws: int, seed: int, interval: float, method: str

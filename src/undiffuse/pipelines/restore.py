@@ -1,4 +1,4 @@
-"""Restoration of degraded images: several samples of p(x | y) per image, their mean and standard deviation."""
+"""Restoration of degraded images and arrays: several samples of p(x | y) for each, their mean and deviation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.atomic_files import atomic_set
+from undiffuse.data.arrays import load_array
 from undiffuse.data.images import load_image
 from undiffuse.data.pixel_units import PixelUnits
 from undiffuse.data.writers import png_grid
@@ -21,6 +22,7 @@ from undiffuse.inverse import (
     Downsample,
     Fourier,
     Grey,
+    Identity,
     Mask,
     Operator,
     gaussian_blur,
@@ -28,8 +30,10 @@ from undiffuse.inverse import (
     observe,
     random_mask,
 )
+from undiffuse.inverse.operators import ChannelsFirst
 from undiffuse.likelihood import label_posterior
 from undiffuse.model import Model
+from undiffuse.pipelines.array_samples import RestoredArrays, event_shape
 from undiffuse.progress import bar, part
 from undiffuse.random import Purpose, classes, normal, uniform
 from undiffuse.samplers.driver import sample
@@ -90,12 +94,13 @@ class Restored:
 
 def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount: float | None = None,
              angle: float = 0.0, seed: int = 0) -> Operator:
-    """The degradation operator for images (C, H, W).
+    """The degradation operator for images or arrays (C, *space).
 
     Args:
         name: one of `OPERATORS`.
-        shape: shape of an image.
-        mask: picture that is white, or the larger of two values, where the image is to be filled in (inpaint).
+        shape: shape of a sample.
+        mask: picture, or of arrays an .npy file, that is white, or the larger of two values, where the sample is to be
+            filled in (inpaint).
         amount: hidden fraction (random), standard deviation of the blur or length of the motion in pixels, factor of
             downsampling, fraction of measured frequencies (fourier).
         angle: direction of a motion in degrees.
@@ -103,6 +108,11 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
     """
     if name not in OPERATORS:
         raise InputError(f"got operator {name!r}; expected one of {', '.join(OPERATORS)}")
+    axes, array = len(shape) - 1, mask is not None and mask.suffix.lower() == ".npy"
+    if array or (name == "inpaint" and mask is None and axes != 2):
+        return Mask(~_hidden_places(mask, shape)) if mask is not None else Identity()
+    if name in ("motion", "grey") and axes != 2:
+        raise InputError(f"got operator {name} for samples of {axes} axes of space; expected images")
     if (name == "inpaint") != (mask is not None):
         raise InputError("got inpaint without a mask, or a mask without inpaint; expected both together")
     if mask is not None:
@@ -112,7 +122,7 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
     if name in ("motion", "downsample") and value % 1:
         raise InputError(f"got amount={value:g} for {name}; expected a whole number")
     operators: dict[str, Callable[[], Operator]] = {
-        "random": lambda: random_mask(shape, value, seed), "blur": lambda: gaussian_blur(value),
+        "random": lambda: random_mask(shape, value, seed), "blur": lambda: gaussian_blur(value, axes=axes),
         "motion": lambda: motion_blur(int(value), angle), "downsample": lambda: Downsample(int(value)),
         "fourier": lambda: Fourier(_frequencies(shape, value, seed)), "grey": Grey,
     }
@@ -122,14 +132,14 @@ def operator(name: str, shape: tuple[int, ...], mask: Path | None = None, amount
 def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, draws: int = 8, *,
             simulate: bool = False, method: str = "mmps", exact: bool = False, steps: int | None = None, seed: int = 0,
             units: PixelUnits | None = None, rounds: int | None = None, class_counts: Sequence[int] | None = None,
-            **cond: Any) -> Restored:
+            **cond: Any) -> Restored | RestoredArrays:
     """Samples of p(x | y) for every row of y.
 
     Args:
-        model: a model of images.
-        degradation: operator that gave y.
-        y: observations (N, *out) in grey levels.
-        noise: standard deviation of the observation noise, in grey levels.
+        model: a model of images or arrays.
+        degradation: operator that gave y, on samples with the channels first.
+        y: observations (N, *out) in grey levels, or in units of the arrays.
+        noise: standard deviation of the observation noise, in the same units.
         draws: samples per image.
         simulate: y holds clean images, to which operator and noise are applied first.
         method: method of `observe`.
@@ -147,11 +157,14 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
     """
     if draws < 1:
         raise InputError(f"got draws={draws}; expected at least 1")
-    posterior = observe(model, degradation, None, noise, method, exact=exact)
-    expected = model.shape if simulate else tuple(posterior.observation.zero.shape[1:])
+    array, event = model.array, model.shape if model.array is None else event_shape(model)
+    arranged = degradation if array is None or degradation.channels_first else ChannelsFirst(degradation, array.layout)
+    posterior = observe(model, arranged, None, noise, method, exact=exact)
+    expected = event if simulate else tuple(posterior.observation.zero.shape[1:])
     if tuple(y.shape[1:]) != expected:
-        hint = "; for clean images use simulate" if tuple(y.shape[1:]) == model.shape else ""
-        raise InputError(f"got images of shape {tuple(y.shape[1:])}; expected {expected}{hint}")
+        what, hint = "images" if array is None else "samples", "; for clean ones use simulate"
+        raise InputError(f"got {what} of shape {tuple(y.shape[1:])}; expected {expected}"
+                         f"{hint if tuple(y.shape[1:]) == event else ''}")
     if simulate:
         clean = degradation(y)
         y = clean + noise * normal(seed, Purpose.DATA, 21, 0, len(clean), tuple(clean.shape[1:]))
@@ -167,7 +180,8 @@ def restore(model: Model, degradation: Operator, y: Tensor, noise: float = 0.0, 
             label: dict[str, Any] = {"label": sample_labels(model, out, seed, k, class_counts, **repeated)} if k else {}
             out = sample(posterior, len(rows), steps=steps, seed=seed, first_index=k * _ROUND_STRIDE, y=rows,
                          progress=part(progress, k, count), **label, **repeated).x
-    return Restored(y, out.reshape(len(y), each, *out.shape[1:])[:, :draws], units or PixelUnits())
+    samples = out.reshape(len(y), each, *out.shape[1:])[:, :draws]
+    return Restored(y, samples, units or PixelUnits()) if array is None else RestoredArrays(y, samples, array)
 
 
 def sample_labels(model: Model, x: Tensor, seed: int = 0, turn: int = 0, class_counts: Sequence[int] | None = None,
@@ -212,12 +226,25 @@ def _hidden(path: Path, shape: tuple[int, ...]) -> Tensor:
     return hidden.expand(shape)
 
 
+def _hidden_places(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The entries of a sample (C, *space) that an .npy mask hides, where it is not 0; the same for all channels where
+    it has none."""
+    hidden = torch.from_numpy(np.asarray(load_array(path)) != 0)
+    hidden = hidden if hidden.ndim == len(shape) else hidden[None]
+    if hidden.shape[1:] != shape[1:] or hidden.shape[0] not in (1, shape[0]):
+        raise InputError(f"got a mask of shape {tuple(hidden.shape)}; expected {shape[1:]}, or {shape} with the "
+                         "channels first")
+    if hidden.all() or not hidden.any():
+        raise InputError(f"got the mask {path}, which hides {'every' if hidden.all() else 'no'} value; expected some")
+    return hidden.expand(shape)
+
+
 def _frequencies(shape: tuple[int, ...], fraction: float, seed: int) -> Tensor:
-    """A mask of a fraction of the frequencies in the half-plane: the lowest ones, and random others."""
-    rows, columns = shape[-2], shape[-1] // 2 + 1
-    up = torch.fft.fftfreq(shape[-2])[:, None].double()
-    distance = (up**2 + (torch.arange(columns) / shape[-1]) ** 2).sqrt()
-    rank = distance + 0.5 * uniform(seed, Purpose.DATA, 22, 0, 1, (rows, columns))[0]
+    """A mask of a fraction of the frequencies of a real sample: the lowest ones, and random others."""
+    waves = [torch.fft.fftfreq(n).double() for n in shape[1:-1]]
+    waves += [torch.arange(shape[-1] // 2 + 1).double() / shape[-1]]
+    distance = torch.stack(torch.meshgrid(*waves, indexing="ij")).square().sum(0).sqrt()
+    rank = distance + 0.5 * uniform(seed, Purpose.DATA, 22, 0, 1, tuple(distance.shape))[0]
     count = min(rank.numel(), max(1, math.ceil(fraction * rank.numel())))
     return torch.as_tensor(rank <= rank.flatten().kthvalue(count).values)
 

@@ -21,6 +21,7 @@ from undiffuse.likelihood import Likelihood, log_likelihood
 from undiffuse.likelihood.column_surprise import column_surprise
 from undiffuse.model import Model
 from undiffuse.pipelines import series, series_files
+from undiffuse.pipelines.array_samples import read_array
 from undiffuse.progress import bar, say
 from undiffuse.report.plots import least_likely, scores_figure
 
@@ -117,9 +118,11 @@ def load_rows(source: str, model: Model, experiment: Experiment, config: dict[st
                        ), torch.from_numpy(rows.novel)
     if config["kind"] == "image":
         return _images(source, model, experiment, config, part, first if n is None else min(n, first or n))
-    array: dict[str, Any] = {} if model.array is None else {"layout": model.array.layout,
-                                                            "channels": model.array.channels}
-    data = open_data(source, size=experiment.image_size, part=part, first=first, **array)
+    if model.array is not None:
+        x = read_array(source, model, part, n)
+        samples = Dataset(x, None, "array", Path(source).name, columns=model.array.channels, array=model.array)
+        return samples, torch.zeros(len(x), dtype=torch.bool)
+    data = open_data(source, size=experiment.image_size, part=part, first=first)
     expected = {"kind": config["kind"], "levels": config["levels"], "columns": sorted(config["columns"])}
     values = {"kind": data.kind, "levels": data.levels, "columns": sorted(data.columns)}
     if differing := [f"{name} {values[name]!r} and not {expected[name]!r}" for name in values

@@ -59,7 +59,7 @@ CORE = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "safetensors"
 OPTIONAL = {"accelerate", "datasets", "diffusers", "transformers", "anndata", "scanpy", "tensorboard", "pandas",
             "anywidget", "traitlets", "huggingface_hub", "pyarrow"}
 LIGHT = {"__init__", "__main__", "errors", "hashing", "experiment", "cli"}  # torch and numpy only inside functions
-LINES = 27_400
+LINES = 27_900
 LONG_FUNCTIONS = {("nets", "forward"), ("training", "train")}  # a network, the training loop
 
 FORBIDDEN = re.compile(
@@ -454,7 +454,7 @@ def test_the_house_stays_small() -> None:
     folders = Counter(module.name.partition(".")[0] for module in files if "." in module.name)
     lines = sum(module.text.count("\n") - docstring_lines(module) for module in files
                 if not module.name.startswith("course.exercises_"))
-    assert len(files) <= 234 and max(n for name, n in folders.items() if name != "cli") <= 20 and lines <= LINES
+    assert len(files) <= 236 and max(n for name, n in folders.items() if name != "cli") <= 20 and lines <= LINES
 
 
 def test_the_typical_function_fits_in_eight_lines() -> None:

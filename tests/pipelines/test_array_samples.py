@@ -31,7 +31,8 @@ def data_of(kind: str) -> np.ndarray:
     return x.astype(dtype)
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=["series", "sounds", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (
+    "signals", "fields", "maps", "volumes"))])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, np.ndarray]:
     """A run of two updates on 40 samples, beside its data in x.npy."""
     folder, x = tmp_path_factory.mktemp(request.param), data_of(request.param)
@@ -122,5 +123,5 @@ def test_a_mask_in_the_layout_of_the_data_keeps_what_it_observes(trained: tuple[
     mask = torch.from_numpy(RNG.random(x.shape[1:]) < 0.5)
     y = torch.from_numpy(x[0].astype(np.float32))
     posterior = ud.observe(model, Mask(mask), y, 0.0, "wiener")
-    draws = ud.sample(posterior, 4, steps=20).x
-    assert float((draws - y)[:, mask].abs().max()) < 0.02 * float(y.std())
+    draws = ud.sample(posterior, 2, steps=10).x
+    assert float((draws - y)[:, mask].abs().max()) < 0.05 * float(y.std())

@@ -82,7 +82,7 @@ def test_posteriors_given_gaps_are_the_conditional_law(space: tuple[int, ...], g
     if gaps == "block":
         hidden = torch.zeros(1, *space, dtype=torch.bool)
         hidden[(0, *(slice(n // 4, n // 4 + max(2, n // 6)) for n in space))] = True
-    filled = ud.impute(model, torch.where(hidden, math.nan, truth), draws, seed=2, steps=12)
+    filled = ud.impute(model, torch.where(hidden, math.nan, truth), draws, seed=2, steps=40)
     m = hidden.flatten()
     cov, frame = covariance(law(space)), law(space)
     gain = torch.linalg.solve(cov[~m][:, ~m], cov[~m][:, m]).T

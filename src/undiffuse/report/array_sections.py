@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from undiffuse.report.formats import short
 from undiffuse.report.images import BatchView, Picture, png, tiled
 from undiffuse.transforms.array_schema import ArraySchema
 from undiffuse.transforms.base import Transform
-
-if TYPE_CHECKING:
-    from undiffuse.report.evaluate import ReportData
 
 Array = NDArray[np.float64]
 _BINS = 24  # wavenumbers of a spectrum
@@ -124,19 +121,28 @@ def array_scores(schema: ArraySchema, real: Tensor, generated: Tensor, train: Te
     return {"ks": ks, "ks_critical": None, "spectrum_factor": factors[0], "spectrum_factor_real": factors[1]}
 
 
-def array_blocks(data: ReportData, numbers: dict[str, Any]) -> tuple[Block, ...]:
-    """Real and generated samples, their spectra, and the values of the channels."""
-    schema = data.train.array
+def array_blocks(train: Dataset, transform: Transform, real: Tensor, generated: Tensor, numbers: dict[str, Any]
+                 ) -> tuple[Block, ...]:
+    """Real and generated samples, their spectra, and the values of the channels.
+
+    Args:
+        train: training samples.
+        transform: transform to model units.
+        real: real samples to compare with, in data units.
+        generated: generated samples.
+        numbers: metrics of the run.
+    """
+    schema = train.array
     assert schema is not None
-    view = FieldTiles(data.train, data.model.transform, 4)
+    view = FieldTiles(train, transform, 4)
     what = {1: "curves of the first channel", 2: "the first channel",
             3: "the middle slice of the first channel"}[len(schema.space)]
     ends = ("the lower edge", "the upper edge") if len(schema.space) == 1 else ("black", "white")
     tiles = tuple(ReportFigure(png(tiled(view.bytes(x[:_SHOWN]), 4), f"{name} samples, {what}"),
                                f"{name} samples, {what}; {ends[1]} is {short(view.low + view.range)}, {ends[0]} "
                                f"{short(view.low)}.", ((name.lower(),) * 2,))
-                  for name, x in (("Real", data.real.x), ("Generated", data.generated)))
-    real, generated = (schema.channels_first(x) for x in (data.real.x[: len(data.generated)], data.generated))
+                  for name, x in (("Real", real), ("Generated", generated)))
+    real, generated = (schema.channels_first(x) for x in (real[: len(generated)], generated))
     wavenumber, power = power_spectrum(real)
     spectra = [spectrum(f"Spectra of channel {name}, real and generated", wavenumber, power[j],
                         power_spectrum(generated)[1][j], name)

@@ -47,8 +47,9 @@ def samples_section(data: ReportData, metrics: Metrics) -> Section:
     source = "were held out of the training" if data.held_out is not None else "are training data"
     text = f"The real {plural} {source}. The generated {plural} are the first with seed {data.seed}, without selection."
     blocks = table_sections.histograms(data, metrics) if data.kind == "table" else (
-        (_images(data),) if data.kind == "image" else array_blocks(data, metrics.numbers) if data.kind == "array" else (
-            _scatters(data),))
+        (_images(data),) if data.kind == "image" else array_blocks(
+            data.train, data.model.transform, data.real.x, data.generated, metrics.numbers)
+        if data.kind == "array" else (_scatters(data),))
     return Section("Real and generated", text, blocks)
 
 

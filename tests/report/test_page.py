@@ -6,12 +6,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.conftest import EVIL, Tiny
 
 from undiffuse.errors import InputError
-from undiffuse.report import evaluate, write_report
+from undiffuse.report import evaluate, table_sections, write_report
+from undiffuse.report.evaluate import gather
 from undiffuse.report.formats import factor, short
 from undiffuse.training.ema_sweep import compare_ema
 
@@ -147,3 +149,20 @@ def test_an_invalid_path_of_the_page_is_refused_first(images: Tiny, tmp_path: Pa
 def test_a_folder_without_a_run_is_refused_before_the_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not the folder of a run"):
         write_report(tmp_path / "nowhere")
+
+
+def test_unusual_rows_are_those_of_largest_surprise(table: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(table_sections, "column_surprise", lambda model, x, seed: x.square())
+    monkeypatch.setattr(table_sections, "surprises", lambda alt, *parts: seen.update(zip(
+        ("names", "texts", "values", "totals"), parts, strict=True)))
+    data = gather(table.folder, 60, data=table.data)
+    section = table_sections.unusual_section(data)
+    squares = data.real.x.double().square()
+    best = squares.sum(1).sort(descending=True)
+    assert section is not None and "8 most unusual of 60 held-out rows" in section.blocks[0].caption  # type: ignore
+    assert seen["totals"].tolist() == pytest.approx(best.values[:8].tolist(), rel=1e-6)
+    assert seen["names"] == list(table.data.columns) and float(seen["values"][0].sum()) == pytest.approx(
+        float(best.values[0]), rel=1e-6)
+    first = float(data.real.x[best.indices[0], 0])
+    assert float(seen["texts"][0][0]) == pytest.approx(first, rel=1e-2)

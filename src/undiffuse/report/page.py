@@ -63,7 +63,7 @@ def environment() -> Environment:
 def page(data: ReportData, metrics: Metrics) -> str:
     """The HTML text of the page."""
     candidates = (sections.samples_section(data, metrics), table_sections.scores_section(data, metrics),
-                  sections.class_agreement_section(data, metrics),
+                  table_sections.unusual_section(data), sections.class_agreement_section(data, metrics),
                   sections.memorisation_section(data, metrics), sections.trajectory_section(data),
                   sections.training_section(data))
     folder = data.run.folder

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from undiffuse.likelihood.column_surprise import column_surprise
 from undiffuse.report import figures
 from undiffuse.report.blocks import Block, ReportFigure, Section
 from undiffuse.report.evaluate import Metrics, ReportData, mixed_columns, with_labels
@@ -19,6 +20,7 @@ from undiffuse.report.table_metrics import MixedColumns, associations
 Array = NDArray[np.float64]
 
 _COLUMNS, _WORDS = 24, 6  # columns, and words of a column, that are shown
+_SCORED, _UNUSUAL, _SHOWN = 500, 8, 10  # rows that are scored and shown, and columns that are shown
 _BOTH = (("real", "real"), ("generated", "generated"))
 
 
@@ -66,6 +68,26 @@ def scores_section(data: ReportData, metrics: Metrics) -> Section | None:
             "Forests that predict a column from the others, trained on generated and on training rows, on held-out "
             "rows: accuracy for words, R² for numbers."), (("trained on real", "real"), ("on generated", "generated"))))
     return Section("Scores of the table", _impossible(n), (tuple(blocks),))
+
+
+def unusual_section(data: ReportData) -> Section | None:
+    """The most unusual real rows, and the columns that make them so; None for other data and a single column."""
+    if data.kind != "table" or len(data.real.columns) < 2 or data.model.kind != "denoiser":
+        return None
+    rows = data.real.x[:_SCORED]
+    surprise = column_surprise(data.model, rows, seed=data.seed)
+    top = surprise.sum(1).argsort(descending=True)[:_UNUSUAL]
+    columns = surprise[top].amax(0).argsort(descending=True, stable=True)[:_SHOWN].sort().values.tolist()
+    forms = data.train.schema.formats if data.train.schema else ()
+    names = [data.real.columns[j] for j in columns]
+    texts = [[shorten(forms[j].text(v) if len(forms) == len(row) else short(v), 10)
+              for j in columns for v in [float(row[j])]] for row in rows[top]]
+    which = "held-out" if data.held_out is not None else "training"
+    caption = (f"The values of the {len(top)} most unusual of {len(rows):,} {which} rows, coloured by the surprise of "
+               "the column in nats above the model's own samples; the sum over all columns is at the left.")
+    figure = surprises(f"Surprise of every column of unusual {which} rows", names, texts,
+                       surprise[top][:, columns].numpy(), surprise[top].sum(1).numpy())
+    return Section("Unusual rows", "", (ReportFigure(figure, caption, (("surprise", "generated"),)),))
 
 
 def _explain(n: dict[str, Any]) -> str:
@@ -132,6 +154,31 @@ def words(real: Array, generated: Array, names: tuple[str, ...], title: str) -> 
     ax.grid(False)
     ax.locator_params(axis="x", nbins=4)
     ax.set_title(shorten(title, 30))
+    return figure
+
+
+@chart
+def surprises(names: list[str], texts: list[list[str]], values: Array, totals: Array) -> Figure:
+    """Values of unusual rows, each on the colour of its surprise.
+
+    Args:
+        names: names of the columns.
+        texts: the values of the rows, one text per column.
+        values: the surprise of every column (n, D).
+        totals: that of every row over all columns (n,).
+    """
+    figure, ax = canvas(90 + 26.0 * len(texts))
+    figures.remove_frame(ax)
+    full = max(1.0, float(values.max()))
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            strength = min(1.0, max(0.0, float(values[i, j])) / full)
+            ax.bar(j, 0.92, 0.96, i - 0.46, color=to_rgba(GENERATED, 0.6 * strength), linewidth=0)
+            ax.text(j, i, text, ha="center", va="center", fontsize=9)
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(texts) - 0.5, -0.5))
+    ax.set_xticks(range(len(names)), [shorten(name) for name in names])
+    ax.tick_params(axis="x", labelrotation=90 if len(names) > 6 else 0, labelsize=9)
+    ax.set_yticks(range(len(texts)), [f"{total:+.1f}" for total in totals.tolist()])
     return figure
 
 

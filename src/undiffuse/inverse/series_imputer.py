@@ -27,7 +27,7 @@ from undiffuse.inverse.window_law import WindowLaw, fill, fit_law
 
 _EM_RIDGE, _DEFAULT_RIDGE = 2e-4, 5e-4
 _RIDGES = (1e-5, 1e-4, 5e-4, 2e-3)
-_USES = 8  # times that a window is used
+_USES, _COST = 8, 900_000_000  # times that a window is used; windows times the square of their values
 _CHOICE = 200  # held-out windows on which ridge and period are chosen
 NAME = "series.safetensors"
 """Name of the file in the folder of a run."""
@@ -67,7 +67,8 @@ class SeriesImputer:
         at = held_out_begins[:, 1]
         law = _choose(law, held_out, at, seed)
         test = Pairs.make(law, held_out, at, _TESTED, seed + 1)
-        pairs = Pairs.make(law, x, begins[:, 1], min(_PAIRS, _USES * len(x)), seed)
+        count = min(_PAIRS, _USES * len(x), _COST // law.dim**2)
+        pairs = Pairs.make(law, x, begins[:, 1], count, seed)
         correction = fit_correction(law, pairs, test, seed)
         scores = {"law": _score(test)}
         if correction is not None:

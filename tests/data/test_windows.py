@@ -95,6 +95,16 @@ def test_numbers_and_rows_are_times_too(tmp_path: Path) -> None:
     assert same.x.shape == (41, 10, 1) and int(same.x[0].isnan().sum()) == 1
 
 
+def test_a_frame_with_times_as_its_index_is_read_like_one_with_a_column(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(table(tmp_path / "s.csv", list(range(40))), parse_dates=["when"])
+    column, index = open_data(frame, time="when", window=8), open_data(frame.set_index("when"), time="when", window=8)
+    assert torch.equal(column.x, index.x) and column.starts is not None and index.starts is not None
+    assert torch.equal(column.starts, index.starts)
+    unnamed = frame.set_index("when").rename_axis(None)
+    assert torch.equal(open_data(unnamed, time="time", window=8).x, column.x)
+
+
 @pytest.mark.parametrize(("edit", "message"), [
     (lambda rows: [*rows, rows[3]], "have the time of another row"),
     (lambda rows: [*rows[:9], rows[9].replace("2024", "soon"), *rows[10:]], "holds 'soon|row 9|'soon"),

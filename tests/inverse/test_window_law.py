@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from undiffuse.inverse.series_imputer import SeriesImputer, pieces_of
+from undiffuse.inverse.series_imputer import SeriesImputer, _of_trace, pieces_of
 from undiffuse.inverse.window_correction import Correction, GapNet, Pairs, hide, network_inputs, normal_crps
 from undiffuse.inverse.window_law import WindowLaw, blocks, fill, fit_law, interpolate
 from undiffuse.mixture import Gaussian
@@ -136,6 +136,28 @@ def test_the_law_follows_the_phase_of_a_period() -> None:
         mean, _ = law.moments(begin)
         # the weights 1 + cos(φ_i − φ) halve a first harmonic
         assert torch.allclose(mean, 0.5 * torch.cos(2 * math.pi * (begin + torch.arange(8.0).double()) / 8), atol=0.02)
+
+
+def test_a_memory_multiplies_covariances_by_an_exponential_of_the_lag() -> None:
+    C = torch.kron(torch.tensor([[1.0, 0.6], [0.6, 2.0]]).double(), COV)
+    two = WindowLaw.gaussian(torch.zeros(2 * T), C, (2, T))
+    taper = torch.exp(-(LAGS[:, None] - LAGS).abs() / 50).repeat(2, 2)
+    _, cov = replace(two, memory=50).moments(0)
+    assert torch.allclose(cov, two.moments(0)[1] * taper) and float(torch.linalg.eigvalsh(cov).min()) > 0
+
+
+def test_weights_by_distance_leave_a_gaussian_law_and_forget_restless_times() -> None:
+    """An OU series whose amplitude is 8 times as large in a tenth of the time: the correlations stay those of OU, while
+    without weights a value observed in calm times hardly counts."""
+    x, calm = ou(6000, seed=5), ou(6000, seed=6)
+    x[0, 3000:3600] = 8 * x[0, 3000:3600] + 20 * normal(1, Purpose.DATA, 2, 0, 600, (), torch.float64)
+    plain = WindowLaw.measure([x], [0], T, 0, 1e-6)
+    weighted = _of_trace(WindowLaw.measure([x], [0], T, 0, 1e-6, plain), plain)
+    again = WindowLaw.measure([calm], [0], T, 0, 1e-6, law())
+    correlations = [cov[0, 1] / cov[0, 0] for cov in (law.moments(0)[1] for law in (plain, weighted, again))]
+    assert float(correlations[0]) < 0.6 and float(correlations[1]) > 0.9 * math.exp(-RATE)
+    assert float(correlations[2]) == pytest.approx(math.exp(-RATE), abs=0.03)
+    assert float(weighted.moments(0)[1].trace()) == pytest.approx(float(plain.moments(0)[1].trace()), rel=1e-6)
 
 
 def test_a_draw_does_not_depend_on_the_number_of_draws() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from undiffuse.inverse.window_law import WindowLaw, fill, fit_law
 
 _EM_RIDGE, _DEFAULT_RIDGE = 2e-4, 5e-4
 _RIDGES = (1e-5, 1e-4, 5e-4, 2e-3)
+_MEMORIES = (0, 1000, 300)
+_SCALES = tuple(0.7 + 0.05 * k for k in range(11))
 _USES, _COST = 8, 900_000_000  # times that a window is used; windows times the square of their values
 _CHOICE = 200  # held-out windows on which ridge and period are chosen
 NAME = "series.safetensors"
@@ -61,11 +64,12 @@ class SeriesImputer:
             seed: seed of the random numbers.
         """
         pieces = pieces_of(x, begins)
-        law, _ = fit_law(pieces.series, pieces.starts, x.shape[2], period, _EM_RIDGE, seed)
+        law, filled = fit_law(pieces.series, pieces.starts, x.shape[2], period, _EM_RIDGE, seed)
         if held_out is None or held_out_begins is None or len(held_out) < 2:
             return cls(replace(law, ridge=_DEFAULT_RIDGE))
         at = held_out_begins[:, 1]
-        law = _choose(law, held_out, at, seed)
+        robust = WindowLaw.measure(filled, pieces.starts, x.shape[2], period, _EM_RIDGE, _without_period(law))
+        law = _choose([law, _of_trace(robust, law)], held_out, at, seed)
         test = Pairs.make(law, held_out, at, _TESTED, seed + 1)
         count = min(_PAIRS, _USES * len(x), _COST // law.dim**2)
         pairs = Pairs.make(law, x, begins[:, 1], count, seed)
@@ -112,7 +116,8 @@ class SeriesImputer:
         if self.correction is not None:
             tensors |= {f"net.{name}": value for name, value in self.correction.net.state_dict().items()}
             tensors["ranks"] = self.correction.ranks
-        state = {"shape": list(law.shape), "period": law.period, "ridge": law.ridge, "scores": self.scores}
+        state = {"shape": list(law.shape), "period": law.period, "ridge": law.ridge, "memory": law.memory,
+                 "scores": self.scores}
         with atomic_set([path]) as (stream,):
             storage.write(stream, tensors, json.loads(json.dumps(state)))
 
@@ -122,7 +127,7 @@ class SeriesImputer:
         tensors, state = storage.read(path)
         shape: Any = tuple(state["shape"])
         law = WindowLaw(shape, state["period"], tensors["law.weights"], tensors["law.first"], tensors["law.second"],
-                        state["ridge"])
+                        state["ridge"], state["memory"])
         if "ranks" not in tensors:
             return cls(law, None, state["scores"])
         net = GapNet(shape[0])
@@ -166,19 +171,42 @@ def pieces_of(x: Tensor, begins: Tensor) -> Pieces:
     return Pieces([torch.cat(part, 1) for part in parts], starts, places)
 
 
-def _choose(law: WindowLaw, x: Tensor, begins: Tensor, seed: int) -> WindowLaw:
-    """The law with the ridge, and with or without the period, that has the smallest CRPS on hidden values."""
-    plain = replace(law, period=0, weights=law.weights[:1], first=law.first[:1], second=law.second[:1])
-    laws = [replace(form, ridge=ridge) for form in ([plain, law] if law.period else [plain]) for ridge in _RIDGES]
-    scores = [_crps(Pairs.make(each, x, begins, _CHOICE, seed + 1)) for each in laws]
-    return laws[min(range(len(laws)), key=scores.__getitem__)]
+def _without_period(law: WindowLaw) -> WindowLaw:
+    return replace(law, period=0, weights=law.weights[:1], first=law.first[:1], second=law.second[:1])
+
+
+def _of_trace(law: WindowLaw, other: WindowLaw) -> WindowLaw:
+    """The law with its covariance scaled to the trace of another one's."""
+    mean, cov = _without_period(replace(law, ridge=0.0)).moments(0)
+    ratio = float(_without_period(replace(other, ridge=0.0)).moments(0)[1].trace() / cov.trace())
+    # x = m + √r (x' − m) has the covariance r C: E x xᵀ = r E x' x'ᵀ + (√r − r)(E x' mᵀ + m E x'ᵀ) + (1 − √r)² m mᵀ
+    root, outer = ratio**0.5, torch.outer(mean, mean)
+    cross = torch.stack([torch.outer(f, mean) + torch.outer(mean, f) for f in law.first])
+    second = ratio * law.second + (root - ratio) * cross + (1 - root) ** 2 * law.weights[:, None, None] * outer
+    return replace(law, first=root * law.first + (1 - root) * law.weights[:, None] * mean, second=second)
+
+
+def _choose(laws: Sequence[WindowLaw], x: Tensor, begins: Tensor, seed: int) -> WindowLaw:
+    """The law with the smallest CRPS on hidden values: its windows' weights, its period, its memory and its ridge are
+    chosen in turn."""
+    forms = [*laws, *(_without_period(law) for law in laws if law.period)]
+
+    def best(candidates: Sequence[WindowLaw]) -> WindowLaw:
+        scores = [_crps(Pairs.make(each, x, begins, _CHOICE, seed + 1)) for each in candidates]
+        return candidates[min(range(len(candidates)), key=scores.__getitem__)]
+
+    law = best([replace(form, ridge=_DEFAULT_RIDGE) for form in forms])
+    law = best([replace(law, memory=memory) for memory in _MEMORIES])
+    return best([replace(law, ridge=ridge) for ridge in _RIDGES])
 
 
 def _crps(pairs: Pairs) -> float:
-    """Mean CRPS of the law over the windows."""
-    h = pairs.hidden
-    crps = normal_crps(pairs.x - pairs.mean, pairs.std.clamp_min(1e-9)) * h
-    return float((crps.flatten(1).sum(1) / h.flatten(1).sum(1).clamp_min(1)).mean())
+    """Mean CRPS of the law over the windows, with the best of some factors of its standard deviations, which the
+    correction chooses later."""
+    h, std = pairs.hidden, pairs.std.clamp_min(1e-9)
+    count = h.flatten(1).sum(1).clamp_min(1)
+    return min(float(((normal_crps(pairs.x - pairs.mean, scale * std) * h).flatten(1).sum(1) / count).mean())
+               for scale in _SCALES)
 
 
 def _score(pairs: Pairs) -> float:

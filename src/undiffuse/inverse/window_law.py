@@ -30,6 +30,7 @@ from undiffuse.random import Purpose, normal
 MAX_ENTRIES = 2048
 """Largest number C·T of values of a window for which the law is measured."""
 _ROUNDS = 6
+_CACHED = 40_000_000  # numbers of inverse covariances that are kept
 _STREAM = 1 << 40  # of the random numbers of the fit, in the steps of Purpose.DATA
 
 
@@ -68,6 +69,8 @@ class WindowLaw:
         first: the same of x_i, (k, C·T).
         second: the same of x_i x_iᵀ, (k, C·T, C·T).
         ridge: variance that is added to that of every value.
+        memory: steps m over which covariances are trusted: those at a lag l are multiplied by e^{−l/m}, a covariance
+            itself, so that the product is one; 0: without end.
     """
 
     shape: tuple[int, int]
@@ -76,10 +79,11 @@ class WindowLaw:
     first: Tensor
     second: Tensor
     ridge: float
+    memory: int = 0
 
     @classmethod
-    def measure(cls, series: Sequence[Tensor], begins: Sequence[int], window: int, period: int, ridge: float
-                ) -> WindowLaw:
+    def measure(cls, series: Sequence[Tensor], begins: Sequence[int], window: int, period: int, ridge: float,
+                robust: WindowLaw | None = None) -> WindowLaw:
         """The law of all windows of series without missing values.
 
         Args:
@@ -88,11 +92,19 @@ class WindowLaw:
             window: number T of steps of a window.
             period: see the class.
             ridge: see the class.
+            robust: a law under which windows are weighted by the inverse of their squared distance to its mean, so
+                that restless times do not decide; the covariance is that of elliptical laws, with the trace of all
+                windows.
+
+        Reference: Tyler (1987), Annals of Statistics 15, for the weights.
         """
         total: list[Tensor] = []
         for piece, begin in zip(series, begins, strict=True):
             x = piece.double().unfold(1, window, 1).transpose(0, 1).flatten(1)
             w = _harmonics(torch.arange(begin, begin + len(x)), period)
+            if robust is not None:
+                mean, precision = robust.precision(0)
+                w = w / ((((x - mean) @ precision) * (x - mean)).sum(1) / x.shape[1]).clamp_min(1e-3)
             parts = [w.sum(1), w @ x, torch.stack([(x * row[:, None]).T @ x for row in w])]
             total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
         n = total[0][0].clone()
@@ -115,6 +127,10 @@ class WindowLaw:
         scale = float(h @ self.weights)
         mean = h @ self.first / scale
         cov = torch.tensordot(h, self.second, 1) / scale - torch.outer(mean, mean)
+        if self.memory:
+            steps = torch.arange(self.shape[1], dtype=torch.float64)
+            taper = torch.exp(-(steps[:, None] - steps).abs() / self.memory)
+            cov = cov * taper.repeat(self.shape[0], self.shape[0])
         return mean, cov + self.ridge * torch.eye(self.dim, dtype=torch.float64)
 
     def posterior(self, x: Tensor, missing: Tensor, begin: int) -> Conditional:
@@ -125,7 +141,7 @@ class WindowLaw:
             missing: which are missing (C·T,), in all of them.
             begin: step at which the windows begin.
         """
-        mean, precision = self._precision(begin % self.period if self.period else 0)
+        mean, precision = self.precision(begin)
         factor = torch.linalg.cholesky(precision[missing][:, missing])
         residual = (x.double() - mean)[:, ~missing]
         shift = torch.cholesky_solve(precision[missing][:, ~missing] @ residual.T, factor).T
@@ -158,9 +174,12 @@ class WindowLaw:
     def _cache(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {}
 
-    def _precision(self, phase: int) -> tuple[Tensor, Tensor]:
-        """Mean and inverse covariance at a phase."""
+    def precision(self, begin: int) -> tuple[Tensor, Tensor]:
+        """Mean and inverse covariance of a window that begins at a step."""
+        phase = begin % self.period if self.period else 0
         if phase not in self._cache:
+            if len(self._cache) >= max(1, _CACHED // self.dim**2):
+                self._cache.clear()
             mean, cov = self.moments(phase)
             self._cache[phase] = mean, torch.cholesky_inverse(torch.linalg.cholesky(cov))
         return self._cache[phase]

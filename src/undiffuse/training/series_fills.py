@@ -57,7 +57,8 @@ def keep_imputer(folder: Path, model: Denoiser, data: Dataset, held_out: Dataset
     """Fits the imputer of a run of a series and writes it into the folder, unless it is there."""
     if not has_law(data) or (folder / NAME).exists() or data.array is None or data.array.windows is None:
         if data.starts is not None and not has_law(data):
-            say(f"windows of more than {MAX_ENTRIES:,} values have no law; impute uses the network")
+            say(f"windows of more than {MAX_ENTRIES:,} values are sampled, and not imputed or forecast; choose fewer "
+                f"columns or a shorter window for that")
         return
     period = int(data.array.windows["period"])
     assert data.starts is not None

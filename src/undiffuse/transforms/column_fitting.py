@@ -56,12 +56,14 @@ def fit_column(x: Vector, categories: int = 0, simple: bool = False, period: boo
     return dataclasses.replace(power if normal else _quantiles(values, integer), bounds=bounds_of(values))
 
 
-def fit_channel(x: Vector) -> Column:
+def fit_channel(x: Vector, powers: bool = True) -> Column:
     """The map of a channel: shift and scale; where the tails ask for it the most likely power or, of values of one
     sign, logarithm, log(1 + x/s).
 
     Args:
         x: values (N,), NaN where missing; 100,000 of them are used.
+        powers: whether other powers than 1 are tried besides the logarithm; of series they would bend the sums and
+            differences of channels and times that its covariance knows.
     """
     values = x[~np.isnan(x)]
     if len(values) == 0 or values.min() == values.max():
@@ -69,11 +71,12 @@ def fit_channel(x: Vector) -> Column:
     integer, bounds = bool((values == np.rint(values)).all()), bounds_of(values)
     centre, scale = _moments(values)
     some = values[np.linspace(0, len(values) - 1, min(len(values), _MAX_VALUES)).round().astype(np.int64)]
-    places = [(centre, scale, float(p)) for p in _POWERS]
+    tried = _POWERS if powers else np.ones(1)
+    places = [(centre, scale, float(p)) for p in tried]
     if values.min() >= 0 and (some > 0).any():
         places += [(0.0, float(np.quantile(some[some > 0], q)), 0.0) for q in _SCALES]
     gains = [_likelihood((some - a) / s, p) - math.log(s) for a, s, p in places]
-    if max(gains) < gains[int(np.argmin(np.abs(_POWERS - 1)))] + _GAIN:
+    if max(gains) < gains[int(np.argmin(np.abs(tried - 1)))] + _GAIN:
         return Power(centre, scale, integer=integer, bounds=bounds)
     a, s, power = places[int(np.argmax(gains))]
     mean, std = _moments(yeo_johnson(torch.from_numpy((values - a) / s), power).numpy())

@@ -277,8 +277,8 @@ def fit_transform(data: Dataset) -> Transform:
         some = data.x[torch.linspace(0, len(data) - 1, min(len(data), _FITTED)).round().long()]
         channels = [v.flatten().numpy() for v in data.array.channels_first(some).double().unbind(1)]
         wide = data.x.dtype == torch.float64 and any(map(needs_float64, channels))
-        columns = tuple(fit_channel(values, powers=data.starts is None) for values in channels)
-        return Channels(columns, data.array.layout, wide)
+        maps = tuple(fit_channel(values, powers=data.starts is None) for values in channels)
+        return Channels(maps, data.array.layout, wide)
     x = data.x.double()
     if data.kind == "table":
         counts = [len(c) for c in data.categories] or [0] * x.shape[1]

@@ -32,6 +32,8 @@ RANK = 256
 """Number of principal directions of kind "low_rank"."""
 SPECTRAL = ("cosine", "fourier")
 """Kinds whose directions are waves, of one principal direction of the channels per frequency."""
+KINDS = ("pca", "low_rank", "dct", *SPECTRAL)
+"""All kinds."""
 _NARROW = 0.01  # of the data's standard deviation
 _TINY = 1e-20  # smallest variance
 
@@ -88,6 +90,8 @@ class Moments:
     def blank(cls, shape: tuple[int, ...], kind: str) -> Moments:
         """Moments of zeros with the form that `measure` gives for this shape and kind, to be filled from a checkpoint.
         """
+        if kind not in KINDS:
+            raise InputError(f"got moments of kind {kind!r}; expected one of {', '.join(KINDS)}")
         d = math.prod(shape)
         zero, rank = torch.zeros(d, dtype=torch.float64), min(RANK, d)
         if kind == "low_rank":

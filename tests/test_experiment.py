@@ -31,9 +31,8 @@ CHANGES = {
     "schedule": "linear",
     "warmup": 3, "optimizer": "adamw", "betas": (0.5, 0.6), "weight_decay": 0.01, "max_grad_norm": None,
     "ema_decay": 0.5,
-    "label_dropout": 0.2, "conditional_mean": True, "flip": True, "shift": 2, "deterministic_reduction": True, "seed": 5,
-    "save_every": 11,
-    "patience": 3,
+    "label_dropout": 0.2, "conditional_mean": True, "flip": True, "shift": 2, "deterministic_reduction": True,
+    "seed": 5, "save_every": 11, "patience": 3,
     "eval_batch_size": 12, "device": "cuda:1", "dtype": "float64", "precision": "bf16", "compile": "auto",
 }
 

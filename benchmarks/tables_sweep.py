@@ -41,9 +41,9 @@ def table(*words: str) -> Iterator[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The tables under a folder: text files are left out, most of which hold prose."""
+    """The tables under a folder: hidden files, and text files, most of which hold prose, are left out."""
     return [folder] if folder.is_file() else [file for file in folder.rglob("*") if file.is_file() and is_table(file)
-                                              and ".txt" not in file.suffixes]
+                                              and ".txt" not in file.suffixes and not file.name.startswith(".")]
 
 
 def _decisions(data: Dataset) -> Iterator[str]:

@@ -126,7 +126,9 @@ class ColumnFormat:
             step = f"{self.date.step} {unit}{'s' * (self.date.step > 1)}" if unit else f"{self.date.step / 1e6:g} s"
             return f"{self.date.pattern}, in steps of {step}"
         form = self.number or NumberFormat()
-        digits = "whole numbers" if self.integer else f"{form.decimals[1]} decimals" if form.decimals else "all digits"
+        digits = "whole numbers" if self.integer else "all digits"
+        if form.decimals and not self.integer:
+            digits = f"{form.decimals[1]} decimal{'s' * (form.decimals[1] > 1)}"
         return digits if form.plain else f"{digits}, like {form.text(1234.5)}"
 
     def _read_categories(self, cells: Cells, j: int) -> ColumnValues:

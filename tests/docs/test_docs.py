@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "theory").glob("*.md")), ROOT / "README.md"]
 BLOCK = re.compile(r"^```(python|sh|bash)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
-SLOW = ("quickstart.md", "series.md", "README.md", "tuned_sampling.md", "conditioning.md")
+SLOW = ("quickstart.md", "series.md", "simulators.md", "README.md", "tuned_sampling.md", "conditioning.md")
 TOOLS = {"undiffuse", "pip", "uvx", "python", "python3", "git", "cd", "torchrun", "accelerate", "srun", "export"}
 MADE = {"papers.md", "explorer.html", "api/index.md"}  # when the pages are built
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
 from undiffuse.likelihood.log_likelihood import Likelihood, log_likelihood
 from undiffuse.model import Denoiser, Model
-from undiffuse.progress import bar, say
+from undiffuse.progress import ProgressFn, bar, say
 from undiffuse.samplers.driver import sample
 from undiffuse.simulators.calibration import Calibration, calibration_of
 from undiffuse.simulators.composition import composed
@@ -130,19 +131,25 @@ class SimulatorPosterior:
         rows = self.held_out()
         rows = rows.take(torch.arange(min(simulations, len(rows))))
         assert rows.condition_values is not None
-        x, parts = rows.condition_values.double().numpy(), []
+        x = rows.condition_values.double()
         with bar("checking", progress) as update:
-            for i, row in enumerate(x):
-                model = self.conditional(row, warn=False)
-                drawn = sample(model, draws, seed=seed, first_index=i * draws, steps=self.steps)
-                parts.append(drawn.x.double().numpy())
-                update(i + 1, len(x))
-        calibration = calibration_of(self.names, rows.x.double().numpy(), np.stack(parts), x, seed, simulator)
+            drawn = self._draws(x, draws, seed, update)
+        calibration = calibration_of(self.names, rows.x.double().numpy(), drawn, x.numpy(), seed, simulator)
         if out is not None:
             from undiffuse.simulators.calibration_page import save_page
 
             save_page(calibration, out)
         return calibration
+
+    def _draws(self, x: Tensor, draws: int, seed: int, progress: ProgressFn) -> NDArray[np.float64]:
+        """Draws (m, L, d) given each of the outputs x (m, k), all in common blocks; each starts at its own prior."""
+        t = self.model.t_start()
+        starts = [self.conditional(row, warn=False).prior_sample(draws, seed, i * draws, t) for i, row in enumerate(x)]
+        pieces = split(self.model.conditions, x.repeat_interleave(draws, 0))
+        cond: dict[str, Any] = {c.name: pieces[c.name] if c.kind == "vector" else pieces[c.name][:, 0]
+                                for c in self.model.conditions}
+        out = sample(self.model, x_T=torch.cat(starts), seed=seed, steps=self.steps, progress=progress, **cond)
+        return np.asarray(out.x.double().numpy().reshape(len(x), draws, -1))
 
     def held_out(self) -> Dataset:
         """The simulations that were held out of the training.

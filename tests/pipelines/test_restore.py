@@ -130,7 +130,7 @@ def test_an_observation_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("simulate, shape, words", [
     (True, (1, 5, 5), r"\(1, 4, 4\)$"), (False, (3, 4, 4), r"\(1, 2, 2\)$"),
-    (False, (1, 4, 4), r".*for clean images use simulate$"),
+    (False, (1, 4, 4), r".*for clean ones use simulate$"),
 ])
 def test_images_of_another_size_are_refused(simulate: bool, shape: tuple[int, ...], words: str) -> None:
     model = Mixture([1.0], torch.zeros(1, 1, 4, 4), 1.0).denoiser(VP())

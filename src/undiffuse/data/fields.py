@@ -61,6 +61,7 @@ def make_array(x: NDArray[np.number], options: ArrayOptions = PLAIN, *, name: st
     layout = _layout(x.shape, options, name)
     missing = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, np.bool_)
     check_finite(np.where(missing, 0, x), name)
+    _check_size(x, missing, name)
     tensor = torch.tensor(x.astype(np.float64 if _is_precise(x, layout) else np.float32))  # a copy
     count = channels_first(tensor[:1], layout).shape[1]
     schema = ArraySchema(layout, channel_names(options.channels, count, name), x.dtype.name)
@@ -126,12 +127,16 @@ def _is_precise(x: NDArray[np.number], layout: str) -> bool:
     return any(needs_float64(channel.numpy()) for channel in channels_first(values, layout).unbind(1))
 
 
-def _check_values(x: NDArray[np.number], missing: NDArray[np.bool_], schema: ArraySchema, name: str) -> None:
-    """Refuse what cannot be learned."""
+def _check_size(x: NDArray[np.number], missing: NDArray[np.bool_], name: str) -> None:
+    """Refuse arrays without a value, and numbers that are too large."""
     if missing.all():
         raise InputError(f"{name} holds no value that is not missing; expected some")
     if (largest := float(np.nanmax(np.abs(x.astype(np.float64))))) > _MAX_VALUE:
         raise InputError(f"{name} holds {largest:.3g}; expected numbers up to {_MAX_VALUE:g}, so scale them")
+
+
+def _check_values(x: NDArray[np.number], missing: NDArray[np.bool_], schema: ArraySchema, name: str) -> None:
+    """Refuse channels without a value, and equal samples."""
     rows = channels_first(torch.from_numpy(missing), schema.layout).transpose(0, 1).flatten(1)
     if (empty := rows.all(1)).any():
         raise InputError(f"the channel {schema.channels[int(empty.int().argmax())]} of {name} has no value; remove it")

@@ -75,9 +75,9 @@ def test_the_likelihood_is_the_density(space: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("space", SIZES)
 @pytest.mark.parametrize("gaps", ["points", "block"])
 def test_posteriors_given_gaps_are_the_conditional_law(space: tuple[int, ...], gaps: str) -> None:
-    """Mean and covariance of 60 draws, or 12 of large fields: the squares of the standardised errors of the mean average
-    1, and so do those of the draws in the directions of the conditional law, within three standard errors of independent
-    ones."""
+    """Mean and covariance of 60 draws, or 12 of large fields: the squares of the standardised errors of the mean
+    average 1, and so do those of the draws in the directions of the conditional law, within three standard errors of
+    independent ones."""
     model, truth, draws = exact(space), drawn(space, 1, 7), 60 if math.prod(space) < 1024 else 12
     hidden = uniform(1, Purpose.DATA, 3, 0, 1, (1, *space))[0] < 0.3
     if gaps == "block":

@@ -31,6 +31,7 @@ def test_windows_are_consecutive_steps(tmp_path: Path) -> None:
     data = open_data(table(tmp_path / "s.csv", list(range(60))), time="when", window=8, stride=4)
     assert data.kind == "array" and data.array is not None and data.array.layout == "NTC"
     assert data.x.shape == (14, 8, 2) and data.columns == ("a", "b")
+    assert repr(data) == "Dataset(14 windows of 8 steps of 2 channels (s.csv))"
     expected = torch.tensor([[h % 7 + 0.5, h * h % 11 + 0.25] for h in range(60)])
     for k in range(14):
         assert torch.equal(data.x[k], expected[4 * k:4 * k + 8])

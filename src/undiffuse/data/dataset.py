@@ -188,6 +188,8 @@ def _content(data: Dataset) -> str:
     if data.array is not None:
         sizes = dict(zip(data.array.layout[1:], data.shape, strict=True))
         count = "1 channel" if len(data.columns) == 1 else f"{len(data.columns)} channels"
+        if data.starts is not None:
+            return f"windows of {data.shape[0]} steps of {count}"
         return f"arrays of {count} of {' x '.join(str(sizes[letter]) for letter in data.array.space)}"
     return f"points in {data.shape[0]}-D" if data.kind == "points" else f"rows of {data.shape[0]} columns"
 

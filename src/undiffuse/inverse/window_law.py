@@ -27,7 +27,7 @@ from torch import Tensor
 from undiffuse.errors import InputError
 from undiffuse.random import Purpose, normal
 
-MAX_ENTRIES = 2048
+MAX_ENTRIES = 1024
 """Largest number C·T of values of a window for which the law is measured."""
 _ROUNDS = 6
 _CACHED = 40_000_000  # numbers of inverse covariances that are kept
@@ -198,7 +198,7 @@ def fit_law(series: Sequence[Tensor], begins: Sequence[int], window: int, period
         seed: seed of the random numbers.
 
     Raises:
-        InputError: for windows of more than 2,048 values, and for a channel without values.
+        InputError: for windows of more than 1,024 values, and for a channel without values.
     """
     if len(series[0]) * window > MAX_ENTRIES:
         raise InputError(f"got windows of {len(series[0])} channels and {window} steps; the covariance of a series is "

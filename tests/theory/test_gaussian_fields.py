@@ -36,7 +36,7 @@ def law(space: tuple[int, ...]) -> Moments:
 
 
 def exact(space: tuple[int, ...]) -> Denoiser:
-    model = Denoiser(Silent(), ud.EDM(), "wiener", shape=(1, *space), sigma_data=1.0).double()
+    model = Denoiser(Silent(), ud.EDM(), "wiener", shape=(1, *space), sigma_data=1.0, block=20).double()
     model.register_buffer("one", torch.ones(1, dtype=torch.float64))
     model.moments = law(space)
     return model

@@ -17,7 +17,6 @@ from undiffuse.errors import InputError
 from undiffuse.inverse import series_imputer
 from undiffuse.inverse.window_law import WindowLaw
 from undiffuse.pipelines import series, series_files
-from undiffuse.report.series_plots import autocorrelation, spectrum, windows_figure
 
 pandas = pytest.importorskip("pandas")
 COLUMNS = ("load", "heat")
@@ -183,13 +182,3 @@ def test_wrong_numbers_are_refused(run: Path, capsys: pytest.CaptureFixture[str]
     whole = write(run / "whole.csv", [row for row in rows(60) if all(row)])
     assert main(["impute", str(run / "run"), str(whole), "--out", str(run / "none")]) == 2
     assert "forecast" in capsys.readouterr().err
-
-
-def test_spectra_and_autocorrelations_of_white_noise_and_a_cosine() -> None:
-    """The power of a cosine of amplitude 1 in T steps is T/4 at its frequency; that of white noise is flat."""
-    t = np.arange(32)
-    x = np.cos(2 * np.pi * (4 * t[None] / 32 + np.linspace(0, 1, 64, endpoint=False)[:, None]))
-    power = spectrum(x)
-    assert power.argmax() == 4 and power[4] == pytest.approx(8.0)
-    assert autocorrelation(x)[4] == pytest.approx(math.cos(math.pi), abs=1e-9)
-    assert windows_figure(x[..., None], x[..., None], ("x",)).startswith(b"\x89PNG")

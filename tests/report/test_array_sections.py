@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from undiffuse.data import open_data
 from undiffuse.data.dataset import fit_transform
 from undiffuse.random import normal
-from undiffuse.report.array_sections import FieldTiles, array_scores, power_spectrum
+from undiffuse.report.array_sections import FieldTiles, array_scores, autocorrelation, power_spectrum
 
 
 @pytest.mark.parametrize("space", [(64,), (24, 32), (12, 12, 12)])
@@ -49,3 +51,13 @@ def test_a_curve_is_light_where_it_runs() -> None:
     shown = view.bytes(data.x)[..., 0] / 255
     expected = ((9 * volume[:, 4] - view.low) / view.range).clamp(0, 1)
     assert np.abs(shown - expected.numpy()).max() < 0.5 / 255 + 1e-6
+
+
+def test_the_autocorrelation_of_a_cosine_is_a_cosine() -> None:
+    """cos(ωt + φ) with φ spread evenly has the correlation cos(ωk) at a lag of k steps, also with gaps."""
+    t = torch.arange(32, dtype=torch.float64)
+    x = torch.cos(2 * math.pi * (4 * t / 32 + torch.arange(64, dtype=torch.float64)[:, None] / 64))
+    lags = torch.arange(17, dtype=torch.float64)
+    np.testing.assert_allclose(autocorrelation(x), torch.cos(2 * math.pi * 4 * lags / 32).numpy(), atol=1e-9)
+    x[3, 5] = math.nan
+    np.testing.assert_allclose(autocorrelation(x), torch.cos(2 * math.pi * 4 * lags / 32).numpy(), atol=0.02)

@@ -153,7 +153,12 @@ def array_blocks(train: Dataset, transform: Transform, real: Tensor, generated: 
     caption = "Power against wavenumber, in cycles per sample length" + ("." if factor is None else (
         f"; the spectra differ at most by a factor of {short(factor)}, those of two sets of real samples by "
         f"{short(numbers['spectrum_factor_real'])}."))
+    lags = [lagged(f"Autocorrelation of channel {name}, real and generated", autocorrelation(real[:, j]),
+                   autocorrelation(generated[:, j]), name)
+            for j, name in enumerate(schema.channels[:_CHANNELS])] if len(schema.space) == 1 else []
+    caption_of_lags = "Correlation of values against their distance in steps."
     return (tiles, ReportFigure(spectra, caption, _BOTH, "columns"),
+            *([ReportFigure(lags, caption_of_lags, _BOTH, "columns")] if lags else []),
             ReportFigure(values, "Values of the channels.", _BOTH, "columns"))
 
 
@@ -162,6 +167,34 @@ def _some(x: Tensor) -> Array:
     values = x.flatten().double()
     values = values[~values.isnan()]
     return np.asarray(values[torch.linspace(0, len(values) - 1, min(len(values), _VALUES)).round().long()].numpy())
+
+
+def autocorrelation(x: Tensor) -> Array:
+    """The correlation of values of series at 0 ... T/2 steps from each other, over all series; gaps are left out.
+
+    Args:
+        x: series (n, T), NaN where missing.
+    """
+    centred = x.double() - x.double().nanmean()
+    covariances = torch.stack([(centred[:, : x.shape[1] - lag] * centred[:, lag:]).nanmean()
+                               for lag in range(x.shape[1] // 2 + 1)])
+    return np.asarray((covariances / covariances[0].clamp_min(1e-300)).numpy())
+
+
+@chart
+def lagged(real: Array, generated: Array, title: str) -> Figure:
+    """Autocorrelation of real and generated series against the lag.
+
+    Args:
+        real: correlations of real series (L,).
+        generated: correlations of generated series (L,).
+        title: name of the channel.
+    """
+    figure, ax = canvas(170, width=230)
+    for values, colour, width in ((real, REAL, 3.0), (generated, GENERATED, 1.4)):
+        ax.plot(values, color=colour, linewidth=width)
+    ax.set_title(figures.shorten(title, 30))
+    return figure
 
 
 @chart

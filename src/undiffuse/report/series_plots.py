@@ -1,4 +1,4 @@
-"""Figures of series: forecasts with bands, and paths, spectra and autocorrelations of samples beside real windows."""
+"""Figures of series: forecasts with bands, and the surprise of steps."""
 
 from __future__ import annotations
 
@@ -58,37 +58,6 @@ def forecast_figure(past: Array, draws: Array, columns: Sequence[str], interval:
 
 
 @plain_text()
-def windows_figure(real: Array, generated: Array, columns: Sequence[str]) -> bytes:
-    """A PNG of windows: some paths, the power spectrum and the autocorrelation of every column, real and generated.
-
-    Args:
-        real: real windows (N, T, C).
-        generated: samples (n, T, C).
-        columns: names of the columns.
-    """
-    shown = min(len(columns), _COLUMNS)
-    figure = Figure(figsize=(11, 0.8 + 1.7 * shown), layout="constrained")
-    axes = figure.subplots(shown, 4, squeeze=False)
-    for j, row in enumerate(axes):
-        low, high = np.nanmin(real[:, :, j]), np.nanmax(real[:, :, j])
-        for ax, x, colour, title in zip(row, (real, generated), (_PAST, _FUTURE), ("real", "generated"), strict=False):
-            ax.plot(x[np.linspace(0, len(x) - 1, 12).astype(int), :, j].T, color=colour, lw=0.8, alpha=0.8)
-            ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-            ax.set_title(title if j == 0 else "", fontsize=10)
-        for x, colour in ((real, _PAST), (generated, _FUTURE)):
-            power, correlation = spectrum(x[:, :, j]), autocorrelation(x[:, :, j])
-            row[2].loglog(np.arange(1, len(power)), power[1:], color=colour, lw=1.4)
-            row[3].plot(correlation, color=colour, lw=1.4)
-        row[0].set_ylabel(columns[j][:16])
-        row[2].set_title("power by cycles per window" if j == 0 else "", fontsize=10)
-        row[3].set_title("autocorrelation by lag" if j == 0 else "", fontsize=10)
-        for ax in row:
-            ax.grid(alpha=0.25)
-            ax.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
-
-
-@plain_text()
 def scores_picture(values: Array, steps: Array, columns: Sequence[str], start: int) -> bytes:
     """A PNG of a series over the surprise of its steps, with the ten most unusual ones marked.
 
@@ -115,21 +84,6 @@ def scores_picture(values: Array, steps: Array, columns: Sequence[str], start: i
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     return _png(figure)
-
-
-def spectrum(x: Array) -> Array:
-    """Mean power of the discrete Fourier transform of windows (N, T) without their mean; those with gaps are left out.
-    """
-    whole = x[np.isfinite(x).all(1)]
-    centred = whole - whole.mean()
-    return np.asarray((np.abs(np.fft.rfft(centred, axis=1)) ** 2).mean(0) / x.shape[1])
-
-
-def autocorrelation(x: Array) -> Array:
-    """Correlation of values of windows (N, T) at a lag of 0 ... T/2 steps, over all windows; gaps are left out."""
-    centred = x - np.nanmean(x)
-    covariances = [np.nanmean(centred[:, : x.shape[1] - lag] * centred[:, lag:]) for lag in range(x.shape[1] // 2 + 1)]
-    return np.asarray(np.array(covariances) / covariances[0])
 
 
 def _png(figure: Figure) -> bytes:

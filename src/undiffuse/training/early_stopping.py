@@ -20,8 +20,8 @@ def best_checkpoint(entries: Entries) -> tuple[int, float] | None:
 
 
 def should_stop(entries: Entries, patience: int) -> bool:
-    """Whether `patience` checkpoints have been measured since the best one; False with patience 0."""
-    best = best_checkpoint(entries)
+    """Whether `patience` checkpoints have been measured since the best one after update 0; False with patience 0."""
+    best = best_checkpoint([e for e in entries if e["step"] > 0])
     later = 0 if best is None else sum("path" in e and e["step"] > best[0] for e in entries)
     return 0 < patience <= later
 

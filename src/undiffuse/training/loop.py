@@ -32,6 +32,7 @@ from undiffuse.experiment import Experiment, Recipe
 from undiffuse.launcher import is_first
 from undiffuse.loss import NoiseLevelDistribution
 from undiffuse.model import Denoiser
+from undiffuse.predictions import WITH_MOMENTS
 from undiffuse.progress import Progress, say
 from undiffuse.samplers.driver import sample
 from undiffuse.storage import locked
@@ -290,8 +291,9 @@ class _Training:
                            path=path_loss(self.held_out_feed, last))
 
     def _start_patience(self) -> bool:
-        """`update_best` at the start: the initial model, which is the linear part, is the first candidate."""
-        if self.experiment.patience and self.state.step == 0 and best_checkpoint(self.run.metrics()) is None:
+        """`update_best` at the start: an initial model that is the best linear denoiser is the first candidate."""
+        first = self.state.step == 0 and self.state.model.prediction_type in WITH_MOMENTS
+        if self.experiment.patience and first and best_checkpoint(self.run.metrics()) is None:
             self._log_held_out()
         return self.update_best()
 

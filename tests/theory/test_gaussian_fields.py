@@ -72,8 +72,10 @@ def test_the_likelihood_is_the_density(space: tuple[int, ...]) -> None:
     assert ((found.log_prob - expected).abs() < 4 * found.error + 1e-5 * expected.abs()).all()
 
 
-@pytest.mark.parametrize("space", SIZES)
-@pytest.mark.parametrize("gaps", ["points", "block"])
+@pytest.mark.parametrize(("space", "gaps"), [
+    ((12, 12), "points"), ((12, 12), "block"), ((6, 6, 6), "points"), ((6, 6, 6), "block"),
+    pytest.param((64, 64), "points", marks=pytest.mark.slow),
+    pytest.param((16, 16, 16), "block", marks=pytest.mark.slow)])
 def test_posteriors_given_gaps_are_the_conditional_law(space: tuple[int, ...], gaps: str) -> None:
     """Mean and covariance of 60 draws, or 12 of large fields: the squares of the standardised errors of the mean
     average 1, and so do those of the draws in the directions of the conditional law, within three standard errors of

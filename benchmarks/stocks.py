@@ -57,9 +57,9 @@ def table(*words: str) -> Iterator[str]:
     a, b = real[half[::2]], real[half[1::2]]
     for name, truth, other in (("undiffuse", real, generated), ("the data's Gaussian", real, (gauss - low) / (
             high - low + 1e-7)), ("real against real (floor)", a, b)):
-        told = [tell(truth, other, seed) for seed in range(repeats)]
+        accuracies = [tell(truth, other, seed) for seed in range(repeats)]
         predicted = [predict(truth, other, seed) for seed in range(repeats)]
-        yield f"| {name} | {_spread(told)} | {_spread(predicted)} |"
+        yield f"| {name} | {_spread(accuracies)} | {_spread(predicted)} |"
     for name, first, second in PUBLISHED:
         yield f"| {name} | {first} | {second} |"
     yield f"{time.process_time() - start:.0f} CPU seconds in all"

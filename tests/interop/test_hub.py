@@ -43,8 +43,8 @@ def commands(*lines: list[str], at: str, home: Path, token: str = "hf_test", off
     env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     env |= {"HF_ENDPOINT": at, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
     env |= {"HF_HUB_OFFLINE": "1"} if offline else {}
-    asked = json.dumps([("" if not k and not token else "hf_test", line) for k, line in enumerate(lines)])
-    done = subprocess.run([sys.executable, "-c", COMMANDS, asked], capture_output=True, text=True, check=True, env=env)
+    texts = json.dumps([("" if not k and not token else "hf_test", line) for k, line in enumerate(lines)])
+    done = subprocess.run([sys.executable, "-c", COMMANDS, texts], capture_output=True, text=True, check=True, env=env)
     return [(code, text) for code, text in json.loads(done.stdout.splitlines()[-1])]
 
 

@@ -79,17 +79,17 @@ def test_the_posterior_of_a_known_law_is_within_three_standard_errors(law: ud.Mi
     """
     model, rows, noise, exact = pretrained(law, half), 100, 0.1, law is MIXTURE
     model.block = 64
-    seen = torch.arange(D) % 2 == 0
-    A, x = torch.eye(D, dtype=torch.float64)[seen], law.sample(rows, seed=8)
+    even = torch.arange(D) % 2 == 0
+    A, x = torch.eye(D, dtype=torch.float64)[even], law.sample(rows, seed=8)
     y = torch.full((rows, D), torch.nan, dtype=torch.float64)
-    y[:, seen] = x[:, seen] + noise * normal(2, 0, 0, 0, rows, (int(seen.sum()),), torch.float64)
-    observed = ud.observe(model, seen.reshape(1, SIDE, SIDE), None, noise, exact=exact,
+    y[:, even] = x[:, even] + noise * normal(2, 0, 0, 0, rows, (int(even.sum()),), torch.float64)
+    observed = ud.observe(model, even.reshape(1, SIDE, SIDE), None, noise, exact=exact,
                           **({"particles": 32, "group": 1} if exact else {}))
     out = ud.sample(observed, rows * n, "auto" if exact else "unipc", 40 if exact else 30,
                     y=y.repeat_interleave(n, 0).reshape(-1, 1, SIDE, SIDE)).x
     mean, std = 0, 0
     for row, draws in zip(y, out.double().reshape(rows, n, D), strict=True):
-        posterior = law.posterior(A, row[seen], noise)
+        posterior = law.posterior(A, row[even], noise)
         weights, means = posterior.weights / posterior.weights.sum(), posterior.means
         centre = weights @ means
         spread = means - centre

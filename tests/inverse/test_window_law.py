@@ -103,9 +103,9 @@ def test_the_scores_of_steps_sum_to_the_log_density_of_what_is_observed() -> Non
     two = WindowLaw.gaussian(torch.arange(2.0 * T, dtype=torch.float64) / 9, C, (2, T))
     y = normal(3, Purpose.DATA, 4, 0, 1, (2, T), torch.float64)[0]
     y[0, 3:7], y[1, 5] = math.nan, math.nan
-    seen = ~y.flatten().isnan()
+    filled = ~y.flatten().isnan()
     mean, cov = two.moments(0)
-    exact = torch.distributions.MultivariateNormal(mean[seen], cov[seen][:, seen]).log_prob(y.flatten()[seen])
+    exact = torch.distributions.MultivariateNormal(mean[filled], cov[filled][:, filled]).log_prob(y.flatten()[filled])
     log_prob, surprise, count = two.step_scores(y, 0)
     assert float(log_prob.sum()) == pytest.approx(float(exact), abs=1e-8)
     assert count[3:7].tolist() == [1, 1, 0, 1] and float(surprise[5]) == 0.0

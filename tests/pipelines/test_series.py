@@ -45,8 +45,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on 400 hours, with a short training and a small correction."""
     folder = tmp_path_factory.mktemp("series")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(series_imputer, "_PAIRS", 128)
-        patch.setattr(series_imputer, "_TESTED", 32)
+        patch.setattr(series_imputer, "PAIRS", 128)
+        patch.setattr(series_imputer, "TESTED", 32)
         patch.setattr(series_imputer, "_CHOICE", 16)
         ud.train(str(write(folder / "s.csv", rows(400))), folder / "run", time="when", window=16, steps=4, held_out=60,
                  progress=False)

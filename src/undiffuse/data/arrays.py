@@ -35,6 +35,7 @@ from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, TableOptions, fram
 
 Array = NDArray[Any]
 _SERIES = 16  # columns from which a table may be one of series
+_PRIOR = ("prior_low", "prior_high")  # keys of the bounds of a table
 
 
 def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN) -> Dataset:
@@ -42,8 +43,6 @@ def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN)
     with decoding(path, "an .npy array"):
         x = _read_array(lambda: open_regular(path), path.stat().st_size, quote(path))
     return from_arrays(x, name=path.name, size=size, options=options)
-
-_PRIOR = ("prior_low", "prior_high")  # keys of the bounds of a table
 
 
 def read_npz(path: Path, size: int | None = None, label: str | None = None, part: str = "train",

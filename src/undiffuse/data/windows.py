@@ -21,9 +21,9 @@ from undiffuse.transforms.series_schema import (
     Ints,
     SeriesSchema,
     calendar_period,
-    grid_steps,
     group_texts,
     infer_grid,
+    refuse_missing_times,
     refuse_repeated,
     time_column,
 )
@@ -130,7 +130,7 @@ def series_schema(cells: Cells, options: SeriesOptions) -> tuple[SeriesSchema, l
     if time is not None:
         groups = [""] * len(cells.lines) if options.group is None else group_texts(cells, options.group)
         values = time.read(cells, cells.index(time.name)).values
-        grid_steps(values, 1.0, 0.0, cells, time.name) if np.isnan(values).any() else None
+        refuse_missing_times(values, cells, time.name)
         step, offset = infer_grid(values, groups)
     return SeriesSchema(table, time, step, offset, options.group, options.window, calendar_period(time, step)), notes
 
@@ -177,9 +177,9 @@ def read_series(cells: Cells, options: SeriesOptions, name: str) -> Dataset:
                          f"expected at least 2, so choose a shorter window")
     data = make_array(x, ArrayOptions("NTC", schema.table.columns), name=name, notes=[])
     assert data.array is not None
-    said = [*notes, *table.notes, _grid_note(table, len(x), options)]
+    remarks = [*notes, *table.notes, _grid_note(table, len(x), options)]
     return replace(data, array=replace(data.array, windows=schema.config()), starts=torch.from_numpy(starts),
-                   notes=(*said, *data.notes))
+                   notes=(*remarks, *data.notes))
 
 
 def windows_of(table: SeriesTable, stride: int = 1) -> tuple[Array, Ints]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from undiffuse import storage
 from undiffuse.atomic_files import atomic_set
 from undiffuse.inverse.window_correction import (
-    _PAIRS,
-    _TESTED,
+    PAIRS,
+    TESTED,
     Correction,
     GapNet,
     Pairs,
@@ -70,8 +70,8 @@ class SeriesImputer:
         at = held_out_begins[:, 1]
         robust = WindowLaw.measure(filled, pieces.starts, x.shape[2], period, _EM_RIDGE, _without_period(law))
         law = _choose([law, _of_trace(robust, law)], held_out, at, seed)
-        test = Pairs.make(law, held_out, at, _TESTED, seed + 1)
-        count = min(_PAIRS, _USES * len(x), _COST // law.dim**2)
+        test = Pairs.make(law, held_out, at, TESTED, seed + 1)
+        count = min(PAIRS, _USES * len(x), _COST // law.dim**2)
         pairs = Pairs.make(law, x, begins[:, 1], count, seed)
         correction = fit_correction(law, pairs, test, seed)
         scores = {"law": _score(test)}

@@ -25,7 +25,8 @@ from undiffuse.nets import initialize, zero
 from undiffuse.random import Purpose, permutation, uniform
 
 _WIDTH, _DEPTH = 48, 4
-_PAIRS, _TESTED = 8000, 600  # windows with hidden values for training and for the choice
+PAIRS, TESTED = 8000, 600
+"""Windows with hidden values for training, and for the choice."""
 _EPOCHS, _BATCH, _RATE, _DECAY = 6, 64, 2e-3, 0.05
 _FEW = 4000  # windows below which they are used twice as often
 _DROPOUT, _AVERAGE = 0.2, 0.01

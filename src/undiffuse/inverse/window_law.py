@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.errors import InputError
+from undiffuse.moments import interpolated
 from undiffuse.random import Purpose, normal
 
 MAX_ENTRIES = 1024
@@ -216,19 +217,7 @@ def fit_law(series: Sequence[Tensor], begins: Sequence[int], window: int, period
 
 def interpolate(piece: Tensor) -> Tensor:
     """A series (C, steps) with missing values interpolated linearly; 0 in a channel without values."""
-    x, rows = torch.arange(piece.shape[1], dtype=torch.float64), []
-    for row in piece.double():
-        at = (~row.isnan()).nonzero()[:, 0]
-        if not len(at):
-            rows.append(torch.zeros_like(row))
-            continue
-        right = torch.searchsorted(at, x.long()).clamp(max=len(at) - 1)
-        left = (right - 1).clamp_min(0)
-        left = torch.where(at[right] <= x, right, left)
-        span = (at[right] - at[left]).clamp_min(1)
-        share = ((x - at[left]) / span).clamp(0, 1)
-        rows.append(row[at[left]] + share * (row[at[right]] - row[at[left]]))
-    return torch.stack(rows)
+    return interpolated(piece.double()[None])[0].nan_to_num(0.0)
 
 
 class Block(NamedTuple):

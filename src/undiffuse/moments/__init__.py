@@ -7,7 +7,7 @@
 """
 
 from undiffuse.moments.linear_part import MOMENT_ROWS, SPECTRAL, Moments, best_kind, measurable
-from undiffuse.moments.measuring import kind_for, measure_moments, moments_with_missing, shrunk
+from undiffuse.moments.measuring import interpolated, kind_for, measure_moments, moments_with_missing, shrunk
 from undiffuse.moments.missing_values import (
     GaussianParams,
     conditional_mean,
@@ -20,5 +20,5 @@ from undiffuse.moments.missing_values import (
 )
 
 __all__ = ["MOMENT_ROWS", "SPECTRAL", "GaussianParams", "Moments", "best_kind", "conditional_mean", "covariance",
-           "fill_missing", "fit_em", "kind_for", "measurable", "measure_moments", "moments_with_missing",
-           "pairwise_covariance", "regress", "regression_gain", "shrunk"]
+           "fill_missing", "fit_em", "interpolated", "kind_for", "measurable", "measure_moments",
+           "moments_with_missing", "pairwise_covariance", "regress", "regression_gain", "shrunk"]

@@ -24,6 +24,7 @@ from undiffuse.transforms.conditions import Condition, split
 
 _PENALTIES = [10.0**k for k in range(-8, 3)]  # fractions of the mean square of a feature
 _FEWEST = 3  # rows per feature below which there is no regression
+_CACHED = 64  # conditions whose moments are remembered
 
 Preconditioned = tuple[Tensor, Callable[[Tensor], Tensor]]
 """The input of a network, and the function from its output to the denoiser."""
@@ -80,8 +81,13 @@ class Regression:
         return ~features.isnan().any(1)
 
     def moments(self, features: Tensor) -> Moments:
-        """The mean μ(c) and covariance C for features (1, p)."""
-        return replace(self.within, mean=self.within.mean + self.shift(features).flatten().cpu())
+        """The mean μ(c) and covariance C for features (1, p); one object for equal features, with its caches."""
+        key = features.cpu().numpy().tobytes()
+        if key not in self._by_features:
+            if len(self._by_features) >= _CACHED:
+                self._by_features.clear()
+            self._by_features[key] = replace(self.within, mean=self.within.mean + self.shift(features).flatten().cpu())
+        return self._by_features[key]
 
     def precondition(self, marginal: Moments, features: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor,
                      directions: bool) -> Preconditioned:
@@ -118,6 +124,10 @@ class Regression:
         own = {name: tensors[name] for name in ("centre", "coefficients")}
         within = {name.removeprefix("within."): value for name, value in tensors.items() if name not in own}
         return Regression(Moments.from_config(self.within.config(), within), **own)
+
+    @cached_property
+    def _by_features(self) -> dict[bytes, Moments]:
+        return {}
 
     @cached_property
     def _padded(self) -> Tensor:
@@ -200,12 +210,12 @@ def _significant(phi: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     B = inverse @ phi.mT @ x
     spread = (x - phi @ B).square().sum(0) / max(1, len(phi) - phi.shape[1])
     t = B.abs() / (inverse.diagonal()[:, None] * spread).clamp_min(1e-300).sqrt()
-    kept = t > math.sqrt(2 * math.log(max(2, B.numel())))
+    significant = t > math.sqrt(2 * math.log(max(2, B.numel())))
     sparse = torch.zeros_like(B)
     for j in range(x.shape[1]):
-        chosen = kept[:, j]
+        chosen = significant[:, j]
         sparse[chosen, j] = torch.linalg.lstsq(phi[:, chosen], x[:, j : j + 1]).solution[:, 0]
-    return sparse, kept.sum(0).to(x)
+    return sparse, significant.sum(0).to(x)
 
 
 def _shrunk(left: Tensor, freedom: Tensor) -> Moments:

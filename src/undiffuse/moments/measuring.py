@@ -110,11 +110,9 @@ def moments_with_missing(z: Tensor, kind: str = "pca") -> Moments:
     z = z[torch.linspace(0, len(z) - 1, min(len(z), _EM_ROWS)).round().long()]
     shape, flat = tuple(z.shape[1:]), z.flatten(1).double()
     if flat.shape[1] <= _EM_ENTRIES and kind not in SPECTRAL:
-        params = fit_em(flat)
-        variances, basis = torch.linalg.eigh(params.cov)
-        return Moments(shape, params.mean, variances.flip(0).clamp_min(0), "pca", basis.flip(1).contiguous())
+        return Moments.of_covariance(shape, *fit_em(flat))
     kind = best_kind(shape, len(z)) if kind == "auto" else kind
-    filled = _interpolated(z).flatten(1).double() if len(shape) > 1 else fill_missing(flat, _pairwise(flat), 0, 0)
+    filled = interpolated(z).flatten(1).double() if len(shape) > 1 else fill_missing(flat, _pairwise(flat), 0, 0)
     rounds = _ROUNDS if float(flat.isnan().double().mean()) < _MANY else _MORE_ROUNDS
     for k in range(rounds):
         rows = filled.reshape(-1, *shape)
@@ -136,9 +134,12 @@ def _pairwise(flat: Tensor) -> Moments:
                    basis.flip(1).contiguous())
 
 
-def _interpolated(z: Tensor) -> Tensor:
-    """Samples with their missing values interpolated along the last axis, the nearest value beyond the ends; entries
-    without any are the mean of their channel.
+def interpolated(z: Tensor) -> Tensor:
+    """Samples with their missing values interpolated along the last axis, the nearest value beyond the ends; rows
+    without any are the mean of their channel, NaN where it has none.
+
+    Args:
+        z: samples (n, C, *space), NaN where missing.
     """
     n = z.shape[-1]
     observed, place = ~z.isnan(), torch.arange(n)
@@ -147,9 +148,9 @@ def _interpolated(z: Tensor) -> Tensor:
     left, right = (torch.where(before < 0, after, before).clamp(0, n - 1),
                    torch.where(after >= n, before, after).clamp(0, n - 1))
     low, high = z.gather(-1, left), z.gather(-1, right)
-    weight = (place - left) / (right - left).clamp_min(1)
+    weight = (place - left).to(z) / (right - left).clamp_min(1)
     mean = z.transpose(0, 1).flatten(1).nanmean(1).reshape(1, -1, *[1] * (z.ndim - 2))
-    line = torch.lerp(low, high, weight.to(z))
+    line = torch.lerp(low, high, weight)
     return torch.where(observed, z, torch.where(line.isnan(), mean, line))
 
 

@@ -18,7 +18,7 @@ from undiffuse.data.sources import open_data
 from undiffuse.data.writers import png_grid
 from undiffuse.errors import InputError, quote
 from undiffuse.model import Model
-from undiffuse.transforms.array_schema import ArraySchema
+from undiffuse.transforms.array_schema import ArraySchema, first_slice
 from undiffuse.transforms.base import Channels
 
 FILES = ("draws.npy", "mean.npy", "std.npy", "restored.png")
@@ -37,8 +37,7 @@ def schema_of(model: Model) -> ArraySchema:
 
 def event_shape(model: Model) -> tuple[int, ...]:
     """(C, *space) of the samples of a model of arrays, constant channels included."""
-    template = model.transform.inverse(torch.empty(0, *model.shape))
-    return tuple(schema_of(model).channels_first(template).shape[1:])
+    return tuple(schema_of(model).channels_first(_no_samples(model)).shape[1:])
 
 
 def read_array(source: str, model: Model, part: str = "train", first: int | None = None) -> Tensor:
@@ -58,7 +57,7 @@ def read_array(source: str, model: Model, part: str = "train", first: int | None
         values: NDArray[Any] = load_array(path, part)
     else:
         values = open_data(source, part=part, layout=schema.layout, channels=schema.channels).x[:].numpy()
-    expected = tuple(model.transform.inverse(torch.empty(0, *model.shape)).shape[1:])
+    expected = tuple(_no_samples(model).shape[1:])
     values = values[None] if values.shape == expected else values
     if values.shape[1:] != expected or values.dtype.kind not in "biuf":
         raise InputError(f"got {quote(source)} with an array of {values.dtype}, {values.shape}; expected samples of "
@@ -139,18 +138,20 @@ def impute_array_file(model: Model, source: Path, out: Path, samples: Tensor, x:
     original = original.reshape(x.shape)
     with atomic_folder(out) as folder:
         for name, array in arrays.items():
-            kept = np.where(missing, array, original).astype(original.dtype)
             with (folder / name).open("wb") as file:
-                _save(file, kept)
+                _save(file, np.where(missing, array, original).astype(original.dtype))
     return [out / name for name in arrays]
 
 
+def _no_samples(model: Model) -> Tensor:
+    """No samples of a model, in the layout of its data."""
+    return model.transform.inverse(torch.empty(0, *model.shape))
+
+
 def _picture(x: Tensor) -> Tensor:
-    """The first channel of (n, C, *space) as (n, H, W): the middle slice of volumes, series as strips."""
-    field = x[:, 0]
-    if field.ndim == 2:
-        return field[:, None].expand(-1, _HEIGHT, -1)
-    return field[:, field.shape[1] // 2] if field.ndim == 4 else field
+    """`first_slice` as (n, H, W), series as strips."""
+    field = first_slice(x)
+    return field[:, None].expand(-1, _HEIGHT, -1) if field.ndim == 2 else field
 
 
 def _save(file: IO[bytes], array: NDArray[Any]) -> None:

@@ -111,9 +111,10 @@ def open_series(model: Model, source: Any) -> SeriesTable:
 
     Args:
         model: model of windows of a series.
-        source: a table in a file, a DataFrame with the columns of the training table, or an array (steps, C).
+        source: a table in a file, a DataFrame with the columns of the training table, an array (steps, C), or rows
+            that are open.
     """
-    return series_table(_cells(model, source), schema_of(model))
+    return source if isinstance(source, SeriesTable) else series_table(_cells(model, source), schema_of(model))
 
 
 def schema_of(model: Model) -> SeriesSchema:

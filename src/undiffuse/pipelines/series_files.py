@@ -45,7 +45,7 @@ def forecast_file(run: Path, table: Path, out: Path, horizon: int, draws: int = 
     history = open_series(model, table)
     for note in (*history.cells.notes, *history.notes):
         say(note)
-    future = forecast(model, table, horizon, draws, seed=seed, method=method, future=known)
+    future = forecast(model, history, horizon, draws, seed=seed, method=method, future=known)
     separator = history.schema.table.separator
     past = [piece for piece in history.pieces if piece.group == 0][-1].values[-_SHOWN * horizon:]
     files = {"forecast.csv": write_text(*future.texts(interval), separator), "draws.csv": _draws(future, separator),

@@ -18,7 +18,7 @@ from undiffuse.report.blocks import Block, ReportFigure
 from undiffuse.report.figures import GENERATED, REAL, canvas, chart, logarithmic
 from undiffuse.report.formats import short
 from undiffuse.report.images import BatchView, Picture, png, tiled
-from undiffuse.transforms.array_schema import ArraySchema
+from undiffuse.transforms.array_schema import ArraySchema, first_slice
 from undiffuse.transforms.base import Transform
 
 Array = NDArray[np.float64]
@@ -63,9 +63,8 @@ class FieldTiles(BatchView):
         return tiled(self.bytes(self.transform.inverse(z)), self.columns)
 
     def _slices(self, x: Tensor) -> Tensor:
-        """The first channel, of volumes in the middle of the first axis of space: (n, H, W), or (n, T)."""
-        field = self.schema.channels_first(x)[:, 0]
-        return field[:, field.shape[1] // 2] if field.ndim == 4 else field
+        """See `first_slice`."""
+        return first_slice(self.schema.channels_first(x))
 
 
 def _curves(level: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ class Calibration:
         return float((np.abs(self.predicted - 0.5) > 0.5 - _TAIL / 2).mean(0).max())
 
     @property
-    def verdict(self) -> str:
-        """The findings in one sentence."""
+    def findings(self) -> list[str]:
+        """What deviates from a calibrated posterior; empty if nothing does."""
         findings = [*self._coverage_findings(), *self._rank_findings()]
         excess = (self.c2st - 0.5) / self.c2st_stderr
         if excess > _ERRORS:
@@ -95,15 +95,20 @@ class Calibration:
         if outside is not None and outside > _TAIL + _ERRORS * error:
             findings.append(f"{outside:.0%} of the outputs lie outside of the {1 - _TAIL:.0%} intervals of simulations "
                             "of the draws")
+        return findings
+
+    @property
+    def verdict(self) -> str:
+        """The findings in one sentence."""
         tested = f"{self.simulations} held-out simulations with {self.draws} draws each"
-        if not findings:
+        if not (findings := self.findings):
             return f"No deviation from a calibrated posterior in {tested}."
         return f"Not calibrated: {'; '.join(findings)} ({tested})."
 
     @property
     def calibrated(self) -> bool:
         """Whether no deviation was detected."""
-        return self.verdict.startswith("No deviation")
+        return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers but the ranks, as JSON types."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import InputError
 from undiffuse.likelihood.log_likelihood import Likelihood, log_likelihood
-from undiffuse.model import Denoiser, Model
+from undiffuse.model import Model
 from undiffuse.progress import ProgressFn, bar, say
 from undiffuse.samplers.driver import sample
 from undiffuse.simulators.calibration import Calibration, calibration_of
@@ -157,7 +157,7 @@ class SimulatorPosterior:
         Raises:
             InputError: Without any, for a model that has no run, and where the simulations were in memory.
         """
-        folder = self.model.folder if isinstance(self.model, Denoiser) else getattr(self.model, "folder", None)
+        folder = getattr(self.model, "folder", None)
         if folder is None:
             raise InputError("got a posterior without a run; pass the simulations to check against as `data`")
         held_out = load_data(folder, self.data)[1]

@@ -79,6 +79,12 @@ def original(x: Tensor, layout: str) -> Tensor:
     return x[:, 0] if axis < 0 else x.movedim(1, axis)
 
 
+def first_slice(x: Tensor) -> Tensor:
+    """The first channel of (n, C, *space), of volumes the middle of the first axis of space: (n, H, W), or (n, T)."""
+    field = x[:, 0]
+    return field[:, field.shape[1] // 2] if field.ndim == 4 else field
+
+
 def check_layout(layout: str, shape: Sequence[int], name: str) -> str:
     """A layout in capital letters, if it fits the shape.
 

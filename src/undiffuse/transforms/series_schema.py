@@ -112,9 +112,9 @@ def time_column(cells: Cells, name: str) -> ColumnFormat:
 
 def infer_grid(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[float, float]:
     """Step and offset of the grid: the most frequent difference between consecutive times of a series."""
-    order = np.lexsort((values, np.unique(np.asarray(groups), return_inverse=True)[1]))
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1][order]
-    differences = np.diff(values[order])[np.diff(codes) == 0]
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    order = np.lexsort((values, codes))
+    differences = np.diff(values[order])[np.diff(codes[order]) == 0]
     positive = np.round(differences[differences > 0], 9)
     if not len(positive):
         return 1.0, 0.0
@@ -138,9 +138,7 @@ def grid_steps(values: NDArray[np.float64], step: float, offset: float, cells: C
     Raises:
         InputError: for a missing time, and if more than 5 % are not on the grid.
     """
-    if np.isnan(values).any():
-        row = int(np.isnan(values).argmax())
-        raise InputError(f"{cells.where(row, cells.columns.index(name))} holds no time; expected one in every row")
+    refuse_missing_times(values, cells, name)
     exact = (values - offset) / step
     steps = np.rint(exact).astype(np.int64)
     moved = int((np.abs(exact - steps) > _CLOSE * (1 + np.abs(exact) * 1e-6)).sum())
@@ -149,6 +147,19 @@ def grid_steps(values: NDArray[np.float64], step: float, offset: float, cells: C
                          f"steps; resample the series to one, such as frame.resample('1h').mean() in pandas")
     notes = [f"{moved:,} times are not on the grid of equal steps and were moved to the nearest step"]
     return steps, notes * (moved > 0)
+
+
+def refuse_missing_times(values: NDArray[np.float64], cells: Cells, name: str) -> None:
+    """InputError for a missing time, naming its row.
+
+    Args:
+        values: times (N,).
+        cells: the table.
+        name: name of the column of times.
+    """
+    if np.isnan(values).any():
+        row = int(np.isnan(values).argmax())
+        raise InputError(f"{cells.where(row, cells.columns.index(name))} holds no time; expected one in every row")
 
 
 def calendar_period(time: ColumnFormat | None, step: float) -> int:

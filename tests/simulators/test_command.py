@@ -51,6 +51,8 @@ def test_parameters_outside_and_runs_of_other_kinds_are_refused(tmp_path: Path, 
     np.savez(tmp_path / "sims.npz", x=theta, obs=theta, prior_low=0.0, prior_high=1.0)
     with pytest.raises(InputError, match=r"outside of the bounds 0 to 1, the first in row 16"):
         ud.open_data(tmp_path / "sims.npz", condition=["obs"])
+    np.savez(tmp_path / "sims.npz", x=theta, obs=theta, prior_low=-1.0)
+    assert ud.open_data(tmp_path / "sims.npz", condition=["obs"]).bounds == ((-1.0, math.inf),) * 2
     np.savez(tmp_path / "sims.npz", x=theta, obs=theta, prior_low=[0.0] * 3, prior_high=1.0)
     with pytest.raises(InputError, match="for 2 columns"):
         ud.open_data(tmp_path / "sims.npz", condition=["obs"])

@@ -35,7 +35,7 @@ from undiffuse.transforms.table_cells import DEFAULT_OPTIONS, TableOptions, fram
 
 Array = NDArray[Any]
 _SERIES = 16  # columns from which a table may be one of series
-_PRIOR = ("prior_low", "prior_high")  # keys of the bounds of a table
+_PRIOR = {"prior_low": -math.inf, "prior_high": math.inf}  # keys of the bounds of a table, and what is without them
 
 
 def read_npy(path: Path, size: int | None = None, options: ArrayOptions = PLAIN) -> Dataset:
@@ -68,9 +68,9 @@ def read_npz(path: Path, size: int | None = None, label: str | None = None, part
         x = _member(archive, members[x_key], path)
         y = _member(archive, members[y_key], path) if y_key else None
         values = {key: _member(archive, members[key], path) for key in kinds}
-        ends = [_member(archive, members[key], path) for key in _PRIOR if key in members]
+        ends = [_member(archive, members[key], path) if key in members else end for key, end in _PRIOR.items()]
     data = from_arrays(x, y, name=path.name, size=size, options=options)
-    data = bounded(data, *ends) if len(ends) == 2 else data
+    data = bounded(data, *ends) if _PRIOR.keys() & members.keys() else data
     return with_conditions(data, [_condition(key, kinds[key], v, len(data)) for key, v in values.items()])
 
 
